@@ -1,0 +1,66 @@
+# Sourced by every script here. Finds ROOT and PYTHON, reads the profile, and defines die, run, need and need_names.
+# Relative paths, also those given in variables, are taken from the repository's root.
+set -euo pipefail
+
+die() {
+  echo "error: $*" >&2
+  exit 2
+}
+
+# run COMMAND...: print a command and run it; in a dry run, print it only.
+run() {
+  printf '+'
+  printf ' %q' "$@"
+  printf '\n'
+  [ -n "$DRY_RUN" ] || "$@"
+}
+
+# need FILE COMMAND: stop where an earlier stage's file is missing, and name the command that makes it.
+need() {
+  if [ -e "$1" ]; then
+    return
+  elif [ -n "$DRY_RUN" ]; then
+    echo "# missing: $1; made by: $2"
+  else
+    die "$1 is missing; make it first: $2"
+  fi
+}
+
+need_names() { [ ${#NAME_LIST[@]} -gt 0 ] || die "no forget names; give NAMES, e.g. NAMES='Elon_Musk Taylor_Swift'"; }
+
+no_more_arguments() { [ $# -eq 0 ] || die "unknown argument $1; see --help"; }
+
+# --dry-run and --help (the script's leading comment) are taken here; the caller's "$@" keeps the rest.
+export DRY_RUN="${DRY_RUN:-}"
+rest=()
+for argument in "$@"; do
+  case "$argument" in
+    --dry-run) DRY_RUN=1 ;;
+    -h | --help)
+      awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$0"
+      echo "Flags: --dry-run (print the commands only), --help. Variables: scripts/profiles/*.sh, chosen by PROFILE."
+      exit 0
+      ;;
+    *) rest+=("$argument") ;;
+  esac
+done
+set -- ${rest[@]+"${rest[@]}"}
+
+ROOT="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." >/dev/null && pwd)"
+cd -- "$ROOT"
+
+export PROFILE="${PROFILE:-demo}"
+[ -f "scripts/profiles/$PROFILE.sh" ] || die "there is no profile '$PROFILE', only demo and paper"
+source "scripts/profiles/$PROFILE.sh"
+IFS=$' \t\n' read -r -d '' -a NAME_LIST <<<"$NAMES" || true
+
+RUN_FLAGS=(--device "$DEVICE" --seed "$SEED" --workers "$WORKERS" --precision "$PRECISION" --result-dir "$RESULT_DIR")
+MODEL_FLAGS=(--model "$MODEL" --pretrained "$PRETRAINED" --batch-size "$BATCH_SIZE")
+[ -z "$CLIP_MODEL_ID" ] || MODEL_FLAGS+=(--clip-model-id "$CLIP_MODEL_ID")
+
+# setup.sh knows which Python to use, and makes one where there is none.
+if [ "${0##*/}" != setup.sh ]; then
+  PYTHON="$(bash scripts/setup.sh)"
+  export SLUG_PYTHON="$PYTHON"
+  export PYTHONPATH="$ROOT/src${PYTHONPATH:+:$PYTHONPATH}" # this clone's code, whichever clone the Python was made for
+fi

@@ -1,0 +1,25 @@
+# The embedded world, EmojiCanvas, with mini-CLIP: runs on 2 CPU cores, off the network. Every variable can be set from the
+# environment, e.g. NAMES='Santa_Claus' bash scripts/run_demo.sh
+# Expected time and figures: (from results/demo/)
+: "${DATA_DIR:=$ROOT/data/demo}"
+: "${RESULT_DIR:=$ROOT/results}"
+
+: "${MODEL:=local-dir:$ROOT/data/models/mini-clip}"
+: "${PRETRAINED:=}"
+: "${CLIP_MODEL_ID:=}" # a Hugging Face CLIP instead of MODEL
+: "${NAMES:=$(sed 's/#.*//' "$ROOT/data/emoji/forget_names.txt")}" # forget names, underscores for spaces
+
+: "${LAION_DIR:=$DATA_DIR/laion/laion400m}"
+: "${TAR_DIR:=$DATA_DIR/tar_files}"
+: "${IMAGE_DIR:=$DATA_DIR/laion/laion400m_obj}"
+: "${KNOWN_NAMES:=$DATA_DIR/names.txt}" # the longest of these in a caption wins
+: "${TRAIN_DATA:=$LAION_DIR/00000.tar}"
+: "${VAL_DATA:=$DATA_DIR/celeba}"
+: "${IMAGENET_VAL:=$DATA_DIR/ImageNet/val}"
+: "${MAX_COUNT:=500}" # pairs of a forget set, at most
+
+: "${DEVICE:=auto}"
+: "${SEED:=0}"
+: "${WORKERS:=2}"
+: "${PRECISION:=fp32}" # of evaluations; gradients are always fp32
+: "${BATCH_SIZE:=16}"

@@ -1,0 +1,229 @@
+"""Forget names: one step on one layer each (paper, section 3), or apply and revert a delta that was found.
+
+Example: python src/clip/a2_unlearn_slug.py --celeb-name Elon_Musk --model ViT-B-32 --pretrained laion400m_e32
+         python src/clip/a2_unlearn_slug.py --celeb-name Elon_Musk --layer visual.proj --step 3.5      (redo one)
+         python src/clip/a2_unlearn_slug.py apply  --delta results/clip/X.delta.safetensors --model-dir M --out E
+         python src/clip/a2_unlearn_slug.py revert --delta X.delta.safetensors --model-dir E --out M
+Needs a1_compute_grad.py. Searches every layer of both Pareto fronts on the select half of the pictures and reports the
+winner on the other half. Writes under results/clip/: Pareto, step-size and cosine plots, a step log a layer, and per name
+a .json record, a .csv of all steps and the .delta.safetensors that carries the edit. Valid records are kept.
+"""
+
+import csv
+import io
+import sys
+import time
+
+from tqdm import tqdm
+
+from slug import cli, data, deltas, files, gradients, layers, losses, models, plots, records, search, unlearn, zeroshot
+from slug.errors import SlugError
+
+
+def parse_args(argv=None):
+    parser = cli.parser(__doc__)
+    cli.add_model_flags(parser)
+    parser.add_argument("--celeb-name", nargs="+", required=True, help="forget names, of identities or objects")
+    parser.add_argument("--forget-data", default="", help="tar of the forget set (one name only); else --tar-dir/{name}.tar")
+    parser.add_argument("--tar-dir", default="data/tar_files", help="folder of the curated tars")
+    parser.add_argument("--train-data", default="data/laion/laion400m/00000.tar", help="tar of the retain set")
+    parser.add_argument("--val-data", default="data/celeba", help="CelebA folder")
+    parser.add_argument("--imagenet-val", default="data/ImageNet/val", help="ImageNet validation folder")
+    parser.add_argument("--imagenet-share", type=float, default=1.0, help="part of its pictures, drawn by --seed")
+    parser.add_argument("--unlearn-method", choices=("slug", "slug_o"), default="slug", help="_o: contrastive forget loss")
+    parser.add_argument("--evaluations", type=int, default=10, help="steps evaluated a layer, at most")
+    parser.add_argument("--select-pictures", type=int, default=1500, help="retain pictures a task that steps are chosen by")
+    parser.add_argument(
+        "--fa-k", type=int, choices=(0, 1, 5), default=0, help="k of the FA@k that brackets the step; 0: by number of names"
+    )
+    parser.add_argument("--search-rule", choices=("robust", "paper"), default="robust", help="how steps are bracketed")
+    parser.add_argument("--choose", choices=("retain", "deepest"), default="retain", help="deepest: the paper's layer rule")
+    parser.add_argument("--log-all", action="store_true", help="evaluate every column at every step")
+    parser.add_argument("--layer", default="", help="try this layer instead of the fronts")
+    parser.add_argument("--step", type=float, default=0.0, help="with --layer: this step alone, no search")
+    parser.add_argument("--force", action="store_true", help="do again what is valid")
+    args = parser.parse_args(argv)
+    if args.step and not args.layer:
+        raise SlugError("--step needs --layer")
+    return args
+
+
+def load_gradients(args, clip, name, model_hash):
+    """(forget, retain) gradients of a name after checking that they belong to this model and this data."""
+    form = "_o" if args.unlearn_method.endswith("_o") else ""
+    remedy = f"python src/clip/a1_compute_grad.py --unlearn-method calc_grad{form} --celeb-name {' '.join(args.celeb_name)}"
+    folder = gradients.folder(args.result_dir, name, clip.tag)
+    tar = files.existing(gradients.forget_tar(args, name), "forget set", f"run src/clip/a0_create_tar.py --name {name}")
+    mark = gradients.fingerprint(model_hash, tar, losses.FORGET[form], args.batch_size, False, [])
+    forget = gradients.load(folder / gradients.file_name("forget", f"calc_grad{form}"), mark, remedy)
+    train = folder / gradients.file_name("train", "calc_grad")
+    retain_tar = files.existing(args.train_data, "retain set", "give --train-data")
+    mark = gradients.fingerprint(model_hash, retain_tar, losses.contrastive, args.batch_size, False, [])
+    left_out = files.read_json(train.with_suffix(".json"))["left_out"] if train.is_file() else []
+    if data.plain_name(name) not in left_out and train.is_file():
+        raise SlugError(f"the retain gradient {train} holds pairs of {name}; make it again with: {remedy}")
+    return forget, gradients.load(train, {**mark, "left_out": left_out}, remedy), tar
+
+
+def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
+    """Search, choose, report and write everything of one name; returns the record."""
+    target = evaluation.target(name)
+    pairs = data.load_pairs(tar, clip.transform, workers=args.workers)
+    k = args.fa_k or search.fa_rank(len(evaluation.tasks["identities"].pictures.names))
+    rows = layers.figures(clip, forget, retain)
+    fronts = layers.fronts(rows)
+    front = [r for part in fronts.values() for r in part]
+    if args.layer:
+        front = [r for r in rows if r.name == args.layer]
+        if not front:
+            raise SlugError(f"{args.layer!r} is no layer that SLUG may edit; it has e.g. {rows[0].name}, {rows[-1].name}")
+    judge = unlearn.Judge(clip, evaluation, target, pairs, half, seed=args.seed, limit=args.select_pictures)
+    report_half = {task: ~mask for task, mask in half.items()}
+    report = unlearn.Judge(clip, evaluation, target, pairs, report_half, seed=args.seed)
+    start = judge.step("", 0.0, None, log_all=True)
+
+    started = time.perf_counter()
+    if args.step:
+        with deltas.applied(clip, unlearn.edit_of(clip, args.layer, forget, args.step)):
+            best = judge.step(args.layer, args.step, front[0].encoder, log_all=True)
+        curves = {args.layer: [best]}
+    else:
+        bar = tqdm(front, desc=f"{name}: layers", unit="layer")
+        curves, best = unlearn.search_all(
+            clip,
+            judge,
+            bar,
+            forget,
+            fa_k=k,
+            evaluations=args.evaluations,
+            rule=args.search_rule,
+            choose=args.choose,
+            log_all=args.log_all,
+        )
+    seconds = time.perf_counter() - started
+
+    edited = clip.encoder(best.layer)
+    edit = unlearn.edit_of(clip, best.layer, forget, best.step)
+    rows_by_half = {}
+    for part, one in (("select", judge), ("report", report)):
+        before = one.ranks(None)
+        mia = unlearn.membership(clip, evaluation, target, pairs, one.half, None, args.seed)
+        original = unlearn.figures(one, before, mia)
+        with deltas.applied(clip, edit):
+            after = one.ranks(edited)
+            mia = unlearn.membership(clip, evaluation, target, pairs, one.half, edited, args.seed)
+            if part == "report":
+                names, similar = zeroshot.similarity(evaluation, target, one.half, edited, seed=args.seed)
+        slug = unlearn.figures(one, after, mia) | unlearn.changes(one, before, after, args.seed)
+        rows_by_half[part] = {"original": original, "slug": slug}
+    _, similar_before = zeroshot.similarity(evaluation, target, report.half, None, seed=args.seed)
+
+    folder = files.resolve(args.result_dir) / "clip"
+
+    def path(end, part=""):
+        return folder / records.file_name(clip.label, name, end, part)
+
+    delta = path(".delta.safetensors")
+    deltas.save(delta, clip, edit, layer=best.layer, step=best.step, metrics=rows_by_half["report"]["slug"])
+    for encoder, part in fronts.items():
+        title = f"{data.plain_name(name)}: {encoder} encoder of {clip.label}"
+        every = [r for r in rows if r.encoder == encoder]
+        plots.pareto(every, part, best.layer, title, path("", f"pareto-{encoder}"))
+    plots.steps(curves, start, best, data.plain_name(name), path("", "steps"))
+    plots.similarity(similar_before, similar, names, f"{data.plain_name(name)}, report half", path("", "cosine"))
+    for layer, steps in curves.items():
+        log = records.step_log(start, steps, layer)
+        files.write_text(folder / "steps" / path(f"-{files.safe_name(layer)}.txt").name, log)
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(search.Step._fields)
+    writer.writerows([start, *(s for steps in curves.values() for s in steps)])
+    files.write_text(path("-steps.csv"), out.getvalue())
+    parameters = sum(p.numel() for p in clip.parameters.values())
+    touched = sum(t.numel() for t in edit.values())
+    forget_file = gradients.file_name("forget", args.unlearn_method.replace("slug", "calc_grad"))
+    made = files.read_json((gradients.folder(args.result_dir, name, clip.tag) / forget_file).with_suffix(".json"))
+    record = {
+        "method": args.unlearn_method,
+        "name": data.plain_name(name),
+        "kind": target.kind,
+        "model": clip.label,
+        "tag": clip.tag,
+        "layer": best.layer,
+        "group": list(clip.group(best.layer)),
+        "step": best.step,
+        "relative_step": best.step / (10 * layers.first_step([clip.parameters[n] for n in edit], [forget[n] for n in edit])),
+        "delta": delta.name,
+        "delta_bytes": delta.stat().st_size,
+        "params_touched": touched,
+        "params_share": touched / parameters,
+        "n_candidates": sum(len(s) for s in curves.values()),
+        "fronts": {e: [r._asdict() for r in part] for e, part in fronts.items()},
+        "winner_select": best._asdict(),
+        "seconds": made["gradient_s"] + seconds,
+        "gradient_s": made["gradient_s"],
+        "search_s": seconds,
+        "peak_mem_mb": unlearn.peak_memory_mb(clip.device),
+        "halves": rows_by_half,
+        "seed": args.seed,
+        **settings,
+    }
+    files.write_json(path(".json"), record)
+    return record
+
+
+def search_names(args):
+    device = cli.settle(args)
+    folder = cli.check_result_dir(args)
+    clip = models.from_args(args, device)
+    model_hash = gradients.model_hash(clip)
+    loaded = {name: load_gradients(args, clip, name, model_hash) for name in args.celeb_name}
+    identities = data.load_celeba(files.resolve(args.val_data), clip.transform, workers=args.workers)
+    objects = data.load_imagenet(
+        files.resolve(args.imagenet_val),
+        clip.transform,
+        workers=args.workers,
+        share=args.imagenet_share,
+        seed=args.seed,
+    )
+    half = {"identities": data.halves(identities, args.seed), "objects": data.halves(objects, args.seed)}
+    evaluation = None
+    for name in args.celeb_name:
+        forget, retain, tar = loaded[name]
+        settings = {
+            "settings": {k: v for k, v in vars(args).items() if k not in ("force", "celeb_name", "device", "workers")},
+            "inputs": records.inputs_hash(model_hash, forget, retain, identities, objects),
+            "versions": cli.versions(),
+        }
+        path = folder / "clip" / records.file_name(clip.label, name, ".json")
+        record = None if args.force else records.valid(path, settings)
+        if record is None:
+            if evaluation is None:
+                evaluation = zeroshot.Evaluation(clip, identities, objects, batch_size=args.eval_batch_size)
+            record = run_name(args, clip, evaluation, half, name, forget, retain, tar, settings)
+        else:
+            print(f"valid, kept: {path}")
+        print(records.one_line(record))
+    records.write_important_layers(folder / "clip", clip.label)
+
+
+def edit_folder(command, argv):
+    parser = cli.parser(f"{command} a delta on a model folder (open_clip or Hugging Face).")
+    parser.add_argument("--delta", required=True, help="the .delta.safetensors file; to revert, its name is enough")
+    parser.add_argument("--model-dir", required=True, help="model folder to start from")
+    parser.add_argument("--out", required=True, help="model folder to write; may be the same")
+    args = parser.parse_args(argv)
+    out = getattr(deltas, command)(args.delta, args.model_dir, args.out)
+    print(f"{command}: {args.delta} -> {out}")
+
+
+def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in ("apply", "revert"):
+        edit_folder(argv[0], argv[1:])
+    else:
+        search_names(parse_args(argv))
+
+
+if __name__ == "__main__":
+    cli.exit_with(main)

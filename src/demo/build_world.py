@@ -1,0 +1,384 @@
+"""Build EmojiCanvas out of data/emoji/ in the layouts of LAION-400M, CelebA, ImageNet and UnlearnCanvas.
+
+Example: python src/demo/build_world.py          (about 40 s on 2 cores; at once where data/demo is up to date)
+
+Writes under --out (a seed gives the same bytes again):
+    laion/laion400m/       0000N.tar, 0000N.parquet, 0000N_stats.json: shard 00000 is the retain set, the others are
+                           where forget sets are found; drawings of the training only
+    celeba/                img_align_celeba/, list_identity_celeba.txt, frequent_celebs.txt, groups.csv: identities
+    ImageNet/              val/<object>/, classes.csv, groups.csv: objects
+    UnlearnCanvas/data/    <Style>/<Object>/<n>.jpg: objects by design houses, drawings of the training only
+    names.txt              every name and alias, so that curation can let the longest name win
+    world.json             what was built, and the fingerprint that tells whether it must be built again
+"""
+
+import argparse
+import csv
+import hashlib
+import io
+import json
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import webdataset as wds
+from PIL import Image
+from tqdm import tqdm
+
+from demo import emoji
+from slug import cli, files
+from slug.errors import SlugError
+
+PARTS = ("laion", "celeba", "ImageNet", "UnlearnCanvas", "names.txt")
+FAILED, BROKEN = 0.04, 0.003  # of a shard's rows that were not downloaded; of its pairs whose picture is damaged
+STYLED, NOISE = 1 / 3, 0.02  # of the captions that name the style; that say nothing of the picture
+BATCH = 256  # pictures rendered at once; part of what a seed means
+FREQUENT = 100  # identities of frequent_celebs.txt
+SCHEMA = pa.schema(
+    [
+        *((n, pa.string()) for n in ("url", "caption", "key", "status", "error_message")),
+        *((n, pa.int32()) for n in ("width", "height", "original_width", "original_height")),
+        ("NSFW", pa.string()),
+        ("similarity", pa.float64()),
+        ("LICENSE", pa.string()),
+        ("sha256", pa.string()),
+    ]
+)
+
+
+class Counts(NamedTuple):
+    """How much is drawn. The defaults are the world's; tests take less."""
+
+    retain: int = 4150  # rows of the retain shard
+    often: int = 115  # rows of each identity and each wide object in the other shards
+    seldom: int = 4  # rows of every other object there
+    shard: int = 2500  # rows of one of these shards, at most
+    identity_unseen: int = 15  # renderings of each left-out drawing of an identity
+    identity_seen: int = 5  # and of each drawing of the training
+    wide_unseen: int = 15  # the same for wide objects
+    wide_seen: int = 3
+    object_unseen: int = 4  # of the left-out drawing of another object
+    object_seen: int = 3  # drawings of the training shown once each
+    canvas_objects: int = 20  # of UnlearnCanvas
+    canvas: int = 4  # renderings of one object in one style
+
+
+DEFAULT = Counts()
+
+
+class World(NamedTuple):
+    """What pictures are made of."""
+
+    concepts: list[emoji.Concept]
+    pictures: list[emoji.Picture]
+    icons: torch.Tensor  # (N, 4, emoji.CANVAS, emoji.CANVAS) uint8, one a picture
+    drawings: list[dict[str, list[int]]]  # per concept {drawing: its pictures}: two for Fluent, one for the others
+
+
+def choose(limit=None):
+    """The concepts of the world; with a limit, only the first identities, wide objects and other objects, so many."""
+    world, kinds = emoji.concepts(), {}
+    for c in world:
+        kinds.setdefault((c.kind, is_wide(c)), []).append(c.name)
+    kept = {name for names in kinds.values() for name in names[:limit]}
+    return [c for c in world if c.name in kept]
+
+
+def is_wide(concept):
+    """Whether a concept is an object that, like an identity, leaves more than one drawing out of the training."""
+    return concept.kind == "object" and len(concept.left_out) > 1
+
+
+def load(concepts, progress):
+    """Rasterise the icons of a list of concepts."""
+    pictures = emoji.pictures(concepts)
+    drawings = [{} for _ in concepts]
+    for i, p in enumerate(pictures):
+        drawings[p.concept].setdefault(p.drawing, []).append(i)
+    return World(concepts, pictures, emoji.icons(concepts, progress=progress), drawings)
+
+
+def folder_name(name):
+    """A name as part of a path or an identity list: `santa claus` -> `santa_claus`."""
+    return name.replace(" ", "_")
+
+
+def _rng(seed, part):
+    """The chances of one part of the world. Training draws from [seed, step], so no rendering of it comes back here."""
+    return np.random.default_rng([seed, *part.encode()])
+
+
+def _jpeg(rgb):
+    """JPEG bytes of a (size, size, 3) uint8 picture; full colour resolution, since at 64 px half of it would show."""
+    out = io.BytesIO()
+    Image.fromarray(rgb).save(out, "JPEG", quality=90, subsampling=0)
+    return out.getvalue()
+
+
+def _jpegs(world, rows, rng, progress, desc):
+    """One new rendering of each picture in `rows` (indices into world.pictures), as a list of JPEG bytes."""
+    g = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    out = []
+    for start in progress(range(0, len(rows), BATCH), desc=desc):
+        x = emoji.render(world.icons[rows[start : start + BATCH]], g)
+        out.extend(map(_jpeg, (x * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()))
+    return out
+
+
+def _drawings(world, concept, seen):
+    """The drawings of a concept that training saw, or those it did not: a list of lists of pictures."""
+    return [rows for rows in world.drawings[concept].values() if world.pictures[rows[0]].seen == seen]
+
+
+def _turns(rows, count, rng):
+    """`count` pictures of one drawing: its styles by turns, the first by chance."""
+    start = int(rng.integers(len(rows)))
+    return [rows[(start + i) % len(rows)] for i in range(count)]
+
+
+def _write_csv(path, header, rows):
+    with path.open("w", newline="", encoding="utf-8") as f:
+        out = csv.writer(f, lineterminator="\n")
+        out.writerow(header)
+        out.writerows(rows)
+
+
+# ------------------------------------------------------------------------------------------------------------- LAION
+
+
+def _damaged(jpeg, rng):
+    """What a failed transfer leaves of a picture: its first half, or bytes that are no picture."""
+    return jpeg[: len(jpeg) // 2] if rng.random() < 0.5 else rng.bytes(len(jpeg))
+
+
+def _write_shard(folder, number, world, rows, rng, progress):
+    """Write one shard of the pictures `rows` as img2dataset does. Returns its counts {rows, pairs, broken}."""
+    count, names = len(rows), [c.name for c in world.concepts]
+    failed = set(rng.choice(count, max(1, round(FAILED * count)), replace=False).tolist())
+    kept = [i for i in range(count) if i not in failed]
+    broken = set(rng.choice(kept, max(1, round(BROKEN * len(kept))), replace=False).tolist())
+    jpegs = dict(zip(kept, _jpegs(world, [rows[i] for i in kept], rng, progress, f"shard {number:05d}"), strict=True))
+    table, side = [], emoji.SIZE
+    with wds.TarWriter(str(folder / f"{number:05d}.tar"), encoder=False, mtime=0) as tar:
+        for i, row in enumerate(rows):
+            picture = world.pictures[row]
+            concept = world.concepts[picture.concept]
+            style = emoji.STYLES[picture.set] if rng.random() < STYLED else None
+            key, jpeg = f"{number:05d}{i:04d}", jpegs.get(i)
+            jpeg = _damaged(jpeg, rng) if i in broken else jpeg
+            meta = dict.fromkeys(SCHEMA.names) | {
+                "url": f"https://{picture.set}.example/{key}.jpg",
+                "caption": emoji.caption(rng, concept, style, names, NOISE),
+                "key": key,
+                "NSFW": "UNLIKELY",
+                "similarity": round(float(rng.uniform(0.28, 0.42)), 6),
+                "LICENSE": "?",
+            }
+            if jpeg is None:
+                meta |= {"status": "failed_to_download", "error_message": "HTTP Error 404: Not Found"}
+            else:
+                meta |= {"status": "success", "width": side, "height": side, "sha256": hashlib.sha256(jpeg).hexdigest()}
+                meta |= {"original_width": emoji.CANVAS, "original_height": emoji.CANVAS}
+                sidecar = json.dumps(meta | {"drawing": picture.drawing}, indent=4)
+                tar.write({"__key__": key, "jpg": jpeg, "txt": meta["caption"].encode(), "json": sidecar.encode()})
+            table.append(meta)
+    pq.write_table(pa.Table.from_pylist(table, SCHEMA), folder / f"{number:05d}.parquet")
+    stats = {"count": count, "successes": len(kept), "failed_to_download": len(failed), "failed_to_resize": 0}
+    stats |= {"duration": 0.0, "start_time": 0.0, "end_time": 0.0}  # nothing was downloaded, and a seed has no clock
+    stats["status_dict"] = {"success": len(kept), "HTTP Error 404: Not Found": len(failed)}
+    (folder / f"{number:05d}_stats.json").write_text(json.dumps(stats, indent=4))
+    return {"rows": count, "pairs": len(kept), "broken": len(broken)}
+
+
+def write_laion(folder, world, seed, counts, progress):
+    """Write all shards. Returns {shard: counts}."""
+    folder.mkdir(parents=True)
+    rng = _rng(seed, "laion")
+
+    def draw(concept):
+        """A drawing of the training at random, then one of its styles."""
+        options = _drawings(world, concept, seen=True)
+        return _turns(options[rng.integers(len(options))], 1, rng)[0]
+
+    total = len(world.concepts)
+    rounds = [rng.permutation(total) for _ in range(-(-counts.retain // total))]
+    shards = [[draw(c) for c in np.concatenate(rounds)[: counts.retain]]]
+    times = [counts.often if len(c.left_out) > 1 else counts.seldom for c in world.concepts]
+    rest = rng.permutation(np.repeat(np.arange(total), times))
+    for part in np.array_split(rest, -(-len(rest) // counts.shard)):
+        shards.append([draw(c) for c in part])
+    return {f"{n:05d}": _write_shard(folder, n, world, rows, rng, progress) for n, rows in enumerate(shards)}
+
+
+# ------------------------------------------------------------------------------------------- CelebA, ImageNet, styles
+
+
+def _split_counts(world, rows):
+    """How many of these renderings are of drawings that training saw, and how many drawings there are of each kind."""
+    out = {}
+    for name, seen in (("seen", True), ("unseen", False)):
+        kept = [world.pictures[i].drawing for i in rows if world.pictures[i].seen == seen]
+        out[name] = {"pictures": len(kept), "drawings": len(set(kept))}
+    return out
+
+
+def write_celeba(folder, world, seed, counts, progress):
+    """Write the identities' pictures and lists. Returns counts."""
+    (folder / "img_align_celeba").mkdir(parents=True)
+    rng, rows = _rng(seed, "celeba"), []
+    for c, concept in enumerate(world.concepts):
+        if concept.kind == "identity":
+            for seen, times in ((False, counts.identity_unseen), (True, counts.identity_seen)):
+                for drawing in _drawings(world, c, seen):
+                    rows += _turns(drawing, times, rng)
+    rows = [rows[i] for i in rng.permutation(len(rows))]  # a loader's first pictures of a name are then of any drawing
+    identities, groups = [], []
+    for n, (row, jpeg) in enumerate(zip(rows, _jpegs(world, rows, rng, progress, "celeba"), strict=True), start=1):
+        picture, image = world.pictures[row], f"{n:06d}.jpg"
+        (folder / "img_align_celeba" / image).write_bytes(jpeg)
+        identities.append((image, folder_name(world.concepts[picture.concept].name).title()))
+        groups.append((image, picture.drawing, int(picture.seen)))
+    lines = [str(len(rows)), "image_id identity_name", *map(" ".join, identities)]
+    (folder / "list_identity_celeba.txt").write_text("\n".join(lines) + "\n")
+    ranked = sorted(Counter(name for _, name in identities).items(), key=lambda item: (-item[1], item[0]))
+    (folder / "frequent_celebs.txt").write_text("".join(f"{name}\n" for name, _ in ranked[:FREQUENT]))
+    _write_csv(folder / "groups.csv", ("image", "group", "seen"), groups)
+    return {"identities": len(ranked), **_split_counts(world, rows)}
+
+
+def write_imagenet(folder, world, seed, counts, progress):
+    """Write the objects' pictures and lists. Returns counts."""
+    rng, rows = _rng(seed, "imagenet"), []
+    objects = [(i, c) for i, c in enumerate(world.concepts) if c.kind == "object"]
+    for i, concept in objects:
+        unseen, seen = _drawings(world, i, False), _drawings(world, i, True)
+        if is_wide(concept):
+            times_unseen, times_seen = counts.wide_unseen, counts.wide_seen
+        else:
+            times_unseen, times_seen = counts.object_unseen, 1
+            seen = [seen[j] for j in rng.permutation(len(seen))[: counts.object_seen]]
+        for drawings, times in ((unseen, times_unseen), (seen, times_seen)):
+            for drawing in drawings:
+                rows += _turns(drawing, times, rng)
+    groups, numbers = [], Counter()
+    for _, concept in objects:
+        (folder / "val" / folder_name(concept.name)).mkdir(parents=True)
+    for row, jpeg in zip(rows, _jpegs(world, rows, rng, progress, "ImageNet"), strict=True):
+        picture = world.pictures[row]
+        name = folder_name(world.concepts[picture.concept].name)
+        numbers[name] += 1
+        image = f"{name}/{name}_{numbers[name]}.JPEG"
+        (folder / "val" / image).write_bytes(jpeg)
+        groups.append((image, picture.drawing, int(picture.seen)))
+    classes = [(folder_name(c.name), c.name, c.block) for _, c in objects]
+    _write_csv(folder / "classes.csv", ("folder", "name", "block"), classes)
+    _write_csv(folder / "groups.csv", ("image", "group", "seen"), groups)
+    return {"objects": len(objects), **_split_counts(world, rows)}
+
+
+def write_canvas(folder, world, seed, counts, progress):
+    """Write the styles' pictures; what a house does not draw or training did not see has no folder. Returns counts."""
+    rng = _rng(seed, "canvas")
+    shown = [i for i, c in enumerate(world.concepts) if is_wide(c)][: counts.canvas_objects]
+    cells = [i for i, p in enumerate(world.pictures) if p.concept in set(shown) and p.seen]
+    rows = [i for i in cells for _ in range(counts.canvas)]
+    for k, jpeg in enumerate(_jpegs(world, rows, rng, progress, "UnlearnCanvas")):
+        picture = world.pictures[rows[k]]
+        cell = folder / folder_name(emoji.STYLES[picture.set]) / folder_name(world.concepts[picture.concept].name)
+        cell.mkdir(parents=True, exist_ok=True)
+        (cell / f"{k % counts.canvas + 1}.jpg").write_bytes(jpeg)
+    styles = len({world.pictures[i].set for i in cells})
+    return {"styles": styles, "objects": len(shown), "cells": len(cells), "pictures": len(rows)}
+
+
+# ------------------------------------------------------------------------------------------------------------- world
+
+
+def write_world(folder, concepts, seed, counts, progress):
+    """Write every part of the world but world.json into an empty folder. Returns the counts of the parts."""
+    world = load(concepts, progress)
+    names = {n.lower() for c in concepts for n in (c.name, c.alias) if n}
+    (folder / "names.txt").write_text("".join(f"{n}\n" for n in sorted(names)))
+    return {
+        "concepts": len(concepts),
+        "icons": len(world.pictures),
+        "names": len(names),
+        "laion": write_laion(folder / "laion" / "laion400m", world, seed, counts, progress),
+        "celeba": write_celeba(folder / "celeba", world, seed, counts, progress),
+        "ImageNet": write_imagenet(folder / "ImageNet", world, seed, counts, progress),
+        "UnlearnCanvas": write_canvas(folder / "UnlearnCanvas" / "data", world, seed, counts, progress),
+    }
+
+
+def fingerprint(seed, limit, counts):
+    """sha256 over the icons, the code that draws from them and the settings."""
+    sources = [*sorted(emoji.DATA.iterdir()), Path(emoji.__file__), Path(__file__)]
+    text = json.dumps([[(p.name, files.file_hash(p)) for p in sources], seed, limit, counts])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def build(out, *, seed=0, limit=None, counts=DEFAULT, force=False, progress=lambda items, **_: items):
+    """Build the world into the folder `out`, unless it stands there already.
+
+    The parts are made in a temporary folder beside `out` and then take the places of the old ones; anything else in
+    `out` (models, forget sets) stays as it is.
+
+    Args:
+        limit: only this many identities, wide objects and other objects.
+        counts: how much is drawn.
+        force: build even where the world is up to date.
+        progress: wraps what is iterated over, as tqdm does.
+    Returns:
+        True if it was built, False if it was up to date.
+    Raises:
+        SlugError: `out` holds data that this builder did not make, or cannot be written.
+    """
+    record, wanted = out / "world.json", fingerprint(seed, limit, counts)
+    if record.is_file():
+        if files.read_json(record).get("fingerprint") == wanted and not force:
+            return False
+    elif foreign := [p for p in PARTS if (out / p).exists()]:
+        raise SlugError(f"{out} holds {foreign[0]} that is not of the demo world; choose another folder with --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+            made = write_world(Path(temporary), choose(limit), seed, counts, progress)
+            files.write_json(record, {"fingerprint": "unfinished"})  # a run that stops between the parts is seen
+            for part in PARTS:
+                if (out / part).is_dir():
+                    shutil.rmtree(out / part)
+                (Path(temporary) / part).replace(out / part)
+    except OSError as err:
+        raise SlugError(f"cannot write {out}: {err.strerror or err}; check the folder's permissions and space") from err
+    settings = {"seed": seed, "limit": limit, "counts": counts._asdict()}
+    files.write_json(record, {"fingerprint": wanted, "settings": settings, **made})
+    return True
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default="data/demo", help="where the world goes (relative to the repository root)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of every rendering, caption and choice")
+    parser.add_argument("--force", action="store_true", help="build even where the world is up to date")
+    args = parser.parse_args(argv)
+    out = files.resolve(args.out)
+    if not build(out, seed=args.seed, force=args.force, progress=tqdm):
+        print(f"{args.out} is up to date")
+        return
+    made = files.read_json(out / "world.json")
+    pairs = sum(shard["pairs"] for shard in made["laion"].values())
+    pictures = sum(made[part][kind]["pictures"] for part in ("celeba", "ImageNet") for kind in ("seen", "unseen"))
+    print(
+        f"{made['concepts']} concepts, {pairs} pairs in {len(made['laion'])} shards, {pictures} evaluation pictures, "
+        f"{made['UnlearnCanvas']['pictures']} pictures by style -> {out}"
+    )
+
+
+if __name__ == "__main__":
+    cli.exit_with(main)

@@ -1,0 +1,81 @@
+"""What every stage script shares: flags, seeding, device, and how a failure ends."""
+
+import argparse
+import os
+import platform
+import random
+import sys
+
+import numpy as np
+import torch
+
+import slug
+from slug import files
+from slug.errors import SlugError
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def parser(description):
+    """An ArgumentParser with the flags that every stage has."""
+    out = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    out.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes CUDA where there is one")
+    out.add_argument("--seed", type=int, default=0, help="seed of everything drawn by chance")
+    out.add_argument("--workers", type=int, default=2, help="processes that decode images; 0 decodes in this one")
+    out.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32", help="autocast of evaluations; gradients are always fp32"
+    )
+    out.add_argument("--result-dir", default="results", help="where results go (relative to the repository root)")
+    return out
+
+
+def add_model_flags(parser):
+    """The flags that say which CLIP is meant."""
+    parser.add_argument("--model", default="ViT-B-32", help="open_clip architecture or local-dir:FOLDER")
+    parser.add_argument("--pretrained", default="", help="open_clip tag or weight file; 'random' for untrained weights")
+    parser.add_argument("--clip-model-id", default="", help="Hugging Face CLIP id or folder, instead of --model")
+    parser.add_argument("--batch-size", type=int, default=16, help="pairs a batch of the gradient pass")
+    parser.add_argument("--eval-batch-size", type=int, default=256, help="pictures or texts a batch of evaluations")
+
+
+def settle(args):
+    """Seed everything and settle the device; returns the torch device. SlugError if the device is not there."""
+    random.seed(args.seed)
+    np.random.seed(args.seed % 2**32)
+    torch.manual_seed(args.seed)
+    name = args.device
+    if name == "auto":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as err:
+        first = str(err).splitlines()[0]
+        raise SlugError(f"device {name!r} cannot be used ({first}); try --device cpu") from err
+
+
+def versions():
+    """The versions a record carries."""
+    return {"slug": slug.__version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def check_result_dir(args):
+    """The result folder, made and shown to be writable before any long work. SlugError if it is not."""
+    folder = files.resolve(args.result_dir)
+    probe = folder / ".writable"
+    files.write_text(probe, "")
+    probe.unlink(missing_ok=True)  # of several processes another one may have been faster
+    return folder
+
+
+def exit_with(main):
+    """Run a stage's main(); an expected failure prints one line and ends with exit code 2."""
+    try:
+        main()
+    except SlugError as err:
+        print(f"error: {err}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is kept", file=sys.stderr)
+        sys.exit(130)

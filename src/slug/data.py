@@ -1,0 +1,289 @@
+"""Pictures and captions in: tars of pairs, CelebA and ImageNet folders, captions matched by name.
+
+Pictures are decoded once, by workers, into one uint8 tensor; the order and the result depend neither on the number of
+workers nor on that of processes.
+"""
+
+import csv
+import io
+import tarfile
+import unicodedata
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from slug import files
+from slug.errors import SlugError
+
+
+class Pairs(NamedTuple):
+    """Matched pictures and captions."""
+
+    images: torch.Tensor  # (N, 3, S, S) uint8
+    captions: list[str]
+    keys: list[str]
+    broken: int  # members left out because they could not be decoded
+
+
+class PictureSet(NamedTuple):
+    """Labelled pictures of an evaluation."""
+
+    images: torch.Tensor  # (N, 3, S, S) uint8
+    labels: torch.Tensor  # (N,) index into `names`
+    names: list[str]  # class names, as said in prompts
+    blocks: torch.Tensor  # (C,) a picture is classified among the classes of its own block
+    groups: list[str]  # (N,) pictures of one group (one drawing) stay in one half
+    seen: torch.Tensor  # (N,) bool: the group was in the model's training data
+    broken: int
+
+
+# ------------------------------------------------------------------------------------------------------------ names
+
+
+def plain_name(name):
+    """A name as people write it: `Elon_Musk` -> `Elon Musk`."""
+    return " ".join(name.replace("_", " ").split())
+
+
+def _folded(text):
+    """NFKC and casefold, every character that is no letter or digit turned into a space, one space each side."""
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return " " + " ".join("".join(c if c.isalnum() else " " for c in text).split()) + " "
+
+
+class Matcher:
+    """Finds names in captions as whole words (PAPER.md, section 3): NFKC and casefold, `_`, `-` and space alike.
+
+    Args:
+        names: the names looked for.
+        known: other names; where one of these contains a looked-for name, the longest wins, so that `tropical fish` is
+            no `fish`.
+    """
+
+    def __init__(self, names, known=()):
+        self.names = {_folded(n): n for n in names}
+        longer = [_folded(k) for k in known]
+        # For each name: the known names that hide it wherever they stand.
+        self.hiding = {f: sorted((k for k in longer if f in k and k != f), key=len, reverse=True) for f in self.names}
+
+    def find(self, caption):
+        """The looked-for names that stand in a caption, as they were given."""
+        text = _folded(caption)
+        found = []
+        for folded, name in self.names.items():
+            if folded in text:
+                shown = text
+                for hidden in self.hiding[folded]:
+                    while hidden in shown:  # again: two in a row share the space between them
+                        shown = shown.replace(hidden, " | ")  # a mark, so that what stood around it does not join
+                if folded in shown:
+                    found.append(name)
+        return found
+
+
+# ----------------------------------------------------------------------------------------------------------- pictures
+
+
+class _Decoded(torch.utils.data.Dataset):
+    """Items (a path, or bytes) as transformed pictures; None where one cannot be decoded."""
+
+    def __init__(self, items, transform):
+        self.items, self.transform = items, transform
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, i):
+        item = self.items[i]
+        try:
+            with Image.open(io.BytesIO(item) if isinstance(item, bytes) else item) as image:
+                return self.transform(image.convert("RGB"))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return None
+
+
+def decode(items, transform, *, workers=0, desc="decode"):
+    """Paths or bytes of images -> (uint8 tensor (M, 3, S, S), indices (M,) of the items that could be decoded)."""
+    loader = torch.utils.data.DataLoader(
+        _Decoded(items, transform), batch_size=64, num_workers=workers if len(items) > 256 else 0, collate_fn=list
+    )
+    rows = []
+    for batch in tqdm(loader, desc=desc, unit="batch", leave=False, disable=len(items) < 500):
+        rows.extend(batch)
+    kept = [i for i, image in enumerate(rows) if image is not None]
+    images = torch.stack([rows[i] for i in kept]) if kept else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
+    return images, torch.tensor(kept, dtype=torch.long)
+
+
+def open_tar(path):
+    """Open a tar for reading. Raises tarfile.ReadError if it lacks its end mark, zero blocks: cut between two members or
+    within a header, tarfile would take it for whole."""
+    with path.open("rb") as f:
+        f.seek(0, io.SEEK_END)
+        f.seek(max(0, f.tell() - tarfile.BLOCKSIZE))
+        if any(f.read()):
+            raise tarfile.ReadError("its end is missing")
+    return tarfile.open(path)
+
+
+def read_tar(path):
+    """The samples of a webdataset tar, in order: [(key, image bytes, caption)].
+
+    Raises SlugError if the file is no tar, is cut short, or holds no pair.
+    """
+    texts, images = {}, {}
+    try:
+        with open_tar(path) as tar:
+            for member in tar:
+                key, _, kind = member.name.rpartition(".")
+                if kind in ("jpg", "jpeg", "png", "webp"):
+                    images[key] = tar.extractfile(member).read()
+                elif kind == "txt":
+                    texts[key] = tar.extractfile(member).read().decode("utf-8", "replace")
+    except (tarfile.TarError, EOFError, OSError) as err:
+        raise SlugError(f"{path} is not a whole tar file ({err}); delete it and make it again") from err
+    samples = [(k, image, texts[k]) for k, image in images.items() if k in texts]
+    if not samples:
+        raise SlugError(f"{path} holds no pair of picture and caption; make it again (src/clip/a0_create_tar.py)")
+    return samples
+
+
+def load_pairs(path, transform, *, leave_out=None, workers=0, limit=None):
+    """The pairs of a tar as `Pairs`.
+
+    Args:
+        leave_out: a Matcher; pairs whose caption it finds a name in are left out (trap 10: the retain set must not
+            hold the forgotten name).
+        limit: at most this many pairs, the first ones.
+    """
+    samples = read_tar(path)
+    if leave_out:
+        samples = [s for s in samples if not leave_out.find(s[2])]
+    samples = samples[:limit]
+    images, kept = decode([s[1] for s in samples], transform, workers=workers, desc=f"decode {path.name}")
+    if not len(kept):
+        raise SlugError(f"{path}: no picture can be used ({len(samples)} tried); make it again")
+    chosen = [samples[i] for i in kept]
+    return Pairs(images, [s[2] for s in chosen], [s[0] for s in chosen], len(samples) - len(chosen))
+
+
+def _groups(folder, names):
+    """groups.csv of an evaluation folder as {image: (group, seen)}; without one every picture is its own, seen group."""
+    path = folder / "groups.csv"
+    if not path.is_file():
+        return {n: (n, True) for n in names}
+    with path.open(newline="") as f:
+        table = {r["image"]: (r["group"], r["seen"] == "1") for r in csv.DictReader(f)}
+    missing = next((n for n in names if n not in table), None)
+    if missing:
+        raise SlugError(f"{path} has no row for {missing}; delete it, or make the folder again")
+    return table
+
+
+def _picture_set(folder, paths, labels, names, blocks, transform, workers, desc):
+    images, kept = decode([str(p) for p in paths.values()], transform, workers=workers, desc=desc)
+    keys = list(paths)
+    if not len(kept):
+        raise SlugError(f"{folder}: no picture can be used ({len(keys)} tried); see data/README.md for its layout")
+    table = _groups(folder, keys)
+    chosen = [keys[i] for i in kept]
+    return PictureSet(
+        images=images,
+        labels=torch.tensor(labels)[kept],
+        names=names,
+        blocks=torch.tensor(blocks),
+        groups=[table[k][0] for k in chosen],
+        seen=torch.tensor([table[k][1] for k in chosen]),
+        broken=len(keys) - len(chosen),
+    )
+
+
+def celeba_names(root):
+    """{image file: identity} of list_identity_celeba.txt, identities as people write them."""
+    path = files.existing(root / "list_identity_celeba.txt", "CelebA's identity list", "ask for it as data/README.md says")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = [line.split() for line in lines[2:] if line.strip()]
+    if not rows or any(len(r) != 2 for r in rows):
+        raise SlugError(f"{path} is not in CelebA's format (a count, a header, then 'image identity' rows)")
+    return {image: plain_name(name) for image, name in rows}
+
+
+def load_celeba(root, transform, *, workers=0, per_class=None):
+    """The identity evaluation: pictures of the frequent identities (frequent_celebs.txt), all identities as classes.
+
+    Args:
+        root: folder with img_align_celeba/, list_identity_celeba.txt, frequent_celebs.txt.
+        per_class: at most this many pictures an identity.
+    """
+    root = files.existing(root, "CelebA folder", "give --val-data")
+    identity = celeba_names(root)
+    frequent = files.existing(root / "frequent_celebs.txt", "list of frequent identities", "one name a line")
+    shown = {plain_name(n) for n in frequent.read_text(encoding="utf-8").splitlines() if n.strip()}
+    names = sorted(set(identity.values()))
+    index = {n: i for i, n in enumerate(names)}
+    counts, paths, labels = dict.fromkeys(names, 0), {}, []
+    for image, name in identity.items():
+        if name in shown and (per_class is None or counts[name] < per_class):
+            counts[name] += 1
+            paths[image] = root / "img_align_celeba" / image
+            labels.append(index[name])
+    return _picture_set(root, paths, labels, names, [0] * len(names), transform, workers, "decode identities")
+
+
+def load_imagenet(val, transform, *, workers=0, share=1.0, seed=0):
+    """The utility evaluation: an ImageNet-style folder, one subfolder a class.
+
+    `classes.csv` (folder, name, block) beside the folder names the classes; without it the subfolders must be the 1,000
+    WordNet ids of ImageNet-1k, which take open_clip's class names. `share` draws that part of the pictures by `seed`.
+    """
+    val = files.existing(val, "ImageNet validation folder", "give --imagenet-val")
+    table = val.parent / "classes.csv"
+    folders = sorted(p.name for p in val.iterdir() if p.is_dir())
+    if table.is_file():
+        with table.open(newline="") as f:
+            rows = {r["folder"]: (r["name"], int(r["block"])) for r in csv.DictReader(f)}
+        folders = [f for f in rows if (val / f).is_dir()]
+    elif len(folders) == 1000:
+        from open_clip import IMAGENET_CLASSNAMES
+
+        rows = {f: (n, 0) for f, n in zip(folders, IMAGENET_CLASSNAMES, strict=True)}
+    else:
+        raise SlugError(f"{val} has {len(folders)} class folders, not 1,000, and there is no {table} to name them")
+    paths, labels = {}, []
+    for i, folder in enumerate(folders):
+        for path in sorted((val / folder).iterdir()):
+            paths[f"{folder}/{path.name}"] = path
+            labels.append(i)
+    if share < 1:
+        keep = np.sort(np.random.default_rng(seed).permutation(len(paths))[: round(share * len(paths))])
+        keys = list(paths)
+        paths, labels = {keys[i]: paths[keys[i]] for i in keep}, [labels[i] for i in keep]
+    if not paths:
+        raise SlugError(f"{val} holds no pictures; see data/README.md for its layout")
+    names, blocks = [rows[f][0] for f in folders], [rows[f][1] for f in folders]
+    return _picture_set(val.parent, paths, labels, names, blocks, transform, workers, "decode objects")
+
+
+def halves(pictures, seed):
+    """Split an evaluation into a select and a report half, by group: (N,) bool, True in the select half.
+
+    Within every class, and within the seen and the unseen groups apart, half of the groups (one of three) go to the
+    select half; a class's only group falls by chance. Without this, a step would be reported on the very pictures it
+    was selected on (trap 9).
+    """
+    rng = np.random.default_rng([seed, len(pictures.groups)])
+    by_class = {}
+    for i, (label, seen, group) in enumerate(
+        zip(pictures.labels.tolist(), pictures.seen.tolist(), pictures.groups, strict=True)
+    ):
+        by_class.setdefault((label, seen), {}).setdefault(group, []).append(i)
+    select = torch.zeros(len(pictures.groups), dtype=torch.bool)
+    for groups in by_class.values():
+        order = [list(groups)[i] for i in rng.permutation(len(groups))]
+        count = len(order) // 2 + (len(order) == 1 and rng.random() < 0.5)
+        for group in order[:count]:
+            select[groups[group]] = True
+    return select

@@ -1,0 +1,211 @@
+"""The outcome of SLUG: a small file that carries the edit, and model folders it is applied to and taken back from.
+
+A delta is one safetensors file: canonical parameter name -> step * gradient (float32, canonical layout), and in its header
+the step, the layer, the hash of the base tensors it edits, and figures. It refuses any other base.
+
+An edited folder keeps slug_edits/: the original touched tensors in their own dtype and every delta applied. Applying and
+reverting recompute base + deltas (sorted by file name) in float32 and then cast, so a revert is exact to the bit.
+"""
+
+import contextlib
+import json
+import shutil
+import struct
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from slug import files, models
+from slug.errors import SlugError
+from slug.models import canonical
+
+FORMAT = "slug-delta-1"
+EDITS = "slug_edits"
+
+
+@contextlib.contextmanager
+def applied(clip, edit):
+    """Within the context the model's parameters are base + edit; afterwards, even after an error, they are the base again.
+
+    Args:
+        clip: models.Clip.
+        edit: {native parameter name: tensor to add}.
+    """
+    parameters = clip.parameters
+    base = {n: parameters[n].detach().clone() for n in edit}
+    try:
+        with torch.no_grad():
+            for name, change in edit.items():
+                parameters[name].copy_(base[name] + change.to(base[name].device))
+        yield clip
+    finally:
+        with torch.no_grad():
+            for name, value in base.items():
+                parameters[name].copy_(value)
+
+
+def save(path, clip, edit, *, layer, step, metrics):
+    """Write the delta of an edit.
+
+    Args:
+        clip: models.Clip at its base weights.
+        edit: {native parameter name: step * gradient}.
+        layer, step, metrics: what the header says of it; metrics is anything JSON can hold.
+    """
+    base = clip.canonical_views({n: clip.parameters[n] for n in edit})
+    change = clip.canonical_views({n: t.float() for n, t in edit.items()})
+    header = {
+        "format": FORMAT,
+        "layer": layer,
+        "step": repr(float(step)),
+        "model": clip.tag,
+        "base": files.tensor_hash(base),
+        "metrics": json.dumps(metrics, default=str),
+    }
+    with files.replacing(path) as temporary:
+        save_file({n: t.detach().cpu().contiguous() for n, t in change.items()}, temporary, metadata=header)
+
+
+def read(path):
+    """Read a delta: ({canonical name: float32 tensor}, header). SlugError if it is missing, damaged or no delta."""
+    path = files.existing(path, "delta", "make one with src/clip/a2_unlearn_slug.py")
+    try:
+        with safe_open(path, "pt") as f:
+            header = f.metadata() or {}
+            tensors = {n: f.get_tensor(n) for n in f.keys()}  # noqa: SIM118  (safe_open is no dict)
+    except (SafetensorError, OSError, struct.error) as err:
+        raise SlugError(f"{path} is not a whole safetensors file ({err}); make the delta again") from err
+    if header.get("format") != FORMAT:
+        raise SlugError(f"{path} is no SLUG delta (its header does not say {FORMAT})")
+    if not all(torch.isfinite(t).all() for t in tensors.values()):
+        raise SlugError(f"{path} holds NaN or infinity; make the delta again")
+    return tensors, header
+
+
+def check_base(header, base, where):
+    """SlugError unless `base`, {canonical name: tensor} of what a delta edits, is what the delta was made for."""
+    if files.tensor_hash(base) != header["base"]:
+        raise SlugError(
+            f"the delta was made for other weights ({header.get('model')}, {header.get('layer')}) than {where} holds; "
+            "take the model it names, or make a delta for this one"
+        )
+
+
+def _load_weights(path):
+    try:
+        with safe_open(path, "pt") as f:
+            metadata = f.metadata()
+        return load_file(path), metadata
+    except (SafetensorError, OSError) as err:
+        raise SlugError(f"{path} is not a whole safetensors file ({err}); get a sound copy of the model") from err
+
+
+def _recompute(family, weights, base, deltas):
+    """weights <- base + all deltas, in float32 then cast, for every tensor that `base` holds. Changes `weights`."""
+    for name, original in base.items():
+        weights[name] = original.clone()
+    sums = {n: t.float() for n, t in weights.items() if n in base}
+    views = canonical.all_views(family, sums)
+    for _, (tensors, _) in sorted(deltas.items()):
+        for name, change in tensors.items():
+            views[name] += change
+    for name, value in sums.items():
+        weights[name] = value.to(base[name].dtype)
+
+
+def _native_names(family, weights, wanted, where):
+    """{canonical name: native name} of the canonical names a delta edits; SlugError if the model lacks one."""
+    table = {c: n for n, t in weights.items() if t.ndim for c in _canonical_names(family, n, t)}
+    missing = next((c for c in wanted if c not in table), None)
+    if missing:
+        raise SlugError(f"{where} has no tensor {missing}, which the delta edits; it is a model of another kind")
+    return {c: table[c] for c in wanted}
+
+
+def _canonical_names(family, name, tensor):
+    try:
+        return canonical.views(family, name, tensor)
+    except KeyError:
+        return {}
+
+
+def _write_folder(source, out, weight_file, weights, metadata, base, delta_files):
+    """Assemble an edited folder beside `out`, then rename it into place."""
+    temporary = out.with_name(f".{out.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        shutil.copytree(source, temporary, ignore=shutil.ignore_patterns(weight_file.name, EDITS))
+        save_file(weights, temporary / weight_file.name, metadata=metadata)
+        if delta_files:
+            (temporary / EDITS).mkdir()
+            save_file(base, temporary / EDITS / "base.safetensors")
+            for name, path in delta_files.items():
+                shutil.copyfile(path, temporary / EDITS / name)
+        retired = out.with_name(f".{out.name}.old")
+        if out.exists():
+            shutil.rmtree(retired, ignore_errors=True)
+            out.rename(retired)
+        temporary.rename(out)
+        shutil.rmtree(retired, ignore_errors=True)
+    except OSError as err:
+        raise SlugError(f"cannot write {out}: {err.strerror or err}; check the folder's permissions and space") from err
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _edit_folder(source, out, change):
+    """Read an (edited) folder, let `change` alter its {delta file name: path}, recompute and write it to `out`."""
+    source, out = files.existing(source, "model folder", "give --model-dir"), files.resolve(out)
+    if out.exists() and out.resolve() != source.resolve() and any(out.iterdir()):
+        raise SlugError(f"{out} exists and is not empty; choose another --out, or the model folder itself")
+    family, weight_file = models.folder_family(source)
+    weights, metadata = _load_weights(weight_file)
+    edits = source / EDITS
+    base = load_file(edits / "base.safetensors") if edits.is_dir() else {}
+    paths = {p.name: p for p in sorted(edits.glob("*.delta.safetensors"))} if edits.is_dir() else {}
+    paths = change(paths)
+    deltas = {name: read(path) for name, path in paths.items()}
+    wanted = {c for tensors, _ in deltas.values() for c in tensors}
+    native = set(_native_names(family, weights, wanted, source).values())
+    base = {n: base[n] if n in base else weights[n] for n in sorted(native | set(base))}
+    views = canonical.all_views(family, base)
+    for tensors, header in deltas.values():
+        check_base(header, {c: views[c] for c in tensors}, source)
+    _recompute(family, weights, base, deltas)
+    _write_folder(source, out, weight_file, weights, metadata, {n: base[n] for n in sorted(native)}, paths)
+    return out
+
+
+def apply(delta, source, out):
+    """Write the model folder `source` plus a delta to `out` (may be `source`). Loads in open_clip or transformers as is.
+
+    Raises SlugError for a wrong base, a delta that is applied already, or an `out` that holds something else.
+    """
+    delta = files.existing(delta, "delta", "make one with src/clip/a2_unlearn_slug.py")
+    read(delta)
+    name = delta.name if delta.name.endswith(".delta.safetensors") else f"{delta.stem}.delta.safetensors"
+
+    def add(paths):
+        if name in paths:
+            raise SlugError(f"{name} is applied to {source} already; revert it first")
+        return {**paths, name: delta}
+
+    return _edit_folder(source, out, add)
+
+
+def revert(delta_name, source, out):
+    """Take a delta back out of the edited folder `source`; the result in `out` is exact to the bit.
+
+    Args:
+        delta_name: file name of an applied delta (a path's last part is enough).
+    """
+    wanted = Path(delta_name).name
+
+    def remove(paths):
+        if wanted not in paths:
+            raise SlugError(f"{wanted} is not applied to {source}; applied are: {', '.join(paths) or 'none'}")
+        return {n: p for n, p in paths.items() if n != wanted}
+
+    return _edit_folder(source, out, remove)

@@ -1,0 +1,86 @@
+"""Paths, safe writes and hashes."""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+
+from slug.errors import SlugError
+
+ROOT = Path(__file__).resolve().parents[2]  # the repository: relative paths are taken from here, never from the cwd
+
+
+def resolve(path):
+    """A path given by the user: `~` expanded, a relative one taken from the repository root."""
+    return ROOT / Path(path).expanduser()
+
+
+def existing(path, what, remedy):
+    """`resolve(path)`, or a SlugError that names what is missing and the remedy."""
+    path = resolve(path)
+    if not path.exists():
+        raise SlugError(f"{what} not found: {path}; {remedy}")
+    return path
+
+
+def safe_name(text):
+    """A string as part of a file name: everything but letters, digits, `.`, `_` and `-` becomes `-`."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-")
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Yield a temporary path beside `path`; on success it takes the name `path`, on failure it is removed.
+
+    Raises SlugError if the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as err:
+        raise SlugError(f"cannot write {path}: {err.strerror or err}; check the folder's permissions and space") from err
+    finally:
+        with contextlib.suppress(OSError):  # below a regular file even this fails, and would hide the message above
+            temporary.unlink()
+
+
+def write_text(path, text):
+    """Write a text file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path, data):
+    """Write JSON, whole or not at all."""
+    write_text(path, json.dumps(data, indent=1, sort_keys=True, default=str) + "\n")
+
+
+def read_json(path):
+    """Read JSON; SlugError if it is missing or damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as err:
+        raise SlugError(f"cannot read {path}: {err.strerror}") from err
+    except ValueError as err:
+        raise SlugError(f"{path} is not valid JSON ({err}); delete it and run its stage again") from err
+
+
+def file_hash(path):
+    """sha256 of a file's bytes, as hex."""
+    with Path(path).open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def tensor_hash(tensors):
+    """sha256 over names, shapes and float32 values of {name: tensor}, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().float().cpu().contiguous()
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,178 @@
+"""One gradient pass over a set of pairs at the original weights, and the files that carry it (paper, section 3).
+
+The model is in eval mode and its weights do not change; the result is the mean over batches. Every batch's gradient is
+taken by itself and added up in float64, so nothing leaks from one batch or one set into the next (trap 1) and the sum
+does not depend on how batches are dealt to processes.
+"""
+
+import os
+import pickle
+
+import torch
+import torch.distributed as dist
+from tqdm import tqdm
+
+from slug import files, losses
+from slug.errors import SlugError
+
+CONVENTION = "gradient of the forget loss 1 - cos; a positive step ADDS it"
+
+
+def batch_indices(n, batch_size, *, drop_last):
+    """Index batches over n pairs in order. A set smaller than a batch is one batch; else drop_last drops a short end."""
+    batches = list(torch.arange(n).split(batch_size))
+    if drop_last and len(batches) > 1 and len(batches[-1]) < batch_size:
+        batches.pop()
+    return batches
+
+
+def _accumulate(clip, pairs, loss, batch_size, square, desc):
+    """Weighted sum over this process's batches of gradients (or their squares), the sum of weights, and of losses."""
+    drop_last = loss is losses.contrastive
+    batches = batch_indices(len(pairs.captions), batch_size, drop_last=drop_last)
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    parameters = clip.parameters
+    tokens = clip.tokenize(pairs.captions)
+    total = {n: torch.zeros_like(p, dtype=torch.float64) for n, p in parameters.items()}
+    count = torch.zeros(3, dtype=torch.float64, device=clip.device)  # weight, weighted loss, pairs
+    for rows in tqdm(batches[rank::world], desc=desc, unit="batch", disable=rank > 0):
+        with torch.enable_grad():
+            for p in parameters.values():
+                p.requires_grad_(True)
+            value = loss(clip.encode_image(pairs.images[rows]), clip.encode_text(tokens[rows]), clip.scale())
+            grads = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+        # The cosine loss is a mean over pairs: a short last batch weighs less. The contrastive one is a mean over batches.
+        weight = 1 if drop_last else len(rows)
+        for name, g in zip(parameters, grads, strict=True):
+            if g is not None:
+                total[name] += weight * (g.double() ** 2 if square else g.double())
+        count += torch.tensor([weight, weight * value.item(), len(rows)], dtype=torch.float64, device=clip.device)
+    for p in parameters.values():
+        p.requires_grad_(False)
+    if world > 1:
+        for t in (*total.values(), count):
+            dist.all_reduce(t)
+    return total, count
+
+
+def compute(clip, pairs, loss, *, batch_size=16, square=False, desc="gradient"):
+    """Mean gradient of a loss over pairs at the model's present weights.
+
+    Args:
+        clip: models.Clip in float32.
+        pairs: data.Pairs.
+        loss: losses.contrastive or losses.cosine_embedding.
+        batch_size: pairs a batch (the published runs: 16).
+        square: mean of the squared per-batch gradients instead (SSD's importances).
+    Returns:
+        ({parameter name: float32 CPU tensor of the parameter's shape}, {"loss", "pairs", "batches"}).
+    Raises:
+        SlugError: a gradient is NaN or infinite.
+    """
+    total, (weight, value, n) = _accumulate(clip, pairs, loss, batch_size, square, desc)
+    mean = {name: (t / weight).float().cpu() for name, t in total.items()}
+    bad = next((name for name, g in mean.items() if not torch.isfinite(g).all()), None)
+    if bad:
+        raise SlugError(f"the gradient of {bad} is NaN or infinite; check the pictures and the model's weights")
+    return mean, {"loss": (value / weight).item(), "pairs": int(n), "batch_size": batch_size}
+
+
+def start_processes(device):
+    """Join the processes that torchrun started, if it did. Returns this process's rank."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+def folder(result_dir, name, tag):
+    """results/grads/{name}_{tag}, or results/grads/retain_{tag} for the retain set."""
+    return files.resolve(result_dir) / "grads" / f"{files.safe_name(name)}_{tag}"
+
+
+def file_name(side, method):
+    """`forget_grads.pt` or `train_grads.pt`, with `_o` and `_importance` for the variants.
+
+    Args:
+        side: "forget" or "train" (the retain set).
+        method: calc_grad, calc_importance, and the same with `_o`.
+    """
+    variant = ("_importance" if "importance" in method else "") + (
+        "_o" if method.endswith("_o") and side == "forget" else ""
+    )
+    return f"{side}_grads{variant}.pt"
+
+
+def save(path, grads, fingerprint):
+    """Write {name: tensor} as a plain dict, its fingerprint as JSON beside it (the file's own hash included)."""
+    with files.replacing(path) as temporary:
+        torch.save(grads, temporary)
+    files.write_json(path.with_suffix(".json"), {**fingerprint, "sha256": files.file_hash(path)})
+
+
+def is_valid(path, expected):
+    """Whether a gradient file is there, whole, and has this fingerprint."""
+    try:
+        found = files.read_json(path.with_suffix(".json"))
+    except SlugError:
+        return False
+    return (
+        path.is_file() and all(found.get(k) == v for k, v in expected.items()) and found["sha256"] == files.file_hash(path)
+    )
+
+
+def load(path, expected, remedy):
+    """Read a gradient file after checking its fingerprint.
+
+    Args:
+        path: the .pt file.
+        expected: {key: value} that the fingerprint must have; what it says besides is not looked at.
+        remedy: the command that makes the file, for the message.
+    Raises:
+        SlugError: missing, damaged, or stale (made from another model, other data or other options).
+    """
+    if not path.is_file():
+        raise SlugError(f"no gradients at {path}; make them with: {remedy}")
+    found = files.read_json(path.with_suffix(".json"))
+    stale = [k for k, v in expected.items() if found.get(k) != v]
+    if stale:
+        raise SlugError(f"{path} is stale ({', '.join(stale)} differ from this run's); make it again with: {remedy}")
+    try:
+        grads = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as err:
+        raise SlugError(f"{path} is damaged ({' '.join(str(err).split())[:120]}); make it again with: {remedy}") from err
+    if not all(torch.isfinite(g).all() for g in grads.values()):
+        raise SlugError(f"{path} holds NaN or infinity; make it again with: {remedy}")
+    return grads
+
+
+def forget_tar(args, name):
+    """The forget set's tar: --forget-data if given (one name only), else {tar-dir}/{name}.tar."""
+    if args.forget_data and len(args.celeb_name) > 1:
+        raise SlugError("--forget-data is the tar of ONE name; with several names use --tar-dir")
+    return args.forget_data or f"{args.tar_dir}/{files.safe_name(name.replace(' ', '_'))}.tar"
+
+
+def model_hash(clip):
+    """Hash of all parameters: which model a gradient belongs to."""
+    return files.tensor_hash(clip.parameters)
+
+
+def fingerprint(model, tar, loss, batch_size, square, left_out):
+    """What a gradient file depends on; a file whose fingerprint differs is stale.
+
+    Args:
+        model: `model_hash`.
+        tar: path of the pairs.
+        left_out: names whose pairs are left out.
+    """
+    return {
+        "model": model,
+        "data": files.file_hash(tar),
+        "loss_name": loss.__name__,
+        "batch_size": batch_size,
+        "square": square,
+        "left_out": list(left_out),
+    }

@@ -1,0 +1,70 @@
+"""Which layers to try: importance, alignment and the Pareto front of each encoder (paper, section 3)."""
+
+from typing import NamedTuple
+
+import torch
+
+
+class Layer(NamedTuple):
+    """One named parameter tensor with the two figures it is ranked by."""
+
+    name: str
+    encoder: str  # vision or language
+    importance: float  # ||grad L_forget||_F / ||theta||_F
+    alignment: float  # cos(grad L_forget, grad L_retain), signed; the front is about its absolute value
+
+
+def figures(clip, forget, retain):
+    """Importance and alignment of every layer that may be edited.
+
+    Args:
+        clip: models.Clip.
+        forget, retain: {parameter name: gradient}, as gradients.load returns them.
+    Returns:
+        [Layer], in the model's order. A layer without forget gradient (a block the loss does not reach) is left out.
+    """
+    rows = []
+    for name, encoder in clip.candidates().items():
+        theta, f, r = (x.detach().double().cpu().flatten() for x in (clip.parameters[name], forget[name], retain[name]))
+        norm = f.norm()
+        if norm == 0 or theta.norm() == 0:
+            continue
+        alignment = (f @ r / (norm * r.norm())).item() if r.norm() > 0 else 0.0
+        rows.append(Layer(name, encoder, (norm / theta.norm()).item(), alignment))
+    return rows
+
+
+def pareto_front(rows):
+    """The layers that no other layer of `rows` beats: high importance, low |alignment|. Most important first.
+
+    A layer is beaten by one that is at least as good in both figures and better in one.
+    """
+    front, best = [], float("inf")
+    for row in sorted(rows, key=lambda r: (-r.importance, abs(r.alignment))):
+        if abs(row.alignment) < best:
+            front.append(row)
+            best = abs(row.alignment)
+    return front
+
+
+def fronts(rows):
+    """The front of each encoder apart: {"vision": [Layer], "language": [Layer]}."""
+    return {e: pareto_front([r for r in rows if r.encoder == e]) for e in ("vision", "language")}
+
+
+def depth_order(clip, name):
+    """Position of a parameter in the model: for the paper's rule "the deepest layer of the front"."""
+    return list(clip.parameters).index(name)
+
+
+def first_step(theta, grads):
+    """lambda_0 = ||theta|| / (10 ||grad||): a 10% relative change. Over a group, the norms of the group.
+
+    Args:
+        theta, grads: lists of tensors of one group.
+    """
+
+    def norm(tensors):
+        return torch.sqrt(sum(t.detach().double().square().sum() for t in tensors)).item()
+
+    return norm(theta) / (10 * norm(grads))

@@ -1,0 +1,149 @@
+"""Plots of the records. Everything is told apart by marker and line style too, so that it reads in grey."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from slug import files
+
+plt.rcParams.update({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "figure.dpi": 150, "savefig.bbox": "tight"})
+MARKERS = "osD^vP*Xhd<>p"
+STYLES = ("-", "--", "-.", ":")
+
+
+def short(layer):
+    """A layer's name as a label: `visual.transformer.resblocks.9.attn.out_proj.weight` -> `9.attn.out_proj`."""
+    name = layer.removesuffix(".weight")
+    for part in ("visual.", "transformer.", "resblocks.", "vision_model.", "text_model.", "encoder.", "layers."):
+        name = name.replace(part, "")
+    return name.replace("in_proj_weight", "in_proj").replace("self_attn", "attn") or layer
+
+
+def _save(figure, stem):
+    """Write stem.pdf and stem.png."""
+    for kind in ("pdf", "png"):
+        with files.replacing(stem.with_name(f"{stem.name}.{kind}")) as temporary:
+            metadata = {"CreationDate": None} if kind == "pdf" else {"Software": None}
+            figure.savefig(temporary, format=kind, metadata=metadata)
+    plt.close(figure)
+
+
+def pareto(rows, front, chosen, title, stem):
+    """Importance against |alignment| of one encoder's layers, the front joined up and named.
+
+    Args:
+        rows, front: [layers.Layer].
+        chosen: name of the winner layer, or None if it is in the other encoder.
+    """
+    figure, axes = plt.subplots(figsize=(6.2, 4.4))
+    axes.scatter(
+        [abs(r.alignment) for r in rows],
+        [r.importance for r in rows],
+        s=18,
+        facecolors="none",
+        edgecolors="0.55",
+        label=f"all layers ({len(rows)})",
+    )
+    line = sorted(front, key=lambda r: abs(r.alignment))
+    x, y = [abs(r.alignment) for r in line], [r.importance for r in line]
+    axes.plot(x, y, "-o", color="C0", ms=5, lw=1.2, label=f"Pareto front ({len(front)})")
+    for r in line:
+        if r.name == chosen:
+            axes.plot(abs(r.alignment), r.importance, "*", color="C3", ms=15, label="winner", zorder=5)
+    axes.set_yscale("log")
+    axes.set_xlabel("|cosine of forget and retain gradient|  (alignment)")
+    axes.set_ylabel("forget gradient norm / weight norm  (importance)")
+    axes.set_title(title)
+    axes.set_xlim(left=-0.02 * axes.get_xlim()[1])
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high * 1.6)
+    _label_points(axes, x, y, [short(r.name) for r in line])
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=3, frameon=False)
+    _save(figure, stem)
+
+
+def _label_points(axes, x, y, labels):
+    """Name points beside the axes' right edge, spread so that no two labels touch, each joined to its point."""
+    order = np.argsort(y)
+    heights = np.linspace(0.04, 0.96, max(len(labels), 2))
+    for place, i in zip(heights, order, strict=False):
+        axes.annotate(
+            labels[i],
+            (x[i], y[i]),
+            xytext=(1.03, place),
+            textcoords=("axes fraction", "axes fraction"),
+            va="center",
+            fontsize=7.5,
+            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "0.6"},
+            annotation_clip=False,
+        )
+
+
+def steps(curves, baseline, winner, title, stem):
+    """Forget and retain accuracy against the step of every searched layer.
+
+    Args:
+        curves: {layer: [search.Step]}.
+        baseline: search.Step of the unedited model.
+        winner: search.Step.
+    """
+    figure, panels = plt.subplots(1, 3, figsize=(11, 3.9), sharex=True)
+    parts = (("forget_acc1", "forgotten name"), ("identities_acc1", "other identities"), ("objects_acc1", "objects"))
+    for panel, (column, what) in zip(panels, parts, strict=True):
+        for i, (layer, rows) in enumerate(curves.items()):
+            rows = sorted((r for r in rows if not np.isnan(getattr(r, column))), key=lambda r: r.step)
+            panel.plot(
+                [r.step for r in rows],
+                [100 * getattr(r, column) for r in rows],
+                STYLES[i % 4],
+                marker=MARKERS[i % len(MARKERS)],
+                ms=4,
+                lw=1,
+                label=short(layer),
+            )
+        panel.axhline(100 * getattr(baseline, column), color="0.4", lw=1, ls=(0, (1, 1)))
+        panel.plot(winner.step, 100 * getattr(winner, column), "*", color="k", ms=13, zorder=5)
+        panel.set_xscale("log")
+        panel.set_xlabel("step size")
+        panel.set_ylabel(f"zero-shot top-1 of {what}, %")
+    figure.suptitle(f"{title}: select half; dotted: unedited model; star: winner", y=0.99)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.02),
+        ncol=min(5, len(labels)),
+        frameon=False,
+        fontsize=8,
+    )
+    figure.tight_layout()
+    _save(figure, stem)
+
+
+def similarity(before, after, names, title, stem):
+    """Cosine similarity of mean picture features (rows) and name prompts (columns), before and after the edit.
+
+    Args:
+        before, after: (K, K) arrays.
+        names: K names, the forgotten one first.
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(11, 5.2), sharey=True, layout="constrained")
+    low, high = min(before.min(), after.min()), max(before.max(), after.max())
+    for panel, values, when in zip(panels, (before, after), ("before", "after"), strict=True):
+        image = panel.imshow(values, cmap="cividis", vmin=low, vmax=high)
+        panel.grid(False)
+        panel.set_xticks(range(len(names)), names, rotation=40, ha="right")
+        panel.set_yticks(range(len(names)), names)
+        panel.set_xlabel("name prompt")
+        panel.set_title(when)
+        for i in range(len(names)):
+            for j in range(len(names)):
+                dark = values[i, j] < (low + high) / 2
+                panel.text(j, i, f"{values[i, j]:.2f}", ha="center", va="center", fontsize=6.5, color="w" if dark else "k")
+    panels[0].set_ylabel("mean of the pictures of")
+    figure.colorbar(image, ax=panels, shrink=0.8, label="cosine")
+    figure.suptitle(title)
+    _save(figure, stem)

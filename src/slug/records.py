@@ -1,0 +1,87 @@
+"""The files that results live in: step logs in the published format, JSON records, and what makes a record valid."""
+
+import hashlib
+
+from slug import files
+from slug.errors import SlugError
+from slug.plots import short
+
+CONVENTION = "# ratio is the step size; a positive step ADDS the gradient of 1 - cos. Select half; nan: not evaluated."
+
+
+def file_name(label, name, end, part=""):
+    """Name of a result file: `{model}-{name}{end}`, or `{model}-{part}-{name}{end}`."""
+    middle = f"-{part}" if part else ""
+    return f"{files.safe_name(label)}{middle}-{files.safe_name(name.replace(' ', '_'))}{end}"
+
+
+def log_line(n, step):
+    """One line of a step log in the published format: fractions in [0, 1], MIA in %.
+
+    Args:
+        n: number of the evaluation, 0 for the unedited model.
+        step: search.Step.
+    """
+    return (
+        f"iter: {n}, ratio: {step.step:.6g}, fgt_acc@1: {step.forget_acc1:.4f}, fgt_acc@5: {step.forget_acc5:.4f}, "
+        f"celeba100@1: {step.identities_acc1:.4f}, celeba100@5: {step.identities_acc5:.4f}, "
+        f"test_acc@1: {step.objects_acc1:.4f}, test_acc@5: {step.objects_acc5:.4f}, "
+        f"MIA: {step.mia_mean:.2f}±{step.mia_std:.2f}"
+    )
+
+
+def step_log(start, steps, layer):
+    """The step log of one layer: convention, the unedited model as iter 0, then each evaluation in order."""
+    lines = [f"# {layer}", CONVENTION, *(log_line(n, s) for n, s in enumerate([start, *steps]))]
+    return "\n".join(lines) + "\n"
+
+
+def inputs_hash(model_hash, forget, retain, identities, objects):
+    """One hash of everything a search depends on besides its settings."""
+    digest = hashlib.sha256(model_hash.encode())
+    digest.update(files.tensor_hash({f"forget {n}": g for n, g in forget.items()}).encode())
+    digest.update(files.tensor_hash({f"retain {n}": g for n, g in retain.items()}).encode())
+    for pictures in (identities, objects):
+        digest.update(pictures.images.contiguous().numpy().tobytes())
+        digest.update(repr((pictures.labels.tolist(), pictures.groups, pictures.names)).encode())
+    return digest.hexdigest()
+
+
+def valid(path, settings):
+    """The record at `path` if it was made with these settings and inputs and its delta is there; else None."""
+    try:
+        record = files.read_json(path)
+    except SlugError:
+        return None
+    same = all(record.get(k) == v for k, v in settings.items())
+    return record if same and (path.parent / record["delta"]).is_file() else None
+
+
+def one_line(record):
+    """A record in one line for the terminal."""
+    after, before = record["halves"]["report"]["slug"], record["halves"]["report"]["original"]
+    return (
+        f"{record['name']}: {short(record['layer'])} step {record['step']:.4g}, report half: "
+        f"FA@1 {before['forget_acc1']:.1%} -> {after['forget_acc1']:.1%} (at most {after['forget_upper']:.1%}), "
+        f"identities {100 * after['identities_change']:+.2f}, objects {100 * after['objects_change']:+.2f} points, "
+        f"delta {record['delta_bytes'] / 1e3:.0f} kB = {record['params_share']:.2%} of the model"
+    )
+
+
+def read_all(folder, label=None):
+    """All records of results/clip, sorted by kind and name."""
+    found = [files.read_json(p) for p in sorted(folder.glob("*.json"))]
+    found = [r for r in found if "halves" in r and label in (None, r["model"])]
+    return sorted(found, key=lambda r: (r["kind"], r["name"]))
+
+
+def write_important_layers(folder, label):
+    """`{model}-important_layers.txt`: per name the fronts and the winner."""
+    lines = []
+    for record in read_all(folder, label):
+        lines.append(f"{record['name']}: winner {record['layer']}, step {record['step']:.6g}")
+        for encoder, front in record["fronts"].items():
+            lines += [
+                f"  {encoder} {r['name']}: importance {r['importance']:.4g}, alignment {r['alignment']:+.4f}" for r in front
+            ]
+    files.write_text(folder / f"{files.safe_name(label)}-important_layers.txt", "\n".join(lines) + "\n")

@@ -1,0 +1,129 @@
+"""The step size of each layer, and the winner among all steps of all layers.
+
+The published search doubles a step while the name is still recognised and bisects once it is not. It trusts the latest
+answer only; a forget accuracy that rises again with the step, or a first step that already breaks the model, sends it
+astray (trap 11). `next_step` looks at all answers so far instead, and shrinks as fast as it grows.
+"""
+
+import math
+from typing import NamedTuple
+
+MAX_FORGET = 0.02  # forget accuracy on the select half up to which a step counts as forgetting
+SIGMAS = 3.0  # and how many standard deviations of the margin it must do so by
+FAR = 16  # first steps, 160% of the weights' norm: where none up to here forgets, look below the first step instead
+CLOSE = 1.1  # stop bisecting when the bracket is this narrow (ratio of its ends)
+
+
+class Step(NamedTuple):
+    """One evaluation of one layer on the select half. Accuracies are fractions; NaN where not evaluated."""
+
+    layer: str
+    step: float
+    forget_acc1: float
+    forget_acc5: float
+    identities_acc1: float = math.nan
+    identities_acc5: float = math.nan
+    objects_acc1: float = math.nan
+    objects_acc5: float = math.nan
+    margin: float = math.nan  # mean over the forget pictures of cosine to their name less that to the best other name
+    margin_sd: float = math.nan
+    mia_mean: float = math.nan  # %
+    mia_std: float = math.nan
+    seconds: float = math.nan
+
+    @property
+    def forgets(self):
+        """Whether the name is forgotten, on the select half: FA@1 of at most MAX_FORGET, and SIGMAS to spare.
+
+        A few dozen pictures cannot show 2%: none of 25 may still be 11%. So the margins must lie below 0 by SIGMAS of
+        their own deviations too, which a zero that sits on the brink does not.
+        """
+        return self.forget_acc1 <= MAX_FORGET and not self.margin + SIGMAS * self.margin_sd > 0
+
+    @property
+    def retain(self):
+        """What a step is chosen by: the mean of the two retain accuracies."""
+        return (self.identities_acc1 + self.objects_acc1) / 2
+
+
+def next_step(history, first, *, rule="robust"):
+    """The step to evaluate next.
+
+    Args:
+        history: [(step, forgotten)] so far, in order; `forgotten` is FA@k == 0, and for the robust rule Step.forgets.
+        first: the first step, used when the history is empty.
+        rule: "robust", or "paper" for the published schedule.
+    Returns:
+        A step > 0, or None when the bracket is narrow enough (robust only).
+    """
+    if not history:
+        return first
+    if rule == "paper":
+        low, high = 0.0, math.inf
+        for step, forgotten in history:
+            low, high = (low, step) if forgotten else (step, high)
+        return history[-1][0] * 2 if high == math.inf else (low + high) / 2
+    forgetting = [s for s, forgotten in history if forgotten]
+    if not forgetting:
+        # A step so large that the model knows nothing any more need not read as forgotten.
+        tried = [s for s, _ in history]
+        return 2 * max(tried) if max(tried) < FAR * first else min(tried) / 4
+    high = min(forgetting)
+    low = max((s for s, forgotten in history if not forgotten and s < high), default=None)
+    if low is None:  # still forgetting at the smallest step: down by 2, 4, 16, 256, ... the quicker the longer it lasts
+        return high / 2 ** (2 ** (len(forgetting) - 1) if len(forgetting) < 4 else 4)
+    return math.sqrt(low * high) if high / low > CLOSE else None
+
+
+def over_layer(evaluate, first, *, evaluations=10, rule="robust"):
+    """Evaluate up to `evaluations` steps of one layer; yields what `evaluate(step)` returns.
+
+    Args:
+        evaluate: step -> (result, forgotten).
+        first: first step (layers.first_step).
+    """
+    history = []
+    while len(history) < evaluations:
+        step = next_step(history, first, rule=rule)
+        if step is None or not math.isfinite(step) or step <= 0:
+            break
+        result, forgotten = evaluate(step)
+        history.append((step, forgotten))
+        yield result
+
+
+def winner(candidates):
+    """The candidate to keep: among those that forget (Step.forgets) the one with the highest retain accuracy; if there is
+    none, the one with the lowest forget accuracy. Ties go to the lower margin of the forgotten name, that is to the more
+    complete forgetting, then to the smaller step.
+
+    Every method is chosen by this rule over all its candidates; all figures are of the select half.
+    """
+    if not candidates:
+        return None
+    passing = [c for c in candidates if c.forgets and not math.isnan(c.retain)]
+    if passing:
+        return min(passing, key=lambda c: (-c.retain, c.margin, c.step))
+    return min(candidates, key=lambda c: (c.forget_acc1, -_or_zero(c.retain), c.margin, c.step))
+
+
+def deepest(candidates, order):
+    """The paper's rule: of the layers that forget at all, the deepest; its best step by `winner`.
+
+    Args:
+        order: layer name -> position in the model.
+    """
+    passing = [c for c in candidates if c.forgets]
+    if not passing:
+        return winner(candidates)
+    layer = max({c.layer for c in passing}, key=order)
+    return winner([c for c in candidates if c.layer == layer])
+
+
+def fa_rank(names):
+    """The k of FA@k that brackets the step: 5 for the paper's 10,177 names, 1 for small worlds (DESIGN.md)."""
+    return max(1, round(5 * names / 10177))
+
+
+def _or_zero(x):
+    return 0.0 if math.isnan(x) else x

@@ -1,0 +1,211 @@
+"""SLUG on one name: search every layer of both fronts, keep the winner, report it on the other half (paper, section 3)."""
+
+import math
+import time
+
+import torch
+
+from slug import deltas, layers, metrics, search, zeroshot
+from slug.errors import SlugError
+
+RETAIN_CHUNK = 512  # pictures between two looks at whether a candidate can still win
+
+
+def peak_memory_mb(device):
+    """Peak memory in MB: of the GPU where there is one, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def membership(clip, evaluation, target, forget_pairs, half, edited, seed):
+    """Membership inference on pair cosines, each picture against the prompt of its own name.
+
+    Members are the forget set's pictures. `mia` tells them from left-out drawings of the same concept, the second figure,
+    as published, from unseen pictures of other concepts. Where an evaluation set does not say what was seen (CelebA), all
+    its pictures count as unseen.
+
+    Args:
+        forget_pairs: data.Pairs.
+        half: (N,) bool mask of the target's task, or {task: mask}.
+        edited: see Evaluation.sides.
+    Returns:
+        {"mia_mean", "mia_std", "mia_others_mean", "mia_others_std"}, in %.
+    """
+    task = evaluation.tasks[target.task]
+    unseen = ~task.pictures.seen if (~task.pictures.seen).any() else torch.ones_like(task.pictures.seen)
+    same = evaluation.rows(target.task, half[target.task] & unseen, label=target.label)
+    rivals = task.pictures.blocks == task.pictures.blocks[target.label]  # other blocks would need their own classifier
+    other = evaluation.rows(target.task, half[target.task] & unseen, without=target.label)
+    other = other[rivals[task.pictures.labels[other]]]
+    chosen = torch.randperm(len(other), generator=torch.Generator().manual_seed(seed))[: len(forget_pairs.captions)]
+    other = other[chosen.sort().values]
+    rows = torch.cat([same, other])
+    features, weights = evaluation.sides(target.task, rows, edited)
+    cosines = (features * weights[task.pictures.labels[rows]]).sum(1).cpu()
+    members = zeroshot.image_features(clip, forget_pairs.images, evaluation.batch_size)
+    members = (members @ weights[target.label]).cpu()
+    mia = metrics.membership_inference(members, cosines[: len(same)], seed=seed)
+    others = metrics.membership_inference(members, cosines[len(same) :], seed=seed)
+    return dict(zip(("mia_mean", "mia_std", "mia_others_mean", "mia_others_std"), (*mia, *others), strict=True))
+
+
+class Judge:
+    """Scores the model's present weights for one target on one half of the evaluation."""
+
+    def __init__(self, clip, evaluation, target, forget_pairs, half, *, seed, limit=None):
+        """
+        Args:
+            half: {task: (N,) bool}, the half's pictures.
+            limit: at most this many retain pictures a task, drawn by `seed`, those of the first blocks first (a block that
+                is not touched needs no classifier).
+        """
+        self.clip, self.evaluation, self.target = clip, evaluation, target
+        self.pairs, self.half, self.seed = forget_pairs, half, seed
+        self.forget_rows = evaluation.rows(target.task, half[target.task], label=target.label)
+        if not len(self.forget_rows):
+            raise SlugError(f"a half of the evaluation has no picture of {target.name}; it needs two groups or more of it")
+        # The forgotten name's pictures leave the retain mean (trap 10); its name stays among the classes.
+        self.retain_rows = {
+            task: evaluation.rows(task, half[task], without=target.label if task == target.task else None)
+            for task in evaluation.tasks
+        }
+        for task, rows in self.retain_rows.items() if limit else ():
+            pictures = evaluation.tasks[task].pictures
+            order = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))]
+            order = order[pictures.blocks[pictures.labels[order]].argsort(stable=True)]
+            self.retain_rows[task] = order[:limit].sort().values
+
+    def ranks(self, edited):
+        """{"forget", "identities", "objects"} -> ranks of the half's pictures under the present weights."""
+        out = {"forget": self.evaluation.ranks(self.target.task, self.forget_rows, edited)}
+        return out | {task: self.evaluation.ranks(task, rows, edited) for task, rows in self.retain_rows.items()}
+
+    def retain(self, edited, beat=-math.inf):
+        """Retain accuracies as columns of search.Step, or {} as soon as their mean cannot exceed `beat` any more.
+
+        Pictures the unedited model gets wrong come first, then those it gets right by the least: the sum of what is
+        correct so far and all that is left is an exact upper bound, and falls below `beat` early where an edit harms.
+        """
+        bound = dict.fromkeys(self.retain_rows, 1.0)  # upper bound of each task's accuracy
+        done = {task: [] for task in self.retain_rows}
+        chunks = {}
+        for task, rows in self.retain_rows.items():
+            rows = rows[self.evaluation.tasks[task].margins[rows].argsort(stable=True)]
+            # A language edit pays for the classifier, once, and reuses the features: nothing is won by stopping midway.
+            chunks[task] = rows.split(RETAIN_CHUNK if edited == "vision" else len(rows))
+        for number in range(max(map(len, chunks.values()))):
+            for task, parts in chunks.items():
+                if number < len(parts):
+                    done[task].append(self.evaluation.ranks(task, parts[number], edited))
+                    wrong = sum(int((r >= 1).sum()) for r in done[task])
+                    bound[task] = 1 - wrong / len(self.retain_rows[task])
+            if sum(bound.values()) / len(bound) < beat:
+                return {}
+        scores = {}
+        for task, parts in done.items():
+            scores[f"{task}_acc1"], scores[f"{task}_acc5"] = zeroshot.accuracies(torch.cat(parts))
+        return scores
+
+    def step(self, layer, step, edited, *, best=None, log_all=False):
+        """Score the present weights: search.Step.
+
+        Args:
+            layer, step: what was done to the weights, for the record.
+            edited: see Evaluation.sides.
+            best: the best candidate so far; the costly retain sets are scored only where this one forgets and can still
+                win against it.
+            log_all: score everything.
+        """
+        started = time.perf_counter()
+        rank, margin = self.evaluation.forget(self.target, self.forget_rows, edited)
+        spread = margin.std().item() if len(margin) > 1 else 0.0
+        row = search.Step(layer, step, *zeroshot.accuracies(rank), margin=margin.mean().item(), margin_sd=spread)
+        if log_all or row.forgets:
+            beat = best.retain if best is not None and best.forgets and not log_all else -math.inf
+            scores = self.retain(edited, beat)
+            if scores:
+                mia = membership(self.clip, self.evaluation, self.target, self.pairs, self.half, edited, self.seed)
+                row = row._replace(**scores, mia_mean=mia["mia_mean"], mia_std=mia["mia_std"])
+        return row._replace(seconds=time.perf_counter() - started)
+
+
+def edit_of(clip, layer, forget, step):
+    """{parameter name: step * gradient} of a layer's group: a POSITIVE step adds the gradient of 1 - cos (trap 2)."""
+    return {n: step * forget[n].to(clip.device) for n in clip.group(layer)}
+
+
+def search_all(clip, judge, front, forget, *, fa_k=1, evaluations=10, rule="robust", choose="retain", log_all=False):
+    """Search the step of every front layer: ({layer: [search.Step]}, the winner's search.Step). A group is searched once.
+
+    Args:
+        judge: Judge of the select half.
+        front: [layers.Layer] of both encoders.
+        forget: {parameter name: gradient}.
+        fa_k: the rank of FA@k == 0, which brackets the step.
+        evaluations, rule: see search.over_layer.
+        choose: "retain" for search.winner, "deepest" for the paper's rule.
+        log_all: score the retain sets at every step, not only where a step forgets and can win.
+    """
+    steps, done, candidates = {}, set(), []
+    for layer in front:
+        group = clip.group(layer.name)
+        if group in done:
+            continue
+        done.add(group)
+        first = layers.first_step([clip.parameters[n] for n in group], [forget[n] for n in group])
+
+        def evaluate(step, layer=layer):
+            with deltas.applied(clip, edit_of(clip, layer.name, forget, step)):
+                # By the paper's rule a layer that loses overall may still be the deepest: score all that forget.
+                best = search.winner(candidates) if choose == "retain" else None
+                row = judge.step(layer.name, step, layer.encoder, best=best, log_all=log_all)
+            candidates.append(row)
+            known = row.forget_acc1 if fa_k == 1 else row.forget_acc5
+            return row, known == 0 and (rule == "paper" or row.forgets)
+
+        steps[layer.name] = list(search.over_layer(evaluate, first, evaluations=evaluations, rule=rule))
+    if choose == "deepest":
+        return steps, search.deepest(candidates, lambda n: layers.depth_order(clip, n))
+    return steps, search.winner(candidates)
+
+
+def figures(judge, ranks, mia):
+    """One half's figures of one model state, as the columns of table.csv (DESIGN.md) and their bounds."""
+    evaluation, target = judge.evaluation, judge.target
+    pictures = evaluation.tasks[target.task].pictures
+    seen = pictures.seen[judge.forget_rows]
+    forget = ranks["forget"]
+    groups = [pictures.groups[i] for i in judge.forget_rows.tolist()]
+    correct = int((forget < 1).sum())
+    row = {
+        "forget_acc1": correct / len(forget),
+        "forget_acc5": zeroshot.accuracies(forget)[1],
+        "forget_upper": metrics.interval(correct, len(forget))[1],
+        "forget_seen_acc1": _share(forget[seen]),
+        "forget_unseen_acc1": _share(forget[~seen]),
+        "n_forget": len(forget),
+        "n_forget_unseen": int((~seen).sum()),
+        "n_drawings": len(set(groups)),
+        **mia,
+    }
+    for task in ("identities", "objects"):
+        row[f"{task}_acc1"], row[f"{task}_acc5"] = zeroshot.accuracies(ranks[task])
+        row[f"n_{task}"] = len(ranks[task])
+    return row
+
+
+def changes(judge, before, after, seed):
+    """Paired change of the retain accuracies @1 with 95% bootstrap intervals over drawings, as columns."""
+    row = {}
+    for task, rows in judge.retain_rows.items():
+        groups = [judge.evaluation.tasks[task].pictures.groups[i] for i in rows.tolist()]
+        mean, low, high = metrics.paired_difference(before[task] < 1, after[task] < 1, groups, seed=seed)
+        row |= {f"{task}_change": mean, f"{task}_change_low": low, f"{task}_change_high": high}
+    return row
+
+
+def _share(rank):
+    return float((rank < 1).float().mean()) if len(rank) else math.nan

@@ -1,0 +1,213 @@
+"""Zero-shot classification, and the evaluation that the search, the baselines and the reports share."""
+
+from typing import NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from slug import cli, fastpath, files, metrics
+from slug.data import plain_name
+from slug.errors import SlugError
+
+IDENTITY_TEMPLATES = ("{}.",)
+
+
+def object_templates():
+    """open_clip's seven simple ImageNet templates, as format strings."""
+    from open_clip import SIMPLE_IMAGENET_TEMPLATES
+
+    return tuple(t("{}") for t in SIMPLE_IMAGENET_TEMPLATES)
+
+
+def text_features(clip, texts, batch_size=256):
+    """Unit features (N, D) of texts. Texts are batched by length, which changes nothing but the time."""
+    tokens = clip.tokenize(texts)
+    lengths = tokens.argmax(dim=-1)  # the end token has the largest id; where it has not, this is only an order
+    parts, order = [], fastpath.batches_by_length(lengths, batch_size)
+    with clip.evaluating():
+        for rows in order:
+            parts.append(clip.encode_text(tokens[rows]))
+    out = torch.empty(len(texts), parts[0].shape[1], device=parts[0].device)
+    out[torch.cat(order)] = torch.cat(parts)
+    return out
+
+
+def classifier(clip, names, templates, batch_size=256):
+    """Zero-shot classifier (C, D): the mean of a name's unit prompt features, brought back to length 1."""
+    features = text_features(clip, [t.format(n) for n in names for t in templates], batch_size)
+    mean = features.view(len(names), len(templates), -1).mean(1)
+    return torch.nn.functional.normalize(mean, dim=-1)
+
+
+def image_features(clip, images, batch_size=256, desc=None):
+    """Unit features (N, D) of uint8 pictures (N, 3, S, S)."""
+    with clip.evaluating():
+        batches = tqdm(images.split(batch_size), desc=desc, unit="batch", leave=False, disable=desc is None)
+        return torch.cat([clip.encode_image(b) for b in batches])
+
+
+def ranks(features, weights, labels, blocks):
+    """Rank (N,) of each picture's own class among its block's classes: 0 is a correct top-1, below 5 a correct top-5.
+
+    Ties count against the picture.
+
+    Args:
+        features: (N, D) unit picture features.
+        weights: (C, D) classifier.
+        labels: (N,) class indices.
+        blocks: (C,) block of each class; a picture competes within its own label's block only.
+    """
+    weights, labels, blocks = weights.to(features.device), labels.to(features.device), blocks.to(features.device)
+    cosines = features @ weights.T
+    own = cosines.gather(1, labels[:, None])
+    rivals = (cosines >= own) & (blocks[None] == blocks[labels][:, None])
+    rivals[torch.arange(len(labels)), labels] = False
+    # A NaN compares false with everything, which would read as a perfect rank: a broken model knows nothing.
+    return torch.where(own[:, 0].isfinite(), rivals.sum(1), len(blocks)).cpu()
+
+
+def margins(features, weights, labels, blocks):
+    """(N,) cosine of each picture to its own class less that to the best other class of the block: above 0 is correct."""
+    weights, labels, blocks = weights.to(features.device), labels.to(features.device), blocks.to(features.device)
+    cosines = features @ weights.T
+    own = cosines.gather(1, labels[:, None])
+    cosines[blocks[None] != blocks[labels][:, None]] = -torch.inf
+    cosines.scatter_(1, labels[:, None], -torch.inf)
+    return (own[:, 0] - cosines.max(1).values).cpu()
+
+
+class Task(NamedTuple):
+    """One zero-shot task: its pictures, templates, and the unedited model's two sides of it."""
+
+    pictures: object  # data.PictureSet
+    templates: tuple[str, ...]
+    features: torch.Tensor  # (N, D)
+    weights: torch.Tensor  # (C, D)
+    margins: torch.Tensor  # (N,)
+
+
+class Target(NamedTuple):
+    """What is to be forgotten."""
+
+    name: str
+    kind: str  # identity or object
+    task: str  # identities or objects
+    label: int
+
+
+class Evaluation:
+    """Identities and objects, and what an edit does to them.
+
+    What an edit leaves alone is not computed again: a vision edit reuses the text classifiers, a language edit the
+    picture features (exact; tested against the plain way).
+    """
+
+    def __init__(self, clip, identities, objects, *, batch_size=256):
+        """
+        Args:
+            clip: models.Clip at its original weights.
+            identities, objects: data.PictureSet.
+        """
+        self.clip, self.batch_size = clip, batch_size
+        self.tasks = {}
+        for task, pictures, templates in (
+            ("identities", identities, IDENTITY_TEMPLATES),
+            ("objects", objects, object_templates()),
+        ):
+            features = image_features(clip, pictures.images, batch_size, desc=f"features of {task}")
+            weights = classifier(clip, pictures.names, templates, batch_size)
+            margin = margins(features, weights, pictures.labels, pictures.blocks)
+            self.tasks[task] = Task(pictures, templates, features, weights, margin)
+
+    def target(self, name):
+        """Find a name to forget among the identities, then among the objects. SlugError if nobody has it."""
+        wanted = plain_name(name).casefold()
+        for kind, task in (("identity", "identities"), ("object", "objects")):
+            for label, known in enumerate(self.tasks[task].pictures.names):
+                if known.casefold() == wanted:
+                    return Target(plain_name(name), kind, task, label)
+        raise SlugError(f"no identity and no object of the evaluation is called {plain_name(name)!r}; check the spelling")
+
+    def sides(self, task, rows, edited):
+        """(features of `rows`, classifier) of a task under the model's present weights.
+
+        Args:
+            edited: the encoder whose weights differ from the original: "vision", "language", "both", or None.
+        """
+        t = self.tasks[task]
+        features, weights = t.features[rows], t.weights
+        if edited in ("vision", "both"):
+            features = image_features(self.clip, t.pictures.images[rows], self.batch_size)
+        if edited in ("language", "both"):  # only the classes these pictures compete with
+            used = torch.isin(t.pictures.blocks, t.pictures.blocks[t.pictures.labels[rows]])
+            names = [n for n, u in zip(t.pictures.names, used.tolist(), strict=True) if u]
+            weights = torch.zeros_like(weights)
+            weights[used.to(weights.device)] = classifier(self.clip, names, t.templates, self.batch_size)
+        return features, weights
+
+    def ranks(self, task, rows, edited):
+        """Ranks (see `ranks`) of the pictures `rows` of a task under the model's present weights."""
+        features, weights = self.sides(task, rows, edited)
+        pictures = self.tasks[task].pictures
+        return ranks(features, weights, pictures.labels[rows], pictures.blocks)
+
+    def forget(self, target, rows, edited):
+        """(ranks (N,), margins (N,)) of a target's pictures `rows` under the model's present weights."""
+        features, weights = self.sides(target.task, rows, edited)
+        pictures = self.tasks[target.task].pictures
+        label = pictures.labels[rows]
+        rank = ranks(features, weights, label, pictures.blocks)
+        return rank, margins(features, weights, label, pictures.blocks)
+
+    def rows(self, task, mask=None, *, label=None, without=None):
+        """Indices of a task's pictures: within `mask` (N,) bool, of one label, or of all labels but one."""
+        labels = self.tasks[task].pictures.labels
+        keep = torch.ones(len(labels), dtype=torch.bool) if mask is None else mask.clone()
+        if label is not None:
+            keep &= labels == label
+        if without is not None:
+            keep &= labels != without
+        return torch.nonzero(keep).flatten()
+
+
+def accuracies(rank):
+    """(top-1, top-5) accuracy of ranks (N,)."""
+    return (rank < 1).float().mean().item(), (rank < 5).float().mean().item()
+
+
+def describe(rank, k=1):
+    """Accuracy @k with its counts and 95% interval, as text: `93.2% (466/500, 90.6-95.3)`."""
+    correct, total = int((rank < k).sum()), len(rank)
+    low, high = metrics.interval(correct, total)
+    return f"{correct / max(total, 1):.1%} ({correct}/{total}, {100 * low:.1f}-{100 * high:.1f})"
+
+
+def evaluate_and_report(clip, pictures, templates, args, path):
+    """Zero-shot accuracy of a picture set, printed with counts and intervals and written to `path` as JSON."""
+    features = image_features(clip, pictures.images, args.eval_batch_size, desc="pictures")
+    weights = classifier(clip, pictures.names, templates, args.eval_batch_size)
+    rank = ranks(features, weights, pictures.labels, pictures.blocks)
+    record = {"settings": vars(args), "versions": cli.versions(), "broken": pictures.broken}
+    for part, mask in (("all", torch.ones_like(pictures.seen)), ("seen", pictures.seen), ("unseen", ~pictures.seen)):
+        if mask.any():
+            acc1, acc5 = accuracies(rank[mask])
+            drawings = len({g for g, m in zip(pictures.groups, mask.tolist(), strict=True) if m})
+            record[part] = {"acc1": acc1, "acc5": acc5, "pictures": int(mask.sum()), "groups": drawings}
+            print(f"{part}: top-1 {describe(rank[mask])}, top-5 {describe(rank[mask], 5)}, {drawings} drawings")
+    files.write_json(path, record)
+    print(f"{len(pictures.names)} classes, {pictures.broken} broken pictures skipped -> {path}")
+
+
+def similarity(evaluation, target, half, edited, *, others=9, seed=0):
+    """Cosines of mean picture features and name prompts: (names, (K, K) array), the target first, then names by seed."""
+    task = evaluation.tasks[target.task]
+    blocks, labels = task.pictures.blocks, task.pictures.labels
+    rivals = [c for c in range(len(blocks)) if c != target.label and blocks[c] == blocks[target.label]]
+    rivals = [c for c in rivals if (labels[half[target.task]] == c).any()]
+    g = torch.Generator().manual_seed(seed)
+    chosen = [target.label, *sorted(rivals[i] for i in torch.randperm(len(rivals), generator=g)[:others].tolist())]
+    rows = torch.cat([evaluation.rows(target.task, half[target.task], label=c) for c in chosen])
+    features, weights = evaluation.sides(target.task, rows, edited)
+    means = torch.stack([features[(labels[rows] == c).to(features.device)].mean(0) for c in chosen])
+    means = torch.nn.functional.normalize(means, dim=-1)
+    return [task.pictures.names[c] for c in chosen], (means @ weights[chosen].T).cpu().numpy()

@@ -1,0 +1,80 @@
+"""No test uses the network, or a display."""
+
+import functools
+import os
+import socket
+
+import pytest
+
+os.environ.update(HF_HUB_OFFLINE="1", MPLBACKEND="Agg")  # before anything imports them; stages run by tests inherit it
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    connect = socket.socket.connect
+
+    def local_only(self, address):
+        host = address[0] if isinstance(address, tuple) else "localhost"  # a Unix socket's address is a path
+        assert host in ("localhost", "127.0.0.1", "::1"), f"a test tried to reach {host}"
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", local_only)
+
+
+@pytest.fixture(scope="session")
+def tiny_build():
+    """build_world.build for a world of 4 identities, 4 wide objects and 4 other objects."""
+    from demo import build_world  # here: the environment must be set before
+
+    counts = build_world.Counts(
+        retain=96,
+        often=24,
+        seldom=6,
+        shard=80,
+        identity_unseen=4,
+        identity_seen=2,
+        wide_unseen=4,
+        wide_seen=2,
+        object_unseen=3,
+        object_seen=2,
+        canvas_objects=3,
+        canvas=2,
+    )
+    return functools.partial(build_world.build, limit=4, counts=counts)
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tiny_build, tmp_path_factory):
+    """The folder of a tiny world. Only for reading: all tests share it."""
+    out = tmp_path_factory.mktemp("world") / "demo"
+    tiny_build(out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory):
+    """Folder of an untrained CLIP: open_clip/ and, the same weights, hugging_face/. Only for reading."""
+    import tiny
+
+    folder = tmp_path_factory.mktemp("tiny-clip")
+    tiny.write_random_clip(folder)
+    return folder
+
+
+@pytest.fixture(params=["open_clip", "hugging_face"])
+def clip(request, tiny_clip):
+    """models.Clip of tiny_clip, of either family."""
+    import tiny
+
+    return tiny.load(tiny_clip, request.param)
+
+
+@pytest.fixture(scope="session")
+def taught_clip(tiny_world, tmp_path_factory):
+    """As tiny_clip, in fp16, after a few seconds of training on the tiny world's evaluation: it knows most pictures."""
+    import tiny
+
+    folder = tmp_path_factory.mktemp("taught-clip")
+    tiny.write_random_clip(folder)
+    tiny.teach(folder, tiny_world)
+    return folder

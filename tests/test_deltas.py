@@ -1,0 +1,185 @@
+"""Deltas and edited folders: revert is exact, both formats agree, the wrong base is refused."""
+
+import json
+
+import pytest
+import tiny
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from slug import deltas, files, gradients, layers, losses, unlearn
+from slug.errors import SlugError
+
+WEIGHTS = {"open_clip": "open_clip_model.safetensors", "hugging_face": "model.safetensors"}
+LAYERS = {  # fused, transposed and plain; and their partners
+    "open_clip": ("visual.transformer.resblocks.1.attn.in_proj_weight", "text_projection", "transformer.resblocks.0.mlp.c_fc.weight"),
+    "hugging_face": (
+        "vision_model.encoder.layers.1.self_attn.k_proj.weight",
+        "text_projection.weight",
+        "text_model.encoder.layers.0.mlp.fc1.weight",
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=[torch.float32, torch.float16], ids=["fp32", "fp16"])
+def folder(request, tmp_path_factory):
+    """Folder of a random CLIP in both formats."""
+    out = tmp_path_factory.mktemp("base")
+    tiny.write_random_clip(out, dtype=request.param)
+    return out
+
+
+@pytest.fixture
+def forget():
+    """{family: {parameter name: forget gradient}}, computed once a model folder."""
+    return {}
+
+
+def make(folder, path, family="open_clip", layer=0, relative=0.5):
+    """Write the delta of a step on one layer, as large a part of its weights as `relative`; returns the edit."""
+    clip = tiny.load(folder, family)
+    grads, _ = gradients.compute(clip, tiny.pairs(4), losses.cosine_embedding)
+    layer = LAYERS[family][layer]
+    group = clip.group(layer)
+    step = 10 * relative * layers.first_step([clip.parameters[n] for n in group], [grads[n] for n in group])
+    edit = unlearn.edit_of(clip, layer, grads, step)
+    deltas.save(path, clip, edit, layer=layer, step=step, metrics={"forget_acc1": 0.0})
+    return edit
+
+
+def contents(folder):
+    """{relative path: bytes} of a folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_applied_puts_the_weights_back_even_after_an_error(clip):
+    before = {n: p.clone() for n, p in clip.parameters.items()}
+    name = list(clip.candidates())[0]
+    change = torch.randn(before[name].shape)
+    with pytest.raises(ZeroDivisionError), deltas.applied(clip, {name: change}):
+        assert torch.equal(clip.parameters[name], before[name] + change)
+        assert all(torch.equal(p, before[n]) for n, p in clip.parameters.items() if n != name)
+        1 / 0  # noqa: B018
+    assert tiny.same_tensors({n: p.detach() for n, p in clip.parameters.items()}, before)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("layer", range(3))
+def test_an_edited_folder_is_base_plus_step_times_gradient_and_reverts_to_the_bit(folder, tmp_path, family, layer):
+    source, path = folder / family, tmp_path / "a.delta.safetensors"
+    edit = make(folder, path, family, layer)
+    before = contents(source)
+    deltas.apply(path, source, tmp_path / "edited")
+    base, edited = (load_file(f / WEIGHTS[family]) for f in (source, tmp_path / "edited"))
+    assert base.keys() == edited.keys()
+    for name, value in base.items():
+        wanted = (value.float() + edit[name]).to(value.dtype) if name in edit else value
+        assert edited[name].dtype == value.dtype and torch.equal(edited[name], wanted), name
+        assert torch.equal(edited[name], value) == (name not in edit)
+    assert contents(source) == before
+
+    deltas.revert(path, tmp_path / "edited", tmp_path / "reverted")
+    assert contents(tmp_path / "reverted") == before
+    deltas.revert(path, tmp_path / "edited", tmp_path / "edited")  # in place
+    assert contents(tmp_path / "edited") == before
+    assert tiny.left_over(tmp_path) == []
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
+def test_two_deltas_on_one_layer_come_out_in_either_order(folder, tmp_path, family, order):
+    source, edited = folder / family, tmp_path / "edited"
+    make(folder, tmp_path / "a.delta.safetensors", family, 0, relative=0.3)
+    make(folder, tmp_path / "b.delta.safetensors", family, 0, relative=700.0)  # so large that adding it would lose bits
+    alone = {}
+    for name in "ab":
+        deltas.apply(tmp_path / f"{name}.delta.safetensors", source, tmp_path / name)
+        alone[name] = load_file(tmp_path / name / WEIGHTS[family])
+    deltas.apply(tmp_path / "b.delta.safetensors", tmp_path / "a", edited)
+    both = load_file(edited / WEIGHTS[family])
+    deltas.apply(tmp_path / "a.delta.safetensors", tmp_path / "b", tmp_path / "other")
+    assert tiny.same_tensors(both, load_file(tmp_path / "other" / WEIGHTS[family]))
+    assert not any(tiny.same_tensors(both, one) for one in alone.values())
+    deltas.revert(f"{order[0]}.delta.safetensors", edited, edited)
+    assert tiny.same_tensors(load_file(edited / WEIGHTS[family]), alone[order[1]])
+    deltas.revert(f"{order[1]}.delta.safetensors", edited, edited)
+    assert contents(edited) == contents(source)
+
+
+@pytest.mark.parametrize("layer", range(3))
+@pytest.mark.parametrize("made_for", tiny.FAMILIES)
+def test_one_delta_gives_both_formats_the_same_features(folder, tmp_path, made_for, layer):
+    path, batch = tmp_path / "a.delta.safetensors", tiny.pairs(6)
+    make(folder, path, made_for, layer)
+    base = tiny.features(tiny.load(folder), batch)
+    found = {}
+    for family in tiny.FAMILIES:
+        deltas.apply(path, folder / family, tmp_path / family)
+        found[family] = tiny.features(tiny.load_folder(tmp_path / family), batch)
+    for a, b in zip(*found.values(), strict=True):
+        assert (a - b).abs().max() < 1e-5
+    assert max((a - b).abs().max() for a, b in zip(base, found["open_clip"], strict=True)) > 1e-2
+
+
+def test_the_folder_gives_what_the_edit_in_memory_gives(tiny_clip, tmp_path):
+    for family in tiny.FAMILIES:
+        clip, batch = tiny.load(tiny_clip, family), tiny.pairs(6)
+        edit = make(tiny_clip, tmp_path / f"{family}.delta.safetensors", family)
+        with deltas.applied(clip, edit):
+            wanted = tiny.features(clip, batch)
+        deltas.apply(tmp_path / f"{family}.delta.safetensors", tiny_clip / family, tmp_path / family)
+        found = tiny.features(tiny.load_folder(tmp_path / family), batch)
+        assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def test_a_delta_is_small_and_says_what_it_is(folder, tmp_path):
+    path = tmp_path / "a.delta.safetensors"
+    for family in tiny.FAMILIES:
+        for layer in range(3):
+            edit = make(folder, path, family, layer)
+            in_fp16 = 2 * sum(t.numel() for t in edit.values())
+            assert path.stat().st_size <= 2 * in_fp16 + 16_000
+            with safe_open(path, "pt") as f:
+                header = f.metadata()
+                stored = sum(f.get_tensor(n).numel() for n in f.keys())  # noqa: SIM118
+            assert stored == sum(t.numel() for t in edit.values())
+            assert header["layer"] == LAYERS[family][layer] and float(header["step"]) > 0
+            assert json.loads(header["metrics"]) == {"forget_acc1": 0.0}
+
+
+def test_a_delta_of_another_base_is_refused(folder, tmp_path):
+    path = tmp_path / "a.delta.safetensors"
+    make(folder, path)
+    tiny.write_random_clip(tmp_path, seed=1)
+    for family in tiny.FAMILIES:
+        with pytest.raises(SlugError, match="made for other weights"):
+            deltas.apply(path, tmp_path / family, tmp_path / "out")
+        assert not (tmp_path / "out").exists() and tiny.left_over(tmp_path) == []
+
+
+def test_a_delta_is_applied_once_and_only_what_is_applied_is_reverted(tiny_clip, tmp_path):
+    path, source = tmp_path / "a.delta.safetensors", tiny_clip / "open_clip"
+    make(tiny_clip, path)
+    deltas.apply(path, source, tmp_path / "edited")
+    before = contents(tmp_path / "edited")
+    with pytest.raises(SlugError, match="applied to .* already"):
+        deltas.apply(path, tmp_path / "edited", tmp_path / "edited")
+    with pytest.raises(SlugError, match="is not applied"):
+        deltas.revert("b.delta.safetensors", tmp_path / "edited", tmp_path / "edited")
+    with pytest.raises(SlugError, match="is not empty"):
+        deltas.apply(path, source, tmp_path / "edited")
+    assert contents(tmp_path / "edited") == before
+
+
+def test_a_model_without_the_layer_is_refused(tiny_clip, tmp_path):
+    path = tmp_path / "a.delta.safetensors"
+    clip = tiny.load(tiny_clip)
+    deltas.save(path, clip, {"visual.proj": torch.ones(32, 24)}, layer="visual.proj", step=1, metrics={})
+    tensors, header = deltas.read(path)
+    with files.replacing(path) as temporary:
+        renamed = {n.replace("visual_projection", "elsewhere"): t for n, t in tensors.items()}
+        deltas.save_file(renamed, temporary, metadata=header)
+    with pytest.raises(SlugError, match=r"has no tensor elsewhere.weight"):
+        deltas.apply(path, tiny_clip / "open_clip", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

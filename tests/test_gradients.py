@@ -1,0 +1,231 @@
+"""Gradients: against plain autograd and finite differences, batch by batch, and the sign of the step (traps 1 and 2)."""
+
+import copy
+
+import pytest
+import tiny
+import torch
+
+from slug import data, deltas, gradients, layers, losses, unlearn
+from slug.errors import SlugError
+
+LOSSES = (losses.cosine_embedding, losses.contrastive)
+
+
+def plain_loss(clip, module, batch, loss):
+    """The loss of a data.Pairs written out, through the library's own forward pass, in the module's precision."""
+    pictures = clip.normalise(batch.images).to(module.logit_scale.dtype)
+    tokens = clip.tokenize(batch.captions)
+    if clip.family == "hf":
+        out = module(input_ids=tokens, pixel_values=pictures)
+        image, text = out.image_embeds, out.text_embeds
+    else:
+        image, text = module.encode_image(pictures), module.encode_text(tokens)
+    image, text = image / image.norm(dim=1, keepdim=True), text / text.norm(dim=1, keepdim=True)
+    if loss is losses.cosine_embedding:
+        return torch.nn.functional.cosine_embedding_loss(image, text, torch.ones(len(image)))
+    logits = module.logit_scale.exp() * image @ text.T
+    return -(logits.log_softmax(0).diagonal().mean() + logits.log_softmax(1).diagonal().mean()) / 2
+
+
+def plain_gradient(clip, batch, loss):
+    """The gradient of one batch by backward() on a fresh copy of the model, in float64."""
+    module = copy.deepcopy(clip.module).double().requires_grad_(True)
+    plain_loss(clip, module, batch, loss).backward()
+    return {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in module.named_parameters()}
+
+
+def by_batch(clip, batch, loss, ends):
+    """The plain gradient of each batch; batch k ends before pair ends[k]."""
+    cuts = [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
+    return [plain_gradient(clip, data.Pairs(*(field[c] for field in batch[:3]), 0), loss) for c in cuts]
+
+
+def mean(gradients, weights):
+    """Weighted mean of several {name: tensor}."""
+    total = sum(weights)
+    return {n: sum(w * g[n] for w, g in zip(weights, gradients, strict=True)) / total for n in gradients[0]}
+
+
+def distance(found, wanted):
+    """Largest difference of two {name: tensor}, against the largest entry."""
+    assert found.keys() == wanted.keys()
+    size = max(w.abs().max() for w in wanted.values())
+    return max((f - wanted[n]).abs().max() / size for n, f in found.items()).item()
+
+
+# ------------------------------------------------------------------------------------------- trap 1: the mean of batches
+
+
+def test_cosine_gradient_weighs_batches_by_their_pairs(clip):
+    batch = tiny.pairs(10)
+    found, figures = gradients.compute(clip, batch, losses.cosine_embedding, batch_size=4)
+    one_by_one = by_batch(clip, batch, losses.cosine_embedding, [4, 8, 10])
+    wanted = mean(one_by_one, [4, 4, 2])
+    assert distance(found, wanted) < 1e-5
+    assert figures["pairs"] == 10
+    # With gradients not zeroed between batches the sum would hold the first batch three times; unweighted, the last twice.
+    assert distance(mean(one_by_one, [12, 8, 2]), wanted) > 1e-2
+    assert distance(mean(one_by_one, [1, 1, 1]), wanted) > 1e-2
+
+
+def test_contrastive_gradient_is_the_mean_of_whole_batches(clip):
+    batch = tiny.pairs(10)
+    found, figures = gradients.compute(clip, batch, losses.contrastive, batch_size=4)
+    one_by_one = by_batch(clip, batch, losses.contrastive, [4, 8, 10])
+    wanted = mean(one_by_one[:2], [1, 1])
+    assert distance(found, wanted) < 1e-5
+    assert figures["pairs"] == 8
+    assert distance(mean(one_by_one[:2], [2, 1]), wanted) > 1e-2
+    assert distance(mean(one_by_one, [1, 1, 1]), wanted) > 1e-2
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_set_smaller_than_a_batch_is_one_batch(clip, loss):
+    batch = tiny.pairs(3)
+    found, figures = gradients.compute(clip, batch, loss, batch_size=16)
+    assert distance(found, plain_gradient(clip, batch, loss)) < 1e-5
+    assert figures["loss"] == pytest.approx(plain_loss(clip, clip.module, batch, loss).item(), abs=1e-5)
+
+
+def test_importance_is_the_mean_of_squared_batch_gradients(clip):
+    batch = tiny.pairs(8)
+    found, _ = gradients.compute(clip, batch, losses.contrastive, batch_size=4, square=True)
+    one_by_one = by_batch(clip, batch, losses.contrastive, [4, 8])
+    wanted = mean([{n: t**2 for n, t in g.items()} for g in one_by_one], [1, 1])
+    assert distance(found, wanted) < 1e-5
+
+
+def test_retain_gradient_does_not_hear_of_the_forget_gradient(clip):
+    forget, retain = tiny.pairs(5, seed=1), tiny.pairs(8, seed=2)
+    alone, _ = gradients.compute(clip, retain, losses.contrastive, batch_size=4)
+    before = {n: p.clone() for n, p in clip.parameters.items()}
+    gradients.compute(clip, forget, losses.cosine_embedding, batch_size=4)
+    after, _ = gradients.compute(clip, retain, losses.contrastive, batch_size=4)
+    assert tiny.same_tensors(alone, after)
+    # Nothing stays behind in the model: no gradient, no changed weight, no training mode.
+    assert all(p.grad is None and not p.requires_grad for p in clip.parameters.values())
+    assert all(torch.equal(p, before[n]) for n, p in clip.parameters.items()) and not clip.module.training
+
+
+@pytest.mark.parametrize(("n", "drop_last", "sizes"), [(10, True, [4, 4]), (10, False, [4, 4, 2]), (3, True, [3]), (8, True, [4, 4])])
+def test_batches(n, drop_last, sizes):
+    batches = gradients.batch_indices(n, 4, drop_last=drop_last)
+    assert [len(b) for b in batches] == sizes
+    assert torch.cat(batches).tolist() == list(range(sum(sizes)))
+
+
+# --------------------------------------------------------------------------------------------------- finite differences
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_gradient_agrees_with_finite_differences(clip, loss):
+    batch = tiny.pairs(5)
+    found, _ = gradients.compute(clip, batch, loss, batch_size=5)
+    module = copy.deepcopy(clip.module).double().requires_grad_(False)
+    parameters = dict(module.named_parameters())
+    g = torch.Generator().manual_seed(0)
+    names = [n for n in clip.candidates() if n.endswith(("proj.weight", "in_proj_weight", "projection", "conv1.weight"))]
+    assert len(names) > 5
+    for name in names:
+        direction = torch.randn(found[name].shape, generator=g).double() + 3 * found[name].double() / found[name].norm()
+        direction /= direction.norm()
+        values = []
+        for step in (1e-4, -2e-4):  # moves to +1e-4, then to -1e-4
+            parameters[name] += step * direction
+            values.append(plain_loss(clip, module, batch, loss).item())
+        parameters[name] += 1e-4 * direction
+        slope = (values[0] - values[1]) / 2e-4
+        assert slope == pytest.approx((found[name].double() * direction).sum().item(), rel=1e-3, abs=1e-6), name
+
+
+# ---------------------------------------------------------------------------------------------------- trap 2: the sign
+
+
+def test_a_positive_step_lowers_the_cosine_of_the_forget_pairs(clip):
+    batch = tiny.pairs(6)
+    forget, _ = gradients.compute(clip, batch, losses.FORGET[""], batch_size=4)
+
+    def cosine():
+        image, text = tiny.features(clip, batch)
+        return (image * text).sum(1).double().mean().item()
+
+    start = cosine()
+    for layer in clip.candidates():
+        group = clip.group(layer)
+        step = 0.05 * layers.first_step([clip.parameters[n] for n in group], [forget[n] for n in group])
+        with deltas.applied(clip, unlearn.edit_of(clip, layer, forget, step)):
+            assert cosine() < start - 1e-7, layer
+        with deltas.applied(clip, unlearn.edit_of(clip, layer, forget, -step)):
+            assert cosine() > start + 1e-7, layer
+        assert cosine() == start
+
+
+def test_the_contrastive_form_has_the_same_sign(clip):
+    batch = tiny.pairs(6)
+    forget, _ = gradients.compute(clip, batch, losses.FORGET["_o"], batch_size=6)
+    start = plain_loss(clip, clip.module, batch, losses.contrastive)
+    layer = next(n for n in clip.candidates() if n in ("visual.proj", "visual_projection.weight"))
+    step = 0.1 * layers.first_step([clip.parameters[layer]], [forget[layer]])
+    with deltas.applied(clip, unlearn.edit_of(clip, layer, forget, step)):
+        assert plain_loss(clip, clip.module, batch, losses.contrastive) > start
+
+
+def test_an_edit_is_the_step_times_the_gradient_of_the_whole_group(clip):
+    forget, _ = gradients.compute(clip, tiny.pairs(4), losses.cosine_embedding)
+    for layer in clip.candidates():
+        edit = unlearn.edit_of(clip, layer, forget, 2.5)
+        assert tuple(edit) == clip.group(layer)
+        assert all(torch.equal(t, 2.5 * forget[n]) for n, t in edit.items())
+
+
+def test_both_families_have_the_same_gradients(tiny_clip):
+    found = []
+    for family in tiny.FAMILIES:
+        clip = tiny.load(tiny_clip, family)
+        grads, _ = gradients.compute(clip, tiny.pairs(5), losses.cosine_embedding)
+        found.append({n: t.contiguous() for n, t in clip.canonical_views(grads).items()})
+    assert distance(*found) < 1e-4
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+
+
+def test_nan_is_refused_by_name(tiny_clip):
+    clip = tiny.load(tiny_clip)
+    clip.parameters["visual.proj"][0, 0] = torch.nan
+    with pytest.raises(SlugError, match="NaN"):
+        gradients.compute(clip, tiny.pairs(4), losses.cosine_embedding)
+
+
+def test_a_gradient_file_is_a_plain_dict_and_stands_for_its_fingerprint_only(tmp_path):
+    path, mark = tmp_path / "forget_grads.pt", {"model": "a", "data": "b"}
+    grads = {"w": torch.tensor([1.0, 2.0])}
+    gradients.save(path, grads, {**mark, "seconds": 1.5})
+    assert tiny.same_tensors(torch.load(path, weights_only=True), grads)
+    assert tiny.same_tensors(gradients.load(path, mark, "remake"), grads)
+    assert gradients.is_valid(path, mark) and not gradients.is_valid(path, {**mark, "data": "c"})
+    with pytest.raises(SlugError, match=r"stale \(data differ.*remake"):
+        gradients.load(path, {**mark, "data": "c"}, "remake")
+    path.write_bytes(path.read_bytes()[:-10])
+    assert not gradients.is_valid(path, mark)
+    with pytest.raises(SlugError, match="damaged.*remake"):
+        gradients.load(path, mark, "remake")
+    path.unlink()
+    assert not gradients.is_valid(path, mark)
+    with pytest.raises(SlugError, match="no gradients at.*remake"):
+        gradients.load(path, mark, "remake")
+
+
+@pytest.mark.parametrize(
+    ("side", "method", "name"),
+    [
+        ("forget", "calc_grad", "forget_grads.pt"),
+        ("train", "calc_grad", "train_grads.pt"),
+        ("forget", "calc_grad_o", "forget_grads_o.pt"),
+        ("train", "calc_grad_o", "train_grads.pt"),  # `_o` changes the forget loss only
+        ("forget", "calc_importance", "forget_grads_importance.pt"),
+    ],
+)
+def test_names_of_gradient_files(side, method, name):
+    assert gradients.file_name(side, method) == name

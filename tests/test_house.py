@@ -1,0 +1,226 @@
+"""The house: what installs, shell scripts, ignored outputs, licences, and paths that README names."""
+
+import csv
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PROFILES = sorted((ROOT / "scripts" / "profiles").glob("*.sh"))
+SCRIPTS = sorted((ROOT / "scripts").glob("*.sh"))
+WRAPPERS = [p for p in SCRIPTS if p.name != "common.sh"]
+MINE = ("SLUG_PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PROFILE", "DRY_RUN")
+
+
+def named(path):
+    return path.name
+
+
+def defaults(profile):
+    """The variables that a profile sets."""
+    return re.findall(r'^: "\$\{(\w+):=', profile.read_text(), re.M)
+
+
+def shell(script, *args, cwd=ROOT, **variables):
+    """Run a script as a user with a ready Python would; `variables` are its environment beside what every shell has."""
+    unset = {*MINE, *(v for p in PROFILES for v in defaults(p))}
+    env = {k: v for k, v in os.environ.items() if k not in unset}
+    env |= {"SLUG_PYTHON": sys.executable, "NAMES": "Ann_Example Bob_Example"}
+    env |= {k: str(v) for k, v in variables.items()}
+    command = ["bash", str(script), *args]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
+
+
+# ------------------------------------------------------------------------------------------------------- installation
+
+
+def pins():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return project["dependencies"] + [p for extra in project["optional-dependencies"].values() for p in extra]
+
+
+def test_environment_and_pyproject_install_the_same_pinned_set():
+    conda = re.findall(r"^ {6}- (\S+)", (ROOT / "environment.yml").read_text(), re.M)
+    assert conda.pop(conda.index("-e")) == "-e"
+    assert sorted(conda) == sorted(pins())
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", p) for p in pins())
+
+
+FAKE_PYTHON = """#!/bin/bash
+# A python that makes no environment and installs nothing, but writes down what it was asked for.
+case "$*" in
+  "-m venv"*) mkdir -p "${@: -1}/bin" && cp "$0" "${@: -1}/bin/python" ;;
+  "-m pip"*) echo "$*" >>"$PIP_LOG" ;;
+  *import\\ slug*) ;;
+  *) exec "$REAL_PYTHON" "$@" ;;
+esac
+"""
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """A bare clone whose path has a space, and a function that runs its setup.sh where every Python is FAKE_PYTHON."""
+    clone, path, log = tmp_path / "a clone", tmp_path / "bin", tmp_path / "pip.log"
+    shutil.copytree(ROOT / "scripts", clone / "scripts")
+    shutil.copy(ROOT / "pyproject.toml", clone)
+    path.mkdir()
+    for name in ("python", "python3", "python3.11", "python3.12"):
+        (path / name).write_text(FAKE_PYTHON)
+        (path / name).chmod(0o755)
+
+    def setup(*args, **variables):
+        variables = {"REAL_PYTHON": sys.executable, "PIP_LOG": log, "SLUG_PYTHON": "", **variables}
+        done = shell(clone / "scripts/setup.sh", *args, cwd="/", PATH=f"{path}:{os.environ['PATH']}", **variables)
+        asked = log.read_text().splitlines() if log.exists() else []
+        log.unlink(missing_ok=True)
+        return done, asked
+
+    return clone, setup
+
+
+def test_setup_installs_torch_first_and_once(bare):
+    clone, setup = bare
+    done, asked = setup()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{clone}/.venv/bin/python\n"
+    torch, torchvision, rest = (a for a in asked if "install" in a)
+    assert torch.split()[-1] in pins() and torch.split()[-1].startswith("torch==")
+    assert torchvision.split()[-1].startswith("torchvision==") and "--no-deps" in torchvision
+    assert rest.endswith("-e .[dev]")
+
+    again, asked = setup()
+    assert (again.stdout, asked) == (done.stdout, [])
+    with (clone / "pyproject.toml").open("a") as f:
+        f.write("# changed\n")
+    assert len(setup()[1]) == 4  # pip --version, then three installs
+
+
+def test_setup_in_a_dry_run_makes_nothing(bare):
+    clone, setup = bare
+    done, asked = setup("--dry-run")
+    assert done.returncode == 0 and "pip install" in done.stderr
+    assert not asked and not (clone / ".venv").exists()
+
+
+def test_setup_takes_an_environment_that_holds_the_pins(bare):
+    clone, setup = bare
+    done, asked = setup(VIRTUAL_ENV=Path(sys.prefix))
+    assert done.stdout == f"{sys.prefix}/bin/python\n" and not asked
+    assert not (clone / ".venv").exists()
+
+
+def test_setup_refuses_other_pythons_in_one_line(bare, tmp_path):
+    old = tmp_path / "old"
+    old.write_text("#!/bin/bash\n[ $1 = -V ] && echo Python 3.9.2 || exit 1\n")
+    old.chmod(0o755)
+    done, asked = bare[1](REAL_PYTHON=old)
+    assert done.returncode == 2 and not asked
+    assert done.stderr.count("\n") == 1 and "Python 3.9.2" in done.stderr
+    done, _ = bare[1](SLUG_PYTHON=old)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+
+
+# -------------------------------------------------------------------------------------------------------------- shell
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, *PROFILES, ROOT / ".ci/run"], ids=named)
+def test_scripts_parse_and_stop_at_the_first_error(script):
+    subprocess.run(["bash", "-n", script], check=True)
+    if script not in PROFILES:
+        assert re.search(r"^set -euo pipefail$", script.read_text(), re.M)
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=named)
+@pytest.mark.parametrize("script", WRAPPERS, ids=named)
+def test_dry_run_anywhere_names_stages_that_exist_and_writes_nothing(script, profile, tmp_path):
+    results = tmp_path / "results"
+    done = shell(script, "--dry-run", cwd=tmp_path, PROFILE=profile.stem, RESULT_DIR=results)
+    assert done.returncode == 0, done.stderr
+    for stage in re.findall(r"\bsrc/[\w/]+\.py", done.stdout):
+        assert (ROOT / stage).is_file(), f"{script.name} calls {stage}, which is not there"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("script", WRAPPERS, ids=named)
+def test_help_says_what_a_script_does(script):
+    done = shell(script, "--help")
+    assert done.returncode == 0 and len(done.stdout.splitlines()) > 1, done.stderr
+
+
+def test_profiles_set_the_same_variables_and_each_can_be_overridden():
+    assert len({frozenset(defaults(p)) for p in PROFILES}) == 1
+    for profile in PROFILES:
+        names = defaults(profile)
+        line = f'set -euo pipefail; source "{profile}"; for v in {" ".join(names)}; do echo "${{!v}}"; done'
+        env = {"PATH": os.environ["PATH"], "ROOT": "/nowhere"} | dict.fromkeys(names, "mine")
+        done = subprocess.run(["bash", "-c", line], env=env, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == ["mine"] * len(names)
+
+
+def test_settings_and_further_flags_reach_the_stage():
+    done = shell(ROOT / "scripts/run_clip_slug.sh", "--dry-run", "--force", NAMES="A_B\nC", SEED=7, CLIP_MODEL_ID="x y")
+    for expected in ("--celeb-name A_B C --", "--seed 7", r"--clip-model-id x\ y", "--force"):
+        assert expected in done.stdout
+    done = shell(ROOT / "scripts/run_demo.sh", "--dry-run", DATA_DIR="/my world")
+    assert len(re.findall(r"/my\\ world(?: |/)", done.stdout)) > 8 and "data/demo" not in done.stdout
+
+
+def test_a_missing_earlier_stage_is_named_with_its_command(tmp_path):
+    done = shell(ROOT / "scripts/run_compute_grad.sh", TAR_DIR=tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert f"{tmp_path}/Ann_Example.tar" in done.stderr
+    assert "python src/clip/a0_create_tar.py --name Ann_Example" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, variables", [((), {"NAMES": " "}), (("--bogus",), {}), ((), {"PROFILE": "../x"})], ids=str
+)
+def test_wrong_use_ends_with_one_line(arguments, variables):
+    script = "run_demo.sh" if arguments else "run_clip_slug.sh"
+    done = shell(ROOT / "scripts" / script, *arguments, **variables)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")
+
+
+# --------------------------------------------------------------------------------------------------- what is committed
+
+
+def test_readme_names_only_paths_that_exist():
+    text = (ROOT / "README.md").read_text()
+    paths = {p.rstrip("./") for p in re.findall(r"(?<![\w/])(?:scripts|src|notebooks)/[\w./*-]*", text)}
+    assert {"scripts/run_demo.sh", "scripts/run_tests.sh"} <= paths
+    assert [p for p in sorted(paths) if not any(ROOT.glob(p))] == []
+
+
+def test_ci_calls_the_test_command_of_readme():
+    command = "bash scripts/run_tests.sh"
+    assert command in (ROOT / ".ci/run").read_text() and command in (ROOT / "README.md").read_text()
+    assert os.access(ROOT / ".ci/run", os.X_OK)
+
+
+def test_git_ignores_what_runs_write(tmp_path):
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    out = """results/grads/A_x/forget_grads.pt results/clip/report/table.csv results/train/mini-clip.pt
+        data/tar_files/A.tar data/demo/celeba/frequent_celebs.txt data/laion/laion400m/00000.tar
+        .venv/bin/python src/slug/__pycache__/a.pyc results/demo/.table.csv.1.part""".split()
+    kept = """results/README.md results/demo/table.csv results/bench/table.csv data/README.md data/emoji/sets.csv
+        data/models/mini-clip/open_clip_config.json src/slug/data.py""".split()
+    done = subprocess.run(["git", "check-ignore", *out, *kept], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.split() == out
+
+
+def test_notice_attributes_every_icon_set():
+    notice = (ROOT / "NOTICE").read_text()
+    with (ROOT / "data/emoji/sets.csv").open(newline="") as f:
+        rows = list(csv.DictReader(f))
+    packed = (ROOT / "data/emoji").glob("*.json.gz")
+    assert {p.name.removesuffix(".json.gz") for p in packed} == {r["set"] for r in rows}
+    for row in rows:
+        entry = re.search(rf"^{row['set']}, (?:.+\n)+", notice, re.M)
+        assert entry and all(row[k] in entry[0] for k in ("author", "source", "licence", "licence_url")), row["set"]

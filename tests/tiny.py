@@ -1,0 +1,132 @@
+"""Small models and pairs, and how a test runs a stage: shared by several test files."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import slug.torchvision_cpu  # noqa: F401  (before open_clip)
+
+import open_clip
+import torch
+from safetensors.torch import save_file
+
+from demo import convert_clip, tokenizer
+from slug import cli, data, models
+
+ROOT = Path(__file__).resolve().parents[1]
+FAMILIES = ("open_clip", "hugging_face")
+
+
+# ------------------------------------------------------------------------------------------------------------- models
+
+
+def write_random_clip(folder, *, seed=0, dtype=torch.float32):
+    """Write an untrained open_clip ViT of two layers to folder/open_clip and, converted, to folder/hugging_face."""
+    out = folder / "open_clip"
+    text = {"context_length": tokenizer.CONTEXT, "width": 32, "heads": 2, "layers": 2, "vocab_size": tokenizer.build(out)}
+    vision = {"image_size": 64, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}
+    config = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text | {"hf_tokenizer_name": "mini-clip"}}
+    preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
+    (out / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = open_clip.CLIP(embed_dim=24, vision_cfg=vision, text_cfg=text)
+        # Every parameter away from its first value, so that no bias is zero and no norm is one.
+        weights = {n: (p + 0.02 * torch.randn_like(p)).detach() for n, p in module.named_parameters()}
+    write_weights(folder, weights, dtype)
+
+
+def write_weights(folder, weights, dtype):
+    """Put open_clip weights into folder/open_clip, whose settings are there, and convert it to folder/hugging_face."""
+    weights = {n: w.to(dtype).contiguous() for n, w in weights.items()}
+    save_file(weights, folder / "open_clip" / "open_clip_model.safetensors")
+    convert_clip.convert(folder / "open_clip", folder / "hugging_face")
+
+
+def teach(folder, world, *, steps=250):
+    """Train the model in `folder` on the world's evaluation pictures and rewrite it, in fp16."""
+    clip = load(folder)
+    identities = data.load_celeba(world / "celeba", clip.transform)
+    objects = data.load_imagenet(world / "ImageNet" / "val", clip.transform)
+    names = identities.names + objects.names
+    images = torch.cat([identities.images, objects.images])
+    labels = torch.cat([identities.labels, objects.labels + len(identities.names)])
+    tokens = [clip.tokenize([t.format(n) for n in names]) for t in ("{}.", "a photo of a {}.", "{}", "picture of {}")]
+    weights = clip.parameters
+    g = torch.Generator().manual_seed(0)
+    optimiser = torch.optim.AdamW([p.requires_grad_(True) for p in weights.values()], lr=2e-3)
+    for step in range(steps):
+        rows = torch.randint(len(labels), (64,), generator=g)
+        cosines = clip.encode_image(images[rows]) @ clip.encode_text(tokens[step % len(tokens)]).T
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(20 * cosines, labels[rows]).backward()
+        optimiser.step()
+    write_weights(folder, {n: p.detach() for n, p in weights.items()}, torch.float16)
+
+
+def load(folder, family="open_clip"):
+    """The models.Clip of one family in a folder of `write_random_clip`."""
+    return load_folder(folder / family)
+
+
+def load_folder(folder):
+    """The models.Clip of a model folder of either family."""
+    if (folder / "open_clip_config.json").is_file():
+        return models.load(f"{models.LOCAL}{folder}")
+    return models.load(clip_model_id=str(folder))
+
+
+def pairs(n, *, seed=0, names=("alien", "ant", "baby", "a bento box", "black nib on a table")):
+    """data.Pairs of n random pictures with captions of unequal length."""
+    g = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (n, 3, 64, 64), dtype=torch.uint8, generator=g)
+    return data.Pairs(images, [f"{names[i % len(names)]} {i}" for i in range(n)], [str(i) for i in range(n)], 0)
+
+
+def features(clip, batch):
+    """Unit features of a data.Pairs: (images, texts)."""
+    with torch.no_grad():
+        return clip.encode_image(batch.images), clip.encode_text(clip.tokenize(batch.captions))
+
+
+def same_tensors(a, b):
+    """Whether two {name: tensor} have the same names, dtypes and bits."""
+    return a.keys() == b.keys() and all(a[n].dtype == b[n].dtype and torch.equal(a[n], b[n]) for n in a)
+
+
+# ------------------------------------------------------------------------------------------------------------- stages
+
+
+def stage(name):
+    """The module of a stage script, src/clip/{name}.py."""
+    path = ROOT / "src" / "clip" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"stage_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(name, *arguments):
+    """Run a stage in this process."""
+    stage(name).main([str(a) for a in arguments])
+
+
+def failure(monkeypatch, capfd, name, *arguments):
+    """Run a stage that must fail as a user would see it; returns its one line of error."""
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    capfd.readouterr()
+    try:
+        cli.exit_with(stage(name).main)
+    except SystemExit as end:
+        assert end.code == 2
+    else:
+        raise AssertionError(f"{name} did not fail")
+    lines = [line for line in capfd.readouterr().err.replace("\r", "\n").splitlines() if "error: " in line]
+    assert len(lines) == 1 and lines[0].startswith("error: "), lines
+    return lines[0]
+
+
+def left_over(folder):
+    """What a run that was stopped would leave: temporary files and folders."""
+    return [p for p in folder.rglob("*") if p.name.endswith((".part", ".old", ".writable"))]
