@@ -13,7 +13,11 @@ from slug.errors import SlugError
 
 WEIGHTS = {"open_clip": "open_clip_model.safetensors", "hugging_face": "model.safetensors"}
 LAYERS = {  # fused, transposed and plain; and their partners
-    "open_clip": ("visual.transformer.resblocks.1.attn.in_proj_weight", "text_projection", "transformer.resblocks.0.mlp.c_fc.weight"),
+    "open_clip": (
+        "visual.transformer.resblocks.1.attn.in_proj_weight",
+        "text_projection",
+        "transformer.resblocks.0.mlp.c_fc.weight",
+    ),
     "hugging_face": (
         "vision_model.encoder.layers.1.self_attn.k_proj.weight",
         "text_projection.weight",
@@ -28,12 +32,6 @@ def folder(request, tmp_path_factory):
     out = tmp_path_factory.mktemp("base")
     tiny.write_random_clip(out, dtype=request.param)
     return out
-
-
-@pytest.fixture
-def forget():
-    """{family: {parameter name: forget gradient}}, computed once a model folder."""
-    return {}
 
 
 def make(folder, path, family="open_clip", layer=0, relative=0.5):
@@ -55,7 +53,7 @@ def contents(folder):
 
 def test_applied_puts_the_weights_back_even_after_an_error(clip):
     before = {n: p.clone() for n, p in clip.parameters.items()}
-    name = list(clip.candidates())[0]
+    name = next(iter(clip.candidates()))
     change = torch.randn(before[name].shape)
     with pytest.raises(ZeroDivisionError), deltas.applied(clip, {name: change}):
         assert torch.equal(clip.parameters[name], before[name] + change)
@@ -163,7 +161,7 @@ def test_a_delta_is_applied_once_and_only_what_is_applied_is_reverted(tiny_clip,
     make(tiny_clip, path)
     deltas.apply(path, source, tmp_path / "edited")
     before = contents(tmp_path / "edited")
-    with pytest.raises(SlugError, match="applied to .* already"):
+    with pytest.raises(SlugError, match=r"applied to .* already"):
         deltas.apply(path, tmp_path / "edited", tmp_path / "edited")
     with pytest.raises(SlugError, match="is not applied"):
         deltas.revert("b.delta.safetensors", tmp_path / "edited", tmp_path / "edited")

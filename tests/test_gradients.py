@@ -108,7 +108,9 @@ def test_retain_gradient_does_not_hear_of_the_forget_gradient(clip):
     assert all(torch.equal(p, before[n]) for n, p in clip.parameters.items()) and not clip.module.training
 
 
-@pytest.mark.parametrize(("n", "drop_last", "sizes"), [(10, True, [4, 4]), (10, False, [4, 4, 2]), (3, True, [3]), (8, True, [4, 4])])
+@pytest.mark.parametrize(
+    ("n", "drop_last", "sizes"), [(10, True, [4, 4]), (10, False, [4, 4, 2]), (3, True, [3]), (8, True, [4, 4])]
+)
 def test_batches(n, drop_last, sizes):
     batches = gradients.batch_indices(n, 4, drop_last=drop_last)
     assert [len(b) for b in batches] == sizes
@@ -209,11 +211,11 @@ def test_a_gradient_file_is_a_plain_dict_and_stands_for_its_fingerprint_only(tmp
         gradients.load(path, {**mark, "data": "c"}, "remake")
     path.write_bytes(path.read_bytes()[:-10])
     assert not gradients.is_valid(path, mark)
-    with pytest.raises(SlugError, match="damaged.*remake"):
+    with pytest.raises(SlugError, match=r"damaged.*remake"):
         gradients.load(path, mark, "remake")
     path.unlink()
     assert not gradients.is_valid(path, mark)
-    with pytest.raises(SlugError, match="no gradients at.*remake"):
+    with pytest.raises(SlugError, match=r"no gradients at.*remake"):
         gradients.load(path, mark, "remake")
 
 

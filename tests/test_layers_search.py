@@ -57,7 +57,9 @@ def test_first_step_changes_the_group_by_a_tenth():
 
 
 figure = st.one_of(st.integers(0, 4).map(float), st.floats(0, 1))  # integers, so that there are ties
-layer = st.builds(layers.Layer, st.just("x"), st.sampled_from(["vision", "language"]), figure, st.one_of(figure, st.floats(-1, 1)))
+layer = st.builds(
+    layers.Layer, st.just("x"), st.sampled_from(["vision", "language"]), figure, st.one_of(figure, st.floats(-1, 1))
+)
 
 
 def beats(a, b):

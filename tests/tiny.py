@@ -1,14 +1,20 @@
 """Small models and pairs, and how a test runs a stage: shared by several test files."""
 
 import importlib.util
+import io
 import json
 import sys
+import tarfile
 from pathlib import Path
 
 import slug.torchvision_cpu  # noqa: F401  (before open_clip)
 
+import numpy as np
 import open_clip
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from demo import convert_clip, tokenizer
@@ -93,6 +99,48 @@ def features(clip, batch):
 def same_tensors(a, b):
     """Whether two {name: tensor} have the same names, dtypes and bits."""
     return a.keys() == b.keys() and all(a[n].dtype == b[n].dtype and torch.equal(a[n], b[n]) for n in a)
+
+
+# --------------------------------------------------------------------------------------------------------------- data
+
+
+def jpeg(colour, size=64, kind="JPEG"):
+    """Bytes of a picture of one colour with some noise, so that it does not compress to nothing."""
+    noise = np.random.default_rng(colour).integers(0, 40, (size, size, 3))
+    out = io.BytesIO()
+    Image.fromarray((noise + colour % 200).astype(np.uint8)).save(out, kind)
+    return out.getvalue()
+
+
+def write_tar(path, members):
+    """Write {member name: bytes} as a tar."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def write_shard(folder, number, captions, *, broken=(), failed=()):
+    """Write a LAION-style shard; keys are {number}{row}."""
+    rows, members = [], {}
+    for i, caption in enumerate(captions):
+        key = f"{number:05d}{i:04d}"
+        rows.append({"key": key, "caption": caption, "status": "failed_to_download" if i in failed else "success"})
+        if i not in failed:
+            image = jpeg(i)
+            members |= {f"{key}.jpg": image[: len(image) // 2] if i in broken else image, f"{key}.txt": caption.encode()}
+    write_tar(folder / f"{number:05d}.tar", members)
+    pq.write_table(pa.Table.from_pylist(rows), folder / f"{number:05d}.parquet")
+
+
+def write_pairs(path, captions, *, broken=()):
+    """Write a tar of pairs."""
+    members = {}
+    for i, caption in enumerate(captions):
+        members |= {f"{i}.jpg": jpeg(i)[: 300 if i in broken else None], f"{i}.txt": caption.encode()}
+    write_tar(path, members)
 
 
 # ------------------------------------------------------------------------------------------------------------- stages

@@ -42,7 +42,7 @@ def main(argv=None):
     square = "importance" in args.unlearn_method
     retain_tar = files.existing(args.train_data, "retain set", "give --train-data, a tar of pairs")
     jobs = []  # (folder, side, loss, tar, names to leave out)
-    for name in args.celeb_name:
+    for name in dict.fromkeys(args.celeb_name):
         tar = files.existing(
             gradients.forget_tar(args, name), "forget set", f"run src/clip/a0_create_tar.py --name {name} first"
         )
@@ -68,7 +68,7 @@ def main(argv=None):
         seconds = {"decode_s": decoded - started, "gradient_s": time.perf_counter() - decoded}
         if rank == 0:
             record = {**mark, **figures, **seconds, "broken": pairs.broken, "convention": gradients.CONVENTION}
-            gradients.save(path, grads, {**record, "settings": vars(args), "versions": cli.versions()})
+            gradients.save(path, grads, {**record, "settings": cli.settings(args), "versions": cli.versions()})
             print(f"{len(pairs.captions)} pairs, {pairs.broken} broken, loss {figures['loss']:.4f} -> {path}")
     if rank == 0:
         retain = retain_folder / gradients.file_name("train", args.unlearn_method)

@@ -33,9 +33,7 @@ def parse_args(argv=None):
     parser.add_argument("--unlearn-method", choices=("slug", "slug_o"), default="slug", help="_o: contrastive forget loss")
     parser.add_argument("--evaluations", type=int, default=10, help="steps evaluated a layer, at most")
     parser.add_argument("--select-pictures", type=int, default=1500, help="retain pictures a task that steps are chosen by")
-    parser.add_argument(
-        "--fa-k", type=int, choices=(0, 1, 5), default=0, help="k of the FA@k that brackets the step; 0: by number of names"
-    )
+    parser.add_argument("--fa-k", type=int, default=0, help="k of the FA@k that brackets the step; 0: by number of names")
     parser.add_argument("--search-rule", choices=("robust", "paper"), default="robust", help="how steps are bracketed")
     parser.add_argument("--choose", choices=("retain", "deepest"), default="retain", help="deepest: the paper's layer rule")
     parser.add_argument("--log-all", action="store_true", help="evaluate every column at every step")
@@ -77,9 +75,9 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
         front = [r for r in rows if r.name == args.layer]
         if not front:
             raise SlugError(f"{args.layer!r} is no layer that SLUG may edit; it has e.g. {rows[0].name}, {rows[-1].name}")
-    judge = unlearn.Judge(clip, evaluation, target, pairs, half, seed=args.seed, limit=args.select_pictures)
+    judge = unlearn.Judge(clip, evaluation, target, pairs, half, k=k, seed=args.seed, limit=args.select_pictures)
     report_half = {task: ~mask for task, mask in half.items()}
-    report = unlearn.Judge(clip, evaluation, target, pairs, report_half, seed=args.seed)
+    report = unlearn.Judge(clip, evaluation, target, pairs, report_half, k=k, seed=args.seed)
     start = judge.step("", 0.0, None, log_all=True)
 
     started = time.perf_counter()
@@ -94,7 +92,6 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
             judge,
             bar,
             forget,
-            fa_k=k,
             evaluations=args.evaluations,
             rule=args.search_rule,
             choose=args.choose,
@@ -113,10 +110,12 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
             after = one.ranks(edited)
             mia = unlearn.membership(clip, evaluation, target, pairs, one.half, edited, args.seed)
             if part == "report":
-                names, similar = zeroshot.similarity(evaluation, target, one.half, edited, seed=args.seed)
+                names, similar, n_shown = zeroshot.similarity(evaluation, target, one.half, edited, seed=args.seed)
+                images, truth, said = zeroshot.shown(evaluation, target, one.half, edited, seed=args.seed)
         slug = unlearn.figures(one, after, mia) | unlearn.changes(one, before, after, args.seed)
         rows_by_half[part] = {"original": original, "slug": slug}
-    _, similar_before = zeroshot.similarity(evaluation, target, report.half, None, seed=args.seed)
+    _, similar_before, _ = zeroshot.similarity(evaluation, target, report.half, None, seed=args.seed)
+    _, _, said_before = zeroshot.shown(evaluation, target, report.half, None, seed=args.seed)
 
     folder = files.resolve(args.result_dir) / "clip"
 
@@ -129,8 +128,12 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
         title = f"{data.plain_name(name)}: {encoder} encoder of {clip.label}"
         every = [r for r in rows if r.encoder == encoder]
         plots.pareto(every, part, best.layer, title, path("", f"pareto-{encoder}"))
-    plots.steps(curves, start, best, data.plain_name(name), path("", "steps"))
-    plots.similarity(similar_before, similar, names, f"{data.plain_name(name)}, report half", path("", "cosine"))
+    counts = {"forget": len(judge.forget_rows), **{task: len(rows) for task, rows in judge.retain_rows.items()}}
+    plots.steps(curves, start, best, counts, data.plain_name(name), path("", "steps"))
+    title = f"{data.plain_name(name)}, report half, {n_shown} pictures"
+    plots.similarity(similar_before, similar, names, title, path("", "cosine"))
+    title = f"{data.plain_name(name)}, report half: top-1 before and after"
+    plots.pictures(images, truth, said_before, said, title, path("", "pictures"))
     for layer, steps in curves.items():
         log = records.step_log(start, steps, layer)
         files.write_text(folder / "steps" / path(f"-{files.safe_name(layer)}.txt").name, log)
@@ -188,10 +191,10 @@ def search_names(args):
     )
     half = {"identities": data.halves(identities, args.seed), "objects": data.halves(objects, args.seed)}
     evaluation = None
-    for name in args.celeb_name:
+    for name in loaded:
         forget, retain, tar = loaded[name]
         settings = {
-            "settings": {k: v for k, v in vars(args).items() if k not in ("force", "celeb_name", "device", "workers")},
+            "settings": cli.settings(args, without=("force", "celeb_name", "device", "workers", "result_dir")),
             "inputs": records.inputs_hash(model_hash, forget, retain, identities, objects),
             "versions": cli.versions(),
         }

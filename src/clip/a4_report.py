@@ -24,20 +24,28 @@ def main(argv=None):
     found = records.read_all(source)
     if not found:
         raise SlugError(f"no records in {source}; make them with: bash scripts/run_clip_slug.sh")
-    frame = report.table(found)
-    report.write(out, frame)
+    frame = report.write(out, report.table(found))
     if args.out:  # a folder that is read without the run it came from: its pictures, logs and deltas go along
         for record in found:
             label, name = record["model"], record["name"]
             parts = [p.name for p in source.glob(records.file_name(label, name, ".png", part="*"))]
-            for file in [*parts, *(records.file_name(label, name, e) for e in (".json", "-steps.csv"))]:
+            for file in [
+                *parts,
+                *(records.file_name(label, name, e) for e in (".json", "-steps.csv", ".delta.safetensors")),
+            ]:
                 shutil.copyfile(source / file, out / file)
         for path in source.glob("*-important_layers.txt"):
             shutil.copyfile(path, out / path.name)
     if args.readme:
         readme = files.existing(args.readme, "README", "give --readme")
         block = "\n\n".join([report.pooled(frame), report.means_table(frame), report.names_table(frame)])
-        files.write_text(readme, report.update_block(readme.read_text(encoding="utf-8"), "results", block))
+        text = report.update_block(readme.read_text(encoding="utf-8"), "results", block)
+        shown = {r["kind"]: r for r in reversed(found)}.values()  # the first name of each kind
+        links = [
+            f"![{r['name']} before and after](results/demo/{records.file_name(r['model'], r['name'], '.png', 'pictures')})"
+            for r in shown
+        ]
+        files.write_text(readme, report.update_block(text, "pictures", "\n\n".join(links)))
     print(report.means_table(frame))
     print(report.names_table(frame))
     print(report.pooled(frame))

@@ -55,6 +55,17 @@ def settle(args):
         raise SlugError(f"device {name!r} cannot be used ({first}); try --device cpu") from err
 
 
+def settings(args, *, without=()):
+    """The flags of a run for its record: paths inside the repository relative to it, so that records travel.
+
+    Args:
+        without: flags that do not change a result.
+    """
+    inside = f"{files.ROOT}{os.sep}"
+    values = {k: v for k, v in vars(args).items() if k not in without}
+    return {k: v.replace(inside, "") if isinstance(v, str) else v for k, v in values.items()}
+
+
 def versions():
     """The versions a record carries."""
     return {"slug": slug.__version__, "torch": torch.__version__, "python": platform.python_version()}

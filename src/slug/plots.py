@@ -81,17 +81,19 @@ def _label_points(axes, x, y, labels):
         )
 
 
-def steps(curves, baseline, winner, title, stem):
+def steps(curves, baseline, winner, counts, title, stem):
     """Forget and retain accuracy against the step of every searched layer.
 
     Args:
         curves: {layer: [search.Step]}.
         baseline: search.Step of the unedited model.
         winner: search.Step.
+        counts: {"forget", "identities", "objects"} -> number of pictures.
     """
     figure, panels = plt.subplots(1, 3, figsize=(11, 3.9), sharex=True)
     parts = (("forget_acc1", "forgotten name"), ("identities_acc1", "other identities"), ("objects_acc1", "objects"))
     for panel, (column, what) in zip(panels, parts, strict=True):
+        count = counts[column.removesuffix("_acc1")]
         for i, (layer, rows) in enumerate(curves.items()):
             rows = sorted((r for r in rows if not np.isnan(getattr(r, column))), key=lambda r: r.step)
             panel.plot(
@@ -107,7 +109,7 @@ def steps(curves, baseline, winner, title, stem):
         panel.plot(winner.step, 100 * getattr(winner, column), "*", color="k", ms=13, zorder=5)
         panel.set_xscale("log")
         panel.set_xlabel("step size")
-        panel.set_ylabel(f"zero-shot top-1 of {what}, %")
+        panel.set_ylabel(f"zero-shot top-1 of {what}, % (n = {count})")
     figure.suptitle(f"{title}: select half; dotted: unedited model; star: winner", y=0.99)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(
@@ -145,5 +147,27 @@ def similarity(before, after, names, title, stem):
                 panel.text(j, i, f"{values[i, j]:.2f}", ha="center", va="center", fontsize=6.5, color="w" if dark else "k")
     panels[0].set_ylabel("mean of the pictures of")
     figure.colorbar(image, ax=panels, shrink=0.8, label="cosine")
+    figure.suptitle(title)
+    _save(figure, stem)
+
+
+def pictures(images, truth, before, after, title, stem):
+    """Pictures of the forgotten name (top) and of others (bottom), each with what the model says before and after.
+
+    Args:
+        images: (2 K, 3, S, S) uint8 tensor.
+        truth, before, after: 2 K names.
+    """
+    columns = len(truth) // 2
+    figure, panels = plt.subplots(2, columns, figsize=(1.45 * columns, 4.1), layout="constrained")
+    for panel, image, name, old, new in zip(panels.flat, images, truth, before, after, strict=True):
+        panel.imshow(image.permute(1, 2, 0).numpy())
+        panel.set_xticks([])
+        panel.set_yticks([])
+        panel.grid(False)
+        marks = ["\u2713" if guess == name else "\u2717" for guess in (old, new)]
+        panel.set_xlabel(f"{old} {marks[0]}\n\u2192 {new} {marks[1]}", fontsize=7.5)
+    panels[0, 0].set_ylabel("forgotten")
+    panels[1, 0].set_ylabel("others")
     figure.suptitle(title)
     _save(figure, stem)

@@ -122,8 +122,6 @@ def pooled(frame):
 def markdown(frame):
     """The report of a folder of records."""
     n = frame["name"].nunique()
-    if frame.empty:
-        raise SlugError("there are no records to report; run scripts/run_clip_slug.sh first")
     return "\n\n".join(
         [
             f"# SLUG on {', '.join(sorted(frame['model'].unique()))}: {n} names",
@@ -151,6 +149,8 @@ def update_block(text, key, content):
 
 
 def write(folder, frame):
-    """Write table.csv and report.md."""
+    """Write table.csv and report.md; returns the table as a reader of the file has it, rounded, so that texts agree."""
     files.write_text(folder / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+    frame = pd.read_csv(folder / "table.csv")
     files.write_text(folder / "report.md", markdown(frame))
+    return frame

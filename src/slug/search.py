@@ -25,6 +25,7 @@ class Step(NamedTuple):
     identities_acc5: float = math.nan
     objects_acc1: float = math.nan
     objects_acc5: float = math.nan
+    forget_acck: float = math.nan  # at the k that brackets the step
     margin: float = math.nan  # mean over the forget pictures of cosine to their name less that to the best other name
     margin_sd: float = math.nan
     mia_mean: float = math.nan  # %

@@ -55,15 +55,16 @@ def membership(clip, evaluation, target, forget_pairs, half, edited, seed):
 class Judge:
     """Scores the model's present weights for one target on one half of the evaluation."""
 
-    def __init__(self, clip, evaluation, target, forget_pairs, half, *, seed, limit=None):
+    def __init__(self, clip, evaluation, target, forget_pairs, half, *, k=1, seed=0, limit=None):
         """
         Args:
             half: {task: (N,) bool}, the half's pictures.
+            k: the rank of FA@k, which brackets the step.
             limit: at most this many retain pictures a task, drawn by `seed`, those of the first blocks first (a block that
                 is not touched needs no classifier).
         """
         self.clip, self.evaluation, self.target = clip, evaluation, target
-        self.pairs, self.half, self.seed = forget_pairs, half, seed
+        self.pairs, self.half, self.k, self.seed = forget_pairs, half, k, seed
         self.forget_rows = evaluation.rows(target.task, half[target.task], label=target.label)
         if not len(self.forget_rows):
             raise SlugError(f"a half of the evaluation has no picture of {target.name}; it needs two groups or more of it")
@@ -123,6 +124,7 @@ class Judge:
         rank, margin = self.evaluation.forget(self.target, self.forget_rows, edited)
         spread = margin.std().item() if len(margin) > 1 else 0.0
         row = search.Step(layer, step, *zeroshot.accuracies(rank), margin=margin.mean().item(), margin_sd=spread)
+        row = row._replace(forget_acck=(rank < self.k).float().mean().item())
         if log_all or row.forgets:
             beat = best.retain if best is not None and best.forgets and not log_all else -math.inf
             scores = self.retain(edited, beat)
@@ -137,14 +139,13 @@ def edit_of(clip, layer, forget, step):
     return {n: step * forget[n].to(clip.device) for n in clip.group(layer)}
 
 
-def search_all(clip, judge, front, forget, *, fa_k=1, evaluations=10, rule="robust", choose="retain", log_all=False):
+def search_all(clip, judge, front, forget, *, evaluations=10, rule="robust", choose="retain", log_all=False):
     """Search the step of every front layer: ({layer: [search.Step]}, the winner's search.Step). A group is searched once.
 
     Args:
         judge: Judge of the select half.
         front: [layers.Layer] of both encoders.
         forget: {parameter name: gradient}.
-        fa_k: the rank of FA@k == 0, which brackets the step.
         evaluations, rule: see search.over_layer.
         choose: "retain" for search.winner, "deepest" for the paper's rule.
         log_all: score the retain sets at every step, not only where a step forgets and can win.
@@ -163,8 +164,7 @@ def search_all(clip, judge, front, forget, *, fa_k=1, evaluations=10, rule="robu
                 best = search.winner(candidates) if choose == "retain" else None
                 row = judge.step(layer.name, step, layer.encoder, best=best, log_all=log_all)
             candidates.append(row)
-            known = row.forget_acc1 if fa_k == 1 else row.forget_acc5
-            return row, known == 0 and (rule == "paper" or row.forgets)
+            return row, row.forget_acck == 0 and (rule == "paper" or row.forgets)
 
         steps[layer.name] = list(search.over_layer(evaluate, first, evaluations=evaluations, rule=rule))
     if choose == "deepest":

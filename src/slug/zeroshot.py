@@ -76,6 +76,14 @@ def margins(features, weights, labels, blocks):
     return (own[:, 0] - cosines.max(1).values).cpu()
 
 
+def guesses(features, weights, labels, blocks):
+    """(N,) index of the class each picture is taken for, among the classes of its own block."""
+    labels, blocks = labels.to(features.device), blocks.to(features.device)
+    cosines = features @ weights.to(features.device).T
+    cosines[blocks[None] != blocks[labels][:, None]] = -torch.inf
+    return cosines.argmax(1).cpu()
+
+
 class Task(NamedTuple):
     """One zero-shot task: its pictures, templates, and the unedited model's two sides of it."""
 
@@ -187,7 +195,7 @@ def evaluate_and_report(clip, pictures, templates, args, path):
     features = image_features(clip, pictures.images, args.eval_batch_size, desc="pictures")
     weights = classifier(clip, pictures.names, templates, args.eval_batch_size)
     rank = ranks(features, weights, pictures.labels, pictures.blocks)
-    record = {"settings": vars(args), "versions": cli.versions(), "broken": pictures.broken}
+    record = {"settings": cli.settings(args), "versions": cli.versions(), "broken": pictures.broken}
     for part, mask in (("all", torch.ones_like(pictures.seen)), ("seen", pictures.seen), ("unseen", ~pictures.seen)):
         if mask.any():
             acc1, acc5 = accuracies(rank[mask])
@@ -199,7 +207,7 @@ def evaluate_and_report(clip, pictures, templates, args, path):
 
 
 def similarity(evaluation, target, half, edited, *, others=9, seed=0):
-    """Cosines of mean picture features and name prompts: (names, (K, K) array), the target first, then names by seed."""
+    """Cosines of mean picture features and name prompts: (names, (K, K) array, number of pictures), the target first."""
     task = evaluation.tasks[target.task]
     blocks, labels = task.pictures.blocks, task.pictures.labels
     rivals = [c for c in range(len(blocks)) if c != target.label and blocks[c] == blocks[target.label]]
@@ -210,4 +218,26 @@ def similarity(evaluation, target, half, edited, *, others=9, seed=0):
     features, weights = evaluation.sides(target.task, rows, edited)
     means = torch.stack([features[(labels[rows] == c).to(features.device)].mean(0) for c in chosen])
     means = torch.nn.functional.normalize(means, dim=-1)
-    return [task.pictures.names[c] for c in chosen], (means @ weights[chosen].T).cpu().numpy()
+    return [task.pictures.names[c] for c in chosen], (means @ weights[chosen].T).cpu().numpy(), len(rows)
+
+
+def shown(evaluation, target, half, edited, *, count=7, seed=0):
+    """Pictures for people: (images (2 * count, 3, S, S), true names, guessed names), first the target's, then others'.
+
+    Drawings never seen come first among the target's pictures; the others are drawn by `seed`.
+    """
+    task = evaluation.tasks[target.task]
+    pictures, g = task.pictures, torch.Generator().manual_seed(seed)
+    rivals = pictures.blocks[pictures.labels] == pictures.blocks[target.label]
+    parts = []
+    for rows in (
+        evaluation.rows(target.task, half[target.task], label=target.label),
+        evaluation.rows(target.task, half[target.task] & rivals, without=target.label),
+    ):
+        rows = rows[torch.randperm(len(rows), generator=g)]
+        parts.append(rows[pictures.seen[rows].long().argsort(stable=True)][:count] if not parts else rows[:count])
+    rows = torch.cat(parts)
+    features, weights = evaluation.sides(target.task, rows, edited)
+    guess = guesses(features, weights, pictures.labels[rows], pictures.blocks)
+    names = pictures.names
+    return pictures.images[rows], [names[i] for i in pictures.labels[rows]], [names[i] for i in guess]

@@ -1,0 +1,80 @@
+"""The committed reference run: README quotes it, and its deltas apply to mini-CLIP in both formats."""
+
+import re
+
+import pandas as pd
+import pytest
+import torch
+
+from demo import convert_clip, emoji
+from slug import data, deltas, files, models, report, zeroshot
+
+DEMO = files.ROOT / "results" / "demo"
+MODEL = files.ROOT / "data" / "models" / "mini-clip"
+COLUMNS = (
+    "method name kind model layer step forget_acc1 forget_acc5 identities_acc1 objects_acc1 n_forget n_identities n_objects "
+    "mia_mean mia_std seconds peak_mem_mb params_touched delta_bytes n_drawings n_candidates half seed"
+).split()
+
+
+@pytest.fixture(scope="module")
+def table():
+    return pd.read_csv(DEMO / "table.csv")
+
+
+def forget_names():
+    lines = (files.ROOT / "data" / "emoji" / "forget_names.txt").read_text().splitlines()
+    return [data.plain_name(line) for line in lines if line and not line.startswith("#")]
+
+
+def test_table_has_every_drawn_name_and_the_fixed_columns(table):
+    assert list(table.columns[: len(COLUMNS)]) == COLUMNS
+    for half in ("select", "report"):
+        for method in ("original", "slug"):
+            rows = table[(table["half"] == half) & (table["method"] == method)]
+            assert sorted(rows["name"].str.casefold()) == sorted(n.casefold() for n in forget_names())
+    assert table["forget_acc1"].between(0, 1).all()
+
+
+def test_readme_quotes_the_table(table):
+    text = (files.ROOT / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"<!-- results -->\n(.*?)\n<!-- /results -->", text, re.S)[1]
+    assert block == "\n\n".join([report.pooled(table), report.means_table(table), report.names_table(table)])
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    world = [c for c in emoji.concepts() if c.kind == "identity"][:30]
+    shown = emoji.pictures(world)
+    x = emoji.render(emoji.icons(world), torch.Generator().manual_seed(7))
+    names = [c.name for c in world]
+    return (x * 255).round().to(torch.uint8), torch.tensor([p.concept for p in shown]), names
+
+
+def predictions(clip, pictures):
+    images, _, names = pictures
+    features = zeroshot.image_features(clip, images)
+    return features @ zeroshot.classifier(clip, names, zeroshot.IDENTITY_TEMPLATES).T
+
+
+def test_a_committed_delta_gives_the_same_predictions_in_both_formats_and_reverts(table, pictures, tmp_path):
+    row = table[(table["method"] == "slug") & (table["kind"] == "identity")].iloc[0]
+    delta = next(DEMO.glob(f"*{row['name'].replace(' ', '_')}.delta.safetensors"))
+    tensors, header = deltas.read(delta)
+    assert header["layer"] == row["layer"]
+    edited_fp16 = 2 * sum(t.numel() for t in tensors.values())
+    assert delta.stat().st_size <= 2 * edited_fp16 + 16_000
+
+    hf = tmp_path / "hf"
+    convert_clip.convert(MODEL, hf)
+    out = []
+    for source, weights in ((MODEL, "open_clip_model.safetensors"), (hf, "model.safetensors")):
+        edited = deltas.apply(delta, source, tmp_path / f"edited-{source.name}")
+        clip = models.load(f"local-dir:{edited}") if source == MODEL else models.load(clip_model_id=str(edited))
+        out.append(predictions(clip, pictures))
+        restored = deltas.revert(delta.name, edited, tmp_path / f"restored-{source.name}")
+        assert files.file_hash(restored / weights) == files.file_hash(source / weights)
+    original = predictions(models.load(f"local-dir:{MODEL}"), pictures)
+    assert torch.equal(out[0].argmax(1), out[1].argmax(1))
+    assert (out[0] - out[1]).abs().max() < 1e-4
+    assert not torch.equal(out[0].argmax(1), original.argmax(1))

@@ -1,0 +1,476 @@
+"""The stages end to end on the tiny world, from another working directory (traps 3, 4, 8, 9 and 10)."""
+
+import argparse
+import ast
+import csv
+import json
+import math
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+
+import pytest
+import tiny
+import torch
+from safetensors import safe_open
+
+from slug import data, files, gradients, layers, losses, plots, zeroshot
+
+NAMES = ("Alien", "Bento_Box")
+STAGES = sorted(p.stem for p in (tiny.ROOT / "src" / "clip").glob("*.py"))
+LINE = (
+    r"iter: (\d+), ratio: (\S+), fgt_acc@1: (\S+), fgt_acc@5: (\S+), celeba100@1: (\S+), celeba100@5: (\S+), "
+    r"test_acc@1: (\S+), test_acc@5: (\S+), MIA: (\S+)±(\S+)"
+)
+NO_PLOTS = ("pareto", "steps", "similarity")
+CHANGING = {"seconds", "gradient_s", "search_s", "peak_mem_mb", "settings"}  # times, and where a run writes
+
+
+def rel(path):
+    """A path relative to the repository's root, wherever the test runs."""
+    return os.path.relpath(path, tiny.ROOT)
+
+
+class Run:
+    """Paths and flags of one run of all stages; every path is relative to the repository's root."""
+
+    def __init__(self, world, model, folder, result="results"):
+        self.world, self.folder, self.results = world, folder, folder / result
+        self.model = ["--model", f"local-dir:{rel(model)}"]
+        self.tars = ["--tar-dir", rel(folder / "tars")]
+        self.train = ["--train-data", rel(world / "laion" / "laion400m" / "00000.tar")]
+        self.evaluation = ["--val-data", rel(world / "celeba"), "--imagenet-val", rel(world / "ImageNet" / "val")]
+        self.out = ["--result-dir", rel(self.results), "--workers", "0", "--device", "cpu"]
+
+    def a0(self):
+        images = ["--image-dir", rel(self.folder / "pictures"), "--known-names", rel(self.world / "names.txt")]
+        return ["--name", *NAMES, "--laion-dir", rel(self.world / "laion" / "laion400m"), *self.tars, *images, *self.out]
+
+    def a1(self):
+        return ["--celeb-name", *NAMES, *self.tars, *self.train, *self.model, *self.out]
+
+    def a2(self):
+        return [*self.a1(), *self.evaluation, "--evaluations", "6"]
+
+    def record(self, name):
+        return json.loads(next((self.results / "clip").glob(f"*-{name}.json")).read_text())
+
+
+@pytest.fixture(scope="module")
+def done(taught_clip, tiny_world, tmp_path_factory):
+    """A finished run of a0, a1 (two processes), a2 and a4, started in a folder that has nothing to do with it."""
+    folder = tmp_path_factory.mktemp("run")
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    run = Run(tiny_world, taught_clip / "open_clip", folder)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+    def start(stage, arguments, launcher=()):
+        command = [sys.executable, *launcher, str(tiny.ROOT / "src" / "clip" / f"{stage}.py"), *arguments]
+        env = os.environ | {"OMP_NUM_THREADS": "1"}
+        found = subprocess.run(command, cwd=elsewhere, env=env, capture_output=True, text=True, timeout=300)
+        assert found.returncode == 0, found.stderr[-3000:]
+        return found.stdout
+
+    run.said = {
+        "a0": start("a0_create_tar", run.a0()),
+        "a1": start("a1_compute_grad", run.a1(), torchrun),
+        "a2": start("a2_unlearn_slug", run.a2()),
+        "a4": start("a4_report", ["--result-dir", rel(run.results)]),
+    }
+    assert list(elsewhere.iterdir()) == []
+    return run
+
+
+@pytest.fixture
+def quick(monkeypatch, tmp_path):
+    """For stages that run in this process: another working directory, and no plots."""
+    monkeypatch.chdir(tmp_path)
+    for name in NO_PLOTS:
+        monkeypatch.setattr(plots, name, lambda *a, **k: None)
+    if hasattr(plots, "pictures"):
+        monkeypatch.setattr(plots, "pictures", lambda *a, **k: None)
+
+
+def another(done, result, *, link=True):
+    """A run with a result folder of its own; `link` gives it the gradients of `done`."""
+    run = Run(done.world, done.folder, done.folder, result)
+    run.model = done.model
+    run.results.mkdir()
+    if link:
+        (run.results / "grads").symlink_to(done.results / "grads")
+    return run
+
+
+def steps_csv(run, name):
+    """The rows of {model}-{name}-steps.csv."""
+    with next((run.results / "clip").glob(f"*-{name}-steps.csv")).open(newline="") as f:
+        return list(csv.DictReader(f))
+
+
+# ------------------------------------------------------------------------------------------------- trap 4: the flags
+
+
+def settings_read(path):
+    """The attributes of `args` that a source file reads."""
+    nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute)]
+    return {n.attr for n in nodes if isinstance(n.value, ast.Name) and n.value.id == "args"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_flag_is_declared_read_and_explained(stage, monkeypatch):
+    """A stage reads no setting that it does not declare, and declares none, the shared ones apart, that nothing reads."""
+    seen, parse = [], argparse.ArgumentParser.parse_args
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", lambda self, *a: seen.append(self) or parse(self, *a))
+    required = {
+        "a0_create_tar": ["--name", "x"],
+        "a1_compute_grad": ["--celeb-name", "x"],
+        "a2_unlearn_slug": ["--celeb-name", "x"],
+    }
+    tiny.stage(stage).parse_args(required.get(stage, []))
+    actions = [a for a in seen[0]._actions if a.dest != "help"]
+    assert all(a.help for a in actions)
+    declared, mine = {a.dest for a in actions}, settings_read(tiny.ROOT / "src" / "clip" / f"{stage}.py")
+    library = set().union(*(settings_read(p) for p in (tiny.ROOT / "src" / "slug").rglob("*.py")))
+    assert mine <= declared, f"read but not declared: {mine - declared}"
+    assert declared - {"workers", "precision", "result_dir"} <= mine | library, f"never read: {declared - mine - library}"
+    assert {"device", "seed", "workers", "precision", "result_dir"} <= declared
+
+
+@pytest.mark.parametrize(
+    ("stage", "flags"),
+    [
+        (
+            "a1_compute_grad",
+            "celeb-name forget-data train-data model pretrained batch-size workers precision unlearn-method",
+        ),
+        ("a2_unlearn_slug", "celeb-name forget-data train-data val-data imagenet-val model pretrained batch-size workers"),
+    ],
+)
+def test_the_flags_that_users_know_are_there(stage, flags):
+    arguments = []
+    shared = "celeb-name forget-data train-data model pretrained batch-size workers precision result-dir clip-model-id"
+    for flag in [*flags.split(), *shared.split()]:
+        value = {"batch-size": "3", "workers": "1", "precision": "bf16", "unlearn-method": "calc_grad"}.get(flag, "x")
+        arguments += [f"--{flag}", value]
+    args = vars(tiny.stage(stage).parse_args(arguments))
+    assert args["result_dir"] == "x" and args["batch_size"] == 3 and args["celeb_name"] == ["x"]
+
+
+@pytest.mark.parametrize("profile", ["demo", "paper"])
+def test_stages_take_what_the_wrappers_give(profile):
+    env = os.environ | {"SLUG_PYTHON": sys.executable, "NAMES": "Ann_Example", "PROFILE": profile}
+    for script in ("run_compute_grad.sh", "run_clip_slug.sh", "run_demo.sh"):
+        command = ["bash", str(tiny.ROOT / "scripts" / script), "--dry-run"]
+        said = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+        calls = [shlex.split(line)[2:] for line in said.splitlines() if line.startswith("+") and "src/clip/" in line]
+        assert calls
+        for path, *arguments in calls:
+            tiny.stage(path.split("/")[-1].removesuffix(".py")).parse_args(arguments)
+
+
+# -------------------------------------------------------------------------------------------------------- a0 and a1
+
+
+def test_a0_says_what_it_found_and_where(done):
+    for name in NAMES:
+        path = done.folder / "tars" / f"{name}.tar"
+        n = len(data.read_tar(path))
+        assert n > 5 and re.search(rf"{name}: {n} pairs .*-> {path}", done.said["a0"])
+
+
+def test_gradients_lie_where_users_look_for_them(done):
+    retain = done.results / "grads" / "retain_open_clip_local" / "train_grads.pt"
+    assert retain.is_file() and not retain.is_symlink()
+    for name in NAMES:
+        folder = done.results / "grads" / f"{name}_open_clip_local"
+        assert {p.name for p in folder.iterdir()} == {f"{s}_grads.{k}" for s in ("forget", "train") for k in ("pt", "json")}
+        assert (folder / "train_grads.pt").resolve() == retain.resolve()
+        assert not os.path.isabs(os.readlink(folder / "train_grads.pt"))
+        grads = torch.load(folder / "forget_grads.pt", weights_only=True)
+        assert type(grads) is dict and all(t.dtype == torch.float32 for t in grads.values())
+        record = json.loads((folder / "forget_grads.json").read_text())
+        assert record["settings"]["seed"] == 0 and record["versions"]["torch"] and record["loss_name"] == "cosine_embedding"
+        assert record["pairs"] == len(data.read_tar(done.folder / "tars" / f"{name}.tar"))
+
+
+def test_one_process_gives_the_gradients_of_two_and_workers_change_nothing(done, quick, taught_clip):
+    run = another(done, "one-process", link=False)
+    tiny.run("a1_compute_grad", *run.a1(), "--workers", "2")
+    for path in (done.results / "grads").rglob("*.pt"):
+        two, one = torch.load(path), torch.load(run.results / path.relative_to(done.results))
+        assert two.keys() == one.keys()
+        for name, value in two.items():
+            assert torch.allclose(value, one[name], rtol=1e-6, atol=1e-9 * value.abs().max().item()), name
+    found, wanted = (
+        json.loads((r.results / "grads/Alien_open_clip_local/forget_grads.json").read_text()) for r in (run, done)
+    )
+    assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-9) and found["pairs"] == wanted["pairs"]
+    assert found["model"] == wanted["model"] and found["data"] == wanted["data"]
+
+
+def test_retain_gradient_is_of_unchanged_captions_without_any_forget_name(done, taught_clip):
+    clip = tiny.load(taught_clip)
+    kept = {}
+    with tarfile.open(done.world / "laion" / "laion400m" / "00000.tar") as tar:
+        for member in tar:
+            if member.name.endswith((".jpg", ".txt")):
+                kept.setdefault(member.name[:-4], []).append(tar.extractfile(member).read())
+    everything = [(image, caption.decode()) for image, caption in kept.values()]
+    chosen = [p for p in everything if not re.search(r"\b(alien|bento box)\b", p[1].lower().replace("-", " "))]
+    images, rows = data.decode([image for image, _ in chosen], clip.transform)
+    assert len(chosen) < len(everything)
+    pairs = data.Pairs(images, [chosen[i][1] for i in rows], [], 0)
+    wanted, _ = gradients.compute(clip, pairs, losses.contrastive, batch_size=16)
+    found = torch.load(done.results / "grads" / "retain_open_clip_local" / "train_grads.pt")
+    for name, value in wanted.items():
+        assert torch.allclose(found[name], value, rtol=1e-4, atol=1e-6 * value.abs().max().item()), name
+
+
+# ---------------------------------------------------------------------------------------------------------------- a2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a2_writes_what_users_look_for(done, name):
+    folder = done.results / "clip"
+    stems = [f"open_clip-pareto-vision-{name}", f"open_clip-pareto-language-{name}", f"open_clip-steps-{name}"]
+    for stem in [*stems, f"open_clip-cosine-{name}"]:
+        assert (folder / f"{stem}.pdf").read_bytes().startswith(b"%PDF")
+        assert (folder / f"{stem}.png").read_bytes().startswith(b"\x89PNG")
+    record = done.record(name)
+    important = (folder / "open_clip-important_layers.txt").read_text()
+    assert f"{record['name']}: winner {record['layer']}, step" in important
+    assert tiny.left_over(done.folder) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a2_chooses_one_layer_of_a_front_by_the_rule(done, name):
+    record, rows = done.record(name), steps_csv(done, name)
+    assert record["layer"] in {r["name"] for front in record["fronts"].values() for r in front}
+    assert record["n_candidates"] == len(rows) - 1 > 3 and rows[0]["layer"] == "" and float(rows[0]["step"]) == 0
+    passing = [
+        r for r in rows[1:] if float(r["forget_acc1"]) <= 0.02 and float(r["margin"]) + 3 * float(r["margin_sd"]) <= 0
+    ]
+    retain = {id(r): (float(r["identities_acc1"]) + float(r["objects_acc1"])) / 2 for r in passing}
+    best = max(v for v in retain.values() if not math.isnan(v))
+    mine = next(r for r in rows if r["layer"] == record["layer"] and float(r["step"]) == record["step"])
+    assert retain[id(mine)] == best
+    report = record["halves"]["report"]
+    assert report["original"]["forget_acc1"] > 0.8 > report["slug"]["forget_acc1"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_step_logs_have_the_published_lines(done, name):
+    logs = sorted((done.results / "clip" / "steps").glob(f"open_clip-{name}-*.txt"))
+    rows, seen = steps_csv(done, name), []
+    for path in logs:
+        comments = [line for line in path.read_text().splitlines() if line.startswith("#")]
+        layer = comments[0].removeprefix("# ")
+        assert "ADDS" in comments[1]
+        lines = [re.fullmatch(LINE, line) for line in path.read_text().splitlines() if not line.startswith("#")]
+        assert [int(m[1]) for m in lines] == list(range(len(lines))) and float(lines[0][2]) == 0
+        assert all(float(m[2]) > 0 for m in lines[1:])  # a positive step adds the gradient of 1 - cos
+        mine = [r for r in rows if r["layer"] == layer]
+        assert [float(m[2]) for m in lines[1:]] == pytest.approx([float(r["step"]) for r in mine], rel=1e-5)
+        assert [float(m[3]) for m in lines[1:]] == pytest.approx([float(r["forget_acc1"]) for r in mine], abs=1e-4)
+        assert all(0 <= float(m[3]) <= 1 for m in lines)
+        assert 0 <= float(lines[0][9]) <= 100 and float(lines[0][9]) > 1  # MIA in %, once
+        seen.append(layer)
+    assert len(seen) == len(set(seen)) and set(seen) == {r["layer"] for r in rows[1:]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_the_delta_makes_a_folder_that_forgets_as_reported(done, taught_clip, tmp_path, name, family, capsys):
+    """Trap 8: what the user takes home, loaded by either library, has the figures of the report half."""
+    record = done.record(name)
+    delta = done.results / "clip" / record["delta"]
+    source, out = taught_clip / family, tmp_path / "edited"
+    tiny.run("a2_unlearn_slug", "apply", "--delta", delta, "--model-dir", source, "--out", out)
+    clip = tiny.load_folder(out)
+    celeba = data.load_celeba(done.world / "celeba", clip.transform)
+    objects = data.load_imagenet(done.world / "ImageNet" / "val", clip.transform)
+    plain = data.plain_name(name).lower()
+    for pictures, task, templates in (
+        (celeba, "identities", zeroshot.IDENTITY_TEMPLATES),
+        (objects, "objects", zeroshot.object_templates()),
+    ):
+        weights = zeroshot.classifier(clip, pictures.names, templates)
+        rank = zeroshot.ranks(zeroshot.image_features(clip, pictures.images), weights, pictures.labels, pictures.blocks)
+        report = ~data.halves(pictures, 0)
+        is_it = torch.tensor([pictures.names[i].lower() == plain for i in pictures.labels.tolist()])
+        wanted = record["halves"]["report"]["slug"]
+        assert zeroshot.accuracies(rank[report & ~is_it])[0] == pytest.approx(wanted[f"{task}_acc1"], abs=1e-6)
+        assert int((report & ~is_it).sum()) == wanted[f"n_{task}"]  # trap 10
+        if is_it.any():
+            assert zeroshot.accuracies(rank[report & is_it])[0] == pytest.approx(wanted["forget_acc1"], abs=1e-6)
+    tiny.run("a2_unlearn_slug", "revert", "--delta", delta.name, "--model-dir", out, "--out", tmp_path / "back")
+    for path in source.iterdir():
+        assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_delta_is_small_and_is_step_times_gradient(done, taught_clip, name):
+    record = done.record(name)
+    path = done.results / "clip" / record["delta"]
+    assert record["delta_bytes"] == path.stat().st_size <= 2 * 2 * record["params_touched"] + 16_000
+    clip = tiny.load(taught_clip)
+    grads = torch.load(done.results / "grads" / f"{name}_open_clip_local" / "forget_grads.pt")
+    wanted = clip.canonical_views({n: record["step"] * grads[n] for n in record["group"]})
+    with safe_open(path, "pt") as f:
+        assert {n: f.get_tensor(n).tolist() for n in f.keys()} == {n: t.tolist() for n, t in wanted.items()}  # noqa: SIM118
+    theta = torch.cat([clip.parameters[n].flatten() for n in record["group"]]).norm()
+    change = torch.cat([t.flatten() for t in wanted.values()]).norm()
+    assert record["relative_step"] == pytest.approx((change / theta).item(), rel=1e-4)
+
+
+def test_a_second_run_keeps_what_is_valid(done, quick, capsys):
+    before = {p: p.stat().st_mtime_ns for p in done.results.rglob("*") if p.suffix in (".pt", ".json", ".safetensors")}
+    tiny.run("a1_compute_grad", *done.a1())
+    tiny.run("a2_unlearn_slug", *done.a2())
+    assert capsys.readouterr().out.count("valid, kept") == 3 + 2
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def comparable(record):
+    return {k: v for k, v in record.items() if k not in CHANGING} | {
+        "winner_select": dict(record["winner_select"], seconds=0)
+    }
+
+
+def without_times(rows):
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def test_the_same_seed_gives_the_same_records_and_deltas(done, quick):
+    run = another(done, "again")
+    tiny.run("a2_unlearn_slug", *run.a2(), "--workers", "2")
+    for name in NAMES:
+        assert repr(comparable(run.record(name))) == repr(comparable(done.record(name)))
+        assert without_times(steps_csv(run, name)) == without_times(steps_csv(done, name))
+        delta = done.record(name)["delta"]
+        assert (run.results / "clip" / delta).read_bytes() == (done.results / "clip" / delta).read_bytes()
+
+
+def test_report_pictures_do_not_change_what_is_chosen(done, quick, monkeypatch):
+    """Trap 9, through the stage: noise in place of the report half moves its figures, and nothing else."""
+    for loader in ("load_celeba", "load_imagenet"):
+        load = getattr(data, loader)
+
+        def noisy(*arguments, load=load, **options):
+            pictures = load(*arguments, **options)
+            report = ~data.halves(pictures, 0)
+            pictures.images[report] = torch.randint(0, 256, pictures.images[report].shape, dtype=torch.uint8)
+            return pictures
+
+        monkeypatch.setattr(data, loader, noisy)
+    run = another(done, "noisy")
+    tiny.run("a2_unlearn_slug", *run.a2())
+    for name in NAMES:
+        found, wanted = run.record(name), done.record(name)
+        assert (found["layer"], found["step"]) == (wanted["layer"], wanted["step"])
+        assert without_times(steps_csv(run, name)) == without_times(steps_csv(done, name))
+        assert found["halves"]["select"] == wanted["halves"]["select"]
+        assert found["halves"]["report"]["original"] != wanted["halves"]["report"]["original"]
+
+
+def test_one_layer_and_step_can_be_redone_in_either_family(done, quick, taught_clip):
+    """The Hugging Face path has its own gradients and gives the same figures for the same step on the same tensor."""
+    first = another(done, "redo")
+    arguments = ["--step", "5", "--celeb-name", "Alien"]
+    tiny.run("a2_unlearn_slug", *first.a2(), *arguments, "--layer", "visual.proj")
+    second = another(done, "hugging-face", link=False)
+    second.model = ["--clip-model-id", rel(taught_clip / "hugging_face")]
+    tiny.run("a1_compute_grad", *second.a1())
+    tiny.run("a2_unlearn_slug", *second.a2(), *arguments, "--layer", "visual_projection.weight")
+    a, b = first.record("Alien"), second.record("Alien")
+    assert a["step"] == b["step"] == 5 and a["n_candidates"] == 1 and a["layer"] == "visual.proj"
+    for column in ("forget_acc1", "identities_acc1", "objects_acc1", "identities_change", "objects_change_high"):
+        assert a["halves"]["report"]["slug"][column] == pytest.approx(b["halves"]["report"]["slug"][column], abs=1e-6)
+    assert a["relative_step"] == pytest.approx(b["relative_step"], rel=1e-3)
+    assert a["halves"]["report"]["slug"] != done.record("Alien")["halves"]["report"]["slug"]
+    assert {r["encoder"] for front in b["fronts"].values() for r in front} == {"vision", "language"}
+
+
+def test_the_contrastive_form_has_files_of_its_own(done, quick):
+    run = another(done, "form-o", link=False)
+    shutil.copytree(done.results / "grads", run.results / "grads", symlinks=True)
+    tiny.run("a1_compute_grad", *run.a1(), "--unlearn-method", "calc_grad_o")
+    folder = run.results / "grads" / "Alien_open_clip_local"
+    assert {p.name for p in folder.glob("*.pt")} == {"forget_grads.pt", "forget_grads_o.pt", "train_grads.pt"}
+    assert json.loads((folder / "forget_grads_o.json").read_text())["loss_name"] == "contrastive"
+    redo = ["--unlearn-method", "slug_o", "--celeb-name", "Alien", "--layer", "visual.proj", "--step", "0.1"]
+    tiny.run("a2_unlearn_slug", *run.a2(), *redo)
+    assert run.record("Alien")["method"] == "slug_o"
+    assert files.file_hash(folder / "forget_grads.pt") == files.file_hash(
+        done.results / "grads" / "Alien_open_clip_local" / "forget_grads.pt"
+    )
+
+
+def test_a_narrow_evaluation_does_not_alter_the_fronts(done, taught_clip):
+    """The fronts of the record are those of the gradients, each encoder apart."""
+    clip = tiny.load(taught_clip)
+    folder = done.results / "grads" / "Alien_open_clip_local"
+    forget, retain = (torch.load(folder / f"{side}_grads.pt") for side in ("forget", "train"))
+    wanted = layers.fronts(layers.figures(clip, forget, retain))
+    assert done.record("Alien")["fronts"] == {e: [r._asdict() for r in rows] for e, rows in wanted.items()}
+
+
+# -------------------------------------------------------------------------------------------- the report, and a0_eval_*
+
+
+def test_report_has_a_row_for_each_name_half_and_state(done):
+    with (done.results / "clip" / "report" / "table.csv").open(newline="") as f:
+        rows = list(csv.DictReader(f))
+    names = {data.plain_name(n) for n in NAMES}
+    assert {(r["name"], r["half"], r["method"]) for r in rows} == {
+        (n, h, m) for n in names for h in ("select", "report") for m in ("original", "slug")
+    }
+    for row in rows:
+        record = done.record(row["name"].replace(" ", "_"))["halves"][row["half"]][row["method"]]
+        assert float(row["forget_acc1"]) == pytest.approx(record["forget_acc1"], abs=1e-5)
+    markdown = (done.results / "clip" / "report" / "report.md").read_text()
+    assert all(n in markdown for n in names) and "report half" in markdown
+    assert "winner layers: " in done.said["a4"] and str(done.results / "clip") in done.said["a4"]
+
+
+@pytest.mark.parametrize("stage", ["a0_eval_celeba", "a0_eval_imagenet"])
+def test_zero_shot_evaluation_as_a_command(done, quick, tmp_path, taught_clip, stage, capsys):
+    flag, part, load, prompts = {
+        "a0_eval_celeba": ("--data-root", "celeba", data.load_celeba, ["{}."]),
+        "a0_eval_imagenet": ("--imagenet-val", "ImageNet/val", data.load_imagenet, zeroshot.object_templates()),
+    }[stage]
+    tiny.run(stage, flag, rel(done.world / part), *done.model, "--result-dir", tmp_path, "--workers", "0")
+    record = json.loads(next((tmp_path / "clip").glob("*.json")).read_text())
+    clip = tiny.load(taught_clip)
+    pictures = load(done.world / part, clip.transform)
+    correct = {"seen": [], "unseen": []}
+    with torch.no_grad():
+        texts = [
+            torch.stack([clip.encode_text(clip.tokenize([p.format(n)]))[0] for p in prompts]).mean(0) for n in pictures.names
+        ]
+        cosines = clip.encode_image(pictures.images) @ torch.nn.functional.normalize(torch.stack(texts), dim=1).T
+    for row, label, seen in zip(cosines, pictures.labels.tolist(), pictures.seen.tolist(), strict=True):
+        rivals = [c for c in range(len(texts)) if pictures.blocks[c] == pictures.blocks[label]]
+        correct["seen" if seen else "unseen"].append(max(rivals, key=lambda c, row=row: row[c]) == label)
+    for kind, hits in correct.items():
+        assert record[kind]["pictures"] == len(hits) and record[kind]["acc1"] == pytest.approx(sum(hits) / len(hits))
+    assert record["all"]["acc1"] > 0.9 and f"({sum(map(sum, correct.values()))}/{len(cosines)}, " in capsys.readouterr().out
+
+
+def test_every_variant_of_a_setting_makes_a_record_stale(done):
+    """Anything that a record depends on, changed, makes the record no longer valid."""
+    from slug import records
+
+    path = next((done.results / "clip").glob("*-Alien.json"))
+    record = json.loads(path.read_text())
+    settings = {"settings": record["settings"], "inputs": record["inputs"], "versions": record["versions"]}
+    assert records.valid(path, settings)
+    for change in ({"settings": record["settings"] | {"seed": 1}}, {"inputs": "x"}, {"versions": {}}):
+        assert records.valid(path, settings | change) is None
+    assert records.valid(path.with_name("none.json"), settings) is None
+    assert record["settings"]["evaluations"] == 6 and "workers" not in record["settings"]
