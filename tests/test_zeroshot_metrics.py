@@ -254,6 +254,13 @@ def test_report_pictures_have_no_say_in_membership(open_clip_world):
     assert found[0] == found[1] != found[2]
 
 
+def test_each_group_of_tensors_is_searched_once(world):
+    rows = layers.figures(world.clip, world.forget, world.retain)
+    curves, _ = unlearn.search_all(world.clip, world.judge(limit=5), rows, world.forget, evaluations=1)
+    groups = [world.clip.group(name) for name in curves]
+    assert len(set(groups)) == len(groups) and set(groups) == {world.clip.group(r.name) for r in rows}
+
+
 def test_search_leaves_the_model_as_it_was(open_clip_world):
     before = {n: p.clone() for n, p in open_clip_world.clip.parameters.items()}
     searched(open_clip_world, open_clip_world.pictures)

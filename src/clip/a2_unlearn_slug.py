@@ -196,6 +196,7 @@ def search_names(args):
         settings = {
             "settings": cli.settings(args, without=("force", "celeb_name", "device", "workers", "result_dir")),
             "inputs": records.inputs_hash(model_hash, forget, retain, identities, objects),
+            "rule": {"max_forget": search.MAX_FORGET, "sigmas": search.SIGMAS, "close": search.CLOSE},
             "versions": cli.versions(),
         }
         path = folder / "clip" / records.file_name(clip.label, name, ".json")

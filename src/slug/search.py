@@ -9,7 +9,7 @@ import math
 from typing import NamedTuple
 
 MAX_FORGET = 0.02  # forget accuracy on the select half up to which a step counts as forgetting
-SIGMAS = 3.0  # and how many standard deviations of the margin it must do so by
+SIGMAS = 2.05  # deviations the margins lie below 0: a normal fit then puts 2%, MAX_FORGET again, above it
 FAR = 16  # first steps, 160% of the weights' norm: where none up to here forgets, look below the first step instead
 CLOSE = 1.1  # stop bisecting when the bracket is this narrow (ratio of its ends)
 
@@ -34,10 +34,10 @@ class Step(NamedTuple):
 
     @property
     def forgets(self):
-        """Whether the name is forgotten, on the select half: FA@1 of at most MAX_FORGET, and SIGMAS to spare.
+        """Whether the name is forgotten, on the select half: FA@1 of at most MAX_FORGET, as counted and as estimated.
 
-        A few dozen pictures cannot show 2%: none of 25 may still be 11%. So the margins must lie below 0 by SIGMAS of
-        their own deviations too, which a zero that sits on the brink does not.
+        A few dozen pictures cannot show 2%: none of 25 may still be 11%. So a normal fit to their margins must put at
+        most MAX_FORGET above 0 too, which it does not where a zero sits on the brink.
         """
         return self.forget_acc1 <= MAX_FORGET and not self.margin + SIGMAS * self.margin_sd > 0
 
