@@ -18,7 +18,7 @@ import tiny
 import torch
 from safetensors import safe_open
 
-from slug import data, deltas, files, gradients, layers, losses, plots, zeroshot
+from slug import data, deltas, files, gradients, layers, losses, plots, search, zeroshot
 
 NAMES = ("Alien", "Bento_Box")
 STAGES = sorted(p.stem for p in (tiny.ROOT / "src" / "clip").glob("*.py"))
@@ -200,7 +200,8 @@ def test_one_process_gives_the_gradients_of_two_and_workers_change_nothing(done,
         two, one = torch.load(path), torch.load(run.results / path.relative_to(done.results))
         assert two.keys() == one.keys()
         for name, value in two.items():
-            assert torch.allclose(value, one[name], rtol=1e-6, atol=1e-9 * value.abs().max().item()), name
+            # torchrun gives each process one thread, and float32 matrix products depend on the number of threads
+            assert torch.allclose(value, one[name], rtol=1e-6, atol=1e-6 * value.abs().max().item()), name
     found, wanted = (
         json.loads((r.results / "grads/Alien_open_clip_local/forget_grads.json").read_text()) for r in (run, done)
     )
@@ -248,7 +249,9 @@ def test_a2_chooses_one_layer_of_a_front_by_the_rule(done, name):
     assert record["layer"] in {r["name"] for front in record["fronts"].values() for r in front}
     assert record["n_candidates"] == len(rows) - 1 > 3 and rows[0]["layer"] == "" and float(rows[0]["step"]) == 0
     passing = [
-        r for r in rows[1:] if float(r["forget_acc1"]) <= 0.02 and float(r["margin"]) + 3 * float(r["margin_sd"]) <= 0
+        r
+        for r in rows[1:]
+        if float(r["forget_acc1"]) <= 0.02 and float(r["margin"]) + search.SIGMAS * float(r["margin_sd"]) <= 0
     ]
     retain = {id(r): (float(r["identities_acc1"]) + float(r["objects_acc1"])) / 2 for r in passing}
     best = max(v for v in retain.values() if not math.isnan(v))

@@ -41,7 +41,7 @@ def main(argv=None):
         block = "\n\n".join([report.pooled(frame), report.means_table(frame), report.names_table(frame)])
         text = report.update_block(readme.read_text(encoding="utf-8"), "results", block)
         by_known = sorted(found, key=lambda r: r["halves"]["report"]["original"]["forget_acc1"])
-        shown = [{r["kind"]: r for r in by_known}[k] for k in ("identity", "object")]  # of each kind the best known before
+        shown = [{r["kind"]: r for r in by_known}[k] for k in ("identity", "object") if any(r["kind"] == k for r in found)]
         links = [
             f"![{r['name']} before and after](results/demo/{records.file_name(r['model'], r['name'], '.png', 'pictures')})"
             for r in shown

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]  # the repository: relative paths are
 
 def resolve(path):
     """A path given by the user: `~` expanded, a relative one taken from the repository root."""
-    return ROOT / Path(path).expanduser()
+    return Path(os.path.normpath(ROOT / Path(path).expanduser()))
 
 
 def existing(path, what, remedy):

@@ -30,7 +30,8 @@ def figures(clip, forget, retain):
         if norm == 0 or theta.norm() == 0:
             continue
         alignment = (f @ r / (norm * r.norm())).item() if r.norm() > 0 else 0.0
-        rows.append(Layer(name, encoder, (norm / theta.norm()).item(), alignment))
+        # Beyond 12 digits a sum depends on how threads share it.
+        rows.append(Layer(name, encoder, round((norm / theta.norm()).item(), 12), round(alignment, 12)))
     return rows
 
 
