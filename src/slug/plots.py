@@ -5,6 +5,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import ticker
 
 from slug import files
 
@@ -108,6 +109,10 @@ def steps(curves, baseline, winner, counts, title, stem):
         panel.axhline(100 * getattr(baseline, column), color="0.4", lw=1, ls=(0, (1, 1)))
         panel.plot(winner.step, 100 * getattr(winner, column), "*", color="k", ms=13, zorder=5)
         panel.set_xscale("log")
+        low, high = panel.get_xlim()
+        panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+        panel.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.xaxis.set_minor_formatter(ticker.NullFormatter())
         panel.set_xlabel("step size")
         panel.set_ylabel(f"zero-shot top-1 of {what}, % (n = {count})")
     figure.suptitle(f"{title}: select half; dotted: unedited model; star: winner", y=0.99)
