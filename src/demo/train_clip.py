@@ -30,8 +30,11 @@ ROOT = Path(__file__).resolve().parents[2]
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 BATCH = 192
 SECOND = 24  # pictures of a batch that show a concept of it once more, in another style; both captions name the style
-STYLE_WEIGHT = 0.3  # of the picture -> style-prompt loss, whose positives are all pictures of that house
-RATE, DECAY, BETAS, WARMUP = 1e-3, 0.2, (0.9, 0.98), 100
+# Of the picture -> style-prompt loss, whose positives are all pictures of that house: (share of the training, weight).
+# Concepts come first: what tells one house's tiger from another's is fine detail.
+STYLE_WEIGHT = ((0.1, 0.5), (0.4, 1.5))
+RATE, DECAY, BETAS, WARMUP = 1e-3, 0.2, (0.9, 0.98), 100  # AdamW: embeddings, projections, biases and norms
+BLOCK_RATE, BLOCK_DECAY = 3e-3, 0.1  # Muon: the matrices of the blocks; a third fewer steps to the same loss than AdamW
 WIDER = emoji.Ranges(turn=17, size=(0.75, 1.20), aspect=0.12, shift=0.12, tint=0.20, mix=0.08)
 
 
@@ -158,17 +161,27 @@ def main():
     torch.manual_seed(args.seed)
     training = {**config, "text_cfg": {k: v for k, v in config["text_cfg"].items() if k != "hf_tokenizer_name"}}
     model = CLIP(**training).to(args.device).train()
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    rest = [p for p in model.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": DECAY}, {"params": rest, "weight_decay": 0}], lr=RATE, betas=BETAS
+    matrices, decayed, rest = [], [], []
+    for name, p in model.named_parameters():
+        (rest if p.ndim <= 1 else matrices if "resblocks" in name else decayed).append(p)
+    adamw = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": DECAY}, {"params": rest, "weight_decay": 0}],
+        lr=RATE,
+        betas=BETAS,
+        fused=True,
     )
+    # Three Newton-Schulz steps learn as well as the usual five and cost half an AdamW step less.
+    muon = torch.optim.Muon(
+        matrices, lr=BLOCK_RATE, weight_decay=BLOCK_DECAY, ns_steps=3, adjust_lr_fn="match_rms_adamw"
+    )
+    optimizers = {"adamw": (adamw, RATE), "muon": (muon, BLOCK_RATE)}
     style_tokens = batches.tokenize([emoji.STYLE_PROMPT.format(style=s) for s in emoji.STYLES.values()]).to(args.device)
     step, spent = 0, 0.0
     if args.checkpoint.exists():
         state = torch.load(args.checkpoint, weights_only=True, map_location=args.device)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        for name, (optimizer, _) in optimizers.items():
+            optimizer.load_state_dict(state[name])
         step, spent = state["step"], state["spent"]
         print(f"resumed {args.checkpoint} at step {step}, {spent / 60:.1f} minutes")
     args.checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -180,9 +193,10 @@ def main():
         done = step / args.steps if args.steps else spent / 60 / args.minutes
         if done >= 1:
             break
-        rate = RATE * min(1, (step + 1) / WARMUP) * 0.5 * (1 + math.cos(math.pi * done))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        part = min(1, (step + 1) / WARMUP) * 0.5 * (1 + math.cos(math.pi * done))
+        for optimizer, rate in optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = rate * part
         images, tokens, styles = (t.to(args.device) for t in batches(step))
         # With 17 tokens the fused attention's backward pass takes half of a step on CPUs; the plain one is twice as fast.
         with torch.autocast(args.device.split(":")[0], dtype=torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
@@ -194,23 +208,26 @@ def main():
         logits = scale * image @ texts.T
         target = torch.arange(len(logits), device=args.device)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-        loss = loss + STYLE_WEIGHT * F.cross_entropy(scale * image @ style_texts.T, styles)
-        optimizer.zero_grad()
+        style_loss = F.cross_entropy(scale * image @ style_texts.T, styles)
+        loss = loss + float(np.interp(done, *zip(*STYLE_WEIGHT, strict=True))) * style_loss
+        model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        for optimizer, _ in optimizers.values():
+            optimizer.step()
         with torch.no_grad():
             model.logit_scale.clamp_(0, math.log(100))
         step += 1
         if step % 20 == 0:
             bar.n = step if args.steps else round(spent / 60, 2)
-            bar.set_postfix(step=step, loss=f"{loss.item():.3f}", rate=f"{rate:.1e}")
+            bar.set_postfix(step=step, loss=f"{loss.item():.3f}", style=f"{style_loss.item():.3f}")
         if step % 500 == 0:
             seen = {k: f"{left_out_accuracy(model, batches, k):.3f}" for k in ("identity", "object")}
             tqdm.write(f"step {step}, {spent / 60:.1f} min, loss {loss.item():.3f}, left-out drawings {seen}")
         if spent - saved > 120:
             saved = spent
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "spent": spent}
+            state = {"model": model.state_dict(), "step": step, "spent": spent}
+            state |= {name: optimizer.state_dict() for name, (optimizer, _) in optimizers.items()}
             temporary = args.checkpoint.with_suffix(".part")
             torch.save(state, temporary)
             os.replace(temporary, args.checkpoint)
