@@ -25,3 +25,8 @@
 : "${WORKERS:=4}"
 : "${PRECISION:=fp32}" # of evaluations; gradients are always fp32
 : "${BATCH_SIZE:=16}"
+
+: "${METHODS:=ft ga gaft salun ssd}" # baselines; also raw, ga_o, gaft_o, salun_o, ssd_o
+: "${LR:=1e-7 3.2e-7 1e-6 3.2e-6 1e-5}" # half decades; more are tried where the best is the first or the last
+: "${SELECTION:=10}" # selection weights of ssd
+: "${EPOCHS:=10}"

@@ -16,24 +16,16 @@ import time
 
 from tqdm import tqdm
 
-from slug import cli, data, deltas, files, gradients, layers, losses, models, plots, records, search, unlearn, zeroshot
+from slug import cli, data, deltas, files, gradients, layers, models, plots, records, search, unlearn, zeroshot
 from slug.errors import SlugError
 
 
 def parse_args(argv=None):
     parser = cli.parser(__doc__)
     cli.add_model_flags(parser)
-    parser.add_argument("--celeb-name", nargs="+", required=True, help="forget names, of identities or objects")
-    parser.add_argument("--forget-data", default="", help="tar of the forget set (one name only); else --tar-dir/{name}.tar")
-    parser.add_argument("--tar-dir", default="data/tar_files", help="folder of the curated tars")
-    parser.add_argument("--train-data", default="data/laion/laion400m/00000.tar", help="tar of the retain set")
-    parser.add_argument("--val-data", default="data/celeba", help="CelebA folder")
-    parser.add_argument("--imagenet-val", default="data/ImageNet/val", help="ImageNet validation folder")
-    parser.add_argument("--imagenet-share", type=float, default=1.0, help="part of its pictures, drawn by --seed")
+    cli.add_data_flags(parser)
     parser.add_argument("--unlearn-method", choices=("slug", "slug_o"), default="slug", help="_o: contrastive forget loss")
     parser.add_argument("--evaluations", type=int, default=10, help="steps evaluated a layer, at most")
-    parser.add_argument("--select-pictures", type=int, default=1500, help="retain pictures a task that steps are chosen by")
-    parser.add_argument("--fa-k", type=int, default=0, help="k of the FA@k that brackets the step; 0: by number of names")
     parser.add_argument("--search-rule", choices=("robust", "paper"), default="robust", help="how steps are bracketed")
     parser.add_argument("--choose", choices=("retain", "deepest"), default="retain", help="deepest: the paper's layer rule")
     parser.add_argument("--log-all", action="store_true", help="evaluate every column at every step")
@@ -44,23 +36,6 @@ def parse_args(argv=None):
     if args.step and not args.layer:
         raise SlugError("--step needs --layer")
     return args
-
-
-def load_gradients(args, clip, name, model_hash):
-    """(forget, retain) gradients of a name after checking that they belong to this model and this data."""
-    form = "_o" if args.unlearn_method.endswith("_o") else ""
-    remedy = f"python src/clip/a1_compute_grad.py --unlearn-method calc_grad{form} --celeb-name {' '.join(args.celeb_name)}"
-    folder = gradients.folder(args.result_dir, name, clip.tag)
-    tar = files.existing(gradients.forget_tar(args, name), "forget set", f"run src/clip/a0_create_tar.py --name {name}")
-    mark = gradients.fingerprint(model_hash, tar, losses.FORGET[form], args.batch_size, False, [])
-    forget = gradients.load(folder / gradients.file_name("forget", f"calc_grad{form}"), mark, remedy)
-    train = folder / gradients.file_name("train", "calc_grad")
-    retain_tar = files.existing(args.train_data, "retain set", "give --train-data")
-    mark = gradients.fingerprint(model_hash, retain_tar, losses.contrastive, args.batch_size, False, [])
-    left_out = files.read_json(train.with_suffix(".json"))["left_out"] if train.is_file() else []
-    if data.plain_name(name) not in left_out and train.is_file():
-        raise SlugError(f"the retain gradient {train} holds pairs of {name}; make it again with: {remedy}")
-    return forget, gradients.load(train, {**mark, "left_out": left_out}, remedy), tar
 
 
 def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
@@ -75,7 +50,9 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
         front = [r for r in rows if r.name == args.layer]
         if not front:
             raise SlugError(f"{args.layer!r} is no layer that SLUG may edit; it has e.g. {rows[0].name}, {rows[-1].name}")
-    judge = unlearn.Judge(clip, evaluation, target, pairs, half, k=k, seed=args.seed, limit=args.select_pictures)
+    judge = unlearn.Judge(
+        clip, evaluation, target, pairs, half, k=k, seed=args.seed, limit=args.select_pictures, trace=args.trace
+    )
     report_half = {task: ~mask for task, mask in half.items()}
     report = unlearn.Judge(clip, evaluation, target, pairs, report_half, k=k, seed=args.seed)
     start = judge.step("", 0.0, None, log_all=True)
@@ -103,17 +80,11 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
     edit = unlearn.edit_of(clip, best.layer, forget, best.step)
     rows_by_half = {}
     for part, one in (("select", judge), ("report", report)):
-        before = one.ranks(None)
-        mia = unlearn.membership(clip, evaluation, target, pairs, one.half, None, args.seed)
-        original = unlearn.figures(one, before, mia)
-        with deltas.applied(clip, edit):
-            after = one.ranks(edited)
-            mia = unlearn.membership(clip, evaluation, target, pairs, one.half, edited, args.seed)
-            if part == "report":
-                names, similar, n_shown = zeroshot.similarity(evaluation, target, one.half, edited, seed=args.seed)
-                images, truth, said = zeroshot.shown(evaluation, target, one.half, edited, seed=args.seed)
-        slug = unlearn.figures(one, after, mia) | unlearn.changes(one, before, after, args.seed)
-        rows_by_half[part] = {"original": original, "slug": slug}
+        original, slug = unlearn.before_and_after(one, edited, lambda: deltas.applied(clip, edit), args.seed)
+        rows_by_half[part] = {"original": original, args.unlearn_method: slug}
+    with deltas.applied(clip, edit):
+        names, similar, n_shown = zeroshot.similarity(evaluation, target, report.half, edited, seed=args.seed)
+        images, truth, said = zeroshot.shown(evaluation, target, report.half, edited, seed=args.seed)
     _, similar_before, _ = zeroshot.similarity(evaluation, target, report.half, None, seed=args.seed)
     _, _, said_before = zeroshot.shown(evaluation, target, report.half, None, seed=args.seed)
 
@@ -123,7 +94,7 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
         return folder / records.file_name(clip.label, name, end, part)
 
     delta = path(".delta.safetensors")
-    deltas.save(delta, clip, edit, layer=best.layer, step=best.step, metrics=rows_by_half["report"]["slug"])
+    deltas.save(delta, clip, edit, layer=best.layer, step=best.step, metrics=slug)
     for encoder, part in fronts.items():
         title = f"{data.plain_name(name)}: {encoder} encoder of {clip.label}"
         every = [r for r in rows if r.encoder == encoder]
@@ -144,8 +115,7 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
     files.write_text(path("-steps.csv"), out.getvalue())
     parameters = sum(p.numel() for p in clip.parameters.values())
     touched = sum(t.numel() for t in edit.values())
-    forget_file = gradients.file_name("forget", args.unlearn_method.replace("slug", "calc_grad"))
-    made = files.read_json((gradients.folder(args.result_dir, name, clip.tag) / forget_file).with_suffix(".json"))
+    gradient_s = gradients.seconds(args, clip, name, args.unlearn_method.replace("slug", "calc_grad"))
     record = {
         "method": args.unlearn_method,
         "name": data.plain_name(name),
@@ -163,8 +133,8 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
         "n_candidates": sum(len(s) for s in curves.values()),
         "fronts": {e: [r._asdict() for r in part] for e, part in fronts.items()},
         "winner_select": best._asdict(),
-        "seconds": made["gradient_s"] + seconds,
-        "gradient_s": made["gradient_s"],
+        "seconds": gradient_s + seconds,
+        "gradient_s": gradient_s,
         "search_s": seconds,
         "peak_mem_mb": unlearn.peak_memory_mb(clip.device),
         "halves": rows_by_half,
@@ -179,23 +149,17 @@ def search_names(args):
     device = cli.settle(args)
     folder = cli.check_result_dir(args)
     clip = models.from_args(args, device)
+    unlearn.reset_peak_memory(clip.device)
     model_hash = gradients.model_hash(clip)
-    loaded = {name: load_gradients(args, clip, name, model_hash) for name in args.celeb_name}
-    identities = data.load_celeba(files.resolve(args.val_data), clip.transform, workers=args.workers)
-    objects = data.load_imagenet(
-        files.resolve(args.imagenet_val),
-        clip.transform,
-        workers=args.workers,
-        share=args.imagenet_share,
-        seed=args.seed,
-    )
-    half = {"identities": data.halves(identities, args.seed), "objects": data.halves(objects, args.seed)}
+    method = args.unlearn_method.replace("slug", "calc_grad")
+    loaded = {n: gradients.load_both(args, clip, n, model_hash, method, args.batch_size) for n in args.celeb_name}
+    identities, objects, half = data.load_evaluation(args, clip.transform)
     evaluation = None
     for name in loaded:
-        forget, retain, tar = loaded[name]
+        forget, retain, tar, _ = loaded[name]
         settings = {
             "settings": cli.settings(args, without=("force", "celeb_name", "device", "workers", "result_dir")),
-            "inputs": records.inputs_hash(model_hash, forget, retain, identities, objects),
+            "inputs": records.inputs_hash(model_hash, (forget, retain), (identities, objects)),
             "rule": {"max_forget": search.MAX_FORGET, "sigmas": search.SIGMAS, "close": search.CLOSE},
             "versions": cli.versions(),
         }

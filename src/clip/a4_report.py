@@ -6,7 +6,10 @@ Example: python src/clip/a4_report.py --result-dir results            writes res
 
 import shutil
 
-from slug import cli, files, records, report
+import numpy as np
+import pandas as pd
+
+from slug import cli, files, plots, records, report
 from slug.errors import SlugError
 
 
@@ -17,6 +20,45 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
+def draw(found, folder):
+    """Forget against retain accuracy of every candidate, per name that a baseline was run on; and the cost bars."""
+    frame = report.compared(report.table(found))
+    for name in frame["name"].unique():
+        records_of = {r["method"]: r for r in found if r["name"] == name}
+        points, chosen = {}, {}
+        for method in (m for m in report.METHODS if m in records_of):
+            rows = pd.read_csv(folder / records.steps_file(records_of[method]))
+            retain = rows[["identities_trace", "objects_trace"]].mean(axis=1, skipna=False)
+            full = rows[["identities_acc1", "objects_acc1"]].mean(axis=1, skipna=False)
+            rows["retain"] = retain.fillna(full)
+            points["original"] = rows[["forget_acc1", "retain"]].to_numpy()[:1]
+            points[method] = rows[["forget_acc1", "retain"]].dropna().to_numpy()[1:]
+            best = records_of[method]
+            rows = rows[(rows["layer"] == best["layer"]) & np.isclose(rows["step"], best["step"])]
+            chosen[method] = rows[["forget_acc1", "retain"]].to_numpy()[0]
+        title = f"{name}: every candidate, select half; filled: the one kept; line: SLUG's front"
+        stem = folder / records.file_name(records_of["slug"]["model"], name, "", "tradeoff")
+        plots.tradeoff(points, chosen, title, stem)
+    means = frame[frame["method"] != "original"].groupby("method", observed=True)
+    means = means[["seconds", "peak_mem_mb", "delta_bytes"]].mean()
+    bars = {m: (s, mb, size / 1e3) for m, s, mb, size in means.itertuples()}
+    title = f"Cost of the chosen edit, mean over {frame['name'].nunique()} names"
+    plots.costs(bars, title, folder / f"{files.safe_name(found[0]['model'])}-costs")
+
+
+def copy(found, source, out):
+    """What a folder needs that is read without the run it came from: pictures, logs, records and deltas."""
+    for record in found:
+        names = [records.record_file(record), records.steps_file(record)]
+        if record["method"].startswith("slug"):
+            names += [p.name for p in source.glob(records.file_name(record["model"], record["name"], ".png", part="*"))]
+            names.append(record["delta"])
+        for name in dict.fromkeys(names):
+            shutil.copyfile(source / name, out / name)
+    for path in [*source.glob("*-important_layers.txt"), *source.glob("*-costs.png")]:
+        shutil.copyfile(path, out / path.name)
+
+
 def main(argv=None):
     args = parse_args(argv)
     source = files.resolve(args.result_dir) / "clip"
@@ -25,32 +67,33 @@ def main(argv=None):
     if not found:
         raise SlugError(f"no records in {source}; make them with: bash scripts/run_clip_slug.sh")
     frame = report.write(out, report.table(found))
-    if args.out:  # a folder that is read without the run it came from: its pictures, logs and deltas go along
-        for record in found:
-            label, name = record["model"], record["name"]
-            parts = [p.name for p in source.glob(records.file_name(label, name, ".png", part="*"))]
-            for file in [
-                *parts,
-                *(records.file_name(label, name, e) for e in (".json", "-steps.csv", ".delta.safetensors")),
-            ]:
-                shutil.copyfile(source / file, out / file)
-        for path in source.glob("*-important_layers.txt"):
-            shutil.copyfile(path, out / path.name)
+    compare = report.has_baselines(frame) and "slug" in set(frame["method"])
+    if compare:
+        draw(found, source)
+    if args.out:
+        copy(found, source, out)
     if args.readme:
         readme = files.existing(args.readme, "README", "give --readme")
         block = "\n\n".join([report.pooled(frame), report.means_table(frame), report.names_table(frame)])
         text = report.update_block(readme.read_text(encoding="utf-8"), "results", block)
         by_known = sorted(found, key=lambda r: r["halves"]["report"]["original"]["forget_acc1"])
-        shown = [{r["kind"]: r for r in by_known}[k] for k in ("identity", "object") if any(r["kind"] == k for r in found)]
+        by_known = {r["kind"]: r for r in by_known if r["method"] == "slug"}
+        shown = [by_known[k] for k in ("identity", "object") if k in by_known]
         links = [
             f"![{r['name']} before and after](results/demo/{records.file_name(r['model'], r['name'], '.png', 'pictures')})"
             for r in shown
         ]
-        files.write_text(readme, report.update_block(text, "pictures", "\n\n".join(links)))
+        text = report.update_block(text, "pictures", "\n\n".join(links))
+        if compare:
+            block = "\n\n".join([report.comparison_table(frame), report.claims(frame), report.costs_table(frame)])
+            text = report.update_block(text, "comparison", block)
+        files.write_text(readme, text)
     print(report.means_table(frame))
+    if compare:
+        print("\n".join([report.comparison_table(frame), report.claims(frame), report.costs_table(frame)]))
     print(report.names_table(frame))
     print(report.pooled(frame))
-    print("winner layers: " + ", ".join(f"{r['name']} {r['layer']}" for r in found))
+    print("winner layers: " + ", ".join(f"{r['name']} {r['layer']}" for r in found if "fronts" in r))
     print(f"table and report: {out}; pictures: {source}/*.png")
 
 

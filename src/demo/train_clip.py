@@ -171,9 +171,7 @@ def main():
         fused=True,
     )
     # Three Newton-Schulz steps learn as well as the usual five and cost half an AdamW step less.
-    muon = torch.optim.Muon(
-        matrices, lr=BLOCK_RATE, weight_decay=BLOCK_DECAY, ns_steps=3, adjust_lr_fn="match_rms_adamw"
-    )
+    muon = torch.optim.Muon(matrices, lr=BLOCK_RATE, weight_decay=BLOCK_DECAY, ns_steps=3, adjust_lr_fn="match_rms_adamw")
     optimizers = {"adamw": (adamw, RATE), "muon": (muon, BLOCK_RATE)}
     style_tokens = batches.tokenize([emoji.STYLE_PROMPT.format(style=s) for s in emoji.STYLES.values()]).to(args.device)
     step, spent = 0, 0.0

@@ -40,6 +40,22 @@ def add_model_flags(parser):
     parser.add_argument("--eval-batch-size", type=int, default=256, help="pictures or texts a batch of evaluations")
 
 
+def add_data_flags(parser):
+    """The flags that say what is forgotten, what is retained, and what a candidate is judged by."""
+    parser.add_argument("--celeb-name", nargs="+", required=True, help="forget names, of identities or objects")
+    parser.add_argument("--forget-data", default="", help="tar of the forget set (one name only); else --tar-dir/{name}.tar")
+    parser.add_argument("--tar-dir", default="data/tar_files", help="folder of the curated tars")
+    parser.add_argument("--train-data", default="data/laion/laion400m/00000.tar", help="tar of the retain set")
+    parser.add_argument("--val-data", default="data/celeba", help="CelebA folder")
+    parser.add_argument("--imagenet-val", default="data/ImageNet/val", help="ImageNet validation folder")
+    parser.add_argument("--imagenet-share", type=float, default=1.0, help="part of its pictures, drawn by --seed")
+    parser.add_argument(
+        "--select-pictures", type=int, default=1500, help="retain pictures a task that candidates are chosen by"
+    )
+    parser.add_argument("--trace", type=int, default=0, help="retain pictures a task scored at every candidate, for plots")
+    parser.add_argument("--fa-k", type=int, default=0, help="k of the FA@k that brackets the step; 0: by number of names")
+
+
 def settle(args):
     """Seed everything and settle the device; returns the torch device. SlugError if the device is not there."""
     random.seed(args.seed)

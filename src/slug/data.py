@@ -267,6 +267,14 @@ def load_imagenet(val, transform, *, workers=0, share=1.0, seed=0):
     return _picture_set(val.parent, paths, labels, names, blocks, transform, workers, "decode objects")
 
 
+def load_evaluation(args, transform):
+    """Both evaluations by the flags of cli.add_data_flags: (identities, objects, {task: mask of the select half})."""
+    identities = load_celeba(files.resolve(args.val_data), transform, workers=args.workers)
+    val = files.resolve(args.imagenet_val)
+    objects = load_imagenet(val, transform, workers=args.workers, share=args.imagenet_share, seed=args.seed)
+    return identities, objects, {"identities": halves(identities, args.seed), "objects": halves(objects, args.seed)}
+
+
 def halves(pictures, seed):
     """Split an evaluation into a select and a report half, by group: (N,) bool, True in the select half.
 

@@ -26,24 +26,34 @@ EDITS = "slug_edits"
 
 
 @contextlib.contextmanager
-def applied(clip, edit):
-    """Within the context the model's parameters are base + edit; afterwards, even after an error, they are the base again.
-
-    Args:
-        clip: models.Clip.
-        edit: {native parameter name: tensor to add}.
-    """
+def kept(clip, names):
+    """Within the context the parameters `names` may be changed; afterwards, even after an error, they are as before."""
     parameters = clip.parameters
-    base = {n: parameters[n].detach().clone() for n in edit}
+    base = {n: parameters[n].detach().clone() for n in names}
     try:
-        with torch.no_grad():
-            for name, change in edit.items():
-                parameters[name].copy_(base[name] + change.to(base[name].device))
-        yield clip
+        yield base
     finally:
         with torch.no_grad():
             for name, value in base.items():
                 parameters[name].copy_(value)
+
+
+@contextlib.contextmanager
+def holding(clip, values):
+    """Within the context the model's parameters have these values, {native parameter name: tensor}."""
+    parameters = clip.parameters
+    with kept(clip, values), torch.no_grad():
+        for name, value in values.items():
+            parameters[name].copy_(value)
+        yield clip
+
+
+@contextlib.contextmanager
+def applied(clip, edit):
+    """Within the context the model's parameters are base + edit, {native parameter name: tensor to add}."""
+    parameters = clip.parameters
+    with holding(clip, {n: parameters[n].detach() + change.to(parameters[n].device) for n, change in edit.items()}):
+        yield clip
 
 
 def save(path, clip, edit, *, layer, step, metrics):

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from slug import files, losses
+from slug import data, files, losses
 from slug.errors import SlugError
 
 CONVENTION = "gradient of the forget loss 1 - cos; a positive step ADDS it"
@@ -176,3 +176,39 @@ def fingerprint(model, tar, loss, batch_size, square, left_out):
         "square": square,
         "left_out": list(left_out),
     }
+
+
+def load_both(args, clip, name, model, method, batch_size):
+    """The forget and the retain gradient of a name, after checking that they belong to this model and these data.
+
+    Args:
+        args: flags of cli.add_model_flags and cli.add_data_flags.
+        clip: models.Clip.
+        model: `model_hash`.
+        method: calc_grad, calc_importance, and the same with `_o`.
+        batch_size: of the gradient pass.
+    Returns:
+        (forget gradient, retain gradient, path of the forget tar, names whose pairs the retain set leaves out).
+    Raises:
+        SlugError: a file is missing, damaged or stale, or the retain gradient holds pairs of the name.
+    """
+    remedy = f"python src/clip/a1_compute_grad.py --unlearn-method {method} --celeb-name {' '.join(args.celeb_name)}"
+    square = "importance" in method
+    where = folder(args.result_dir, name, clip.tag)
+    tar = files.existing(forget_tar(args, name), "forget set", f"run src/clip/a0_create_tar.py --name {name}")
+    loss = losses.FORGET["_o" if method.endswith("_o") else ""]
+    mark = fingerprint(model, tar, loss, batch_size, square, [])
+    forget = load(where / file_name("forget", method), mark, remedy)
+    train = where / file_name("train", method)
+    retain_tar = files.existing(args.train_data, "retain set", "give --train-data")
+    left_out = files.read_json(train.with_suffix(".json"))["left_out"] if train.is_file() else []
+    if data.plain_name(name) not in left_out and train.is_file():
+        raise SlugError(f"the retain gradient {train} holds pairs of {name}; make it again with: {remedy}")
+    mark = fingerprint(model, retain_tar, losses.contrastive, batch_size, square, left_out)
+    return forget, load(train, mark, remedy), tar, left_out
+
+
+def seconds(args, clip, name, method, side="forget"):
+    """Seconds that the gradient pass of a name took, by its file."""
+    path = folder(args.result_dir, name, clip.tag) / file_name(side, method)
+    return files.read_json(path.with_suffix(".json"))["gradient_s"]

@@ -130,6 +130,57 @@ def steps(curves, baseline, winner, counts, title, stem):
     _save(figure, stem)
 
 
+def tradeoff(points, chosen, title, stem):
+    """Forget accuracy against retain accuracy of every candidate of every method; SLUG's own front is joined up.
+
+    Args:
+        points: {method: (N, 2) array of forget and retain accuracy}, fractions; "original" is one point.
+        chosen: {method: (forget, retain)} of the candidates that were kept.
+    """
+    figure, axes = plt.subplots(figsize=(6.4, 4.6))
+    for i, (method, values) in enumerate(points.items()):
+        x, y = 100 * np.asarray(values).reshape(-1, 2).T
+        color = f"C{i}" if method != "original" else "k"
+        count = "" if method == "original" else f" ({len(x)})"
+        axes.scatter(
+            x, y, s=22, marker=MARKERS[i % len(MARKERS)], facecolors="none", edgecolors=color, lw=0.9, label=method + count
+        )
+        if method in chosen:
+            axes.scatter(*(100 * np.asarray(chosen[method])), s=70, marker=MARKERS[i % len(MARKERS)], color=color, zorder=4)
+        if method == "slug":
+            order = np.lexsort((-y, x))
+            best = np.maximum.accumulate(y[order])
+            front = order[y[order] >= best]
+            axes.step(x[front], y[front], where="post", color=color, lw=1.2)
+    axes.set_xlabel("zero-shot top-1 of the forgotten name, %")
+    axes.set_ylabel("zero-shot top-1 of the rest, %\n(mean of other identities and objects)")
+    axes.set_title(title)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=4, frameon=False)
+    _save(figure, stem)
+
+
+def costs(rows, title, stem):
+    """Bars of what each method costs, on log scales.
+
+    Args:
+        rows: {method: (seconds, peak MB, kB to store)}.
+    """
+    figure, panels = plt.subplots(1, 3, figsize=(9.5, 0.6 + 0.4 * len(rows)), sharey=True, layout="constrained")
+    for panel, i, what in zip(panels, range(3), ("seconds", "peak memory, MB", "to store, kB"), strict=True):
+        values = [row[i] for row in rows.values()]
+        panel.barh(range(len(rows)), values, color=["C3" if m.startswith("slug") else "0.6" for m in rows])
+        for y, value in enumerate(values):
+            panel.text(value, y, f" {value:,.0f}" if value >= 10 else f" {value:.2g}", va="center", fontsize=8)
+        panel.set_xscale("log")
+        panel.set_xlim(right=panel.get_xlim()[1] * 3)
+        panel.set_xlabel(what)
+        panel.set_yticks(range(len(rows)), list(rows))
+        panel.grid(axis="y", visible=False)
+    panels[0].invert_yaxis()
+    figure.suptitle(title)
+    _save(figure, stem)
+
+
 def similarity(before, after, names, title, stem):
     """Cosine similarity of mean picture features (rows) and name prompts (columns), before and after the edit.
 

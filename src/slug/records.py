@@ -15,6 +15,17 @@ def file_name(label, name, end, part=""):
     return f"{files.safe_name(label)}{middle}-{files.safe_name(name.replace(' ', '_'))}{end}"
 
 
+def record_file(record):
+    """Name of a record's own file."""
+    part = "" if record["method"].startswith("slug") else record["method"]
+    return file_name(record["model"], record["name"], ".json", part)
+
+
+def steps_file(record):
+    """Name of the CSV of a record's candidates, the unedited model first."""
+    return record_file(record).removesuffix(".json") + "-steps.csv"
+
+
 def log_line(n, step):
     """One line of a step log in the published format: fractions in [0, 1], MIA in %.
 
@@ -36,32 +47,39 @@ def step_log(start, steps, layer):
     return "\n".join(lines) + "\n"
 
 
-def inputs_hash(model_hash, forget, retain, identities, objects):
-    """One hash of everything a search depends on besides its settings."""
+def inputs_hash(model_hash, gradients, evaluations, tars=()):
+    """One hash of everything a method depends on besides its settings.
+
+    Args:
+        model_hash: gradients.model_hash.
+        gradients: [{parameter name: tensor}].
+        evaluations: [data.PictureSet].
+        tars: paths of pairs that the method reads.
+    """
     digest = hashlib.sha256(model_hash.encode())
-    digest.update(files.tensor_hash({f"forget {n}": g for n, g in forget.items()}).encode())
-    digest.update(files.tensor_hash({f"retain {n}": g for n, g in retain.items()}).encode())
-    for pictures in (identities, objects):
+    for part in (*map(files.tensor_hash, gradients), *map(files.file_hash, tars)):
+        digest.update(part.encode())
+    for pictures in evaluations:
         digest.update(pictures.images.contiguous().numpy().tobytes())
         digest.update(repr((pictures.labels.tolist(), pictures.groups, pictures.names)).encode())
     return digest.hexdigest()
 
 
 def valid(path, settings):
-    """The record at `path` if it was made with these settings and inputs and its delta is there; else None."""
+    """The record at `path` if it was made with these settings and inputs and the weights it names are there; else None."""
     try:
         record = files.read_json(path)
     except SlugError:
         return None
     same = all(record.get(k) == v for k, v in settings.items())
-    return record if same and (path.parent / record["delta"]).is_file() else None
+    return record if same and (not record.get("delta") or (path.parent / record["delta"]).is_file()) else None
 
 
 def one_line(record):
     """A record in one line for the terminal."""
-    after, before = record["halves"]["report"]["slug"], record["halves"]["report"]["original"]
+    after, before = record["halves"]["report"][record["method"]], record["halves"]["report"]["original"]
     return (
-        f"{record['name']}: {short(record['layer'])} step {record['step']:.4g}, report half: "
+        f"{record['name']}, {record['method']}: {short(record['layer'])} step {record['step']:.4g}, report half: "
         f"FA@1 {before['forget_acc1']:.1%} -> {after['forget_acc1']:.1%} (at most {after['forget_upper']:.1%}), "
         f"identities {100 * after['identities_change']:+.2f}, objects {100 * after['objects_change']:+.2f} points, "
         f"delta {record['delta_bytes'] / 1e3:.0f} kB = {record['params_share']:.2%} of the model"
@@ -78,7 +96,7 @@ def read_all(folder, label=None):
 def write_important_layers(folder, label):
     """`{model}-important_layers.txt`: per name the fronts and the winner."""
     lines = []
-    for record in read_all(folder, label):
+    for record in (r for r in read_all(folder, label) if "fronts" in r):
         lines.append(f"{record['name']}: winner {record['layer']}, step {record['step']:.6g}")
         for encoder, front in record["fronts"].items():
             lines += [

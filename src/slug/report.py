@@ -15,12 +15,22 @@ COLUMNS = (
     "mia_mean mia_std seconds peak_mem_mb params_touched delta_bytes n_drawings n_candidates half seed "
     "forget_upper forget_seen_acc1 forget_unseen_acc1 n_forget_unseen mia_others_mean mia_others_std "
     "identities_change identities_change_low identities_change_high objects_change objects_change_low "
-    "objects_change_high relative_step params_share gradient_s search_s"
+    "objects_change_high relative_step params_share gradient_s search_s inside_grid"
 ).split()
+METHODS = "original slug slug_o ft ga gaft salun ssd ga_o gaft_o salun_o ssd_o".split()  # the order of tables
+PUBLISHED = {  # PAPER.md, section 2: FA@1, TA_CA@1, TA_IN@1, MIA in %; ViT-B-32 laion400m_e32, mean of five identities
+    "original": (73.05, 61.38, 60.12, 72.81),
+    "ft": (66.08, 60.70, 60.36, 72.42),
+    "ga": (0, 24.92, 35.88, 89.96),
+    "gaft": (0, 25.71, 55.52, 90.75),
+    "salun": (0, 26.11, 55.45, 90.55),
+    "ssd": (0, 35.96, 51.84, 80.58),
+    "slug": (0, 58.32, 59.96, math.nan),
+}
 
 
 def table(records):
-    """A row per name, half and state (original, slug) of JSON records: DESIGN.md's table.csv, with more columns behind."""
+    """A row per name, half and method (or original) of JSON records: DESIGN.md's table.csv, with more columns behind."""
     rows = []
     for record in records:
         for half, states in record["halves"].items():
@@ -30,7 +40,14 @@ def table(records):
                     row |= {c: record.get(c) for c in COLUMNS if c in record}
                     method = record["method"]
                 rows.append({**row, **figures, "half": half, "method": method})
-    return pd.DataFrame(rows).reindex(columns=COLUMNS).sort_values(["half", "kind", "name", "method"], ignore_index=True)
+    frame = pd.DataFrame(rows).reindex(columns=COLUMNS).sort_values(["half", "kind", "name", "method"], kind="stable")
+    # Every method's record holds the unedited model's figures, and they are the same ones.
+    return frame.drop_duplicates(["model", "name", "half", "method"], ignore_index=True)
+
+
+def slug_rows(frame, half="report"):
+    """The rows of SLUG and its variant on one half."""
+    return frame[(frame["half"] == half) & frame["method"].str.startswith("slug")]
 
 
 def mean_interval(values, level=0.95):
@@ -67,7 +84,7 @@ def names_table(frame):
     ]
     for (kind, name), rows in report.groupby(["kind", "name"]):
         before = rows[rows["method"] == "original"].iloc[0]
-        for _, r in rows[rows["method"] != "original"].iterrows():
+        for _, r in slug_rows(rows).iterrows():
             change = {
                 t: f"{100 * r[f'{t}_change']:+.2f} ({100 * r[f'{t}_change_low']:+.2f} to {100 * r[f'{t}_change_high']:+.2f})"
                 for t in ("identities", "objects")
@@ -100,7 +117,7 @@ def means_table(frame):
 
 def pooled(frame):
     """One line on all names: counts of forgotten pictures and the paired changes against their margins."""
-    rows = frame[(frame["half"] == "report") & (frame["method"] != "original")]
+    rows = slug_rows(frame)
     lines = []
     for kind, part in rows.groupby("kind"):
         correct = round((part["forget_acc1"] * part["n_forget"]).sum())
@@ -122,6 +139,16 @@ def pooled(frame):
 def markdown(frame):
     """The report of a folder of records."""
     n = frame["name"].nunique()
+    comparison = [
+        "## Comparison",
+        "The names that every method was run on, each method chosen by one rule over all its candidates. The last column "
+        "is the paper's: another model (ViT-B-32), other data (LAION-400M, CelebA, ImageNet). MIA in brackets is the "
+        "published definition, against unseen pairs of other concepts.",
+        comparison_table(frame),
+        claims(frame),
+        "### Cost",
+        costs_table(frame),
+    ]
     return "\n\n".join(
         [
             f"# SLUG on {', '.join(sorted(frame['model'].unique()))}: {n} names",
@@ -135,9 +162,100 @@ def markdown(frame):
             names_table(frame),
             "MIA is the accuracy, in %, of telling forget-set pictures from left-out drawings of the same concept by "
             "logistic regression on the pair cosine; 50 is chance.",
+            *(comparison if has_baselines(frame) else []),
             "",
         ]
     )
+
+
+def _points(values):
+    """(mean, low, high) over names of paired changes, in points."""
+    return mean_interval(100 * values)
+
+
+def compared(frame):
+    """The report half of the names that every method in it was run on, methods in the order of tables."""
+    report = frame[frame["half"] == "report"]
+    methods = [m for m in METHODS if m in set(report["method"])]
+    names = set.intersection(*(set(report[report["method"] == m]["name"]) for m in methods)) if methods else set()
+    report = report[report["name"].isin(names)]
+    return report.assign(method=pd.Categorical(report["method"], methods, ordered=True))
+
+
+def comparison_table(frame):
+    """Markdown: a row per kind and method with changes from the original, and the paper's figures beside them."""
+    lines = [
+        "| forgotten | method | names | FA@1 | identities @1 | change | objects @1 | change | MIA % (others) | candidates "
+        "| paper: FA@1, TA_CA@1, TA_IN@1, MIA |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (kind, method), rows in compared(frame).groupby(["kind", "method"], observed=True):
+        cells = []
+        for task in ("identities", "objects"):
+            change = "" if method == "original" else "{:+.1f} ({:+.1f} to {:+.1f})".format(*_points(rows[f"{task}_change"]))
+            cells += [f"{100 * rows[f'{task}_acc1'].mean():.1f}", change]
+        mia = f"{rows['mia_mean'].mean():.1f} ({rows['mia_others_mean'].mean():.1f})"
+        tried = "" if method == "original" else f"{rows['n_candidates'].mean():.0f}"
+        paper = PUBLISHED.get(method) if kind == "identity" else None
+        paper = ", ".join("-" if math.isnan(x) else f"{x:g}" for x in paper) if paper else ""
+        fa = _cell(rows["forget_acc1"])
+        lines.append(f"| {kind} | {method} | {len(rows)} | {fa} | {' | '.join(cells)} | {mia} | {tried} | {paper} |")
+    return "\n".join(lines)
+
+
+def costs_table(frame):
+    """Markdown: what a method's chosen candidate costs, mean over names."""
+    lines = [
+        "| method | gradient passes s | search, or training of the chosen run s | all candidates s | peak memory MB "
+        "| weights touched | to store kB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    rows = compared(frame)
+    for method, part in rows[rows["method"] != "original"].groupby("method", observed=True):
+        mean = part[["gradient_s", "seconds", "search_s", "peak_mem_mb", "params_share", "delta_bytes"]].mean()
+        lines.append(
+            f"| {method} | {mean['gradient_s']:.1f} | {mean['seconds'] - mean['gradient_s']:.1f} | {mean['search_s']:.1f} | "
+            f"{mean['peak_mem_mb']:.0f} | {mean['params_share']:.1%} | {mean['delta_bytes'] / 1e3:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def claims(frame):
+    """Plain statements: for each rival, where SLUG's retain changes lie against its own, by 95% t intervals over names."""
+    lines, report = [], compared(frame)
+    for kind, rows in report.groupby("kind"):
+        ours = rows[rows["method"] == "slug"]
+        if len(ours) < 2:
+            lines.append(f"* {kind}: {len(ours)} name of SLUG; an interval over names needs two.")
+            continue
+        for method in (m for m in METHODS if m in set(rows["method"]) and not m.startswith(("original", "slug"))):
+            theirs, said = rows[rows["method"] == method], []
+            for task in ("identities", "objects"):
+                a, b = _points(ours[f"{task}_change"]), _points(theirs[f"{task}_change"])
+                where = "above, apart" if a[1] > b[2] else "below, apart" if a[2] < b[1] else "intervals touch"
+                said.append(f"{task} {a[0]:+.1f} against {b[0]:+.1f} points ({where})")
+            fa = f"FA@1 {ours['forget_acc1'].mean():.1%} against {theirs['forget_acc1'].mean():.1%}"
+            lines.append(f"* {kind}, SLUG against {method}: {'; '.join(said)}; {fa}.")
+    outside = report[report["inside_grid"].eq(False)]
+    for _, r in outside.iterrows():
+        lines.append(f"* {r['name']}, {r['method']}: the chosen setting ({r['layer']}) is at the end of its grid.")
+    return "\n".join(lines)
+
+
+def latex(frame):
+    """The comparison as a LaTeX tabular (booktabs)."""
+    rows = []
+    for (kind, method), part in compared(frame).groupby(["kind", "method"], observed=True):
+        figures = {"FA@1": "forget_acc1", "identities": "identities_acc1", "objects": "objects_acc1"}
+        row = {"forgotten": kind, "method": method.replace("_", r"\_"), "names": len(part)}
+        row |= {what: _cell(part[column]) for what, column in figures.items()}
+        rows.append(row | {"MIA": f"{part['mia_mean'].mean():.1f}", "seconds": f"{part['seconds'].mean():.1f}"})
+    return pd.DataFrame(rows).to_latex(index=False)
+
+
+def has_baselines(frame):
+    """Whether anything but SLUG was run."""
+    return bool(set(frame["method"]) - {"original", "slug", "slug_o"})
 
 
 def update_block(text, key, content):
@@ -153,4 +271,6 @@ def write(folder, frame):
     files.write_text(folder / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     frame = pd.read_csv(folder / "table.csv")
     files.write_text(folder / "report.md", markdown(frame))
+    if has_baselines(frame):
+        files.write_text(folder / "comparison.tex", latex(frame))
     return frame

@@ -30,6 +30,8 @@ class Step(NamedTuple):
     margin_sd: float = math.nan
     mia_mean: float = math.nan  # %
     mia_std: float = math.nan
+    identities_trace: float = math.nan  # top-1 on the few pictures that every step is scored on where a plot asks for it
+    objects_trace: float = math.nan
     seconds: float = math.nan
 
     @property

@@ -1,7 +1,10 @@
 """SLUG on one name: search every layer of both fronts, keep the winner, report it on the other half (paper, section 3)."""
 
+import contextlib
 import math
+import sys
 import time
+from pathlib import Path
 
 import torch
 
@@ -11,13 +14,25 @@ from slug.errors import SlugError
 RETAIN_CHUNK = 512  # pictures between two looks at whether a candidate can still win
 
 
+def reset_peak_memory(device):
+    """Begin to measure the peak anew; off Linux and CUDA it stays the process's peak since its start."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_mb(device):
-    """Peak memory in MB: of the GPU where there is one, else of this process."""
+    """Peak memory in MB since `reset_peak_memory`: of the GPU where there is one, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    with contextlib.suppress(OSError):
+        status = Path("/proc/self/status").read_text()
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def membership(clip, evaluation, target, forget_pairs, half, edited, seed):
@@ -55,13 +70,14 @@ def membership(clip, evaluation, target, forget_pairs, half, edited, seed):
 class Judge:
     """Scores the model's present weights for one target on one half of the evaluation."""
 
-    def __init__(self, clip, evaluation, target, forget_pairs, half, *, k=1, seed=0, limit=None):
+    def __init__(self, clip, evaluation, target, forget_pairs, half, *, k=1, seed=0, limit=None, trace=0):
         """
         Args:
             half: {task: (N,) bool}, the half's pictures.
             k: the rank of FA@k, which brackets the step.
             limit: at most this many retain pictures a task, drawn by `seed`, those of the first blocks first (a block that
                 is not touched needs no classifier).
+            trace: score this many of them at every step, so that plots have a value even where the rest is not worth it.
         """
         self.clip, self.evaluation, self.target = clip, evaluation, target
         self.pairs, self.half, self.k, self.seed = forget_pairs, half, k, seed
@@ -78,6 +94,12 @@ class Judge:
             order = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))]
             order = order[pictures.blocks[pictures.labels[order]].argsort(stable=True)]
             self.retain_rows[task] = order[:limit].sort().values
+        # Spread over all classes: pictures stand class by class.
+        self.trace_rows = {
+            task: rows[torch.linspace(0, len(rows) - 1, min(trace, len(rows))).long()]
+            for task, rows in self.retain_rows.items()
+            if trace
+        }
 
     def ranks(self, edited):
         """{"forget", "identities", "objects"} -> ranks of the half's pictures under the present weights."""
@@ -125,6 +147,9 @@ class Judge:
         spread = margin.std().item() if len(margin) > 1 else 0.0
         row = search.Step(layer, step, *zeroshot.accuracies(rank), margin=margin.mean().item(), margin_sd=spread)
         row = row._replace(forget_acck=(rank < self.k).float().mean().item())
+        for task, rows in self.trace_rows.items():
+            share = zeroshot.accuracies(self.evaluation.ranks(task, rows, edited))[0]
+            row = row._replace(**{f"{task}_trace": share})
         if log_all or row.forgets:
             beat = best.retain if best is not None and best.forgets and not log_all else -math.inf
             scores = self.retain(edited, beat)
@@ -205,6 +230,25 @@ def changes(judge, before, after, seed):
         mean, low, high = metrics.paired_difference(before[task] < 1, after[task] < 1, groups, seed=seed)
         row |= {f"{task}_change": mean, f"{task}_change_low": low, f"{task}_change_high": high}
     return row
+
+
+def before_and_after(judge, edited, inside, seed):
+    """(figures of the original, figures of an edit with its paired changes) on one half.
+
+    Args:
+        edited: see Evaluation.sides.
+        inside: a function that returns a context manager within which the model carries the edit.
+    """
+
+    def state(which):
+        mia = membership(judge.clip, judge.evaluation, judge.target, judge.pairs, judge.half, which, seed)
+        return judge.ranks(which), mia
+
+    before, mia = state(None)
+    original = figures(judge, before, mia)
+    with inside():
+        after, mia = state(edited)
+    return original, figures(judge, after, mia) | changes(judge, before, after, seed)
 
 
 def _share(rank):

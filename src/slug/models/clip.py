@@ -1,6 +1,7 @@
 """The small interface: encode pictures and texts, and say which parameters SLUG may edit."""
 
 import contextlib
+import math
 
 import torch
 import torch.nn.functional as F
@@ -92,6 +93,10 @@ class Clip:
     def scale(self):
         """The factor of the cosines in the contrastive loss (a scalar tensor)."""
         return self.module.logit_scale.exp()
+
+    def clamp_scale(self):
+        """Keep the factor between 1 and 100 after a training step, as CLIP's training does."""
+        self.module.logit_scale.clamp_(0, math.log(100))
 
 
 class OpenClip(Clip):

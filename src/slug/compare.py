@@ -1,0 +1,277 @@
+"""The comparison: every baseline over its grid, judged and chosen as SLUG is (paper, table 1; DESIGN.md, method rules).
+
+A job is one method with one setting (a learning rate; for SSD a selection weight); each of its epochs (dampenings) is a
+candidate. A finished job is a file, so a run that was stopped goes on after it.
+"""
+
+import csv
+import datetime
+import functools
+import io
+import itertools
+import math
+import time
+
+import torch
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+from slug import baselines, cli, data, deltas, files, gradients, models, records, search, unlearn, zeroshot
+from slug.baselines import ssd
+from slug.baselines.training import Schedule
+
+NOT_SETTINGS = ("force", "celeb_name", "device", "workers", "result_dir", "unlearn_method", "lr", "selection", "grow")
+LOG_HEAD = "# ratio is the learning rate (ssd: the selection weight). Select half; nan: not evaluated.\n"
+
+
+def label(method, setting):
+    """`lr 1e-05`, or for SSD `alpha 10`: what stands for the layer in a baseline's search.Step."""
+    return f"{'lr' if baselines.split(method)[0].TRAINS else 'alpha'} {setting:g}"
+
+
+def beyond(grid, chosen, asked, grow):
+    """The settings half a decade beyond an end of `grid` at which one of `chosen` lies, `grow` half decades at most.
+
+    Args:
+        grid, chosen: settings.
+        asked: the settings the user asked for; `grow` counts from these.
+    """
+    low, high = min(asked) * 10 ** (-grow / 2), max(asked) * 10 ** (grow / 2)
+    ends = [c / math.sqrt(10) for c in chosen if c == min(grid)] + [c * math.sqrt(10) for c in chosen if c == max(grid)]
+    return sorted({float(f"{e:.1e}") for e in ends if 0.9 * low < e < 1.1 * high}) if len(asked) > 1 else []
+
+
+class Comparison:
+    """One model and one evaluation; runs jobs and settles (name, method)."""
+
+    def __init__(self, args):
+        """args: flags of a3_unlearn_compare.py."""
+        self.args = args
+        self.clip = models.from_args(args, cli.settle(args))
+        self.folder = cli.check_result_dir(args) / "clip"
+        self.model_hash = gradients.model_hash(self.clip)
+        self.names = list(dict.fromkeys(args.celeb_name))
+        self.tars, left_out = {}, []
+        for name in self.names:
+            _, _, self.tars[name], left_out = self._gradients(name, "calc_grad")
+        methods = [m for m in args.unlearn_method if m != "raw"]
+        for name, method in itertools.product(self.names, methods):
+            self.passes(name, method)  # what is missing is missed now, not after hours
+        self.left_out = left_out  # one retain gradient serves all names, and its pairs are FT's
+        self.identities, self.objects, self.half = data.load_evaluation(args, self.clip.transform)
+        common = {
+            "settings": cli.settings(args, without=NOT_SETTINGS),
+            "rule": {"max_forget": search.MAX_FORGET, "sigmas": search.SIGMAS},
+            "versions": cli.versions(),
+        }
+        train = files.resolve(args.train_data)
+        self.expected = {
+            n: common
+            | {"inputs": records.inputs_hash(self.model_hash, [], (self.identities, self.objects), [self.tars[n], train])}
+            for n in self.names
+        }
+        self.jobs = {}  # (name, method) -> {setting: record}
+        total = sum(len(self.grid(m)) * self.count(m) * (1 if m == "ft" else len(self.names)) for m in methods)
+        self.bar = tqdm(unit="candidate", total=total, desc="baselines")
+
+    def _gradients(self, name, kind):
+        return gradients.load_both(self.args, self.clip, name, self.model_hash, kind, self.args.grad_batch_size)
+
+    def grid(self, method):
+        """The settings asked for, ascending."""
+        return sorted(set(self.args.lr if baselines.split(method)[0].TRAINS else self.args.selection))
+
+    def count(self, method):
+        """Candidates of one job."""
+        return self.args.epochs if baselines.split(method)[0].TRAINS else len(ssd.DAMPENINGS)
+
+    # Only what is not finished needs features computed and pairs decoded, so these are made when first asked for.
+
+    @functools.cached_property
+    def evaluation(self):
+        """zeroshot.Evaluation of the unedited model."""
+        return zeroshot.Evaluation(self.clip, self.identities, self.objects, batch_size=self.args.eval_batch_size)
+
+    @functools.cached_property
+    def retain(self):
+        """data.Pairs of the retain set, without the pairs of any forget name."""
+        matcher = data.Matcher(self.left_out)
+        tar = files.resolve(self.args.train_data)
+        return data.load_pairs(tar, self.clip.transform, leave_out=matcher, workers=self.args.workers)
+
+    @functools.cache  # noqa: B019  (one Comparison lives as long as the process)
+    def judges(self, name):
+        """(Judge of the select half, Judge of the report half) of a name."""
+        args = self.args
+        pairs = data.load_pairs(self.tars[name], self.clip.transform, workers=args.workers)
+        k = args.fa_k or search.fa_rank(len(self.identities.names))
+        judge = functools.partial(
+            unlearn.Judge, self.clip, self.evaluation, self.evaluation.target(name), pairs, k=k, seed=args.seed
+        )
+        report = {task: ~mask for task, mask in self.half.items()}
+        return judge(half=self.half, limit=args.select_pictures, trace=args.trace), judge(half=report)
+
+    @functools.cache  # noqa: B019
+    def start(self, name):
+        """search.Step of the unedited model."""
+        return self.judges(name)[0].step("", 0.0, None, log_all=True)
+
+    def passes(self, name, method):
+        """What a method reads from gradient files: (fields of baselines.Material, seconds that the passes took)."""
+        module, form = baselines.split(method)
+        made, seconds = {}, 0.0
+        if "gradient" in module.NEEDS:
+            made["gradient"] = self._gradients(name, f"calc_grad{form}")[0]
+            seconds = gradients.seconds(self.args, self.clip, name, f"calc_grad{form}")
+        if "forget_importance" in module.NEEDS:
+            kind = f"calc_importance{form}"
+            made["forget_importance"], made["retain_importance"], _, _ = self._gradients(name, kind)
+            seconds = sum(gradients.seconds(self.args, self.clip, name, kind, side) for side in ("forget", "train"))
+        return made, seconds
+
+    # -------------------------------------------------------------------------------------------------------- files
+
+    def path(self, name, method, end, setting=None):
+        """A result file of a (name, method), or of one of its jobs under compare/."""
+        if setting is None:
+            return self.folder / records.file_name(self.clip.label, name, end, method)
+        end = f"-{label(method, setting).replace(' ', '')}{end}"
+        return self.folder / "compare" / records.file_name(self.clip.label, name, end, method)
+
+    def settled(self, name, method):
+        """The valid record of a (name, method) that went through all settings asked for, or None."""
+        record = None if self.args.force else records.valid(self.path(name, method, ".json"), self.expected[name])
+        return record if record and set(self.grid(method)) <= set(record["grid"]) else None
+
+    def write_log(self, name, method, setting, rows, times):
+        """The published comparison log, `{date}_{model}_{name}_{method}_lr{lr}.txt`; an older one of the job goes."""
+        end = f"_{files.safe_name(self.clip.label)}_{files.safe_name(name)}_{method}_{label(method, setting)}.txt"
+        end, folder = end.replace(" ", ""), self.folder / "compare"
+        for old in folder.glob(f"*{end}"):
+            old.unlink()
+        lines = [
+            f"{records.log_line(n, row._replace(step=setting if n else 0))}, time: {seconds:.1f}\n"
+            for n, (row, seconds) in enumerate(zip([self.start(name), *rows], [0, *times], strict=True))
+        ]
+        files.write_text(folder / f"{datetime.date.today():%Y%m%d}{end}", LOG_HEAD + "".join(lines))
+
+    # --------------------------------------------------------------------------------------------------------- work
+
+    def candidates(self, name, method):
+        """[search.Step] of all jobs of a (name, method) so far."""
+        return [search.Step(**row) for _, job in sorted(self.jobs[name, method].items()) for row in job["rows"]]
+
+    def run(self, names, method, setting):
+        """One training (SSD: one set of dampenings), every candidate scored for each of the names."""
+        todo = []
+        for name in names:
+            done = records.valid(self.path(name, method, ".json", setting), self.expected[name] | {"setting": setting})
+            jobs = self.jobs.setdefault((name, method), {})
+            if done and not self.args.force:
+                jobs[setting] = done
+            else:
+                todo.append(name)
+        if not todo:
+            self.bar.update(self.count(method))
+            return
+        module, _ = baselines.split(method)
+        args, clip = self.args, self.clip
+        made, _ = self.passes(todo[0], method)
+        material = baselines.Material(self.judges(todo[0])[0].pairs, self.retain, baselines.split(method)[1], **made)
+        judges = {n: self.judges(n)[0] for n in todo}
+        ahead = {n: search.winner(self.candidates(n, method)) for n in todo}  # what a candidate has to beat
+        rows, best, weights, times, spent = {n: [] for n in todo}, {}, {}, [], 0.0
+        schedule = Schedule(setting, args.wd, args.epochs, args.batch_size, args.warmup, args.seed)
+        self.bar.set_postfix_str(f"{method} {label(method, setting)} {todo[0] if len(todo) == 1 else 'all names'}")
+        unlearn.reset_peak_memory(clip.device)
+        with deltas.kept(clip, clip.parameters) as base:
+            started = time.perf_counter()
+            for number in module.candidates(clip, material, schedule if module.TRAINS else setting):
+                spent += time.perf_counter() - started
+                times.append(spent)
+                for name, judge in judges.items():
+                    row = judge.step(label(method, setting), number, "both", best=ahead[name])
+                    rows[name].append(row)
+                    ahead[name] = search.winner([r for r in (ahead[name], row) if r])
+                    best[name] = search.winner([r for r in (best.get(name), row) if r])
+                    if best[name] is row:
+                        changed = {n: p for n, p in clip.parameters.items() if not torch.equal(p, base[n])}
+                        weights[name] = {n: p.detach().cpu().clone() for n, p in changed.items()}
+                self.bar.update()
+                started = time.perf_counter()
+        peak = unlearn.peak_memory_mb(clip.device)
+        for name in todo:
+            path = self.path(name, method, ".json", setting)
+            file = path.with_suffix(".safetensors")
+            with files.replacing(file) as temporary:
+                save_file(weights[name], temporary)
+            self.write_log(name, method, setting, rows[name], times)
+            job = {"delta": file.name, "delta_bytes": file.stat().st_size, "peak_mem_mb": peak, "times": times}
+            job |= {"rows": [r._asdict() for r in rows[name]], "setting": setting} | self.expected[name]
+            files.write_json(path, job)
+            self.jobs[name, method][setting] = job
+
+    def compare(self, names, method):
+        """All jobs of a method for names that share its training; writes and returns their records."""
+        asked = self.grid(method)
+        found = {n: self.settled(n, method) for n in names}
+        todo = [n for n in names if not found[n]]
+        grid, fresh = asked, asked if todo else []
+        self.bar.update(0 if todo else len(asked) * self.count(method))
+        while fresh:
+            for setting in fresh:
+                self.run(todo, method, setting)
+            chosen = {search.winner(self.candidates(n, method)).layer for n in todo}
+            chosen = [s for s in grid if label(method, s) in chosen]
+            fresh = beyond(grid, chosen, asked, self.args.grow if baselines.split(method)[0].TRAINS else 0)
+            self.bar.total += len(fresh) * self.count(method)
+            grid = sorted({*grid, *fresh})
+        return [found[n] or self.settle(n, method) for n in names]
+
+    def settle(self, name, method):
+        """Choose among all candidates of a (name, method), report the choice on both halves, write the record."""
+        jobs, rows = self.jobs[name, method], self.candidates(name, method)
+        best = search.winner(rows)
+        setting, job = next((s, j) for s, j in jobs.items() if label(method, s) == best.layer)
+        weights = load_file(self.path(name, method, ".safetensors", setting))
+        halves = {}
+        for part, judge in zip(("select", "report"), self.judges(name), strict=True):
+            inside = functools.partial(deltas.holding, self.clip, weights)
+            original, after = unlearn.before_and_after(judge, "both", inside, self.args.seed)
+            halves[part] = {"original": original, method: after}
+        base = {n: p.detach().cpu() for n, p in self.clip.parameters.items()}
+        touched = sum(int((w != base[n]).sum()) for n, w in weights.items())
+        _, passes = self.passes(name, method)
+        record = {
+            "method": method,
+            "name": data.plain_name(name),
+            "kind": self.evaluation.target(name).kind,
+            "model": self.clip.label,
+            "tag": self.clip.tag,
+            "layer": best.layer,
+            "step": best.step,
+            "setting": setting,
+            "grid": sorted(jobs),
+            "inside_grid": min(jobs) < setting < max(jobs),
+            "delta_bytes": job["delta_bytes"],
+            "params_touched": touched,
+            "params_share": touched / sum(p.numel() for p in base.values()),
+            "n_candidates": len(rows),
+            "winner_select": best._asdict(),
+            "seconds": passes + job["times"][int(best.step) - 1],
+            "gradient_s": passes,
+            "search_s": sum(j["times"][-1] for j in jobs.values()) + sum(r.seconds for r in rows),
+            "peak_mem_mb": job["peak_mem_mb"],
+            "halves": halves,
+            "seed": self.args.seed,
+            **self.expected[name],
+        }
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(search.Step._fields)
+        writer.writerows([self.start(name), *rows])
+        files.write_text(self.path(name, method, "-steps.csv"), out.getvalue())
+        files.write_json(self.path(name, method, ".json"), record)
+        for s in jobs:  # the record is whole; the candidates' weights are of no more use
+            self.path(name, method, ".safetensors", s).unlink(missing_ok=True)
+        return record
