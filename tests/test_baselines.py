@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 import types
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 import tiny
 import torch
 
-from slug import baselines, compare, deltas, files, gradients, losses, metrics, plots, report, search
+from slug import baselines, compare, deltas, files, gradients, losses, metrics, plots, records, report, search
 from slug.baselines import salun, ssd, training
 
 LR = 1e-3
@@ -370,3 +372,29 @@ def test_every_candidate_of_every_learning_rate_is_open_to_the_rule():
     assert search.winner(rows).layer == "lr 0.0001"
     assert compare.label("ssd", 10.0) == "alpha 10" and compare.label("ga_o", 1e-5) == "lr 1e-05"
     assert files.safe_name(compare.label("ga", 3.2e-4)) == "lr-0.00032"
+
+
+def test_logs_are_read_back_as_they_were_written(tmp_path):
+    row = search.Step("lr 1e-06", 3, 0.25, 0.5, 0.75, 0.875, mia_mean=61.25, mia_std=2.5)
+    path = tmp_path / "x.txt"
+    path.write_text(f"# a comment\n{records.log_line(0, row)}, time: 0.0\n{records.log_line(1, row)}\n", encoding="utf-8")
+    first, second = records.parse_log(path)
+    assert first["time"] == 0 and math.isnan(second["time"]) and (first["iter"], second["iter"]) == (0, 1)
+    same = {"ratio": 3, "forget_acc1": 0.25, "identities_acc5": 0.875, "mia_mean": 61.25, "mia_std": 2.5}
+    assert all(first[k] == v == second[k] for k, v in same.items()) and math.isnan(first["objects_acc1"])
+    path.write_text("iter: 1, ratio: 3, nothing\n")
+    with pytest.raises(baselines.SlugError, match="line 1 is not in the log format"):
+        records.parse_log(path)
+
+
+def test_the_log_table_takes_the_published_choice_and_ours(tmp_path):
+    start = search.Step("", 0, 0.9, 1, 0.8, 1, 0.7, 1)
+    rows = [start._replace(forget_acc1=0.0, identities_acc1=0.2), start._replace(forget_acc1=0.01, identities_acc1=0.6)]
+    text = "".join(f"{records.log_line(n, row)}, time: {n}.0\n" for n, row in enumerate([start, *rows]))
+    (tmp_path / "20260101_m_a_ga_lr1e-06.txt").write_text(text, encoding="utf-8")
+    out = tmp_path / "logs.csv"
+    command = [sys.executable, str(tiny.ROOT / "scripts" / "analyze_performance.py"), str(tmp_path), "--out", str(out)]
+    assert "20260101_m_a_ga_lr1e-06" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    row = pd.read_csv(out).iloc[0]
+    assert (row["first zero: iter"], row["first zero: identities"]) == (1, 0.2)
+    assert (row["best: iter"], row["best: identities"], row["time"]) == (2, 0.6, 2.0)

@@ -124,7 +124,8 @@ def test_every_flag_is_declared_read_and_explained(stage, monkeypatch):
     """A stage reads no setting that it does not declare, and declares none, the shared ones apart, that nothing reads."""
     seen, parse = [], argparse.ArgumentParser.parse_args
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", lambda self, *a: seen.append(self) or parse(self, *a))
-    needed = {"a0_create_tar": "--name", "a1_compute_grad": "--celeb-name", "a2_unlearn_slug": "--celeb-name"}
+    with_names = ("a1_compute_grad", "a2_unlearn_slug", "a3_unlearn_compare")
+    needed = {"a0_create_tar": "--name"} | dict.fromkeys(with_names, "--celeb-name")
     tiny.stage(stage).parse_args([needed[stage], "x"] if stage in needed else [])
     path = tiny.ROOT / "src" / "clip" / f"{stage}.py"
     actions = [a for a in seen[0]._actions if a.dest != "help"]
@@ -145,13 +146,16 @@ def test_every_flag_is_declared_read_and_explained(stage, monkeypatch):
             "celeb-name forget-data train-data model pretrained batch-size workers precision unlearn-method",
         ),
         ("a2_unlearn_slug", "celeb-name forget-data train-data val-data imagenet-val model pretrained batch-size workers"),
+        ("a3_unlearn_compare", "val-data imagenet-val unlearn-method lr wd epochs warmup"),
     ],
 )
 def test_the_flags_that_users_know_are_there(stage, flags):
     arguments = []
     shared = "celeb-name forget-data train-data model pretrained batch-size workers precision result-dir clip-model-id"
     for flag in [*flags.split(), *shared.split()]:
-        value = {"batch-size": "3", "workers": "1", "precision": "bf16", "unlearn-method": "calc_grad"}.get(flag, "x")
+        method = "ssd" if stage == "a3_unlearn_compare" else "calc_grad"
+        value = {"batch-size": "3", "workers": "1", "precision": "bf16", "unlearn-method": method, "lr": "1e-6", "wd": "0"}
+        value = (value | {"epochs": "2", "warmup": "1"}).get(flag, "x")
         arguments += [f"--{flag}", value]
     args = vars(tiny.stage(stage).parse_args(arguments))
     assert args["result_dir"] == "x" and args["batch_size"] == 3 and args["celeb_name"] == ["x"]
@@ -160,7 +164,7 @@ def test_the_flags_that_users_know_are_there(stage, flags):
 @pytest.mark.parametrize("profile", ["demo", "paper"])
 def test_stages_take_what_the_wrappers_give(profile):
     env = os.environ | {"SLUG_PYTHON": sys.executable, "NAMES": "Ann_Example", "PROFILE": profile}
-    for script in ("run_compute_grad.sh", "run_clip_slug.sh", "run_demo.sh"):
+    for script in ("run_compute_grad.sh", "run_clip_slug.sh", "run_clip_comparison.sh", "run_demo.sh"):
         command = ["bash", str(tiny.ROOT / "scripts" / script), "--dry-run"]
         said = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
         calls = [shlex.split(line)[2:] for line in said.splitlines() if line.startswith("+") and "src/clip/" in line]

@@ -22,7 +22,8 @@ def parse_args(argv=None):
     cli.add_data_flags(parser)
     parser.set_defaults(batch_size=32)
     parser.add_argument("--grad-batch-size", type=int, default=16, help="the --batch-size that a1_compute_grad.py was given")
-    parser.add_argument("--unlearn-method", nargs="+", choices=baselines.NAMES, default=["ft", "ga", "gaft", "salun", "ssd"])
+    methods = ["ft", "ga", "gaft", "salun", "ssd"]
+    parser.add_argument("--unlearn-method", nargs="+", choices=baselines.NAMES, default=methods, help="what to compare with")
     parser.add_argument("--lr", nargs="+", type=float, default=[1e-5, 1e-6, 1e-7], help="learning rates")
     parser.add_argument(
         "--grow", type=int, default=4, help="half decades beyond --lr, at most, while the best is at its end"

@@ -1,6 +1,7 @@
 """The files that results live in: step logs in the published format, JSON records, and what makes a record valid."""
 
 import hashlib
+import re
 
 from slug import files
 from slug.errors import SlugError
@@ -39,6 +40,29 @@ def log_line(n, step):
         f"test_acc@1: {step.objects_acc1:.4f}, test_acc@5: {step.objects_acc5:.4f}, "
         f"MIA: {step.mia_mean:.2f}±{step.mia_std:.2f}"
     )
+
+
+LINE = re.compile(
+    r"iter: (?P<iter>\d+), ratio: (?P<ratio>\S+), fgt_acc@1: (?P<forget_acc1>\S+), fgt_acc@5: (?P<forget_acc5>\S+), "
+    r"celeba100@1: (?P<identities_acc1>\S+), celeba100@5: (?P<identities_acc5>\S+), "
+    r"test_acc@1: (?P<objects_acc1>\S+), test_acc@5: (?P<objects_acc5>\S+), "
+    r"MIA: (?P<mia_mean>\S+?)±(?P<mia_std>[^\s,]+)(?:, time: (?P<time>\S+))?$"
+)
+
+
+def parse_log(path):
+    """The lines of a step log or a comparison log: [{column: float}], NaN where there is none.
+
+    Raises SlugError if a line that begins like one of the format does not follow it.
+    """
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if line.startswith("iter:"):
+            found = LINE.match(line)
+            if not found:
+                raise SlugError(f"{path}, line {number} is not in the log format: {line[:80]}")
+            rows.append({k: float(v.rstrip(",") if v else "nan") for k, v in found.groupdict().items()})
+    return rows
 
 
 def step_log(start, steps, layer):

@@ -8,7 +8,6 @@ import pandas as pd
 
 from slug import files
 from slug.errors import SlugError
-from slug.plots import short
 
 COLUMNS = (
     "method name kind model layer step forget_acc1 forget_acc5 identities_acc1 objects_acc1 n_forget n_identities n_objects "
@@ -70,7 +69,7 @@ def verdict(change, low, high, margin):
 
 def _cell(values):
     mean, low, high = mean_interval(100 * values)
-    spread = "" if math.isnan(low) else f" ({low:.1f} to {high:.1f})"
+    spread = "" if math.isnan(low) else f" ({max(low, 0):.1f} to {min(high, 100):.1f})"
     return f"{mean:.1f}{spread}"
 
 
@@ -90,7 +89,8 @@ def names_table(frame):
                 for t in ("identities", "objects")
             }
             lines.append(
-                f"| {name} | {kind} | `{short(r['layer'])}` | {r['step']:.3g} | {before['forget_acc1']:.1%} | "
+                f"| {name} | {kind} | `{r['layer'].removesuffix('.weight')}` | {r['step']:.3g} | "
+                f"{before['forget_acc1']:.1%} | "
                 f"{r['forget_acc1']:.1%} (at most {r['forget_upper']:.1%}) | {r['n_forget']:.0f} / {r['n_drawings']:.0f} | "
                 f"{change['identities']} | {change['objects']} | {before['mia_mean']:.1f} | {r['mia_mean']:.1f} | "
                 f"{r['delta_bytes'] / 1e3:.0f} ({r['params_share']:.1%}) |"
