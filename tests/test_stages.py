@@ -114,9 +114,9 @@ def steps_csv(run, name):
 
 
 def settings_read(path):
-    """The attributes of `args` that a source file reads."""
+    """The attributes of `args`, or of `self.args`, that a source file reads."""
     nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute)]
-    return {n.attr for n in nodes if isinstance(n.value, ast.Name) and n.value.id == "args"}
+    return {n.attr for n in nodes if "args" in (getattr(n.value, "id", ""), getattr(n.value, "attr", ""))}
 
 
 @pytest.mark.parametrize("stage", STAGES)
