@@ -34,7 +34,7 @@ SECOND = 24  # pictures of a batch that show a concept of it once more, in anoth
 # Concepts come first: what tells one house's tiger from another's is fine detail.
 STYLE_WEIGHT = ((0.1, 0.5), (0.4, 1.5))
 RATE, DECAY, BETAS, WARMUP = 1e-3, 0.2, (0.9, 0.98), 100  # AdamW: embeddings, projections, biases and norms
-BLOCK_RATE, BLOCK_DECAY = 3e-3, 0.1  # Muon: the matrices of the blocks; a third fewer steps to the same loss than AdamW
+BLOCK_RATE, BLOCK_DECAY = 3e-3, 0.1  # Muon, for the matrices of the blocks: far fewer steps to the same loss than AdamW
 WIDER = emoji.Ranges(turn=17, size=(0.75, 1.20), aspect=0.12, shift=0.12, tint=0.20, mix=0.08)
 
 
@@ -170,7 +170,7 @@ def main():
         betas=BETAS,
         fused=True,
     )
-    # Three Newton-Schulz steps learn as well as the usual five and cost half an AdamW step less.
+    # Three Newton-Schulz steps, not the usual five: the loss falls alike, and a step costs less.
     muon = torch.optim.Muon(matrices, lr=BLOCK_RATE, weight_decay=BLOCK_DECAY, ns_steps=3, adjust_lr_fn="match_rms_adamw")
     optimizers = {"adamw": (adamw, RATE), "muon": (muon, BLOCK_RATE)}
     style_tokens = batches.tokenize([emoji.STYLE_PROMPT.format(style=s) for s in emoji.STYLES.values()]).to(args.device)
