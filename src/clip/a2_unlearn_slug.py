@@ -60,7 +60,7 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
     started = time.perf_counter()
     if args.step:
         with deltas.applied(clip, unlearn.edit_of(clip, args.layer, forget, args.step)):
-            best = judge.step(args.layer, args.step, front[0].encoder, log_all=True)
+            best = judge.step(args.layer, args.step, args.layer, log_all=True)
         curves = {args.layer: [best]}
     else:
         bar = tqdm(front, desc=f"{name}: layers", unit="layer")
@@ -76,7 +76,7 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
         )
     seconds = time.perf_counter() - started
 
-    edited = clip.encoder(best.layer)
+    edited = best.layer
     edit = unlearn.edit_of(clip, best.layer, forget, best.step)
     rows_by_half = {}
     for part, one in (("select", judge), ("report", report)):

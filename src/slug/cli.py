@@ -50,7 +50,7 @@ def add_data_flags(parser):
     parser.add_argument("--imagenet-val", default="data/ImageNet/val", help="ImageNet validation folder")
     parser.add_argument("--imagenet-share", type=float, default=1.0, help="part of its pictures, drawn by --seed")
     parser.add_argument(
-        "--select-pictures", type=int, default=1500, help="retain pictures a task that candidates are chosen by"
+        "--select-pictures", type=int, default=4000, help="retain pictures a task that candidates are chosen by"
     )
     parser.add_argument("--trace", type=int, default=0, help="retain pictures a task scored at every candidate, for plots")
     parser.add_argument("--fa-k", type=int, default=0, help="k of the FA@k that brackets the step; 0: by number of names")

@@ -190,7 +190,7 @@ class Comparison:
                 spent += time.perf_counter() - started
                 times.append(spent)
                 for name, judge in judges.items():
-                    row = judge.step(label(method, setting), number, "both", best=ahead[name])
+                    row = judge.step(label(method, setting), number, zeroshot.BOTH, best=ahead[name])
                     rows[name].append(row)
                     ahead[name] = search.winner([r for r in (ahead[name], row) if r])
                     best[name] = search.winner([r for r in (best.get(name), row) if r])
@@ -237,7 +237,7 @@ class Comparison:
         halves = {}
         for part, judge in zip(("select", "report"), self.judges(name), strict=True):
             inside = functools.partial(deltas.holding, self.clip, weights)
-            original, after = unlearn.before_and_after(judge, "both", inside, self.args.seed)
+            original, after = unlearn.before_and_after(judge, zeroshot.BOTH, inside, self.args.seed)
             halves[part] = {"original": original, method: after}
         base = {n: p.detach().cpu() for n, p in self.clip.parameters.items()}
         touched = sum(int((w != base[n]).sum()) for n, w in weights.items())

@@ -117,8 +117,9 @@ class Judge:
         chunks = {}
         for task, rows in self.retain_rows.items():
             rows = rows[self.evaluation.tasks[task].margins[rows].argsort(stable=True)]
-            # A language edit pays for the classifier, once, and reuses the features: nothing is won by stopping midway.
-            chunks[task] = rows.split(RETAIN_CHUNK if edited == "vision" else len(rows))
+            # An edit of language pays for the classifier, once: nothing is won by stopping midway.
+            vision = edited not in (None, zeroshot.BOTH) and self.clip.encoder(edited) == "vision"
+            chunks[task] = rows.split(RETAIN_CHUNK if vision else len(rows))
         for number in range(max(map(len, chunks.values()))):
             for task, parts in chunks.items():
                 if number < len(parts):
@@ -187,7 +188,7 @@ def search_all(clip, judge, front, forget, *, evaluations=10, rule="robust", cho
             with deltas.applied(clip, edit_of(clip, layer.name, forget, step)):
                 # By the paper's rule a layer that loses overall may still be the deepest: score all that forget.
                 best = search.winner(candidates) if choose == "retain" else None
-                row = judge.step(layer.name, step, layer.encoder, best=best, log_all=log_all)
+                row = judge.step(layer.name, step, layer.name, best=best, log_all=log_all)
             candidates.append(row)
             return row, row.forget_acck == 0 and (rule == "paper" or row.forgets)
 

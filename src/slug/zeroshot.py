@@ -10,6 +10,7 @@ from slug.data import plain_name
 from slug.errors import SlugError
 
 IDENTITY_TEMPLATES = ("{}.",)
+BOTH = "both"  # stands for a layer's name where both encoders differ from the original
 
 
 def object_templates():
@@ -117,6 +118,7 @@ class Evaluation:
             identities, objects: data.PictureSet.
         """
         self.clip, self.batch_size = clip, batch_size
+        self.start, self.entering = 0, {}  # {task: (what enters vision block `start` (N, tokens, width), known (N,))}
         self.tasks = {}
         for task, pictures, templates in (
             ("identities", identities, IDENTITY_TEMPLATES),
@@ -136,17 +138,39 @@ class Evaluation:
                     return Target(plain_name(name), kind, task, label)
         raise SlugError(f"no identity and no object of the evaluation is called {plain_name(name)!r}; check the spelling")
 
+    def _features(self, task, rows, start):
+        """Features of the pictures `rows`, where the weights below vision block `start` are the original ones.
+
+        What enters that block is kept until another block is asked for, so each further step runs only what is above.
+        """
+        images = self.tasks[task].pictures.images
+        if not start:
+            return image_features(self.clip, images[rows], self.batch_size)
+        if start != self.start:
+            self.start, self.entering = start, {}
+        kept, known = self.entering.get(task, (None, torch.zeros(len(images), dtype=torch.bool)))
+        with self.clip.evaluating():
+            missing = rows[~known[rows]]
+            for part in missing.split(self.batch_size) if len(missing) else ():
+                x = self.clip.vision_prefix(images[part], start)
+                kept = x.new_empty(len(images), *x.shape[1:]) if kept is None else kept
+                kept[part] = x
+            known[rows] = True
+            self.entering[task] = kept, known
+            return torch.cat([self.clip.vision_suffix(kept[part], start) for part in rows.split(self.batch_size)])
+
     def sides(self, task, rows, edited):
         """(features of `rows`, classifier) of a task under the model's present weights.
 
         Args:
-            edited: the encoder whose weights differ from the original: "vision", "language", "both", or None.
+            edited: what differs from the original weights: the name of the one layer (its group), BOTH encoders, or None.
         """
         t = self.tasks[task]
         features, weights = t.features[rows], t.weights
-        if edited in ("vision", "both"):
-            features = image_features(self.clip, t.pictures.images[rows], self.batch_size)
-        if edited in ("language", "both"):  # only the classes these pictures compete with
+        encoder = self.clip.encoder(edited) if edited not in (None, BOTH) else edited
+        if encoder in ("vision", BOTH) and len(rows):
+            features = self._features(task, rows, 0 if edited == BOTH else self.clip.vision_start(edited))
+        if encoder in ("language", BOTH):  # only the classes these pictures compete with
             used = torch.isin(t.pictures.blocks, t.pictures.blocks[t.pictures.labels[rows]])
             names = [n for n, u in zip(t.pictures.names, used.tolist(), strict=True) if u]
             weights = torch.zeros_like(weights)

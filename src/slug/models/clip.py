@@ -2,9 +2,11 @@
 
 import contextlib
 import math
+import re
 
 import torch
 import torch.nn.functional as F
+from open_clip.transformer import VisionTransformer
 from torchvision import transforms
 
 from slug import fastpath
@@ -72,6 +74,10 @@ class Clip:
             return None
         return "vision" if name.startswith(self.vision_prefixes) else "language"
 
+    def vision_start(self, name):
+        """Number of vision blocks that an edit of parameter `name` leaves alone; 0 where the tower cannot start midway."""
+        return 0
+
     @property
     def parameters(self):
         """{name: parameter} of the module."""
@@ -111,6 +117,32 @@ class OpenClip(Clip):
             self.canonical_views(self.parameters)
         except KeyError:  # a ResNet, a timm tower, a Hugging Face text tower: no common names, its own are kept
             self.family = "open_clip"
+
+    def vision_start(self, name):
+        """As Clip.vision_start, for open_clip's own transformer; the last norm and the projection follow all blocks."""
+        visual = self.module.visual
+        if type(visual) is not VisionTransformer or not name.startswith("visual."):
+            return 0
+        block = re.match(r"visual\.transformer\.resblocks\.(\d+)\.", name)
+        if block:
+            return int(block[1])
+        return len(visual.transformer.resblocks) if name.startswith(("visual.proj", "visual.ln_post")) else 0
+
+    def vision_prefix(self, images, start):
+        """uint8 pictures (N, 3, S, S) -> what enters vision block `start`: (N, tokens, width)."""
+        visual = self.module.visual
+        x = visual._embeds(self.normalise(images))
+        for block in visual.transformer.resblocks[:start]:
+            x = block(x)
+        return x
+
+    def vision_suffix(self, x, start):
+        """What enters vision block `start` -> unit features (N, D), float32."""
+        visual = self.module.visual
+        for block in visual.transformer.resblocks[start:]:
+            x = block(x)
+        pooled, _ = visual._pool(x)
+        return F.normalize((pooled if visual.proj is None else pooled @ visual.proj).float(), dim=-1)
 
     def tokenize(self, texts):
         """Texts -> token ids (N, L)."""
