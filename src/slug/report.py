@@ -129,9 +129,12 @@ def pooled(frame):
         said = [verdict(*(100 * r[f"{task}_change{e}"] for e in ("", "_low", "_high")), margin) for _, r in rows.iterrows()]
         counts = ", ".join(f"{said.count(v)} {v}" for v in ("within", "beyond", "not resolved") if v in said)
         worst = rows.loc[rows[f"{task}_change"].idxmin()]
+        mean, low, high = _points(rows[f"{task}_change"])
+        spread = "" if math.isnan(low) else f" (95% over names {low:+.2f} to {high:+.2f})"
         lines.append(
-            f"* other {task} against the original, margin {margin} point{'s' * (margin > 1)}: {counts}; mean change "
-            f"{100 * rows[f'{task}_change'].mean():+.2f}, worst {100 * worst[f'{task}_change']:+.2f} ({worst['name']})."
+            f"* other {task} against the original: mean change {mean:+.2f} points{spread}; "
+            f"at a margin of {margin} point{'s' * (margin > 1)}, by name: {counts}, "
+            f"worst {100 * worst[f'{task}_change']:+.2f} ({worst['name']})."
         )
     return "\n".join(lines)
 
