@@ -201,7 +201,7 @@ def test_one_process_gives_the_gradients_of_two_and_workers_change_nothing(done,
     run = another(done, "one-process", link=False)
     tiny.run("a1_compute_grad", *run.a1(), "--workers", "2")
     for path in (done.results / "grads").rglob("*.pt"):
-        two, one = torch.load(path), torch.load(run.results / path.relative_to(done.results))
+        two, one = (torch.load(p, weights_only=True) for p in (path, run.results / path.relative_to(done.results)))
         assert two.keys() == one.keys()
         for name, value in two.items():
             # torchrun gives each process one thread, and float32 matrix products depend on the number of threads
@@ -226,7 +226,7 @@ def test_retain_gradient_is_of_unchanged_captions_without_any_forget_name(done, 
     assert len(chosen) < len(everything)
     pairs = data.Pairs(images, [chosen[i][1] for i in rows], [], 0)
     wanted, _ = gradients.compute(clip, pairs, losses.contrastive, batch_size=16)
-    found = torch.load(done.results / "grads" / "retain_open_clip_local" / "train_grads.pt")
+    found = torch.load(done.results / "grads" / "retain_open_clip_local" / "train_grads.pt", weights_only=True)
     for name, value in wanted.items():
         assert torch.allclose(found[name], value, rtol=1e-4, atol=1e-6 * value.abs().max().item()), name
 
@@ -321,7 +321,7 @@ def test_the_delta_is_small_and_is_step_times_gradient(done, taught_clip, name):
     path = done.results / "clip" / record["delta"]
     assert record["delta_bytes"] == path.stat().st_size <= 2 * 2 * record["params_touched"] + 16_000
     clip = tiny.load(taught_clip)
-    grads = torch.load(done.results / "grads" / f"{name}_open_clip_local" / "forget_grads.pt")
+    grads = torch.load(done.results / "grads" / f"{name}_open_clip_local" / "forget_grads.pt", weights_only=True)
     wanted = clip.canonical_views({n: record["step"] * grads[n] for n in record["group"]})
     with safe_open(path, "pt") as f:
         assert {n: f.get_tensor(n).tolist() for n in f.keys()} == {n: t.tolist() for n, t in wanted.items()}  # noqa: SIM118
@@ -407,7 +407,7 @@ def test_variants_have_files_of_their_own(done, quick):
     assert json.loads((folder / "forget_grads_o.json").read_text())["loss_name"] == "contrastive"
     tiny.run("a1_compute_grad", *run.a1(), "--unlearn-method", "calc_importance", "--celeb-name", "Alien")
     assert {p.name for p in folder.glob("*importance.pt")} == {"forget_grads_importance.pt", "train_grads_importance.pt"}
-    assert all((t >= 0).all() for t in torch.load(folder / "forget_grads_importance.pt").values())
+    assert all((t >= 0).all() for t in torch.load(folder / "forget_grads_importance.pt", weights_only=True).values())
     redo = ["--unlearn-method", "slug_o", "--celeb-name", "Alien", "--layer", "visual.proj", "--step", "0.1"]
     tiny.run("a2_unlearn_slug", *run.a2(), *redo)
     assert run.record("Alien")["method"] == "slug_o"
@@ -420,7 +420,7 @@ def test_a_narrow_evaluation_does_not_alter_the_fronts(done, taught_clip):
     """The fronts of the record are those of the gradients, each encoder apart."""
     clip = tiny.load(taught_clip)
     folder = done.results / "grads" / "Alien_open_clip_local"
-    forget, retain = (torch.load(folder / f"{side}_grads.pt") for side in ("forget", "train"))
+    forget, retain = (torch.load(folder / f"{side}_grads.pt", weights_only=True) for side in ("forget", "train"))
     wanted = layers.fronts(layers.figures(clip, forget, retain))
     assert done.record("Alien")["fronts"] == {e: [r._asdict() for r in rows] for e, rows in wanted.items()}
 
