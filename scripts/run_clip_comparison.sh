@@ -12,4 +12,4 @@ bash scripts/run_compute_grad.sh --unlearn-method calc_importance
 grad=("${MODEL_FLAGS[@]/--batch-size/--grad-batch-size}")
 run "$PYTHON" src/clip/a3_unlearn_compare.py --celeb-name "${NAME_LIST[@]}" --unlearn-method "${methods[@]}" \
   --lr "${lr[@]}" --selection "${selection[@]}" --epochs "$EPOCHS" --tar-dir "$TAR_DIR" --train-data "$TRAIN_DATA" \
-  --val-data "$VAL_DATA" --imagenet-val "$IMAGENET_VAL" "${grad[@]}" "${RUN_FLAGS[@]}" "$@"
+  --val-data "$VAL_DATA" --imagenet-val "$IMAGENET_VAL" --trace "$TRACE" "${grad[@]}" "${RUN_FLAGS[@]}" "$@"

@@ -157,7 +157,7 @@ def test_an_edit_is_judged_as_by_a_model_built_anew(world, layer):
     if world.clip.family == "hf":
         layer = LAYERS[layer]
     elif layer in ("visual.proj", "visual.transformer.resblocks.1.mlp.c_fc.weight"):
-        assert world.clip.vision_start(layer) > 0
+        assert world.clip.stage(layer) > 0
     with deltas.applied(world.clip, world.edit(layer, 3.0)):
         anew = zeroshot.Evaluation(world.clip, *world.pictures, batch_size=64)
         for task, t in world.evaluation.tasks.items():

@@ -23,6 +23,7 @@
 : "${WORKERS:=2}"
 : "${PRECISION:=fp32}" # of evaluations; gradients are always fp32
 : "${BATCH_SIZE:=16}"
+: "${TRACE:=0}" # retain pictures a task scored at every candidate, so that trade-off plots show them all
 
 : "${METHODS:=ft ga gaft salun ssd}" # baselines; also raw, ga_o, gaft_o, salun_o, ssd_o
 : "${LR:=1e-5 3.2e-5 1e-4 3.2e-4}" # half decades; more are tried where the best is the first or the last

@@ -25,6 +25,7 @@
 : "${WORKERS:=4}"
 : "${PRECISION:=fp32}" # of evaluations; gradients are always fp32
 : "${BATCH_SIZE:=16}"
+: "${TRACE:=0}" # retain pictures a task scored at every candidate, so that trade-off plots show them all
 
 : "${METHODS:=ft ga gaft salun ssd}" # baselines; also raw, ga_o, gaft_o, salun_o, ssd_o
 : "${LR:=1e-7 3.2e-7 1e-6 3.2e-6 1e-5}" # half decades; more are tried where the best is the first or the last

@@ -57,7 +57,7 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
     report = unlearn.Judge(clip, evaluation, target, pairs, report_half, k=k, seed=args.seed)
     start = judge.step("", 0.0, None, log_all=True)
 
-    started = time.perf_counter()
+    judge.trace_s, started = 0.0, time.perf_counter()
     if args.step:
         with deltas.applied(clip, unlearn.edit_of(clip, args.layer, forget, args.step)):
             best = judge.step(args.layer, args.step, args.layer, log_all=True)
@@ -74,7 +74,7 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
             choose=args.choose,
             log_all=args.log_all,
         )
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - started - judge.trace_s
 
     edited = best.layer
     edit = unlearn.edit_of(clip, best.layer, forget, best.step)
@@ -158,7 +158,7 @@ def search_names(args):
     for name in loaded:
         forget, retain, tar, _ = loaded[name]
         settings = {
-            "settings": cli.settings(args, without=("force", "celeb_name", "device", "workers", "result_dir")),
+            "settings": cli.settings(args, without=("force", "celeb_name", "device", "workers", "result_dir", "cache_gb")),
             "inputs": records.inputs_hash(model_hash, (forget, retain), (identities, objects)),
             "rule": {"max_forget": search.MAX_FORGET, "sigmas": search.SIGMAS, "close": search.CLOSE},
             "versions": cli.versions(),
@@ -167,7 +167,9 @@ def search_names(args):
         record = None if args.force else records.valid(path, settings)
         if record is None:
             if evaluation is None:
-                evaluation = zeroshot.Evaluation(clip, identities, objects, batch_size=args.eval_batch_size)
+                evaluation = zeroshot.Evaluation(
+                    clip, identities, objects, batch_size=args.eval_batch_size, cache_gb=args.cache_gb
+                )
             record = run_name(args, clip, evaluation, half, name, forget, retain, tar, settings)
         else:
             print(f"valid, kept: {path}")

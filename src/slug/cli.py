@@ -53,6 +53,9 @@ def add_data_flags(parser):
         "--select-pictures", type=int, default=4000, help="retain pictures a task that candidates are chosen by"
     )
     parser.add_argument("--trace", type=int, default=0, help="retain pictures a task scored at every candidate, for plots")
+    parser.add_argument(
+        "--cache-gb", type=float, default=-1.0, help="memory for kept activations; below 0: a quarter of what is free"
+    )
     parser.add_argument("--fa-k", type=int, default=0, help="k of the FA@k that brackets the step; 0: by number of names")
 
 

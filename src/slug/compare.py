@@ -20,7 +20,18 @@ from slug import baselines, cli, data, deltas, files, gradients, models, records
 from slug.baselines import ssd
 from slug.baselines.training import Schedule
 
-NOT_SETTINGS = ("force", "celeb_name", "device", "workers", "result_dir", "unlearn_method", "lr", "selection", "grow")
+NOT_SETTINGS = (
+    "force",
+    "celeb_name",
+    "device",
+    "workers",
+    "result_dir",
+    "cache_gb",
+    "unlearn_method",
+    "lr",
+    "selection",
+    "grow",
+)
 LOG_HEAD = "# ratio is the learning rate (ssd: the selection weight). Select half; nan: not evaluated.\n"
 
 
@@ -90,7 +101,9 @@ class Comparison:
     @functools.cached_property
     def evaluation(self):
         """zeroshot.Evaluation of the unedited model."""
-        return zeroshot.Evaluation(self.clip, self.identities, self.objects, batch_size=self.args.eval_batch_size)
+        return zeroshot.Evaluation(
+            self.clip, self.identities, self.objects, batch_size=self.args.eval_batch_size, cache_gb=self.args.cache_gb
+        )
 
     @functools.cached_property
     def retain(self):
@@ -189,8 +202,11 @@ class Comparison:
             for number in module.candidates(clip, material, schedule if module.TRAINS else setting):
                 spent += time.perf_counter() - started
                 times.append(spent)
-                for name, judge in judges.items():
-                    row = judge.step(label(method, setting), number, zeroshot.BOTH, best=ahead[name])
+                with self.evaluation.same_weights():
+                    steps = {
+                        n: j.step(label(method, setting), number, zeroshot.BOTH, best=ahead[n]) for n, j in judges.items()
+                    }
+                for name, row in steps.items():
                     rows[name].append(row)
                     ahead[name] = search.winner([r for r in (ahead[name], row) if r])
                     best[name] = search.winner([r for r in (best.get(name), row) if r])

@@ -1,32 +1,166 @@
-"""Exact reuse: work that cannot change a result is not done. Every function here equals its plain counterpart."""
+"""Exact reuse: work that an edit cannot have changed is not done again (DESIGN.md).
+
+A tower is a chain of stages (models.Clip.stages): embedding, blocks, head. An edit of a tensor of stage k leaves alone what
+enters stage k, so a `Tower` keeps that and runs the stages from k on. Every result equals that of the whole chain.
+"""
+
+import contextlib
 
 import torch
-from open_clip.model import CLIP
-from open_clip.transformer import text_global_pool
+from tqdm import tqdm
+
+SHARE = 0.25  # of the free memory that the caches may take where the user does not say
 
 
-def open_clip_text_features(module, tokens):
-    """module.encode_text(tokens) for (N, L) ids, without the padding where the text tower is causal.
+def free_memory(device):
+    """Free bytes of a CUDA device, or of this machine."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    with contextlib.suppress(OSError, StopIteration), open("/proc/meminfo") as f:
+        return 1024 * next(int(line.split()[1]) for line in f if line.startswith("MemAvailable"))
+    return 4 * 2**30  # off Linux: a guess that a laptop has
 
-    A token after the end-of-text token cannot reach it, so texts are cut to the longest of the batch. Other kinds of text
-    tower (no causal mask, no argmax pooling) take the plain way.
+
+class Budget:
+    """Bytes that the caches of one evaluation may still take.
+
+    Args:
+        gigabytes: as --cache-gb says; negative takes SHARE of the device's free memory.
     """
-    causal = type(module) is CLIP and module.attn_mask is not None and module.text_pool_type == "argmax"
-    if not causal:
-        return module.encode_text(tokens)
-    n = int(tokens.argmax(dim=-1).max()) + 1
-    tokens = tokens[:, :n]
-    dtype = module.transformer.get_cast_dtype()
-    x = module.token_embedding(tokens).to(dtype) + module.positional_embedding[:n].to(dtype)
-    x = module.ln_final(module.transformer(x, attn_mask=module.attn_mask[:n, :n]))
-    pooled = text_global_pool(x, tokens, module.text_pool_type)
-    if module.text_projection is None:
-        return pooled
-    project = module.text_projection
-    return project(pooled) if isinstance(project, torch.nn.Linear) else pooled @ project
+
+    def __init__(self, gigabytes, device):
+        self.total = int(gigabytes * 2**30 if gigabytes >= 0 else SHARE * free_memory(device))
+        self.left = self.total
+
+    def take(self, size):
+        """Reserve `size` bytes; False where they are not there."""
+        if size > self.left:
+            return False
+        self.left -= size
+        return True
 
 
-def batches_by_length(lengths, batch_size):
-    """Index batches over texts, sorted by length so that little is padded; lengths is (N,). Order within ties is kept."""
-    order = torch.argsort(lengths, stable=True)
-    return order.split(batch_size)
+def run(stages, x, inputs):
+    """The output of a chain of stages; every stage sees the inputs too (a text tower pools by them)."""
+    for stage in stages:
+        x = stage(x, inputs)
+    return x
+
+
+def length_groups(lengths):
+    """[(rows)] of texts of one length each, so that none is padded; lengths is (N,) in tokens, the end token included."""
+    return [torch.nonzero(lengths == n).flatten() for n in lengths.unique().tolist()]
+
+
+class _Kept:
+    """What enters one stage: a tensor a group, and which of its rows are filled."""
+
+    def __init__(self, sizes):
+        self.values = [None] * len(sizes)
+        self.known = [torch.zeros(n, dtype=torch.bool) for n in sizes]
+
+    def write(self, group, rows, x):
+        if self.values[group] is None:
+            self.values[group] = x.new_empty(len(self.known[group]), *x.shape[1:])
+        self.values[group][rows] = x
+        self.known[group][rows] = True
+
+
+class Tower:
+    """One tower over fixed inputs: their features under the present weights, from whichever stage an edit begins."""
+
+    def __init__(self, clip, encoder, inputs, *, batch_size=256, budget=None):
+        """
+        Args:
+            clip: models.Clip at its ORIGINAL weights, if there is a budget.
+            encoder: "vision" or "language".
+            inputs: uint8 pictures (N, 3, S, S), or token ids (N, L).
+            budget: Budget of the kept activations; None keeps nothing.
+        """
+        self.clip, self.encoder, self.batch_size, self.budget = clip, encoder, batch_size, budget
+        self.count = len(inputs)
+        if encoder == "vision":
+            self.groups = [(torch.arange(self.count), inputs)]
+        else:  # cut after the end token where the tower is causal, which changes nothing but the time
+            self.groups = [(rows, clip.trimmed(inputs[rows])) for rows in length_groups(clip.text_lengths(inputs))]
+        self.stages = clip.stages(encoder)
+        self.kept = {}  # {stage: _Kept}, the least lately used first
+        self.refused = set()  # stages that the budget has no room for
+
+    def features(self, rows=None, start=0, desc=None):
+        """Unit features (n, D) of the inputs `rows` (n,), all where None; float32.
+
+        Args:
+            start: the first stage whose weights may differ from the original ones.
+        """
+        rows = torch.arange(self.count) if rows is None else rows
+        place = torch.full((self.count,), -1)
+        place[rows] = torch.arange(len(rows))
+        out = None
+        bar = tqdm(total=len(rows), desc=desc, unit="", leave=False, disable=desc is None)
+        with self.clip.evaluating(), bar:
+            for group, (members, inputs) in enumerate(self.groups):
+                here = torch.nonzero(place[members] >= 0).flatten()
+                for part in here.split(self.batch_size) if len(here) else ():
+                    x = self._entering(group, part, start)
+                    x = self.clip.unit(run(self.stages[start:], x, inputs[part].to(self.clip.device)))
+                    out = x.new_empty(len(rows), x.shape[1]) if out is None else out
+                    out[place[members[part]]] = x
+                    bar.update(len(part))
+        return out
+
+    def fill(self, desc=None):
+        """`features` of all inputs at the original weights, keeping what enters every stage as far as the budget allows."""
+        last = len(self.stages) - 1
+        for stage in range(last, 0, -1):  # the deepest save the most
+            self._room(stage, evict=False)
+        return self.features(start=last, desc=desc)
+
+    def _entering(self, group, part, start):
+        """What enters stage `start` for the rows `part` of a group: kept, or made from the nearest kept stage below."""
+        inputs = self.groups[group][1]
+        if start and self.budget is not None:
+            self._room(start)
+        for stage in range(start, 0, -1):
+            kept = self.kept.get(stage)
+            if kept is not None and kept.known[group][part].all():
+                x, begin = kept.values[group][part.to(kept.values[group].device)], stage
+                break
+        else:
+            x, begin = inputs[part].to(self.clip.device), 0
+        for stage in range(begin, start):
+            x = self.stages[stage](x, inputs[part].to(self.clip.device))
+            if stage + 1 in self.kept:
+                self.kept[stage + 1].write(group, part.to(x.device), x)
+        return x
+
+    def _room(self, stage, evict=True):
+        """Have a place for what enters `stage`, for want of memory in exchange for the least lately used one."""
+        if stage in self.kept:
+            self.kept[stage] = self.kept.pop(stage)  # now the latest used
+            return
+        if stage in self.refused and not (evict and self.kept):
+            return
+        size = self._size(stage)
+        while not self.budget.take(size):
+            if not (evict and self.kept):
+                if not self.refused:
+                    tqdm.write(
+                        f"note: a cache of {self.budget.total / 2**30:.1f} GB does not hold all activations of the "
+                        f"{self.encoder} tower; what does not fit is computed again (--cache-gb)"
+                    )
+                self.refused.add(stage)
+                return
+            oldest = next(iter(self.kept))
+            del self.kept[oldest]
+            self.budget.left += self._size(oldest)
+        self.kept[stage] = _Kept([len(members) for members, _ in self.groups])
+
+    def _size(self, stage):
+        """Bytes of what enters a stage, by one row a group."""
+        total = 0
+        with self.clip.evaluating():
+            for members, inputs in self.groups:
+                x = run(self.stages[:stage], inputs[:1].to(self.clip.device), inputs[:1].to(self.clip.device))
+                total += x.nbytes * len(members)
+        return total

@@ -77,7 +77,8 @@ class Judge:
             k: the rank of FA@k, which brackets the step.
             limit: at most this many retain pictures a task, drawn by `seed`, those of the first blocks first (a block that
                 is not touched needs no classifier).
-            trace: score this many of them at every step, so that plots have a value even where the rest is not worth it.
+            trace: score this many of them a task, of the first block, at every step, so that plots have a value even where
+                the rest is not worth it.
         """
         self.clip, self.evaluation, self.target = clip, evaluation, target
         self.pairs, self.half, self.k, self.seed = forget_pairs, half, k, seed
@@ -94,12 +95,15 @@ class Judge:
             order = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))]
             order = order[pictures.blocks[pictures.labels[order]].argsort(stable=True)]
             self.retain_rows[task] = order[:limit].sort().values
-        # Spread over all classes: pictures stand class by class.
-        self.trace_rows = {
-            task: rows[torch.linspace(0, len(rows) - 1, min(trace, len(rows))).long()]
-            for task, rows in self.retain_rows.items()
-            if trace
-        }
+        self.trace_s = 0.0  # what plots cost is no part of a search's time
+        self.trace_rows = {task: self._spread(task, rows, trace) for task, rows in self.retain_rows.items() if trace}
+
+    def _spread(self, task, rows, count):
+        """`count` of `rows`, spread over the classes of the first block (pictures stand class by class): one classifier
+        serves them."""
+        pictures = self.evaluation.tasks[task].pictures
+        rows = rows[pictures.blocks[pictures.labels[rows]] == pictures.blocks.min()]
+        return rows[torch.linspace(0, len(rows) - 1, min(count, len(rows))).long()]
 
     def ranks(self, edited):
         """{"forget", "identities", "objects"} -> ranks of the half's pictures under the present weights."""
@@ -117,9 +121,7 @@ class Judge:
         chunks = {}
         for task, rows in self.retain_rows.items():
             rows = rows[self.evaluation.tasks[task].margins[rows].argsort(stable=True)]
-            # An edit of language pays for the classifier, once: nothing is won by stopping midway.
-            vision = edited not in (None, zeroshot.BOTH) and self.clip.encoder(edited) == "vision"
-            chunks[task] = rows.split(RETAIN_CHUNK if vision else len(rows))
+            chunks[task] = rows.split(RETAIN_CHUNK)
         for number in range(max(map(len, chunks.values()))):
             for task, parts in chunks.items():
                 if number < len(parts):
@@ -144,20 +146,23 @@ class Judge:
             log_all: score everything.
         """
         started = time.perf_counter()
-        rank, margin = self.evaluation.forget(self.target, self.forget_rows, edited)
-        spread = margin.std().item() if len(margin) > 1 else 0.0
-        row = search.Step(layer, step, *zeroshot.accuracies(rank), margin=margin.mean().item(), margin_sd=spread)
-        row = row._replace(forget_acck=(rank < self.k).float().mean().item())
-        for task, rows in self.trace_rows.items():
-            share = zeroshot.accuracies(self.evaluation.ranks(task, rows, edited))[0]
-            row = row._replace(**{f"{task}_trace": share})
-        if log_all or row.forgets:
-            beat = best.retain if best is not None and best.forgets and not log_all else -math.inf
-            scores = self.retain(edited, beat)
-            if scores:
-                mia = membership(self.clip, self.evaluation, self.target, self.pairs, self.half, edited, self.seed)
-                row = row._replace(**scores, mia_mean=mia["mia_mean"], mia_std=mia["mia_std"])
-        return row._replace(seconds=time.perf_counter() - started)
+        with self.evaluation.same_weights():
+            rank, margin = self.evaluation.forget(self.target, self.forget_rows, edited)
+            spread = margin.std().item() if len(margin) > 1 else 0.0
+            row = search.Step(layer, step, *zeroshot.accuracies(rank), margin=margin.mean().item(), margin_sd=spread)
+            row = row._replace(forget_acck=(rank < self.k).float().mean().item())
+            if log_all or row.forgets:
+                beat = best.retain if best is not None and best.forgets and not log_all else -math.inf
+                scores = self.retain(edited, beat)
+                if scores:
+                    mia = membership(self.clip, self.evaluation, self.target, self.pairs, self.half, edited, self.seed)
+                    row = row._replace(**scores, mia_mean=mia["mia_mean"], mia_std=mia["mia_std"])
+            seconds, started = time.perf_counter() - started, time.perf_counter()
+            for task, rows in self.trace_rows.items():
+                share = zeroshot.accuracies(self.evaluation.ranks(task, rows, edited))[0]
+                row = row._replace(**{f"{task}_trace": share})
+        self.trace_s += time.perf_counter() - started
+        return row._replace(seconds=seconds)
 
 
 def edit_of(clip, layer, forget, step):
@@ -242,8 +247,9 @@ def before_and_after(judge, edited, inside, seed):
     """
 
     def state(which):
-        mia = membership(judge.clip, judge.evaluation, judge.target, judge.pairs, judge.half, which, seed)
-        return judge.ranks(which), mia
+        with judge.evaluation.same_weights():
+            mia = membership(judge.clip, judge.evaluation, judge.target, judge.pairs, judge.half, which, seed)
+            return judge.ranks(which), mia
 
     before, mia = state(None)
     original = figures(judge, before, mia)

@@ -1,9 +1,9 @@
 """Zero-shot classification, and the evaluation that the search, the baselines and the reports share."""
 
+import contextlib
 from typing import NamedTuple
 
 import torch
-from tqdm import tqdm
 
 from slug import cli, fastpath, files, metrics
 from slug.data import plain_name
@@ -20,31 +20,30 @@ def object_templates():
     return tuple(t("{}") for t in SIMPLE_IMAGENET_TEMPLATES)
 
 
+def prompts(names, templates):
+    """Every name in every template, name by name."""
+    return [t.format(n) for n in names for t in templates]
+
+
+def mean_prompts(features, count):
+    """Unit prompt features (C * T, D) in the order of `prompts` -> classifier (C, D), C = `count`: a name's mean, brought
+    back to length 1."""
+    return torch.nn.functional.normalize(features.view(count, -1, features.shape[1]).mean(1), dim=-1)
+
+
 def text_features(clip, texts, batch_size=256):
-    """Unit features (N, D) of texts. Texts are batched by length, which changes nothing but the time."""
-    tokens = clip.tokenize(texts)
-    lengths = tokens.argmax(dim=-1)  # the end token has the largest id; where it has not, this is only an order
-    parts, order = [], fastpath.batches_by_length(lengths, batch_size)
-    with clip.evaluating():
-        for rows in order:
-            parts.append(clip.encode_text(tokens[rows]))
-    out = torch.empty(len(texts), parts[0].shape[1], device=parts[0].device)
-    out[torch.cat(order)] = torch.cat(parts)
-    return out
+    """Unit features (N, D) of texts."""
+    return fastpath.Tower(clip, "language", clip.tokenize(texts), batch_size=batch_size).features()
 
 
 def classifier(clip, names, templates, batch_size=256):
     """Zero-shot classifier (C, D): the mean of a name's unit prompt features, brought back to length 1."""
-    features = text_features(clip, [t.format(n) for n in names for t in templates], batch_size)
-    mean = features.view(len(names), len(templates), -1).mean(1)
-    return torch.nn.functional.normalize(mean, dim=-1)
+    return mean_prompts(text_features(clip, prompts(names, templates), batch_size), len(names))
 
 
 def image_features(clip, images, batch_size=256, desc=None):
     """Unit features (N, D) of uint8 pictures (N, 3, S, S)."""
-    with clip.evaluating():
-        batches = tqdm(images.split(batch_size), desc=desc, unit="batch", leave=False, disable=desc is None)
-        return torch.cat([clip.encode_image(b) for b in batches])
+    return fastpath.Tower(clip, "vision", images, batch_size=batch_size).features(desc=desc)
 
 
 def ranks(features, weights, labels, blocks):
@@ -90,6 +89,8 @@ class Task(NamedTuple):
 
     pictures: object  # data.PictureSet
     templates: tuple[str, ...]
+    vision: fastpath.Tower  # of the pictures
+    language: fastpath.Tower  # of all names in all templates
     features: torch.Tensor  # (N, D)
     weights: torch.Tensor  # (C, D)
     margins: torch.Tensor  # (N,)
@@ -108,26 +109,30 @@ class Evaluation:
     """Identities and objects, and what an edit does to them.
 
     What an edit leaves alone is not computed again: a vision edit reuses the text classifiers, a language edit the
-    picture features (exact; tested against the plain way).
+    picture features, and either what enters the stage it edits (exact; tested against the plain way).
     """
 
-    def __init__(self, clip, identities, objects, *, batch_size=256):
+    def __init__(self, clip, identities, objects, *, batch_size=256, cache_gb=-1.0):
         """
         Args:
             clip: models.Clip at its original weights.
             identities, objects: data.PictureSet.
+            cache_gb: see fastpath.Budget.
         """
         self.clip, self.batch_size = clip, batch_size
-        self.start, self.entering = 0, {}  # {task: (what enters vision block `start` (N, tokens, width), known (N,))}
-        self.tasks = {}
+        budget = fastpath.Budget(cache_gb, clip.device)
+        self.tasks, self.classifiers = {}, None
         for task, pictures, templates in (
             ("identities", identities, IDENTITY_TEMPLATES),
             ("objects", objects, object_templates()),
         ):
-            features = image_features(clip, pictures.images, batch_size, desc=f"features of {task}")
-            weights = classifier(clip, pictures.names, templates, batch_size)
+            tokens = clip.tokenize(prompts(pictures.names, templates))
+            language = fastpath.Tower(clip, "language", tokens, batch_size=batch_size, budget=budget)
+            vision = fastpath.Tower(clip, "vision", pictures.images, batch_size=batch_size, budget=budget)
+            weights = mean_prompts(language.fill(desc=f"prompts of {task}"), len(pictures.names))
+            features = vision.fill(desc=f"features of {task}")
             margin = margins(features, weights, pictures.labels, pictures.blocks)
-            self.tasks[task] = Task(pictures, templates, features, weights, margin)
+            self.tasks[task] = Task(pictures, templates, vision, language, features, weights, margin)
 
     def target(self, name):
         """Find a name to forget among the identities, then among the objects. SlugError if nobody has it."""
@@ -138,26 +143,33 @@ class Evaluation:
                     return Target(plain_name(name), kind, task, label)
         raise SlugError(f"no identity and no object of the evaluation is called {plain_name(name)!r}; check the spelling")
 
-    def _features(self, task, rows, start):
-        """Features of the pictures `rows`, where the weights below vision block `start` are the original ones.
+    @contextlib.contextmanager
+    def same_weights(self):
+        """Within the context the model's weights stay as they are, so that a classifier is made once. May be nested."""
+        outer, self.classifiers = self.classifiers, {} if self.classifiers is None else self.classifiers
+        try:
+            yield
+        finally:
+            self.classifiers = outer
 
-        What enters that block is kept until another block is asked for, so each further step runs only what is above.
+    def _classifier(self, task, labels, start):
+        """(C, D) classifier under the present weights, zero but for the classes that compete with `labels` (n,).
+
+        Args:
+            start: see fastpath.Tower.features.
         """
-        images = self.tasks[task].pictures.images
-        if not start:
-            return image_features(self.clip, images[rows], self.batch_size)
-        if start != self.start:
-            self.start, self.entering = start, {}
-        kept, known = self.entering.get(task, (None, torch.zeros(len(images), dtype=torch.bool)))
-        with self.clip.evaluating():
-            missing = rows[~known[rows]]
-            for part in missing.split(self.batch_size) if len(missing) else ():
-                x = self.clip.vision_prefix(images[part], start)
-                kept = x.new_empty(len(images), *x.shape[1:]) if kept is None else kept
-                kept[part] = x
-            known[rows] = True
-            self.entering[task] = kept, known
-            return torch.cat([self.clip.vision_suffix(kept[part], start) for part in rows.split(self.batch_size)])
+        t = self.tasks[task]
+        made = {} if self.classifiers is None else self.classifiers
+        weights, known = made.get(task, (torch.zeros_like(t.weights), torch.zeros(len(t.weights), dtype=torch.bool)))
+        missing = torch.nonzero(torch.isin(t.pictures.blocks, t.pictures.blocks[labels]) & ~known).flatten()
+        if len(missing):
+            each = len(t.templates)
+            rows = (missing[:, None] * each + torch.arange(each)).flatten()
+            weights, known = weights.clone(), known.clone()
+            weights[missing.to(weights.device)] = mean_prompts(t.language.features(rows, start), len(missing))
+            known[missing] = True
+            made[task] = weights, known
+        return weights
 
     def sides(self, task, rows, edited):
         """(features of `rows`, classifier) of a task under the model's present weights.
@@ -168,13 +180,11 @@ class Evaluation:
         t = self.tasks[task]
         features, weights = t.features[rows], t.weights
         encoder = self.clip.encoder(edited) if edited not in (None, BOTH) else edited
+        start = self.clip.stage(edited) if edited not in (None, BOTH) else 0
         if encoder in ("vision", BOTH) and len(rows):
-            features = self._features(task, rows, 0 if edited == BOTH else self.clip.vision_start(edited))
-        if encoder in ("language", BOTH):  # only the classes these pictures compete with
-            used = torch.isin(t.pictures.blocks, t.pictures.blocks[t.pictures.labels[rows]])
-            names = [n for n, u in zip(t.pictures.names, used.tolist(), strict=True) if u]
-            weights = torch.zeros_like(weights)
-            weights[used.to(weights.device)] = classifier(self.clip, names, t.templates, self.batch_size)
+            features = t.vision.features(rows, start)
+        if encoder in ("language", BOTH):
+            weights = self._classifier(task, t.pictures.labels[rows], start)
         return features, weights
 
     def ranks(self, task, rows, edited):

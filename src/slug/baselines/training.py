@@ -52,7 +52,7 @@ def train(clip, passes, schedule, mask=None):
     rest = [p for p in parameters.values() if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": schedule.wd}, {"params": rest, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=schedule.lr, fused=True)
-    frozen = {} if mask is None else {n: (~mask[n], p.detach().clone()) for n, p in parameters.items()}
+    frozen = {} if mask is None else {n: (mask[n], p.detach().clone()) for n, p in parameters.items()}
     tokens = [clip.tokenize(part.pairs.captions) for part in passes]
     g = torch.Generator().manual_seed(schedule.seed)
 
@@ -70,9 +70,9 @@ def train(clip, passes, schedule, mask=None):
                     group["lr"] = cosine(step, total, schedule)
                 _update(clip, part, ids, rows, optimizer)
                 with torch.no_grad():
-                    for name, (outside, value) in frozen.items():
+                    for name, (inside, value) in frozen.items():
                         # A zero gradient is not enough: weight decay would still shrink what the mask leaves out.
-                        parameters[name][outside] = value[outside]
+                        parameters[name].copy_(torch.where(inside, parameters[name], value))
                 step += 1
         yield epoch
 

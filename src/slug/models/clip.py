@@ -1,12 +1,15 @@
 """The small interface: encode pictures and texts, and say which parameters SLUG may edit."""
 
 import contextlib
+import functools
 import math
 import re
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import VisionTransformer
+from open_clip.model import CLIP
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torchvision import transforms
 
 from slug import fastpath
@@ -54,13 +57,39 @@ class Clip:
             stack.enter_context(torch.autocast(self.device.type, dtype=self.autocast))
         return stack
 
+    def unit(self, features):
+        """Features (N, D) brought to length 1, float32."""
+        return F.normalize(features.float(), dim=-1)
+
     def encode_image(self, images):
         """uint8 pictures (N, 3, S, S) -> unit features (N, D), float32."""
-        return F.normalize(self._image_features(self.normalise(images)).float(), dim=-1)
+        return self.unit(fastpath.run(self.stages("vision"), images, images))
 
     def encode_text(self, tokens):
         """Token ids (N, L) -> unit features (N, D), float32."""
-        return F.normalize(self._text_features(tokens.to(self.device)).float(), dim=-1)
+        tokens = self.trimmed(tokens).to(self.device)
+        return self.unit(fastpath.run(self.stages("language"), tokens, tokens))
+
+    def stages(self, encoder):
+        """The chain of functions (x, inputs) -> x whose composition encodes; in a family it knows not, one alone.
+
+        `inputs` are what the first one is given: uint8 pictures (N, 3, S, S), or token ids (N, L).
+        """
+        if encoder == "vision":
+            return [lambda x, _: self._image_features(self.normalise(x))]
+        return [lambda x, _: self._text_features(x)]
+
+    def stage(self, name):
+        """The first stage that reads parameter `name`: what enters it does not depend on the parameter."""
+        return 0
+
+    def text_lengths(self, tokens):
+        """(N,) number of tokens of each text that can matter: to the end token where the tower is causal, else all."""
+        return torch.full((len(tokens),), tokens.shape[1])
+
+    def trimmed(self, tokens):
+        """Token ids (N, L) cut to the longest of them: what follows the end token cannot reach it in a causal tower."""
+        return tokens[:, : int(self.text_lengths(tokens).max())]
 
     def encoder(self, name):
         """Which encoder a parameter may be edited in: "vision", "language", or None if SLUG leaves it alone.
@@ -73,10 +102,6 @@ class Clip:
         if "position" in name or "token_embedding" in name or "class_embedding" in name:
             return None
         return "vision" if name.startswith(self.vision_prefixes) else "language"
-
-    def vision_start(self, name):
-        """Number of vision blocks that an edit of parameter `name` leaves alone; 0 where the tower cannot start midway."""
-        return 0
 
     @property
     def parameters(self):
@@ -118,31 +143,67 @@ class OpenClip(Clip):
         except KeyError:  # a ResNet, a timm tower, a Hugging Face text tower: no common names, its own are kept
             self.family = "open_clip"
 
-    def vision_start(self, name):
-        """As Clip.vision_start, for open_clip's own transformer; the last norm and the projection follow all blocks."""
+    @functools.cached_property
+    def _towers(self):
+        """{encoder: (transformer, prefix of its parameters' names, what the head's names start with)} of plain towers."""
+        module, found = self.module, {}
+        visual = module.visual
+        if type(visual) is VisionTransformer and visual.attn_pool is None and visual.pool_type == "tok":
+            found["vision"] = visual.transformer, "visual.transformer.", ("visual.proj", "visual.ln_post.")
+        if type(module) is CLIP and module.attn_mask is not None and module.text_pool_type == "argmax":
+            found["language"] = module.transformer, "transformer.", ("text_projection", "ln_final.")
+        plain = {e: t for e, t in found.items() if all(type(b) is ResidualAttentionBlock for b in t[0].resblocks)}
+        return {e: t for e, t in plain.items() if t[0].batch_first and len(t[0].resblocks)}
+
+    def stages(self, encoder):
+        """As Clip.stages; for open_clip's own transformers: embedding, blocks, head. Only the pooled token leaves the
+        last block, so what else it would compute is not computed. A ResNet's stages are its own."""
         visual = self.module.visual
-        if type(visual) is not VisionTransformer or not name.startswith("visual."):
+        if encoder == "vision" and type(visual) is ModifiedResNet:
+            blocks = [visual.stem, visual.layer1, visual.layer2, visual.layer3, visual.layer4, visual.attnpool]
+            rest = [lambda x, _, block=block: block(x) for block in blocks[1:]]
+            return [lambda x, _: visual.stem(self.normalise(x)), *rest]
+        if encoder not in self._towers:
+            return super().stages(encoder)
+        *blocks, last = self._towers[encoder][0].resblocks
+        if encoder == "vision":
+            middle = [lambda x, _, block=block: block(x) for block in blocks]
+            return [
+                lambda x, _: visual._embeds(self.normalise(x)),
+                *middle,
+                lambda x, _: _pooled_block(last, x, x[:, :1]),
+                lambda x, _: _project(visual.ln_post(x), visual.proj),
+            ]
+        module = self.module
+
+        def embed(x, _):
+            dtype = module.transformer.get_cast_dtype()
+            return module.token_embedding(x).to(dtype) + module.positional_embedding[: x.shape[1]].to(dtype)
+
+        def pooled(x, tokens):
+            end = tokens.argmax(dim=-1)  # the end token has the largest id
+            after = torch.arange(x.shape[1], device=x.device) > end[:, None]
+            return _pooled_block(last, x, x[torch.arange(len(x), device=x.device), end][:, None], after)
+
+        mask = module.attn_mask
+        middle = [lambda x, _, block=block: block(x, attn_mask=mask[: x.shape[1], : x.shape[1]]) for block in blocks]
+        return [embed, *middle, pooled, lambda x, _: _project(module.ln_final(x), module.text_projection)]
+
+    def stage(self, name):
+        """As Clip.stage."""
+        encoder = "vision" if name.startswith(self.vision_prefixes) else "language"
+        layer = re.match(r"visual\.(layer\d|attnpool)\.", name)
+        if layer and type(self.module.visual) is ModifiedResNet:
+            return 5 if layer[1] == "attnpool" else int(layer[1][-1])
+        if encoder not in self._towers:
             return 0
-        block = re.match(r"visual\.transformer\.resblocks\.(\d+)\.", name)
-        if block:
-            return int(block[1])
-        return len(visual.transformer.resblocks) if name.startswith(("visual.proj", "visual.ln_post")) else 0
+        transformer, prefix, after = self._towers[encoder]
+        block = re.match(re.escape(prefix) + r"resblocks\.(\d+)\.", name)
+        return 1 + int(block[1]) if block else 1 + len(transformer.resblocks) if name.startswith(after) else 0
 
-    def vision_prefix(self, images, start):
-        """uint8 pictures (N, 3, S, S) -> what enters vision block `start`: (N, tokens, width)."""
-        visual = self.module.visual
-        x = visual._embeds(self.normalise(images))
-        for block in visual.transformer.resblocks[:start]:
-            x = block(x)
-        return x
-
-    def vision_suffix(self, x, start):
-        """What enters vision block `start` -> unit features (N, D), float32."""
-        visual = self.module.visual
-        for block in visual.transformer.resblocks[start:]:
-            x = block(x)
-        pooled, _ = visual._pool(x)
-        return F.normalize((pooled if visual.proj is None else pooled @ visual.proj).float(), dim=-1)
+    def text_lengths(self, tokens):
+        """As Clip.text_lengths."""
+        return tokens.argmax(dim=-1) + 1 if "language" in self._towers else super().text_lengths(tokens)
 
     def tokenize(self, texts):
         """Texts -> token ids (N, L)."""
@@ -152,7 +213,29 @@ class OpenClip(Clip):
         return self.module.encode_image(x)
 
     def _text_features(self, tokens):
-        return fastpath.open_clip_text_features(self.module, tokens)
+        return self.module.encode_text(tokens)
+
+
+def _pooled_block(block, x, query, after=None):
+    """What a transformer block makes of the tokens that are pooled: (N, W).
+
+    Args:
+        x: (N, L, W) what enters the block.
+        query: (N, 1, W) the pooled tokens among them.
+        after: (N, L) bool, tokens that a causal block hides from the query.
+    """
+    keys = block.ln_1(x)
+    after = None if after is None or not after.any() else after
+    seen, _ = block.attn(block.ln_1(query), keys, keys, key_padding_mask=after, need_weights=False)
+    query = query + block.ls_1(seen)
+    return (query + block.ls_2(block.mlp(block.ln_2(query))))[:, 0]
+
+
+def _project(x, projection):
+    """Pooled features (N, W) through a tower's projection: a matrix, a linear layer, or none."""
+    if projection is None:
+        return x
+    return projection(x) if isinstance(projection, torch.nn.Linear) else x @ projection
 
 
 class HuggingFaceClip(Clip):
@@ -178,10 +261,55 @@ class HuggingFaceClip(Clip):
         limit = self.module.config.text_config.max_position_embeddings
         return self.tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt").input_ids
 
-    def _image_features(self, x):
-        out = self.module.vision_model(pixel_values=x).pooler_output
-        return self.module.visual_projection(out)
+    def stages(self, encoder):
+        """As Clip.stages: embedding, layers, head; only the pooled token leaves the last layer."""
+        from transformers.masking_utils import create_causal_mask
 
-    def _text_features(self, tokens):
-        out = self.module.text_model(input_ids=tokens).pooler_output
-        return self.module.text_projection(out)
+        module = self.module
+        if encoder == "vision":
+            tower = module.vision_model
+            *layers, last = tower.encoder.layers
+            middle = [lambda x, _, layer=layer: layer(x, None) for layer in layers]
+            return [
+                lambda x, _: tower.pre_layrnorm(tower.embeddings(self.normalise(x))),
+                *middle,
+                lambda x, _: last(x, None)[:, 0],
+                lambda x, _: module.visual_projection(tower.post_layernorm(x)),
+            ]
+        tower = module.text_model
+        *layers, last = tower.encoder.layers
+
+        def causal(layer):
+            def masked(x, _):
+                mask = create_causal_mask(config=tower.config, inputs_embeds=x, attention_mask=None, past_key_values=None)
+                return layer(x, mask, is_causal=True)
+
+            return masked
+
+        def pooled(x, tokens):
+            return causal(last)(x, tokens)[torch.arange(len(x), device=x.device), self.text_lengths(tokens) - 1]
+
+        return [
+            lambda x, _: tower.embeddings(x),
+            *map(causal, layers),
+            pooled,
+            lambda x, _: module.text_projection(tower.final_layer_norm(x)),
+        ]
+
+    def stage(self, name):
+        """As Clip.stage."""
+        block = re.match(r"(vision|text)_model\.encoder\.layers\.(\d+)\.", name)
+        if block:
+            return 1 + int(block[2])
+        config = self.module.config
+        if name.startswith(("visual_projection.", "vision_model.post_layernorm.")):
+            return 1 + config.vision_config.num_hidden_layers
+        if name.startswith(("text_projection.", "text_model.final_layer_norm.")):
+            return 1 + config.text_config.num_hidden_layers
+        return 0
+
+    def text_lengths(self, tokens):
+        """As Clip.text_lengths: these towers are causal, and the first end token is the pooled one."""
+        end = self.module.text_model.eos_token_id
+        # Configurations older than the library's fix say 2, and then the largest id is the end token.
+        return (tokens.argmax(dim=-1) if end == 2 else (tokens == end).int().argmax(dim=-1)) + 1
