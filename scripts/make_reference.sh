@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# A maintainer's step: run the demo and put its small result files in place of the committed reference, results/demo/.
+# A maintainer's step: the demo with all names and the whole grid in the comparison, its small result files put in place of the
+# committed reference, results/demo/. Resumable; 70 to 100 minutes on 2 cores.
 set -euo pipefail
-export PROFILE=demo
+export PROFILE=demo COMPARE_NAMES='' SETTINGS_FROM='' TRACE=200
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 no_more_arguments "$@"
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The whole demo from a bare clone: set-up, world, forget sets, gradients, SLUG, report. A second run keeps what is valid.
+# The whole demo from a bare clone: set-up, world, forget sets, gradients, SLUG for all NAMES, the baselines for two of them at
+# stored settings, report. A second run keeps what is valid.
 # Reads data/emoji/ and data/models/; writes data/demo/ and RESULT_DIR. Time and figures: scripts/profiles/demo.sh.
 set -euo pipefail
 export PROFILE=demo
@@ -20,5 +21,6 @@ timed curation run "$PYTHON" src/clip/a0_create_tar.py --name "${NAME_LIST[@]}" 
   --tar-dir "$TAR_DIR" --image-dir "$IMAGE_DIR" --known-names "$KNOWN_NAMES" --max-count "$MAX_COUNT" "${RUN_FLAGS[@]}"
 timed gradients bash scripts/run_compute_grad.sh
 timed slug bash scripts/run_clip_slug.sh
+timed baselines bash scripts/run_clip_comparison.sh
 timed report run "$PYTHON" src/clip/a4_report.py --result-dir "$RESULT_DIR"
 printf '%s\n' "$times"

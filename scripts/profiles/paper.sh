@@ -28,6 +28,8 @@
 : "${TRACE:=0}" # retain pictures a task scored at every candidate, so that trade-off plots show them all
 
 : "${METHODS:=ft ga gaft salun ssd}" # baselines; also raw, ga_o, gaft_o, salun_o, ssd_o
+: "${COMPARE_NAMES=}" # those of NAMES that the baselines are run on; empty: all
+: "${SETTINGS_FROM=}" # table.csv of an earlier comparison: take what it chose; empty: search LR and SELECTION
 : "${LR:=1e-7 3.2e-7 1e-6 3.2e-6 1e-5}" # half decades; more are tried where the best is the first or the last
 : "${SELECTION:=10}" # selection weights of ssd
 : "${EPOCHS:=10}"

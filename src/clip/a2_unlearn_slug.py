@@ -16,7 +16,7 @@ import time
 
 from tqdm import tqdm
 
-from slug import cli, data, deltas, files, gradients, layers, models, plots, records, search, unlearn, zeroshot
+from slug import cli, data, deltas, files, gradients, layers, models, plain, plots, records, search, unlearn, zeroshot
 from slug.errors import SlugError
 
 
@@ -29,6 +29,7 @@ def parse_args(argv=None):
     parser.add_argument("--search-rule", choices=("robust", "paper"), default="robust", help="how steps are bracketed")
     parser.add_argument("--choose", choices=("retain", "deepest"), default="retain", help="deepest: the paper's layer rule")
     parser.add_argument("--log-all", action="store_true", help="evaluate every column at every step")
+    parser.add_argument("--plain", action="store_true", help="judge the slow, published way; the same figures")
     parser.add_argument("--layer", default="", help="try this layer instead of the fronts")
     parser.add_argument("--step", type=float, default=0.0, help="with --layer: this step alone, no search")
     parser.add_argument("--force", action="store_true", help="do again what is valid")
@@ -72,7 +73,7 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
             evaluations=args.evaluations,
             rule=args.search_rule,
             choose=args.choose,
-            log_all=args.log_all,
+            log_all=args.log_all or args.plain,
         )
     seconds = time.perf_counter() - started - judge.trace_s
 
@@ -167,9 +168,8 @@ def search_names(args):
         record = None if args.force else records.valid(path, settings)
         if record is None:
             if evaluation is None:
-                evaluation = zeroshot.Evaluation(
-                    clip, identities, objects, batch_size=args.eval_batch_size, cache_gb=args.cache_gb
-                )
+                kind = plain.PlainEvaluation if args.plain else zeroshot.Evaluation
+                evaluation = kind(clip, identities, objects, batch_size=args.eval_batch_size, cache_gb=args.cache_gb)
             record = run_name(args, clip, evaluation, half, name, forget, retain, tar, settings)
         else:
             print(f"valid, kept: {path}")

@@ -29,6 +29,9 @@ def parse_args(argv=None):
         "--grow", type=int, default=4, help="half decades beyond --lr, at most, while the best is at its end"
     )
     parser.add_argument("--selection", nargs="+", type=float, default=[ssd.SELECTION], help="selection weights of ssd")
+    parser.add_argument(
+        "--settings-from", default="", help="table.csv of an earlier comparison: take what it chose, search no grid"
+    )
     parser.add_argument("--wd", type=float, default=0.1, help="AdamW's weight decay")
     parser.add_argument("--epochs", type=int, default=10, help="passes over the sets; each is a candidate")
     parser.add_argument("--warmup", type=int, default=0, help="optimiser steps")
@@ -47,7 +50,7 @@ def main(argv=None):
             for name in comparison.names:
                 tqdm.write(f"{name}, raw: {records.log_line(0, comparison.start(name))}")
             continue
-        for names in [comparison.names] if method == "ft" else [[n] for n in comparison.names]:  # ft: one for all names
+        for names in comparison.together(method):
             for record in comparison.compare(names, method):
                 tqdm.write(records.one_line(record))
     comparison.bar.close()

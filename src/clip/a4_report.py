@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from slug import cli, files, plots, records, report
 from slug.errors import SlugError
@@ -54,9 +55,20 @@ def copy(found, source, out):
             names += [p.name for p in source.glob(records.file_name(record["model"], record["name"], ".png", part="*"))]
             names.append(record["delta"])
         for name in dict.fromkeys(names):
-            shutil.copyfile(source / name, out / name)
+            place(source / name, out / name)
     for path in [*source.glob("*-important_layers.txt"), *source.glob("*-costs.png")]:
-        shutil.copyfile(path, out / path.name)
+        place(path, out / path.name)
+
+
+def place(source, target):
+    """Copy a file; a plot as one of 128 colours, a quarter of the size, since what is committed stays in the history."""
+    with files.replacing(target) as temporary:
+        if source.suffix == ".png":
+            with Image.open(source) as image:
+                plain = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+                plain.save(temporary, format="PNG", optimize=True)
+        else:
+            shutil.copyfile(source, temporary)
 
 
 def main(argv=None):

@@ -12,6 +12,7 @@ import itertools
 import math
 import time
 
+import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
@@ -19,6 +20,7 @@ from tqdm import tqdm
 from slug import baselines, cli, data, deltas, files, gradients, models, records, search, unlearn, zeroshot
 from slug.baselines import ssd
 from slug.baselines.training import Schedule
+from slug.errors import SlugError
 
 NOT_SETTINGS = (
     "force",
@@ -30,6 +32,7 @@ NOT_SETTINGS = (
     "unlearn_method",
     "lr",
     "selection",
+    "settings_from",
     "grow",
 )
 LOG_HEAD = "# ratio is the learning rate (ssd: the selection weight). Select half; nan: not evaluated.\n"
@@ -52,6 +55,22 @@ def beyond(grid, chosen, asked, grow):
     return sorted({float(f"{e:.1e}") for e in ends if 0.9 * low < e < 1.1 * high}) if len(asked) > 1 else []
 
 
+def stored_settings(path, names, methods):
+    """{(name as people write it, method): setting} that an earlier comparison chose, from its table.csv.
+
+    Raises SlugError if the table lacks one of them.
+    """
+    path = files.existing(path, "table of an earlier comparison", "leave --settings-from out to search the grid")
+    table = pd.read_csv(path)
+    table = table[table["half"] == "select"].set_index(["name", "method"])["layer"]
+    found = {}
+    for key in itertools.product(map(data.plain_name, names), methods):
+        if key not in table.index:
+            raise SlugError(f"{path} has no row of {key[1]} for {key[0]}; leave --settings-from out to search the grid")
+        found[key] = float(table[key].split()[-1])
+    return found
+
+
 class Comparison:
     """One model and one evaluation; runs jobs and settles (name, method)."""
 
@@ -65,7 +84,8 @@ class Comparison:
         self.tars, left_out = {}, []
         for name in self.names:
             _, _, self.tars[name], left_out = self._gradients(name, "calc_grad")
-        methods = [m for m in args.unlearn_method if m != "raw"]
+        methods = [m for m in dict.fromkeys(args.unlearn_method) if m != "raw"]
+        self.stored = stored_settings(args.settings_from, self.names, methods) if args.settings_from else None
         for name, method in itertools.product(self.names, methods):
             self.passes(name, method)  # what is missing is missed now, not after hours
         self.left_out = left_out  # one retain gradient serves all names, and its pairs are FT's
@@ -82,15 +102,24 @@ class Comparison:
             for n in self.names
         }
         self.jobs = {}  # (name, method) -> {setting: record}
-        total = sum(len(self.grid(m)) * self.count(m) * (1 if m == "ft" else len(self.names)) for m in methods)
+        total = sum(len(self.grid(g[0], m)) * self.count(m) for m in methods for g in self.together(m))
         self.bar = tqdm(unit="candidate", total=total, desc="baselines")
 
     def _gradients(self, name, kind):
         return gradients.load_both(self.args, self.clip, name, self.model_hash, kind, self.args.grad_batch_size)
 
-    def grid(self, method):
-        """The settings asked for, ascending."""
+    def grid(self, name, method):
+        """The settings asked for, ascending: those of the flags, or the one an earlier comparison chose."""
+        if self.stored is not None:
+            return [self.stored[data.plain_name(name), method]]
         return sorted(set(self.args.lr if baselines.split(method)[0].TRAINS else self.args.selection))
+
+    def together(self, method):
+        """[[name]] of the names that one training serves: FT's does not depend on the name, only on its settings."""
+        if method != "ft":
+            return [[n] for n in self.names]
+        order = sorted(self.names, key=lambda n: self.grid(n, method))
+        return [list(g) for _, g in itertools.groupby(order, key=lambda n: self.grid(n, method))]
 
     def count(self, method):
         """Candidates of one job."""
@@ -154,7 +183,7 @@ class Comparison:
     def settled(self, name, method):
         """The valid record of a (name, method) that went through all settings asked for, or None."""
         record = None if self.args.force else records.valid(self.path(name, method, ".json"), self.expected[name])
-        return record if record and set(self.grid(method)) <= set(record["grid"]) else None
+        return record if record and set(self.grid(name, method)) <= set(record["grid"]) else None
 
     def write_log(self, name, method, setting, rows, times):
         """The published comparison log, `{date}_{model}_{name}_{method}_lr{lr}.txt`; an older one of the job goes."""
@@ -229,7 +258,7 @@ class Comparison:
 
     def compare(self, names, method):
         """All jobs of a method for names that share its training; writes and returns their records."""
-        asked = self.grid(method)
+        asked = self.grid(names[0], method)
         found = {n: self.settled(n, method) for n in names}
         todo = [n for n in names if not found[n]]
         grid, fresh = asked, asked if todo else []
@@ -268,7 +297,7 @@ class Comparison:
             "step": best.step,
             "setting": setting,
             "grid": sorted(jobs),
-            "inside_grid": min(jobs) < setting < max(jobs),
+            "inside_grid": min(jobs) < setting < max(jobs) if len(jobs) > 1 else None,
             "delta_bytes": job["delta_bytes"],
             "params_touched": touched,
             "params_share": touched / sum(p.numel() for p in base.values()),

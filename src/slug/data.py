@@ -5,14 +5,19 @@ workers nor on that of processes.
 """
 
 import csv
+import hashlib
 import io
+import re
 import tarfile
 import unicodedata
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from slug import files
@@ -38,6 +43,7 @@ class PictureSet(NamedTuple):
     groups: list[str]  # (N,) pictures of one group (one drawing) stay in one half
     seen: torch.Tensor  # (N,) bool: the group was in the model's training data
     broken: int
+    paths: tuple[str, ...] = ()  # (N,) the files
 
 
 # ------------------------------------------------------------------------------------------------------------ names
@@ -87,7 +93,7 @@ class Matcher:
 # ----------------------------------------------------------------------------------------------------------- pictures
 
 
-class _Decoded(torch.utils.data.Dataset):
+class Decoded(torch.utils.data.Dataset):
     """Items (a path, or bytes) as transformed pictures; None where one cannot be decoded."""
 
     def __init__(self, items, transform):
@@ -108,7 +114,7 @@ class _Decoded(torch.utils.data.Dataset):
 def decode(items, transform, *, workers=0, desc="decode"):
     """Paths or bytes of images -> (uint8 tensor (M, 3, S, S), indices (M,) of the items that could be decoded)."""
     loader = torch.utils.data.DataLoader(
-        _Decoded(items, transform), batch_size=64, num_workers=workers if len(items) > 256 else 0, collate_fn=list
+        Decoded(items, transform), batch_size=64, num_workers=workers if len(items) > 256 else 0, collate_fn=list
     )
     rows = []
     for batch in tqdm(loader, desc=desc, unit="batch", leave=False, disable=len(items) < 500):
@@ -116,6 +122,36 @@ def decode(items, transform, *, workers=0, desc="decode"):
     kept = [i for i, image in enumerate(rows) if image is not None]
     images = torch.stack([rows[i] for i in kept]) if kept else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
     return images, torch.tensor(kept, dtype=torch.long)
+
+
+def decode_files(paths, transform, *, workers=0, desc="decode", cache=None):
+    """`decode` of image files, done once: the result is kept under the folder `cache` and memory-mapped from there.
+
+    What is kept is known by the files' paths, sizes and times and by the transform, so a changed file is decoded anew.
+    """
+    if cache is None:
+        return decode(paths, transform, workers=workers, desc=desc)
+
+    def mark(path):
+        try:
+            found = Path(path).stat()
+        except OSError:
+            return path, None, None
+        return path, found.st_size, found.st_mtime_ns
+
+    shape = re.sub(r" at 0x[0-9a-f]+", "", repr(transform))  # a function's address says nothing
+    digest = hashlib.sha256(repr((shape, [mark(p) for p in paths])).encode()).hexdigest()
+    path = Path(cache) / f"{digest[:24]}.safetensors"
+    if path.is_file():
+        try:
+            kept = load_file(path)
+            return kept["images"], kept["kept"]
+        except (SafetensorError, OSError, KeyError):
+            path.unlink()  # cut short: decode again
+    images, kept = decode(paths, transform, workers=workers, desc=desc)
+    with files.replacing(path) as temporary:
+        save_file({"images": images, "kept": kept}, temporary)
+    return images, kept
 
 
 def open_tar(path):
@@ -183,8 +219,8 @@ def _groups(folder, names):
     return table
 
 
-def _picture_set(folder, paths, labels, names, blocks, transform, workers, desc):
-    images, kept = decode([str(p) for p in paths.values()], transform, workers=workers, desc=desc)
+def _picture_set(folder, paths, labels, names, blocks, transform, workers, cache, desc):
+    images, kept = decode_files([str(p) for p in paths.values()], transform, workers=workers, desc=desc, cache=cache)
     keys = list(paths)
     if not len(kept):
         raise SlugError(f"{folder}: no picture can be used ({len(keys)} tried); see data/README.md for its layout")
@@ -198,6 +234,7 @@ def _picture_set(folder, paths, labels, names, blocks, transform, workers, desc)
         groups=[table[k][0] for k in chosen],
         seen=torch.tensor([table[k][1] for k in chosen]),
         broken=len(keys) - len(chosen),
+        paths=tuple(str(paths[k]) for k in chosen),
     )
 
 
@@ -211,12 +248,13 @@ def celeba_names(root):
     return {image: plain_name(name) for image, name in rows}
 
 
-def load_celeba(root, transform, *, workers=0, per_class=None):
+def load_celeba(root, transform, *, workers=0, per_class=None, cache=None):
     """The identity evaluation: pictures of the frequent identities (frequent_celebs.txt), all identities as classes.
 
     Args:
         root: folder with img_align_celeba/, list_identity_celeba.txt, frequent_celebs.txt.
         per_class: at most this many pictures an identity.
+        cache: see `decode_files`.
     """
     root = files.existing(root, "CelebA folder", "give --val-data")
     identity = celeba_names(root)
@@ -230,14 +268,15 @@ def load_celeba(root, transform, *, workers=0, per_class=None):
             counts[name] += 1
             paths[image] = root / "img_align_celeba" / image
             labels.append(index[name])
-    return _picture_set(root, paths, labels, names, [0] * len(names), transform, workers, "decode identities")
+    return _picture_set(root, paths, labels, names, [0] * len(names), transform, workers, cache, "decode identities")
 
 
-def load_imagenet(val, transform, *, workers=0, share=1.0, seed=0):
+def load_imagenet(val, transform, *, workers=0, share=1.0, seed=0, cache=None):
     """The utility evaluation: an ImageNet-style folder, one subfolder a class.
 
     `classes.csv` (folder, name, block) beside the folder names the classes; without it the subfolders must be the 1,000
-    WordNet ids of ImageNet-1k, which take open_clip's class names. `share` draws that part of the pictures by `seed`.
+    WordNet ids of ImageNet-1k, which take open_clip's class names. `share` draws that part of the pictures by `seed`;
+    `cache`: see `decode_files`.
     """
     val = files.existing(val, "ImageNet validation folder", "give --imagenet-val")
     table = val.parent / "classes.csv"
@@ -264,14 +303,15 @@ def load_imagenet(val, transform, *, workers=0, share=1.0, seed=0):
     if not paths:
         raise SlugError(f"{val} holds no pictures; see data/README.md for its layout")
     names, blocks = [rows[f][0] for f in folders], [rows[f][1] for f in folders]
-    return _picture_set(val.parent, paths, labels, names, blocks, transform, workers, "decode objects")
+    return _picture_set(val.parent, paths, labels, names, blocks, transform, workers, cache, "decode objects")
 
 
 def load_evaluation(args, transform):
     """Both evaluations by the flags of cli.add_data_flags: (identities, objects, {task: mask of the select half})."""
-    identities = load_celeba(files.resolve(args.val_data), transform, workers=args.workers)
+    shared = {"workers": args.workers, "cache": files.resolve(args.result_dir) / "cache"}
+    identities = load_celeba(files.resolve(args.val_data), transform, **shared)
     val = files.resolve(args.imagenet_val)
-    objects = load_imagenet(val, transform, workers=args.workers, share=args.imagenet_share, seed=args.seed)
+    objects = load_imagenet(val, transform, share=args.imagenet_share, seed=args.seed, **shared)
     return identities, objects, {"identities": halves(identities, args.seed), "objects": halves(objects, args.seed)}
 
 

@@ -86,6 +86,7 @@ class Tower:
         self.stages = clip.stages(encoder)
         self.kept = {}  # {stage: _Kept}, the least lately used first
         self.refused = set()  # stages that the budget has no room for
+        self.ran = [[0] * len(self.stages) for _ in self.groups]  # inputs that went through each stage, for the FLOP floor
 
     def features(self, rows=None, start=0, desc=None):
         """Unit features (n, D) of the inputs `rows` (n,), all where None; float32.
@@ -106,6 +107,8 @@ class Tower:
                     x = self.clip.unit(run(self.stages[start:], x, inputs[part].to(self.clip.device)))
                     out = x.new_empty(len(rows), x.shape[1]) if out is None else out
                     out[place[members[part]]] = x
+                    for stage in range(start, len(self.stages)):
+                        self.ran[group][stage] += len(part)
                     bar.update(len(part))
         return out
 

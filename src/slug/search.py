@@ -13,7 +13,7 @@ MAX_FORGET = 0.02  # forget accuracy on the select half up to which a step count
 # select half differ by more than its pictures do among themselves (settled on names that no reference run reports).
 SIGMAS = 3.5
 FAR = 16  # first steps, 160% of the weights' norm: where none up to here forgets, look below the first step instead
-CLOSE = 1.05  # stop bisecting when the bracket is this narrow (ratio of its ends)
+CLOSE = 1.1  # stop bisecting when the bracket is this narrow (ratio of its ends)
 
 
 class Step(NamedTuple):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from slug import deltas, layers, metrics, search, zeroshot
+from slug import layers, metrics, search, zeroshot
 from slug.errors import SlugError
 
 RETAIN_CHUNK = 512  # pictures between two looks at whether a candidate can still win
@@ -121,7 +121,7 @@ class Judge:
         chunks = {}
         for task, rows in self.retain_rows.items():
             rows = rows[self.evaluation.tasks[task].margins[rows].argsort(stable=True)]
-            chunks[task] = rows.split(RETAIN_CHUNK)
+            chunks[task] = rows.split(RETAIN_CHUNK if beat > -math.inf else max(len(rows), 1))
         for number in range(max(map(len, chunks.values()))):
             for task, parts in chunks.items():
                 if number < len(parts):
@@ -190,7 +190,7 @@ def search_all(clip, judge, front, forget, *, evaluations=10, rule="robust", cho
         first = layers.first_step([clip.parameters[n] for n in group], [forget[n] for n in group])
 
         def evaluate(step, layer=layer):
-            with deltas.applied(clip, edit_of(clip, layer.name, forget, step)):
+            with judge.evaluation.applied(edit_of(clip, layer.name, forget, step)):
                 # By the paper's rule a layer that loses overall may still be the deepest: score all that forget.
                 best = search.winner(candidates) if choose == "retain" else None
                 row = judge.step(layer.name, step, layer.name, best=best, log_all=log_all)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from slug import cli, fastpath, files, metrics
+from slug import cli, deltas, fastpath, files, metrics
 from slug.data import plain_name
 from slug.errors import SlugError
 
@@ -151,6 +151,10 @@ class Evaluation:
             yield
         finally:
             self.classifiers = outer
+
+    def applied(self, edit):
+        """Context within which the model carries an edit, {parameter name: tensor to add}; one place is swapped."""
+        return deltas.applied(self.clip, edit)
 
     def _classifier(self, task, labels, start):
         """(C, D) classifier under the present weights, zero but for the classes that compete with `labels` (n,).

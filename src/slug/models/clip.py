@@ -1,7 +1,6 @@
 """The small interface: encode pictures and texts, and say which parameters SLUG may edit."""
 
 import contextlib
-import functools
 import math
 import re
 
@@ -76,8 +75,8 @@ class Clip:
         `inputs` are what the first one is given: uint8 pictures (N, 3, S, S), or token ids (N, L).
         """
         if encoder == "vision":
-            return [lambda x, _: self._image_features(self.normalise(x))]
-        return [lambda x, _: self._text_features(x)]
+            return [lambda x, _: self.whole_image(self.normalise(x))]
+        return [lambda x, _: self.whole_text(x)]
 
     def stage(self, name):
         """The first stage that reads parameter `name`: what enters it does not depend on the parameter."""
@@ -143,7 +142,7 @@ class OpenClip(Clip):
         except KeyError:  # a ResNet, a timm tower, a Hugging Face text tower: no common names, its own are kept
             self.family = "open_clip"
 
-    @functools.cached_property
+    @property
     def _towers(self):
         """{encoder: (transformer, prefix of its parameters' names, what the head's names start with)} of plain towers."""
         module, found = self.module, {}
@@ -209,10 +208,12 @@ class OpenClip(Clip):
         """Texts -> token ids (N, L)."""
         return self.tokenizer(texts)
 
-    def _image_features(self, x):
+    def whole_image(self, x):
+        """Normalised pictures -> features by the library's own forward pass."""
         return self.module.encode_image(x)
 
-    def _text_features(self, tokens):
+    def whole_text(self, tokens):
+        """Token ids -> features by the library's own forward pass."""
         return self.module.encode_text(tokens)
 
 
@@ -313,3 +314,11 @@ class HuggingFaceClip(Clip):
         end = self.module.text_model.eos_token_id
         # Configurations older than the library's fix say 2, and then the largest id is the end token.
         return (tokens.argmax(dim=-1) if end == 2 else (tokens == end).int().argmax(dim=-1)) + 1
+
+    def whole_image(self, x):
+        """As OpenClip.whole_image."""
+        return self.module.visual_projection(self.module.vision_model(pixel_values=x).pooler_output)
+
+    def whole_text(self, tokens):
+        """As OpenClip.whole_text."""
+        return self.module.text_projection(self.module.text_model(input_ids=tokens).pooler_output)

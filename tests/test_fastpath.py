@@ -1,0 +1,295 @@
+"""What is reused changes nothing: towers of stages, the caches and their budget, the decode cache, fast against plain."""
+
+import math
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from PIL import Image
+
+from slug import data, deltas, fastpath, files, layers, models, plain, search, unlearn, zeroshot
+
+TEXTS = ["a", "alien monster.", "a photo of a bento box on a plain background", "2nd place medal"]
+
+
+def whole(clip, encoder, inputs):
+    """Unit features by the library's own forward pass."""
+    with torch.no_grad():
+        if encoder == "vision":
+            return clip.unit(clip.whole_image(clip.normalise(inputs)))
+        return clip.unit(clip.whole_text(inputs))
+
+
+def inputs_of(clip, n=4):
+    size = clip.transform(Image.new("RGB", (8, 8))).shape[-1]
+    g = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=g)
+    return {"vision": images, "language": clip.tokenize(TEXTS[:n])}
+
+
+def random_edit(clip, name, seed=0):
+    """A change of a layer's group that is 30% of its weights' norm."""
+    g = torch.Generator().manual_seed(seed)
+    made = {}
+    for n in clip.group(name):
+        noise = torch.randn(clip.parameters[n].shape, generator=g)
+        made[n] = 0.3 * clip.parameters[n].norm() / noise.norm() * noise
+    return made
+
+
+def check_every_stage(clip, per_stage=1):
+    """For `per_stage` layers of every stage of both towers: an edit resumed from kept activations gives what the library's
+    whole forward pass gives, to 1e-5, and so does the next edit of another stage. Returns {encoder: stages edited}."""
+    found, inputs = {}, inputs_of(clip)
+    for encoder, x in inputs.items():
+        tower = fastpath.Tower(clip, encoder, x, batch_size=3, budget=fastpath.Budget(1.0, clip.device))
+        assert (tower.fill() - whole(clip, encoder, x)).abs().max() < 1e-5
+        assert set(tower.kept) == set(range(1, len(tower.stages)))
+        names = [n for n, e in clip.candidates().items() if e == encoder]
+        by_stage = {}
+        for name in names:
+            by_stage.setdefault(clip.stage(name), []).append(name)
+        for stage, members in sorted(by_stage.items(), reverse=True):
+            assert stage < len(tower.stages)
+            for name in members[:: max(1, len(members) // per_stage)][:per_stage]:
+                with deltas.applied(clip, random_edit(clip, name)):
+                    wanted = whole(clip, encoder, x)
+                    for start in {stage, 0}:
+                        assert (tower.features(start=start) - wanted).abs().max() < 1e-5, (name, start)
+                    some = tower.features(torch.tensor([3, 0]), stage)
+                    assert (some - wanted[[3, 0]]).abs().max() < 1e-5
+        assert (tower.features(start=len(tower.stages) - 1) - whole(clip, encoder, x)).abs().max() < 1e-5
+        found[encoder] = sorted(by_stage)
+    return found
+
+
+def test_an_edit_of_any_layer_resumes_at_its_stage(clip):
+    """Every layer of the tiny models, both families; embedding, two blocks and the head are four stages."""
+    found = check_every_stage(clip, per_stage=100)
+    assert found == {"vision": [0, 1, 2, 3], "language": [1, 2, 3]}  # text embeddings are never edited
+
+
+@pytest.mark.parametrize(("model", "stages"), [("ViT-B-32", {"vision": 14, "language": 14}), ("RN50", {"vision": 6})])
+def test_true_architectures_resume_too(model, stages):
+    clip = models.load(model, "random")
+    found = check_every_stage(clip)
+    assert {e: max(found[e]) + 1 for e in stages} == stages
+
+
+def test_what_enters_a_stage_does_not_depend_on_its_parameters(clip):
+    """The other half of the bargain: `stage` names the FIRST stage that reads a parameter, else reuse would save nothing."""
+    for encoder, x in inputs_of(clip).items():
+        for name in (n for n, e in clip.candidates().items() if e == encoder):
+            stages = clip.stages(encoder)
+            with torch.no_grad():
+                before = fastpath.run(stages[: clip.stage(name)], x, x)
+                with deltas.applied(clip, random_edit(clip, name)):
+                    assert torch.equal(fastpath.run(stages[: clip.stage(name)], x, x), before)
+                    after = fastpath.run(stages[: clip.stage(name) + 1], x, x)
+                assert not torch.equal(after, fastpath.run(stages[: clip.stage(name) + 1], x, x))
+
+
+def test_the_budget_bounds_what_is_kept_and_changes_nothing(clip, capfd):
+    x = inputs_of(clip)["vision"]
+    free = fastpath.Tower(clip, "vision", x, budget=fastpath.Budget(1.0, clip.device))
+    wanted, size = free.fill(), free._size(1)
+    for bytes_, most in ((0, 0), (size, 1), (int(2.5 * size), 3)):
+        budget = fastpath.Budget(bytes_ / 2**30, clip.device)
+        tower = fastpath.Tower(clip, "vision", x, batch_size=2, budget=budget)
+        tower.fill()
+        for stage in (3, 1, 2, 3, 1):
+            assert (tower.features(start=stage) - wanted).abs().max() < 1e-6
+            assert budget.left >= 0 and sum(tower._size(s) for s in tower.kept) == budget.total - budget.left
+            assert len(tower.kept) <= most
+            if bytes_:
+                assert stage in tower.kept  # the one in use has the room
+        assert "--cache-gb" in capfd.readouterr().out
+
+
+def test_a_text_is_never_padded_where_the_tower_is_causal(clip):
+    tower = fastpath.Tower(clip, "language", clip.tokenize(TEXTS))
+    lengths = clip.text_lengths(clip.tokenize(TEXTS))
+    assert len(tower.groups) == len(set(lengths.tolist()))
+    for rows, tokens in tower.groups:
+        assert (lengths[rows] == tokens.shape[1]).all()
+
+
+def test_a_tower_of_another_kind_takes_the_whole_way(clip, monkeypatch):
+    """A family that knows no stages has one, the library's forward pass, and no text is cut."""
+    for name in ("stages", "stage", "text_lengths"):
+        monkeypatch.setattr(type(clip), name, getattr(models.Clip, name))
+    for encoder, x in inputs_of(clip).items():
+        tower = fastpath.Tower(clip, encoder, x, budget=fastpath.Budget(1.0, clip.device))
+        assert len(tower.stages) == 1 and torch.equal(tower.fill(), whole(clip, encoder, x)) and not tower.kept
+        assert len(tower.groups) == 1
+
+
+def test_the_default_budget_is_a_quarter_of_the_free_memory():
+    free = fastpath.free_memory(torch.device("cpu"))
+    assert free > 2**28
+    assert fastpath.Budget(-1, torch.device("cpu")).total == pytest.approx(free / 4, rel=0.2)
+
+
+# -------------------------------------------------------------------------------------------------------- decode cache
+
+
+def test_pictures_are_decoded_once(tmp_path, monkeypatch, clip):
+    paths = []
+    for i in range(3):
+        paths.append(tmp_path / f"{i}.jpg")
+        paths[-1].write_bytes(tiny.jpeg((40 * i, 10, 200)))
+    paths.insert(1, tmp_path / "broken.jpg")
+    paths[1].write_bytes(b"no picture")
+    paths = [*map(str, paths), str(tmp_path / "missing.jpg")]
+    cache = tmp_path / "cache"
+    images, kept = data.decode_files(paths, clip.transform, cache=cache)
+    assert kept.tolist() == [0, 2, 3] and len(list(cache.iterdir())) == 1
+    monkeypatch.setattr(data, "decode", None)
+    again = data.decode_files(paths, clip.transform, cache=cache)
+    assert torch.equal(again[0], images) and torch.equal(again[1], kept)
+    monkeypatch.undo()
+    Path(paths[0]).write_bytes(tiny.jpeg((0, 255, 0), size=48))  # a changed file is decoded anew
+    other, _ = data.decode_files(paths, clip.transform, cache=cache)
+    assert not torch.equal(other[0], images[0]) and torch.equal(other[1:], images[1:])
+    for path in cache.iterdir():  # a cut file too
+        path.write_bytes(path.read_bytes()[:-100])
+    assert torch.equal(data.decode_files(paths, clip.transform, cache=cache)[0], other)
+
+
+# ------------------------------------------------------------------------------------------------------ fast and plain
+
+
+class Both:
+    """One model, one small evaluation of its own pictures, judged by the fast and by the plain way."""
+
+    def __init__(self, clip, folder, classes=6, each=2):
+        size = clip.transform(Image.new("RGB", (8, 8))).shape[-1]
+        g = torch.Generator().manual_seed(1)
+        sets = []
+        for task in ("identities", "objects"):
+            names, paths = [f"{task} thing {i}" for i in range(classes)], []
+            for i in range(classes * each):
+                paths.append(folder / f"{task}-{i}.png")
+                noise = torch.randint(0, 256, (size, size, 3), dtype=torch.uint8, generator=g)
+                Image.fromarray(noise.numpy()).save(paths[-1])
+            paths = [str(p) for p in paths]
+            images, _ = data.decode(paths, clip.transform)
+            labels, seen = torch.arange(classes).repeat_interleave(each), torch.ones(classes * each, dtype=torch.bool)
+            sets.append(data.PictureSet(images, labels, names, torch.zeros(classes), paths, seen, 0, tuple(paths)))
+        self.clip, half = clip, {t: torch.ones(classes * each, dtype=torch.bool) for t in ("identities", "objects")}
+        self.evaluations = [zeroshot.Evaluation(clip, *sets), plain.PlainEvaluation(clip, *sets)]
+        self.target = self.evaluations[0].target("identities thing 0")
+        pairs = data.Pairs(sets[0].images[:each], sets[0].names[:1] * each, ["0"] * each, 0)
+        self.judges = [unlearn.Judge(clip, e, self.target, pairs, half) for e in self.evaluations]
+
+    def walk(self, layer, count):
+        """`count` steps of a layer, both ways: cosines agree to 1e-5, top-5 predictions too but at ties within that."""
+        group = self.clip.group(layer)
+        edit = random_edit(self.clip, layer)
+        for n in range(1, count + 1):
+            rows = []
+            for evaluation, judge in zip(self.evaluations, self.judges, strict=True):
+                with evaluation.applied({p: n * t / count for p, t in edit.items()}), evaluation.same_weights():
+                    sides = {
+                        t: evaluation.sides(t, torch.arange(len(k.features)), layer) for t, k in evaluation.tasks.items()
+                    }
+                    rows.append((judge.step(layer, float(n), layer, log_all=True), sides))
+            assert set(group) == set(edit)
+            (fast, a), (slow, b) = rows
+            for task in a:
+                cosines = [(features @ weights.T).cpu() for features, weights in (a[task], b[task])]
+                assert (cosines[0] - cosines[1]).abs().max() < 1e-5
+                top = [c.topk(5).values for c in cosines]
+                assert (top[0] - top[1]).abs().max() < 1e-5
+                near = (top[1].diff(dim=1).abs() < 2e-5).any(1)
+                same = (cosines[0].topk(5).indices == cosines[1].topk(5).indices).all(1)
+                assert (same | near).all()
+            if not near.any():
+                assert fast[2:-1] == pytest.approx(slow[2:-1], abs=1e-4, nan_ok=True)
+
+
+def test_fast_and_plain_walk_ten_steps_alike_on_the_tiny_models(clip, tmp_path):
+    both = Both(clip, tmp_path)
+    for encoder in ("vision", "language"):
+        for layer in [n for n, e in clip.candidates().items() if e == encoder][::4]:
+            both.walk(layer, 10)
+
+
+@pytest.mark.parametrize(
+    ("model", "some"),
+    [
+        ("ViT-B-32", ("visual.transformer.resblocks.9.attn.out_proj.weight", "text_projection")),
+        ("RN50", ("visual.layer4.0.conv1.weight", "transformer.resblocks.11.mlp.c_fc.weight")),
+    ],
+)
+def test_fast_and_plain_walk_ten_steps_alike_at_true_size(model, some, tmp_path):
+    both = Both(models.load(model, "random"), tmp_path, classes=6, each=1)
+    for layer in some:
+        both.walk(layer, 10)
+
+
+def test_a_plain_edit_leaves_the_model_and_its_parameters_alone(clip, tmp_path):
+    both = Both(clip, tmp_path)
+    module, before = clip.module, {n: p.clone() for n, p in clip.parameters.items()}
+    layer = next(iter(clip.candidates()))
+    with pytest.raises(KeyboardInterrupt), both.evaluations[1].applied(random_edit(clip, layer)):
+        assert clip.module is not module and not torch.equal(clip.parameters[layer], before[layer])
+        raise KeyboardInterrupt
+    assert clip.module is module and tiny.same_tensors({n: p.detach() for n, p in clip.parameters.items()}, before)
+
+
+def test_the_search_by_the_plain_way_writes_the_same_log(taught_clip, tiny_world, tmp_path, monkeypatch):
+    """a2 with --plain and with --log-all: every line of every step log, the winner, and the report."""
+    from test_stages import PLOTS, Run, plots
+
+    for name in PLOTS:
+        monkeypatch.setattr(plots, name, lambda *a, **k: None)
+    run = Run(tiny_world, taught_clip / "open_clip", tmp_path)
+    tiny.run("a0_create_tar", *run.a0())
+    tiny.run("a1_compute_grad", *run.a1())
+    logs, records = [], []
+    for flag in ("--log-all", "--plain"):
+        tiny.run("a2_unlearn_slug", *run.a2(), "--celeb-name", "Alien", flag, "--force")
+        logs.append({p.name: p.read_text() for p in sorted((run.results / "clip" / "steps").glob("*Alien*.txt"))})
+        records.append(run.record("Alien"))
+    assert logs[0] == logs[1] and len(logs[0]) > 1
+    for key in ("layer", "step", "n_candidates"):
+        assert records[0][key] == records[1][key]
+    for half in ("select", "report"):
+        for state in ("original", "slug"):
+            assert records[0]["halves"][half][state] == pytest.approx(records[1]["halves"][half][state], nan_ok=True)
+
+
+def test_candidates_of_one_state_share_their_classifier(clip, tmp_path, monkeypatch):
+    both = Both(clip, tmp_path)
+    evaluation, made = both.evaluations[0], []
+    features = fastpath.Tower.features
+    monkeypatch.setattr(
+        fastpath.Tower,
+        "features",
+        lambda self, rows=None, start=0, desc=None: made.append(self.encoder) or features(self, rows, start, desc),
+    )
+    layer = next(n for n, e in clip.candidates().items() if e == "language")
+    rows = torch.arange(4)
+    with evaluation.same_weights():
+        first = evaluation.sides("objects", rows, layer)[1]
+        with evaluation.same_weights():
+            assert torch.equal(evaluation.sides("objects", rows, layer)[1], first)
+    assert made == ["language"]
+    evaluation.sides("objects", rows, layer)
+    assert made == ["language", "language"]  # outside, nothing is remembered: the weights may have changed
+
+
+def test_the_winner_is_the_same_with_and_without_everything_logged(clip, tmp_path):
+    """Early stopping and reuse choose what a full look chooses (random weights forget at once: retain decides)."""
+    both = Both(clip, tmp_path)
+    fronts = [n for n, e in clip.candidates().items()][::5]
+    rows = [layers.Layer(n, clip.encoder(n), 1.0, 0.0) for n in fronts]
+    forget = {n: t for name in fronts for n, t in random_edit(clip, name).items()}
+    best = {}
+    for log_all in (False, True):
+        _, best[log_all] = unlearn.search_all(clip, both.judges[0], rows, forget, evaluations=4, log_all=log_all)
+    assert (best[False].layer, best[False].step) == (best[True].layer, best[True].step)
+    assert best[False].retain == pytest.approx(best[True].retain) and not math.isnan(best[False].retain)
+    assert isinstance(best[False], search.Step) and files.ROOT.is_dir()
