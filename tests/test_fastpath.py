@@ -94,7 +94,7 @@ def test_the_budget_bounds_what_is_kept_and_changes_nothing(clip, capfd):
     x = inputs_of(clip)["vision"]
     free = fastpath.Tower(clip, "vision", x, budget=fastpath.Budget(1.0, clip.device))
     wanted, size = free.fill(), free._size(1)
-    for bytes_, most in ((0, 0), (size, 1), (int(2.5 * size), 3)):
+    for bytes_, most in ((0, 0), (size, 1), (int(1.5 * size), 2)):
         budget = fastpath.Budget(bytes_ / 2**30, clip.device)
         tower = fastpath.Tower(clip, "vision", x, batch_size=2, budget=budget)
         tower.fill()
