@@ -197,7 +197,9 @@ def run(taught_clip, tiny_world, tmp_path_factory):
         for name in ("pareto", "steps", "similarity", "pictures"):
             patch.setattr(plots, name, lambda *a, **k: None)
         tiny.run("a2_unlearn_slug", *slug)
-    return types.SimpleNamespace(folder=folder, flags=[*flags, "--trace", "8", "--epochs", "2"], names=names)
+    return types.SimpleNamespace(
+        folder=folder, flags=[*flags, "--trace", "8", "--epochs", "2", "--forget-epochs", "2"], names=names
+    )
 
 
 def records_of(folder):
@@ -291,6 +293,23 @@ def test_all_methods_run_resume_and_report(run, monkeypatch, capfd):
     assert (table.groupby(["name", "half", "method"]).size() == 1).all()
     assert r"\begin{tabular}" in (out / "comparison.tex").read_text()
     assert len(list(clip.glob("*-tradeoff-*.png"))) == 2 and list(clip.glob("*-costs.png"))
+
+    # Elsewhere the chosen settings are taken from that table, without a grid, and give the same candidates.
+    where = run.folder / "stored"
+    where.mkdir()
+    (where / "grads").symlink_to(run.folder / "results" / "grads")
+    stored = [*run.flags, "--unlearn-method", "ft", "ga", "ssd", "--settings-from", str(out / "table.csv")]
+    tiny.run("a3_unlearn_compare", *stored, "--result-dir", str(where))
+    for path in (where / "clip").glob("*.json"):
+        record, wanted = json.loads(path.read_text()), first[path.name]
+        assert record["grid"] == [wanted["setting"]] and record["inside_grid"] is None
+        for key in ("layer", "step", "params_touched"):
+            assert record[key] == wanted[key]
+        assert without_times(record["halves"]) == without_times(wanted["halves"])
+    assert len(list((where / "clip").glob("*.json"))) == 6
+    assert "has no row of salun_o" in tiny.failure(
+        monkeypatch, capfd, "a3_unlearn_compare", *stored, "--unlearn-method", "salun_o", "--result-dir", str(where)
+    )
 
 
 def test_importances_that_are_missing_are_named(run, tmp_path, monkeypatch, capfd):

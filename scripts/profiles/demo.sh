@@ -31,3 +31,4 @@
 : "${LR:=3.2e-5 1e-4 3.2e-4}" # half decades; more are tried where the best is the first or the last
 : "${SELECTION:=3.2 10 32}" # selection weights of ssd
 : "${EPOCHS:=3}"
+: "${FORGET_EPOCHS:=10}" # of ga, whose passes see the forget set alone

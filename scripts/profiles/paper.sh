@@ -33,3 +33,4 @@
 : "${LR:=1e-7 3.2e-7 1e-6 3.2e-6 1e-5}" # half decades; more are tried where the best is the first or the last
 : "${SELECTION:=10}" # selection weights of ssd
 : "${EPOCHS:=10}"
+: "${FORGET_EPOCHS:=10}" # of ga, whose passes see the forget set alone

@@ -34,11 +34,14 @@ def parse_args(argv=None):
     )
     parser.add_argument("--wd", type=float, default=0.1, help="AdamW's weight decay")
     parser.add_argument("--epochs", type=int, default=10, help="passes over the sets; each is a candidate")
+    parser.add_argument(
+        "--forget-epochs", type=int, default=10, help="the same for ga, whose passes see the forget set alone"
+    )
     parser.add_argument("--warmup", type=int, default=0, help="optimiser steps")
     parser.add_argument("--force", action="store_true", help="do again what is valid")
     args = parser.parse_args(argv)
-    if min(*args.lr, args.epochs) <= 0:
-        raise SlugError("--lr and --epochs must be above 0")
+    if min(*args.lr, args.epochs, args.forget_epochs) <= 0:
+        raise SlugError("--lr, --epochs and --forget-epochs must be above 0")
     return args
 
 

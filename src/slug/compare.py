@@ -32,6 +32,8 @@ NOT_SETTINGS = (
     "unlearn_method",
     "lr",
     "selection",
+    "epochs",
+    "forget_epochs",
     "settings_from",
     "grow",
 )
@@ -96,7 +98,7 @@ class Comparison:
             "versions": cli.versions(),
         }
         train = files.resolve(args.train_data)
-        self.expected = {
+        self.made_with = {
             n: common
             | {"inputs": records.inputs_hash(self.model_hash, [], (self.identities, self.objects), [self.tars[n], train])}
             for n in self.names
@@ -123,7 +125,16 @@ class Comparison:
 
     def count(self, method):
         """Candidates of one job."""
-        return self.args.epochs if baselines.split(method)[0].TRAINS else len(ssd.DAMPENINGS)
+        return self.epochs(method) if baselines.split(method)[0].TRAINS else len(ssd.DAMPENINGS)
+
+    def epochs(self, method):
+        """Epochs of a method's training."""
+        return self.args.forget_epochs if baselines.split(method)[0] is baselines.ga else self.args.epochs
+
+    def expected(self, name, method):
+        """What a valid record of a (name, method) says it was made with."""
+        made = self.made_with[name]
+        return made | {"settings": made["settings"] | {"epochs": self.epochs(method)}}
 
     # Only what is not finished needs features computed and pairs decoded, so these are made when first asked for.
 
@@ -182,7 +193,7 @@ class Comparison:
 
     def settled(self, name, method):
         """The valid record of a (name, method) that went through all settings asked for, or None."""
-        record = None if self.args.force else records.valid(self.path(name, method, ".json"), self.expected[name])
+        record = None if self.args.force else records.valid(self.path(name, method, ".json"), self.expected(name, method))
         return record if record and set(self.grid(name, method)) <= set(record["grid"]) else None
 
     def write_log(self, name, method, setting, rows, times):
@@ -207,7 +218,9 @@ class Comparison:
         """One training (SSD: one set of dampenings), every candidate scored for each of the names."""
         todo = []
         for name in names:
-            done = records.valid(self.path(name, method, ".json", setting), self.expected[name] | {"setting": setting})
+            done = records.valid(
+                self.path(name, method, ".json", setting), self.expected(name, method) | {"setting": setting}
+            )
             jobs = self.jobs.setdefault((name, method), {})
             if done and not self.args.force:
                 jobs[setting] = done
@@ -223,7 +236,7 @@ class Comparison:
         judges = {n: self.judges(n)[0] for n in todo}
         ahead = {n: search.winner(self.candidates(n, method)) for n in todo}  # what a candidate has to beat
         rows, best, weights, times, spent = {n: [] for n in todo}, {}, {}, [], 0.0
-        schedule = Schedule(setting, args.wd, args.epochs, args.batch_size, args.warmup, args.seed)
+        schedule = Schedule(setting, args.wd, self.epochs(method), args.batch_size, args.warmup, args.seed)
         self.bar.set_postfix_str(f"{method} {label(method, setting)} {todo[0] if len(todo) == 1 else 'all names'}")
         unlearn.reset_peak_memory(clip.device)
         with deltas.kept(clip, clip.parameters) as base:
@@ -252,7 +265,7 @@ class Comparison:
                 save_file(weights[name], temporary)
             self.write_log(name, method, setting, rows[name], times)
             job = {"delta": file.name, "delta_bytes": file.stat().st_size, "peak_mem_mb": peak, "times": times}
-            job |= {"rows": [r._asdict() for r in rows[name]], "setting": setting} | self.expected[name]
+            job |= {"rows": [r._asdict() for r in rows[name]], "setting": setting} | self.expected(name, method)
             files.write_json(path, job)
             self.jobs[name, method][setting] = job
 
@@ -309,7 +322,7 @@ class Comparison:
             "peak_mem_mb": job["peak_mem_mb"],
             "halves": halves,
             "seed": self.args.seed,
-            **self.expected[name],
+            **self.expected(name, method),
         }
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")

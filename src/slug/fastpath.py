@@ -7,6 +7,7 @@ enters stage k, so a `Tower` keeps that and runs the stages from k on. Every res
 import contextlib
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 SHARE = 0.25  # of the free memory that the caches may take where the user does not say
@@ -117,7 +118,26 @@ class Tower:
         last = len(self.stages) - 1
         for stage in range(last, 0, -1):  # the deepest save the most
             self._room(stage, evict=False)
+        for (members, _), ran in zip(self.groups, self.ran, strict=True):
+            ran[:last] = [n + len(members) for n in ran[:last]]
         return self.features(start=last, desc=desc)
+
+    def floating_operations(self):
+        """Floating-point operations of what `features` and `fill` were asked for, without any repeated prefix: matrix
+        products, convolutions and attention, 2 a multiply-add."""
+        total, fused = 0, torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)  # the counter does not know the fused attention
+        try:
+            with self.clip.evaluating():
+                for (_, inputs), ran in zip(self.groups, self.ran, strict=True):
+                    x = one = inputs[:1].to(self.clip.device)
+                    for stage, count in zip(self.stages, ran, strict=True):
+                        with FlopCounterMode(display=False) as counter:
+                            x = stage(x, one)
+                        total += count * counter.get_total_flops()
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fused)
+        return total
 
     def _entering(self, group, part, start):
         """What enters stage `start` for the rows `part` of a group: kept, or made from the nearest kept stage below."""
@@ -147,7 +167,7 @@ class Tower:
         size = self._size(stage)
         while not self.budget.take(size):
             if not (evict and self.kept):
-                if not self.refused:
+                if not self.refused and self.budget.total:
                     tqdm.write(
                         f"note: a cache of {self.budget.total / 2**30:.1f} GB does not hold all activations of the "
                         f"{self.encoder} tower; what does not fit is computed again (--cache-gb)"

@@ -181,6 +181,27 @@ def costs(rows, title, stem):
     _save(figure, stem)
 
 
+def bars(values, what, title, stem):
+    """Horizontal bars on a logarithmic axis.
+
+    Args:
+        values: {label: number}, from top to bottom.
+        what: what the numbers are, with their unit.
+    """
+    figure, axes = plt.subplots(figsize=(6.4, 0.6 + 0.42 * len(values)), layout="constrained")
+    axes.barh(range(len(values)), list(values.values()), color=["C0", *["0.6"] * (len(values) - 1)])
+    for y, value in enumerate(values.values()):
+        axes.text(value, y, f" {value:.3g}", va="center", fontsize=8)
+    axes.set_xscale("log")
+    axes.set_xlim(right=axes.get_xlim()[1] * 2)
+    axes.set_xlabel(what)
+    axes.set_yticks(range(len(values)), list(values))
+    axes.grid(axis="y", visible=False)
+    axes.invert_yaxis()
+    axes.set_title(title)
+    _save(figure, stem)
+
+
 def similarity(before, after, names, title, stem):
     """Cosine similarity of mean picture features (rows) and name prompts (columns), before and after the edit.
 
