@@ -294,7 +294,7 @@ def test_all_methods_run_resume_and_report(run, monkeypatch, capfd):
     assert r"\begin{tabular}" in (out / "comparison.tex").read_text()
     assert len(list(clip.glob("*-tradeoff-*.png"))) == 2 and list(clip.glob("*-costs.png"))
 
-    # Elsewhere the chosen settings are taken from that table, without a grid, and give the same candidates.
+    # Elsewhere the choices are taken from that table, without a search, and give the same weights and figures.
     where = run.folder / "stored"
     where.mkdir()
     (where / "grads").symlink_to(run.folder / "results" / "grads")
@@ -303,6 +303,7 @@ def test_all_methods_run_resume_and_report(run, monkeypatch, capfd):
     for path in (where / "clip").glob("*.json"):
         record, wanted = json.loads(path.read_text()), first[path.name]
         assert record["grid"] == [wanted["setting"]] and record["inside_grid"] is None
+        assert record["n_candidates"] == 1
         for key in ("layer", "step", "params_touched"):
             assert record[key] == wanted[key]
         assert without_times(record["halves"]) == without_times(wanted["halves"])

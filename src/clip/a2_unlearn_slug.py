@@ -79,10 +79,7 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
 
     edited = best.layer
     edit = unlearn.edit_of(clip, best.layer, forget, best.step)
-    rows_by_half = {}
-    for part, one in (("select", judge), ("report", report)):
-        original, slug = unlearn.before_and_after(one, edited, lambda: deltas.applied(clip, edit), args.seed)
-        rows_by_half[part] = {"original": original, args.unlearn_method: slug}
+    halves = unlearn.both_halves(judge, report, edited, lambda: deltas.applied(clip, edit), args.unlearn_method, args.seed)
     with deltas.applied(clip, edit):
         names, similar, n_shown = zeroshot.similarity(evaluation, target, report.half, edited, seed=args.seed)
         images, truth, said = zeroshot.shown(evaluation, target, report.half, edited, seed=args.seed)
@@ -95,7 +92,7 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
         return folder / records.file_name(clip.label, name, end, part)
 
     delta = path(".delta.safetensors")
-    deltas.save(delta, clip, edit, layer=best.layer, step=best.step, metrics=slug)
+    deltas.save(delta, clip, edit, layer=best.layer, step=best.step, metrics=halves["report"][args.unlearn_method])
     for encoder, part in fronts.items():
         title = f"{data.plain_name(name)}: {encoder} encoder of {clip.label}"
         every = [r for r in rows if r.encoder == encoder]
@@ -138,7 +135,7 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
         "gradient_s": gradient_s,
         "search_s": seconds,
         "peak_mem_mb": unlearn.peak_memory_mb(clip.device),
-        "halves": rows_by_half,
+        "halves": halves,
         "seed": args.seed,
         **settings,
     }

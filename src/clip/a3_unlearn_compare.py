@@ -30,7 +30,7 @@ def parse_args(argv=None):
     )
     parser.add_argument("--selection", nargs="+", type=float, default=[ssd.SELECTION], help="selection weights of ssd")
     parser.add_argument(
-        "--settings-from", default="", help="table.csv of an earlier comparison: take what it chose, search no grid"
+        "--settings-from", default="", help="table.csv of an earlier comparison: repeat what it chose, no more"
     )
     parser.add_argument("--wd", type=float, default=0.1, help="AdamW's weight decay")
     parser.add_argument("--epochs", type=int, default=10, help="passes over the sets; each is a candidate")

@@ -57,19 +57,20 @@ def beyond(grid, chosen, asked, grow):
     return sorted({float(f"{e:.1e}") for e in ends if 0.9 * low < e < 1.1 * high}) if len(asked) > 1 else []
 
 
-def stored_settings(path, names, methods):
-    """{(name as people write it, method): setting} that an earlier comparison chose, from its table.csv.
+def stored_choices(path, names, methods):
+    """{(name as people write it, method): (setting, number of the candidate)} that an earlier comparison chose, from its
+    table.csv.
 
     Raises SlugError if the table lacks one of them.
     """
     path = files.existing(path, "table of an earlier comparison", "leave --settings-from out to search the grid")
     table = pd.read_csv(path)
-    table = table[table["half"] == "select"].set_index(["name", "method"])["layer"]
+    table = table[table["half"] == "select"].set_index(["name", "method"])
     found = {}
     for key in itertools.product(map(data.plain_name, names), methods):
         if key not in table.index:
             raise SlugError(f"{path} has no row of {key[1]} for {key[0]}; leave --settings-from out to search the grid")
-        found[key] = float(table[key].split()[-1])
+        found[key] = float(table.loc[key, "layer"].split()[-1]), int(table.loc[key, "step"])
     return found
 
 
@@ -87,7 +88,7 @@ class Comparison:
         for name in self.names:
             _, _, self.tars[name], left_out = self._gradients(name, "calc_grad")
         methods = [m for m in dict.fromkeys(args.unlearn_method) if m != "raw"]
-        self.stored = stored_settings(args.settings_from, self.names, methods) if args.settings_from else None
+        self.stored = stored_choices(args.settings_from, self.names, methods) if args.settings_from else None
         for name, method in itertools.product(self.names, methods):
             self.passes(name, method)  # what is missing is missed now, not after hours
         self.left_out = left_out  # one retain gradient serves all names, and its pairs are FT's
@@ -113,15 +114,21 @@ class Comparison:
     def grid(self, name, method):
         """The settings asked for, ascending: those of the flags, or the one an earlier comparison chose."""
         if self.stored is not None:
-            return [self.stored[data.plain_name(name), method]]
+            return [self.choice(name, method)[0]]
         return sorted(set(self.args.lr if baselines.split(method)[0].TRAINS else self.args.selection))
 
+    def choice(self, name, method):
+        """(setting, number of the candidate) that an earlier comparison chose; (None, None) where the grid is searched."""
+        return (None, None) if self.stored is None else self.stored[data.plain_name(name), method]
+
     def together(self, method):
-        """[[name]] of the names that one training serves: FT's does not depend on the name, only on its settings."""
+        """[[name]] of the names that one training serves: FT's does not depend on the name, only on what was chosen."""
         if method != "ft":
             return [[n] for n in self.names]
-        order = sorted(self.names, key=lambda n: self.grid(n, method))
-        return [list(g) for _, g in itertools.groupby(order, key=lambda n: self.grid(n, method))]
+        groups = {}
+        for name in self.names:
+            groups.setdefault(self.choice(name, method), []).append(name)
+        return list(groups.values())
 
     def count(self, method):
         """Candidates of one job."""
@@ -192,9 +199,10 @@ class Comparison:
         return self.folder / "compare" / records.file_name(self.clip.label, name, end, method)
 
     def settled(self, name, method):
-        """The valid record of a (name, method) that went through all settings asked for, or None."""
+        """The valid record of a (name, method) that went through all settings and candidates asked for, or None."""
         record = None if self.args.force else records.valid(self.path(name, method, ".json"), self.expected(name, method))
-        return record if record and set(self.grid(name, method)) <= set(record["grid"]) else None
+        enough = record and set(self.grid(name, method)) <= set(record["grid"])
+        return record if enough and record["only"] in (None, self.choice(name, method)[1]) else None
 
     def write_log(self, name, method, setting, rows, times):
         """The published comparison log, `{date}_{model}_{name}_{method}_lr{lr}.txt`; an older one of the job goes."""
@@ -202,10 +210,11 @@ class Comparison:
         end, folder = end.replace(" ", ""), self.folder / "compare"
         for old in folder.glob(f"*{end}"):
             old.unlink()
-        lines = [
-            f"{records.log_line(n, row._replace(step=setting if n else 0))}, time: {seconds:.1f}\n"
-            for n, (row, seconds) in enumerate(zip([self.start(name), *rows], [0, *times], strict=True))
-        ]
+        lines = []
+        for row in (self.start(name), *rows):
+            n = int(row.step)  # the epoch or dampening
+            line = records.log_line(n, row._replace(step=setting if n else 0))
+            lines.append(f"{line}, time: {times[n - 1] if n else 0:.1f}\n")
         files.write_text(folder / f"{datetime.date.today():%Y%m%d}{end}", LOG_HEAD + "".join(lines))
 
     # --------------------------------------------------------------------------------------------------------- work
@@ -218,9 +227,8 @@ class Comparison:
         """One training (SSD: one set of dampenings), every candidate scored for each of the names."""
         todo = []
         for name in names:
-            done = records.valid(
-                self.path(name, method, ".json", setting), self.expected(name, method) | {"setting": setting}
-            )
+            mark = {"setting": setting, "only": self.choice(name, method)[1]}
+            done = records.valid(self.path(name, method, ".json", setting), self.expected(name, method) | mark)
             jobs = self.jobs.setdefault((name, method), {})
             if done and not self.args.force:
                 jobs[setting] = done
@@ -235,6 +243,7 @@ class Comparison:
         material = baselines.Material(self.judges(todo[0])[0].pairs, self.retain, baselines.split(method)[1], **made)
         judges = {n: self.judges(n)[0] for n in todo}
         ahead = {n: search.winner(self.candidates(n, method)) for n in todo}  # what a candidate has to beat
+        only = self.choice(todo[0], method)[1]  # names that are trained together have it in common
         rows, best, weights, times, spent = {n: [] for n in todo}, {}, {}, [], 0.0
         schedule = Schedule(setting, args.wd, self.epochs(method), args.batch_size, args.warmup, args.seed)
         self.bar.set_postfix_str(f"{method} {label(method, setting)} {todo[0] if len(todo) == 1 else 'all names'}")
@@ -244,6 +253,10 @@ class Comparison:
             for number in module.candidates(clip, material, schedule if module.TRAINS else setting):
                 spent += time.perf_counter() - started
                 times.append(spent)
+                self.bar.update()
+                if only and number < only:
+                    started = time.perf_counter()
+                    continue
                 with self.evaluation.same_weights():
                     steps = {
                         n: j.step(label(method, setting), number, zeroshot.BOTH, best=ahead[n]) for n, j in judges.items()
@@ -255,7 +268,8 @@ class Comparison:
                     if best[name] is row:
                         changed = {n: p for n, p in clip.parameters.items() if not torch.equal(p, base[n])}
                         weights[name] = {n: p.detach().cpu().clone() for n, p in changed.items()}
-                self.bar.update()
+                if number == only:
+                    break
                 started = time.perf_counter()
         peak = unlearn.peak_memory_mb(clip.device)
         for name in todo:
@@ -265,7 +279,8 @@ class Comparison:
                 save_file(weights[name], temporary)
             self.write_log(name, method, setting, rows[name], times)
             job = {"delta": file.name, "delta_bytes": file.stat().st_size, "peak_mem_mb": peak, "times": times}
-            job |= {"rows": [r._asdict() for r in rows[name]], "setting": setting} | self.expected(name, method)
+            job |= {"rows": [r._asdict() for r in rows[name]], "setting": setting, "only": only}
+            job |= self.expected(name, method)
             files.write_json(path, job)
             self.jobs[name, method][setting] = job
 
@@ -292,11 +307,8 @@ class Comparison:
         best = search.winner(rows)
         setting, job = next((s, j) for s, j in jobs.items() if label(method, s) == best.layer)
         weights = load_file(self.path(name, method, ".safetensors", setting))
-        halves = {}
-        for part, judge in zip(("select", "report"), self.judges(name), strict=True):
-            inside = functools.partial(deltas.holding, self.clip, weights)
-            original, after = unlearn.before_and_after(judge, zeroshot.BOTH, inside, self.args.seed)
-            halves[part] = {"original": original, method: after}
+        inside = functools.partial(deltas.holding, self.clip, weights)
+        halves = unlearn.both_halves(*self.judges(name), zeroshot.BOTH, inside, method, self.args.seed)
         base = {n: p.detach().cpu() for n, p in self.clip.parameters.items()}
         touched = sum(int((w != base[n]).sum()) for n, w in weights.items())
         _, passes = self.passes(name, method)
@@ -310,6 +322,7 @@ class Comparison:
             "step": best.step,
             "setting": setting,
             "grid": sorted(jobs),
+            "only": self.choice(name, method)[1],
             "inside_grid": min(jobs) < setting < max(jobs) if len(jobs) > 1 else None,
             "delta_bytes": job["delta_bytes"],
             "params_touched": touched,

@@ -238,24 +238,34 @@ def changes(judge, before, after, seed):
     return row
 
 
-def before_and_after(judge, edited, inside, seed):
-    """(figures of the original, figures of an edit with its paired changes) on one half.
+def both_halves(select, report, edited, inside, method, seed):
+    """{"select": {"original": figures, method: figures of the edit with its paired changes}, "report": ...}.
 
     Args:
+        select, report: Judge of each half.
         edited: see Evaluation.sides.
         inside: a function that returns a context manager within which the model carries the edit.
     """
+    judges = {"select": select, "report": report}
 
-    def state(which):
-        with judge.evaluation.same_weights():
-            mia = membership(judge.clip, judge.evaluation, judge.target, judge.pairs, judge.half, which, seed)
-            return judge.ranks(which), mia
+    def states(which):
+        found = {}
+        with select.evaluation.same_weights():
+            for part, judge in judges.items():
+                mia = membership(judge.clip, judge.evaluation, judge.target, judge.pairs, judge.half, which, seed)
+                found[part] = judge.ranks(which), mia
+        return found
 
-    before, mia = state(None)
-    original = figures(judge, before, mia)
+    before = states(None)
     with inside():
-        after, mia = state(edited)
-    return original, figures(judge, after, mia) | changes(judge, before, after, seed)
+        after = states(edited)
+    return {
+        part: {
+            "original": figures(judge, *before[part]),
+            method: figures(judge, *after[part]) | changes(judge, before[part][0], after[part][0], seed),
+        }
+        for part, judge in judges.items()
+    }
 
 
 def _share(rank):

@@ -1,0 +1,58 @@
+"""The benchmark of the search: on the tiny world all its ways choose the same step, and its files say what they must."""
+
+import importlib.util
+import json
+
+import pandas as pd
+import pytest
+import tiny
+import torch
+from test_stages import Run
+
+from slug import fastpath, plain
+
+COLUMNS = "case model device n_images n_names plain_s fast_s ratio max_cos_diff limit_share".split()
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    spec = importlib.util.spec_from_file_location("benchmark_search", tiny.ROOT / "scripts" / "benchmark_search.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_all_ways_choose_the_same_step_and_the_table_says_so(benchmark, taught_clip, tiny_world, tmp_path, monkeypatch):
+    monkeypatch.setattr(plain, "WORKERS", 0)
+    run = Run(tiny_world, taught_clip / "open_clip", tmp_path)
+    tiny.run("a0_create_tar", *run.a0())
+    tiny.run("a1_compute_grad", *run.a1())
+    out = tmp_path / "bench"
+    flags = [*run.a1(), *run.evaluation, "--out", str(out), "--celeb-name", "Alien"]
+    benchmark.main([str(f) for f in flags])
+    benchmark.main([str(f) for f in [*flags, "--no-plain"]])  # replaces its own rows
+    benchmark_rows = pd.read_csv(out / "table.csv")
+    assert list(benchmark_rows.columns[: len(COLUMNS)]) == COLUMNS
+    assert benchmark_rows["case"].is_unique and set(benchmark_rows["case"]) == {
+        "search",
+        *(f"search without {p}" for p in ("early stop", "prefix reuse", "untouched side", "short texts", "decode once")),
+    }
+    assert (benchmark_rows["max_cos_diff"] < 1e-5).all() and benchmark_rows["limit_share"].between(0, 1).all()
+    record = json.loads((out / "open_clip-search.json").read_text())
+    assert record["matmul_flops"] > 1e8 and len(record["rows"]) == len(benchmark_rows)
+    assert (out / "open_clip-search.png").stat().st_size > 5000
+
+
+def test_the_floor_counts_what_was_asked_for(clip):
+    """A linear model of the count: twice the rows, twice the operations; a suffix costs less than the whole."""
+    images = tiny.pairs(6).images
+    tower = fastpath.Tower(clip, "vision", images, budget=fastpath.Budget(1.0, clip.device))
+    tower.fill()
+    whole = tower.floating_operations()
+    # Two blocks of width 32 on 17 tokens: at least the products with their 12 * 32 * 32 weights, on all tokens of the first
+    # block and one of the second.
+    assert whole > 6 * 2 * 12 * 32 * 32 * 17
+    tower.features(torch.arange(3), start=0)
+    assert tower.floating_operations() == pytest.approx(1.5 * whole)
+    tower.features(start=len(tower.stages) - 1)
+    assert 1.5 * whole < tower.floating_operations() < 1.6 * whole
