@@ -202,7 +202,7 @@ class Comparison:
         """The valid record of a (name, method) that went through all settings and candidates asked for, or None."""
         record = None if self.args.force else records.valid(self.path(name, method, ".json"), self.expected(name, method))
         enough = record and set(self.grid(name, method)) <= set(record["grid"])
-        return record if enough and record["only"] in (None, self.choice(name, method)[1]) else None
+        return record if enough and record.get("only") in (None, self.choice(name, method)[1]) else None
 
     def write_log(self, name, method, setting, rows, times):
         """The published comparison log, `{date}_{model}_{name}_{method}_lr{lr}.txt`; an older one of the job goes."""
