@@ -14,7 +14,7 @@ COLUMNS = (
     "mia_mean mia_std seconds peak_mem_mb params_touched delta_bytes n_drawings n_candidates half seed "
     "forget_upper forget_seen_acc1 forget_unseen_acc1 n_forget_unseen mia_others_mean mia_others_std "
     "identities_change identities_change_low identities_change_high objects_change objects_change_low "
-    "objects_change_high relative_step params_share gradient_s search_s inside_grid"
+    "objects_change_high forget_vision_acc1 forget_language_acc1 relative_step params_share gradient_s search_s inside_grid"
 ).split()
 METHODS = "original slug slug_o ft ga gaft salun ssd ga_o gaft_o salun_o ssd_o".split()  # the order of tables
 PUBLISHED = {  # PAPER.md, section 2: FA@1, TA_CA@1, TA_IN@1, MIA in %; ViT-B-32 laion400m_e32, mean of five identities
@@ -188,9 +188,9 @@ def compared(frame):
 def comparison_table(frame):
     """Markdown: a row per kind and method with changes from the original, and the paper's figures beside them."""
     lines = [
-        "| forgotten | method | names | FA@1 | identities @1 | change | objects @1 | change | MIA % (others) | candidates "
-        "| paper: FA@1, TA_CA@1, TA_IN@1, MIA |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| forgotten | method | names | FA@1 | of vision, language alone | identities @1 | change | objects @1 | change "
+        "| MIA % (others) | candidates | paper: FA@1, TA_CA@1, TA_IN@1, MIA |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for (kind, method), rows in compared(frame).groupby(["kind", "method"], observed=True):
         cells = []
@@ -202,7 +202,11 @@ def comparison_table(frame):
         paper = PUBLISHED.get(method) if kind == "identity" else None
         paper = ", ".join("-" if math.isnan(x) else f"{x:g}" for x in paper) if paper else ""
         fa = _cell(rows["forget_acc1"])
-        lines.append(f"| {kind} | {method} | {len(rows)} | {fa} | {' | '.join(cells)} | {mia} | {tried} | {paper} |")
+        alone = [rows[f"forget_{s}_acc1"] for s in ("vision", "language")]
+        alone = "" if method == "original" else ", ".join("-" if v.isna().any() else f"{100 * v.mean():.1f}" for v in alone)
+        lines.append(
+            f"| {kind} | {method} | {len(rows)} | {fa} | {alone} | {' | '.join(cells)} | {mia} | {tried} | {paper} |"
+        )
     return "\n".join(lines)
 
 

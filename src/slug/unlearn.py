@@ -238,6 +238,19 @@ def changes(judge, before, after, seed):
     return row
 
 
+def one_side(judge, edited):
+    """Top-1 forget accuracy where only one tower carries the edit and the other is the unedited model's, as columns.
+
+    Where the language tower alone forgets, the name was lost and the pictures are still recognised by any other name for
+    them; where the vision tower alone does, the pictures were.
+    """
+    task, rows = judge.evaluation.tasks[judge.target.task], judge.forget_rows
+    features, weights = judge.evaluation.sides(judge.target.task, rows, edited)
+    labels, blocks = task.pictures.labels[rows], task.pictures.blocks
+    sides = {"vision": (features, task.weights), "language": (task.features[rows], weights)}
+    return {f"forget_{s}_acc1": zeroshot.accuracies(zeroshot.ranks(*pair, labels, blocks))[0] for s, pair in sides.items()}
+
+
 def both_halves(select, report, edited, inside, method, seed):
     """{"select": {"original": figures, method: figures of the edit with its paired changes}, "report": ...}.
 
@@ -259,10 +272,11 @@ def both_halves(select, report, edited, inside, method, seed):
     before = states(None)
     with inside():
         after = states(edited)
+        sides = {part: one_side(judge, edited) for part, judge in judges.items()}
     return {
         part: {
             "original": figures(judge, *before[part]),
-            method: figures(judge, *after[part]) | changes(judge, before[part][0], after[part][0], seed),
+            method: figures(judge, *after[part]) | sides[part] | changes(judge, before[part][0], after[part][0], seed),
         }
         for part, judge in judges.items()
     }
