@@ -310,7 +310,8 @@ class Comparison:
         inside = functools.partial(deltas.holding, self.clip, weights)
         halves = unlearn.both_halves(*self.judges(name), zeroshot.BOTH, inside, method, self.args.seed)
         base = {n: p.detach().cpu() for n, p in self.clip.parameters.items()}
-        touched = sum(int((w != base[n]).sum()) for n, w in weights.items())
+        changed = {n: int((w != base[n]).sum()) for n, w in weights.items()}
+        touched = sum(changed.values())
         _, passes = self.passes(name, method)
         record = {
             "method": method,
@@ -326,6 +327,7 @@ class Comparison:
             "inside_grid": min(jobs) < setting < max(jobs) if len(jobs) > 1 else None,
             "delta_bytes": job["delta_bytes"],
             "params_touched": touched,
+            "touched_most": dict(sorted(changed.items(), key=lambda item: -item[1])[:5]),
             "params_share": touched / sum(p.numel() for p in base.values()),
             "n_candidates": len(rows),
             "winner_select": best._asdict(),
