@@ -171,8 +171,7 @@ def costs(rows, title, stem):
         panel.barh(range(len(rows)), values, color=["C3" if m.startswith("slug") else "0.6" for m in rows])
         for y, value in enumerate(values):
             panel.text(value, y, f" {value:,.0f}" if value >= 10 else f" {value:.2g}", va="center", fontsize=8)
-        panel.set_xscale("log")
-        panel.set_xlim(right=panel.get_xlim()[1] * 3)
+        panel.set_xlim(right=panel.get_xlim()[1] * 1.2)
         panel.set_xlabel(what)
         panel.set_yticks(range(len(rows)), list(rows))
         panel.grid(axis="y", visible=False)

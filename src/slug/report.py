@@ -224,6 +224,11 @@ def costs_table(frame):
             f"| {method} | {mean['gradient_s']:.1f} | {mean['seconds'] - mean['gradient_s']:.1f} | {mean['search_s']:.1f} | "
             f"{mean['peak_mem_mb']:.0f} | {mean['params_share']:.1%} | {mean['delta_bytes'] / 1e3:.0f} |"
         )
+    lines += [
+        "",
+        "Mean over names. Both SLUG and SSD also pass over the retain set, once for all names: SSD's first column has that "
+        "pass, SLUG's has not. Peak memory is the whole process's, evaluation and kept activations included.",
+    ]
     return "\n".join(lines)
 
 
