@@ -45,8 +45,8 @@ class Place:
         return self.results / "grads" / f"{NAME}_open_clip_local" / f"{part}.pt"
 
     def contents(self):
-        """{path: content, or where a link leads} of every file."""
-        found = (p for p in self.folder.rglob("*") if p.is_file() or p.is_symlink())
+        """{path: content, or where a link leads} of every file but the decode cache's, which are whole or not there."""
+        found = (p for p in self.folder.rglob("*") if (p.is_file() or p.is_symlink()) and p.parent.name != "cache")
         return {p: os.readlink(p) if p.is_symlink() else p.read_bytes() for p in found}
 
 
