@@ -1,6 +1,6 @@
 # The embedded world, EmojiCanvas, with mini-CLIP: runs on 2 CPU cores, off the network. Every variable can be set from the
 # environment, e.g. NAMES='Santa_Claus' bash scripts/run_demo.sh
-# Expected on 2 cores: set-up 2 minutes, the demo 8 (a second run half a minute). Figures: results/demo/report.md.
+# Expected on 2 cores: set-up 2 minutes, the demo about 11. Figures: results/demo/report.md.
 : "${DATA_DIR:=$ROOT/data/demo}"
 : "${RESULT_DIR:=$ROOT/results}"
 
