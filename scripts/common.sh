@@ -54,6 +54,9 @@ export PROFILE="${PROFILE:-demo}"
 source "scripts/profiles/$PROFILE.sh"
 IFS=$' \t\n' read -r -d '' -a NAME_LIST <<<"$NAMES" || true
 
+# Threads that wait for each other by spinning make two jobs on the same cores many times slower than one after the other.
+export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-1000}"
+
 RUN_FLAGS=(--device "$DEVICE" --seed "$SEED" --workers "$WORKERS" --precision "$PRECISION" --result-dir "$RESULT_DIR")
 MODEL_FLAGS=(--model "$MODEL" --pretrained "$PRETRAINED" --batch-size "$BATCH_SIZE")
 [ -z "$CLIP_MODEL_ID" ] || MODEL_FLAGS+=(--clip-model-id "$CLIP_MODEL_ID")

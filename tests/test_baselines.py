@@ -206,7 +206,7 @@ def records_of(folder):
     return {p.name: json.loads(p.read_text()) for p in sorted((folder / "results" / "clip").glob("*.json"))}
 
 
-TIMES = {"seconds", "gradient_s", "search_s", "peak_mem_mb"}
+TIMES = {"seconds", "gradient_s", "shared_s", "search_s", "peak_mem_mb"}
 
 
 def without_times(record):
@@ -346,7 +346,8 @@ def hand_made():
                 "n_forget": 40,
             }
             original = {"forget_acc1": 0.9, "identities_acc1": 0.9, "objects_acc1": 0.8, "mia_mean": 75.0}
-            costs = {"seconds": 10.0, "gradient_s": 2.0, "search_s": 8.0, "peak_mem_mb": 100, "delta_bytes": 1000 * (i + 1)}
+            costs = {"seconds": 10.0, "gradient_s": 2.0, "search_s": 8.0, "shared_s": 3.0, "peak_mem_mb": 100}
+            costs["delta_bytes"] = 1000 * (i + 1)
             row = {"method": method, "name": name, "kind": "identity", "model": "m", "params_share": 0.5, "n_candidates": 20}
             row |= {"layer": "x", "step": 1, "seed": 0, "inside_grid": not (method == "ga" and name == "c")}
             out.append(row | costs | {"halves": {"report": {"original": original, method: figures}}})
@@ -369,7 +370,7 @@ def test_the_report_adds_up_hand_made_records():
     assert "SLUG against ga: identities -0.9 against -29.9 points (above, apart)" in said
     assert "objects -1.0 against -30.0 points (above, apart); FA@1 0.0% against 0.0%" in said
     assert "c, ga: the chosen setting" in said
-    assert "| slug | 2.0 | 8.0 | 8.0 | 100 | 50.0% | 2 |" in report.costs_table(frame)
+    assert "| slug | 2.0 | 8.0 | 8.0 | 3.0 | 100 | 50.0% | 2 |" in report.costs_table(frame)
 
 
 def test_names_that_a_method_was_not_run_on_are_left_out_of_the_comparison():

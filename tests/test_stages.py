@@ -27,7 +27,7 @@ LINE = (
     r"test_acc@1: (\S+), test_acc@5: (\S+), MIA: (\S+)±(\S+)"
 )
 PLOTS = [n for n, f in vars(plots).items() if getattr(f, "__module__", "") == "slug.plots" and n[0] != "_" and n != "short"]
-CHANGING = {"seconds", "gradient_s", "search_s", "peak_mem_mb"}
+CHANGING = {"seconds", "gradient_s", "shared_s", "search_s", "peak_mem_mb"}
 
 
 def rel(path):

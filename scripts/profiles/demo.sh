@@ -26,7 +26,7 @@
 : "${TRACE:=0}" # retain pictures a task scored at every candidate, so that trade-off plots show them all
 
 : "${METHODS:=ft ga gaft salun ssd}" # baselines; also raw, ga_o, gaft_o, salun_o, ssd_o
-: "${COMPARE_NAMES=Frog ribbon}" # those of NAMES that the baselines are run on; empty: all
+: "${COMPARE_NAMES=Lion tanabata_tree}" # those of NAMES that the baselines are run on; empty: all
 : "${SETTINGS_FROM=$ROOT/results/demo/table.csv}" # take what was chosen there for them; empty: search LR and SELECTION
 : "${LR:=3.2e-5 1e-4 3.2e-4}" # half decades; more are tried where the best is the first or the last
 : "${SELECTION:=3.2 10 32}" # selection weights of ssd

@@ -113,7 +113,8 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
     files.write_text(path("-steps.csv"), out.getvalue())
     parameters = sum(p.numel() for p in clip.parameters.values())
     touched = sum(t.numel() for t in edit.values())
-    gradient_s = gradients.seconds(args, clip, name, args.unlearn_method.replace("slug", "calc_grad"))
+    kind = args.unlearn_method.replace("slug", "calc_grad")
+    gradient_s, shared_s = (gradients.seconds(args, clip, name, kind, side) for side in ("forget", "train"))
     record = {
         "method": args.unlearn_method,
         "name": data.plain_name(name),
@@ -133,6 +134,7 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
         "winner_select": best._asdict(),
         "seconds": gradient_s + seconds,
         "gradient_s": gradient_s,
+        "shared_s": shared_s,
         "search_s": seconds,
         "peak_mem_mb": unlearn.peak_memory_mb(clip.device),
         "halves": halves,

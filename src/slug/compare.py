@@ -147,9 +147,9 @@ class Comparison:
 
     @functools.cached_property
     def evaluation(self):
-        """zeroshot.Evaluation of the unedited model."""
+        """zeroshot.Evaluation of the unedited model. Baselines edit both towers from the first layer on: nothing to keep."""
         return zeroshot.Evaluation(
-            self.clip, self.identities, self.objects, batch_size=self.args.eval_batch_size, cache_gb=self.args.cache_gb
+            self.clip, self.identities, self.objects, batch_size=self.args.eval_batch_size, cache_gb=0
         )
 
     @functools.cached_property
@@ -177,17 +177,18 @@ class Comparison:
         return self.judges(name)[0].step("", 0.0, None, log_all=True)
 
     def passes(self, name, method):
-        """What a method reads from gradient files: (fields of baselines.Material, seconds that the passes took)."""
+        """What a method reads from gradient files: (fields of baselines.Material, seconds of the name's own pass, seconds of
+        the retain pass that serves all names)."""
         module, form = baselines.split(method)
-        made, seconds = {}, 0.0
+        made, own, shared = {}, 0.0, 0.0
         if "gradient" in module.NEEDS:
             made["gradient"] = self._gradients(name, f"calc_grad{form}")[0]
-            seconds = gradients.seconds(self.args, self.clip, name, f"calc_grad{form}")
+            own = gradients.seconds(self.args, self.clip, name, f"calc_grad{form}")
         if "forget_importance" in module.NEEDS:
             kind = f"calc_importance{form}"
             made["forget_importance"], made["retain_importance"], _, _ = self._gradients(name, kind)
-            seconds = sum(gradients.seconds(self.args, self.clip, name, kind, side) for side in ("forget", "train"))
-        return made, seconds
+            own, shared = (gradients.seconds(self.args, self.clip, name, kind, side) for side in ("forget", "train"))
+        return made, own, shared
 
     # -------------------------------------------------------------------------------------------------------- files
 
@@ -239,7 +240,7 @@ class Comparison:
             return
         module, _ = baselines.split(method)
         args, clip = self.args, self.clip
-        made, _ = self.passes(todo[0], method)
+        made, _, _ = self.passes(todo[0], method)
         material = baselines.Material(self.judges(todo[0])[0].pairs, self.retain, baselines.split(method)[1], **made)
         judges = {n: self.judges(n)[0] for n in todo}
         ahead = {n: search.winner(self.candidates(n, method)) for n in todo}  # what a candidate has to beat
@@ -296,7 +297,7 @@ class Comparison:
                 self.run(todo, method, setting)
             chosen = {search.winner(self.candidates(n, method)).layer for n in todo}
             chosen = [s for s in grid if label(method, s) in chosen]
-            fresh = beyond(grid, chosen, asked, self.args.grow if baselines.split(method)[0].TRAINS else 0)
+            fresh = beyond(grid, chosen, asked, self.args.grow)
             self.bar.total += len(fresh) * self.count(method)
             grid = sorted({*grid, *fresh})
         return [found[n] or self.settle(n, method) for n in names]
@@ -312,7 +313,7 @@ class Comparison:
         base = {n: p.detach().cpu() for n, p in self.clip.parameters.items()}
         changed = {n: int((w != base[n]).sum()) for n, w in weights.items()}
         touched = sum(changed.values())
-        _, passes = self.passes(name, method)
+        _, own, shared = self.passes(name, method)
         record = {
             "method": method,
             "name": data.plain_name(name),
@@ -331,8 +332,9 @@ class Comparison:
             "params_share": touched / sum(p.numel() for p in base.values()),
             "n_candidates": len(rows),
             "winner_select": best._asdict(),
-            "seconds": passes + job["times"][int(best.step) - 1],
-            "gradient_s": passes,
+            "seconds": own + job["times"][int(best.step) - 1],
+            "gradient_s": own,
+            "shared_s": shared,
             "search_s": sum(j["times"][-1] for j in jobs.values()) + sum(r.seconds for r in rows),
             "peak_mem_mb": job["peak_mem_mb"],
             "halves": halves,

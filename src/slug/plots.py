@@ -130,32 +130,49 @@ def steps(curves, baseline, winner, counts, title, stem):
     _save(figure, stem)
 
 
-def tradeoff(points, chosen, title, stem):
+def tradeoff(points, chosen, title, stem, *, forgotten=0.02):
     """Forget accuracy against retain accuracy of every candidate of every method; SLUG's own front is joined up.
+
+    The second panel shows those that forget, method by method, near the original's retain accuracy.
 
     Args:
         points: {method: (N, 2) array of forget and retain accuracy}, fractions; "original" is one point.
         chosen: {method: (forget, retain)} of the candidates that were kept.
+        forgotten: forget accuracy up to which a candidate is shown in the second panel.
     """
-    figure, axes = plt.subplots(figsize=(6.4, 4.6))
+    figure, (axes, near) = plt.subplots(1, 2, figsize=(9.6, 4.4), layout="constrained")
+    methods = [m for m in points if m != "original"]
     for i, (method, values) in enumerate(points.items()):
         x, y = 100 * np.asarray(values).reshape(-1, 2).T
-        color = f"C{i}" if method != "original" else "k"
+        style = {"marker": MARKERS[i % len(MARKERS)], "edgecolors": f"C{i}" if method != "original" else "k"}
         count = "" if method == "original" else f" ({len(x)})"
-        axes.scatter(
-            x, y, s=22, marker=MARKERS[i % len(MARKERS)], facecolors="none", edgecolors=color, lw=0.9, label=method + count
-        )
+        axes.scatter(x, y, s=22, facecolors="none", lw=0.9, label=method + count, **style)
+        if method == "original":
+            near.axhline(y[0], color="k", lw=0.8, ls=":")
+            continue
+        place = methods.index(method)
+        forgets = y[x <= 100 * forgotten]
+        near.scatter([place] * len(forgets), forgets, s=22, facecolors="none", lw=0.9, **style)
         if method in chosen:
-            axes.scatter(*(100 * np.asarray(chosen[method])), s=70, marker=MARKERS[i % len(MARKERS)], color=color, zorder=4)
+            forget, kept = 100 * np.asarray(chosen[method])
+            axes.scatter(forget, kept, s=70, zorder=4, facecolors=style["edgecolors"], **style)
+            near.scatter(place, kept, s=70, zorder=4, facecolors=style["edgecolors"], **style)
         if method == "slug":
             order = np.lexsort((-y, x))
             best = np.maximum.accumulate(y[order])
             front = order[y[order] >= best]
-            axes.step(x[front], y[front], where="post", color=color, lw=1.2)
+            axes.step(x[front], y[front], where="post", color=style["edgecolors"], lw=1.2)
     axes.set_xlabel("zero-shot top-1 of the forgotten name, %")
     axes.set_ylabel("zero-shot top-1 of the rest, %\n(mean of other identities and objects)")
-    axes.set_title(title)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=4, frameon=False)
+    near.set_xticks(range(len(methods)), methods)
+    near.set_xlim(-0.6, len(methods) - 0.4)
+    if "original" in points:
+        reference = 100 * np.asarray(points["original"]).reshape(-1, 2)[0, 1]
+        near.set_ylim(reference - 20, reference + 3)
+    near.set_ylabel("the same, %; dotted: the unedited model")
+    near.set_xlabel(f"candidates that forget (top-1 of the name at most {forgotten:.0%})")
+    figure.suptitle(title)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncol=7, frameon=False)
     _save(figure, stem)
 
 

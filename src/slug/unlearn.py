@@ -203,7 +203,7 @@ def search_all(clip, judge, front, forget, *, evaluations=10, rule="robust", cho
     return steps, search.winner(candidates)
 
 
-def figures(judge, ranks, mia):
+def figures(judge, ranks, more):
     """One half's figures of one model state, as the columns of table.csv (DESIGN.md) and their bounds."""
     evaluation, target = judge.evaluation, judge.target
     pictures = evaluation.tasks[target.task].pictures
@@ -220,7 +220,7 @@ def figures(judge, ranks, mia):
         "n_forget": len(forget),
         "n_forget_unseen": int((~seen).sum()),
         "n_drawings": len(set(groups)),
-        **mia,
+        **more,
     }
     for task in ("identities", "objects"):
         row[f"{task}_acc1"], row[f"{task}_acc5"] = zeroshot.accuracies(ranks[task])
@@ -265,18 +265,17 @@ def both_halves(select, report, edited, inside, method, seed):
         found = {}
         with select.evaluation.same_weights():
             for part, judge in judges.items():
-                mia = membership(judge.clip, judge.evaluation, judge.target, judge.pairs, judge.half, which, seed)
-                found[part] = judge.ranks(which), mia
+                more = membership(judge.clip, judge.evaluation, judge.target, judge.pairs, judge.half, which, seed)
+                found[part] = judge.ranks(which), more if which is None else more | one_side(judge, which)
         return found
 
     before = states(None)
     with inside():
         after = states(edited)
-        sides = {part: one_side(judge, edited) for part, judge in judges.items()}
     return {
         part: {
             "original": figures(judge, *before[part]),
-            method: figures(judge, *after[part]) | sides[part] | changes(judge, before[part][0], after[part][0], seed),
+            method: figures(judge, *after[part]) | changes(judge, before[part][0], after[part][0], seed),
         }
         for part, judge in judges.items()
     }
