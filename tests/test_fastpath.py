@@ -132,6 +132,50 @@ def test_a_tower_of_another_kind_takes_the_whole_way(clip, monkeypatch):
         assert len(tower.groups) == 1
 
 
+def check_steps_in_one_pass(clip, layers_per_tower):
+    """Features under several steps of a layer's edit, in one pass, are those under each step by itself; the model's own
+    weights stay."""
+    inputs, before = inputs_of(clip), {n: p.detach().clone() for n, p in clip.parameters.items()}
+    for encoder, x in inputs.items():
+        tower = fastpath.Tower(clip, encoder, x, batch_size=3, budget=fastpath.Budget(1.0, clip.device))
+        tower.fill()
+        names = [n for n, e in clip.candidates().items() if e == encoder]
+        for name in names[:: max(1, len(names) // layers_per_tower)]:
+            edit, steps, rows = random_edit(clip, name), [0.5, -1.0, 2.0], torch.tensor([3, 0, 1])
+            together = tower.features(rows, clip.stage(name), edit=edit, steps=steps)
+            assert together.shape[:2] == (3, 3)
+            for step, found in zip(steps, together.unbind(1), strict=True):
+                with deltas.applied(clip, {n: step * t for n, t in edit.items()}):
+                    assert (found - tower.features(rows, clip.stage(name))).abs().max() < 1e-5, (name, step)
+    assert tiny.same_tensors({n: p.detach() for n, p in clip.parameters.items()}, before)
+
+
+def test_many_steps_go_through_in_one_pass(clip):
+    check_steps_in_one_pass(clip, layers_per_tower=100)
+
+
+@pytest.mark.parametrize("model", ["ViT-B-32", "RN50"])
+def test_many_steps_go_through_in_one_pass_at_true_size(model):
+    check_steps_in_one_pass(models.load(model, "random"), layers_per_tower=3)
+
+
+def test_looking_ahead_changes_no_step_and_no_figure(clip, tmp_path, monkeypatch):
+    both = Both(clip, tmp_path)
+    chosen = [n for n, e in clip.candidates().items()][::7]
+    rows = [layers.Layer(n, clip.encoder(n), 1.0, 0.0) for n in chosen]
+    forget = {n: t for name in chosen for n, t in random_edit(clip, name).items()}
+    asked, ask = [], zeroshot.Evaluation.forget_steps
+    monkeypatch.setattr(zeroshot.Evaluation, "forget_steps", lambda self, *a: asked.append(len(a[-1])) or ask(self, *a))
+    found = []
+    for depth in (1, 3):
+        curves, best = unlearn.search_all(clip, both.judges[0], rows, forget, evaluations=5, log_all=True, depth=depth)
+        found.append([s._replace(seconds=0) for steps in curves.values() for s in [*steps, best]])
+        assert bool(asked) == (depth > 1)
+    assert max(asked) > 3
+    for one, ahead in zip(*found, strict=True):
+        assert one[0] == ahead[0] and one[1:] == pytest.approx(ahead[1:], abs=1e-5, nan_ok=True)
+
+
 def test_the_default_budget_is_a_quarter_of_the_free_memory():
     free = fastpath.free_memory(torch.device("cpu"))
     assert free > 2**28
@@ -275,7 +319,7 @@ def test_candidates_of_one_state_share_their_classifier(clip, tmp_path, monkeypa
     monkeypatch.setattr(
         fastpath.Tower,
         "features",
-        lambda self, rows=None, start=0, desc=None: made.append(self.encoder) or features(self, rows, start, desc),
+        lambda self, *a, **k: made.append(self.encoder) or features(self, *a, **k),
     )
     layer = next(n for n, e in clip.candidates().items() if e == "language")
     rows = torch.arange(4)

@@ -89,7 +89,15 @@ def test_encoders_are_ranked_apart(rows):
 
 def steps_of(forgets, first, rule="robust", evaluations=10):
     """The history of one layer whose step s is forgotten where forgets(s): [(step, forgotten)]."""
-    return list(search.over_layer(lambda s: ((s, forgets(s)), forgets(s)), first, rule=rule, evaluations=evaluations))
+    expected = []  # of each evaluation, the steps that were said to come next
+
+    def evaluate(step, coming):
+        assert step == coming[0] and len(coming) <= 7
+        assert all(step in earlier for earlier in expected[-2:])
+        expected.append(coming)
+        return (step, forgets(step)), forgets(step)
+
+    return list(search.over_layer(evaluate, first, rule=rule, evaluations=evaluations, depth=3))
 
 
 @given(st.floats(-9, 3.9), st.floats(0.1, 10))

@@ -218,6 +218,27 @@ def test_one_process_gives_the_gradients_of_two_and_workers_change_nothing(done,
     assert found["model"] == wanted["model"] and found["data"] == wanted["data"]
 
 
+def test_two_processes_find_what_one_finds(done, tmp_path):
+    """The search under torchrun: the same files, the same steps and winner, figures up to the last bits."""
+    run = another(done, "two-processes")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(tiny.ROOT / "src/clip/a2_unlearn_slug.py"), *run.a2(), "--celeb-name", "Alien"]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    found = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert found.returncode == 0, found.stderr[-3000:]
+    assert found.stdout.count("Alien, slug:") == 1
+    files = [{p.name for p in (r.results / "clip").rglob("*") if "Alien" in p.name} for r in (run, done)]
+    assert files[0] == files[1]
+    for two, one in zip(steps_csv(run, "Alien"), steps_csv(done, "Alien"), strict=True):
+        assert two.pop("layer") == one.pop("layer")
+        del two["seconds"], one["seconds"]
+        for key, value in one.items():
+            assert float(two[key] or "nan") == pytest.approx(float(value or "nan"), rel=1e-5, abs=1e-5, nan_ok=True), key
+    records = [r.record("Alien") for r in (run, done)]
+    assert records[0]["layer"] == records[1]["layer"]
+    assert records[0]["halves"]["report"]["slug"]["forget_acc1"] == records[1]["halves"]["report"]["slug"]["forget_acc1"]
+
+
 def test_retain_gradient_is_of_unchanged_captions_without_any_forget_name(done, taught_clip):
     clip = tiny.load(taught_clip)
     kept = {}

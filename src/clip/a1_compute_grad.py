@@ -9,7 +9,7 @@ Valid files are kept. Several processes: torchrun --nproc-per-node N src/clip/a1
 import os
 import time
 
-from slug import cli, data, files, gradients, losses, models
+from slug import cli, data, files, gradients, losses, models, processes
 
 METHODS = ("calc_grad", "calc_importance", "calc_grad_o", "calc_importance_o")
 
@@ -36,7 +36,7 @@ def link(source, target):
 def main(argv=None):
     args = parse_args(argv)
     device = cli.settle(args)
-    rank = gradients.start_processes(device)
+    rank = processes.start(device)
     cli.check_result_dir(args)
     clip = models.from_args(args, device)
     square = "importance" in args.unlearn_method

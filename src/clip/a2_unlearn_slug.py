@@ -7,6 +7,7 @@ Example: python src/clip/a2_unlearn_slug.py --celeb-name Elon_Musk --model ViT-B
 Needs a1_compute_grad.py. Searches every layer of both Pareto fronts on the select half of the pictures and reports the
 winner on the other half. Writes under results/clip/: Pareto, step-size and cosine plots, a step log a layer, and per name
 a .json record, a .csv of all steps and the .delta.safetensors that carries the edit. Valid records are kept.
+On several devices: torchrun --nproc-per-node=N src/clip/a2_unlearn_slug.py ...
 """
 
 import csv
@@ -16,8 +17,25 @@ import time
 
 from tqdm import tqdm
 
-from slug import cli, data, deltas, files, gradients, layers, models, plain, plots, records, search, unlearn, zeroshot
+from slug import (
+    cli,
+    data,
+    deltas,
+    files,
+    gradients,
+    layers,
+    models,
+    plain,
+    plots,
+    processes,
+    records,
+    search,
+    unlearn,
+    zeroshot,
+)
 from slug.errors import SlugError
+
+NOT_SETTINGS = ("force", "celeb_name", "device", "workers", "result_dir", "cache_gb", "lookahead")  # change no result
 
 
 def parse_args(argv=None):
@@ -29,6 +47,9 @@ def parse_args(argv=None):
     parser.add_argument("--search-rule", choices=("robust", "paper"), default="robust", help="how steps are bracketed")
     parser.add_argument("--choose", choices=("retain", "deepest"), default="retain", help="deepest: the paper's layer rule")
     parser.add_argument("--log-all", action="store_true", help="evaluate every column at every step")
+    parser.add_argument(
+        "--lookahead", type=int, default=0, help="evaluations whose forget pictures go together; 0: 3 on CUDA, else 1"
+    )
     parser.add_argument("--plain", action="store_true", help="judge the slow, published way; the same figures")
     parser.add_argument("--layer", default="", help="try this layer instead of the fronts")
     parser.add_argument("--step", type=float, default=0.0, help="with --layer: this step alone, no search")
@@ -40,7 +61,7 @@ def parse_args(argv=None):
 
 
 def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
-    """Search, choose, report and write everything of one name; returns the record."""
+    """Search, choose, report and write everything of one name; returns the record, in the first process only."""
     target = evaluation.target(name)
     pairs = data.load_pairs(tar, clip.transform, workers=args.workers)
     k = args.fa_k or search.fa_rank(len(evaluation.tasks["identities"].pictures.names))
@@ -54,6 +75,8 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
     judge = unlearn.Judge(
         clip, evaluation, target, pairs, half, k=k, seed=args.seed, limit=args.select_pictures, trace=args.trace
     )
+    rank, _ = processes.mine()
+    depth = 1 if args.plain else args.lookahead or (3 if clip.device.type == "cuda" else 1)
     report_half = {task: ~mask for task, mask in half.items()}
     report = unlearn.Judge(clip, evaluation, target, pairs, report_half, k=k, seed=args.seed)
     start = judge.step("", 0.0, None, log_all=True)
@@ -64,7 +87,7 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
             best = judge.step(args.layer, args.step, args.layer, log_all=True)
         curves = {args.layer: [best]}
     else:
-        bar = tqdm(front, desc=f"{name}: layers", unit="layer")
+        bar = tqdm(front, desc=f"{name}: layers", unit="layer", disable=rank > 0)
         curves, best = unlearn.search_all(
             clip,
             judge,
@@ -74,6 +97,7 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
             rule=args.search_rule,
             choose=args.choose,
             log_all=args.log_all or args.plain,
+            depth=depth,
         )
     seconds = time.perf_counter() - started - judge.trace_s
 
@@ -86,6 +110,8 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
     _, similar_before, _ = zeroshot.similarity(evaluation, target, report.half, None, seed=args.seed)
     _, _, said_before = zeroshot.shown(evaluation, target, report.half, None, seed=args.seed)
 
+    if rank:
+        return None
     folder = files.resolve(args.result_dir) / "clip"
 
     def path(end, part=""):
@@ -147,6 +173,7 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
 
 def search_names(args):
     device = cli.settle(args)
+    rank = processes.start(device)
     folder = cli.check_result_dir(args)
     clip = models.from_args(args, device)
     unlearn.reset_peak_memory(clip.device)
@@ -158,7 +185,7 @@ def search_names(args):
     for name in loaded:
         forget, retain, tar, _ = loaded[name]
         settings = {
-            "settings": cli.settings(args, without=("force", "celeb_name", "device", "workers", "result_dir", "cache_gb")),
+            "settings": cli.settings(args, without=NOT_SETTINGS),
             "inputs": records.inputs_hash(model_hash, (forget, retain), (identities, objects)),
             "rule": {"max_forget": search.MAX_FORGET, "sigmas": search.SIGMAS, "close": search.CLOSE},
             "versions": cli.versions(),
@@ -170,10 +197,12 @@ def search_names(args):
                 kind = plain.PlainEvaluation if args.plain else zeroshot.Evaluation
                 evaluation = kind(clip, identities, objects, batch_size=args.eval_batch_size, cache_gb=args.cache_gb)
             record = run_name(args, clip, evaluation, half, name, forget, retain, tar, settings)
-        else:
+        elif not rank:
             print(f"valid, kept: {path}")
-        print(records.one_line(record))
-    records.write_important_layers(folder / "clip", clip.label)
+        if not rank:
+            print(records.one_line(record))
+    if not rank:
+        records.write_important_layers(folder / "clip", clip.label)
 
 
 def edit_folder(command, argv):

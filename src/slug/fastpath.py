@@ -7,8 +7,12 @@ enters stage k, so a `Tower` keeps that and runs the stages from k on. Every res
 import contextlib
 
 import torch
+from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
+
+from slug import processes
 
 SHARE = 0.25  # of the free memory that the caches may take where the user does not say
 
@@ -46,6 +50,29 @@ def run(stages, x, inputs):
     for stage in stages:
         x = stage(x, inputs)
     return x
+
+
+class _Chain(torch.nn.Module):
+    """A chain of stages as a module, so that functional_call can put other tensors in place of the model's."""
+
+    def __init__(self, module, stages):
+        super().__init__()
+        self.module, self.stages = module, stages
+
+    def forward(self, x, inputs):
+        return run(self.stages, x, inputs)
+
+
+@contextlib.contextmanager
+def plain_attention():
+    """Within the context attention is made of plain products: the fused kernels have no rules for vmap or FLOP counts."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def length_groups(lengths):
@@ -89,29 +116,54 @@ class Tower:
         self.refused = set()  # stages that the budget has no room for
         self.ran = [[0] * len(self.stages) for _ in self.groups]  # inputs that went through each stage, for the FLOP floor
 
-    def features(self, rows=None, start=0, desc=None):
-        """Unit features (n, D) of the inputs `rows` (n,), all where None; float32.
+    def features(self, rows=None, start=0, desc=None, edit=None, steps=None):
+        """Unit features (n, D) of the inputs `rows` (n,), all where None; float32. Of several processes each computes its
+        share, and all return the whole.
 
         Args:
             start: the first stage whose weights may differ from the original ones.
+            edit, steps: {parameter name: tensor} and K numbers: the features under each of the present weights plus step
+                times edit, (n, K, D), in one pass.
         """
+        rank, world = processes.mine()
         rows = torch.arange(self.count) if rows is None else rows
         place = torch.full((self.count,), -1)
         place[rows] = torch.arange(len(rows))
-        out = None
-        bar = tqdm(total=len(rows), desc=desc, unit="", leave=False, disable=desc is None)
+        out, copies = None, 1 if steps is None else len(steps)
+        bar = tqdm(total=len(rows[rows % world == rank]), desc=desc, unit="", leave=False, disable=desc is None or rank > 0)
         with self.clip.evaluating(), bar:
             for group, (members, inputs) in enumerate(self.groups):
-                here = torch.nonzero(place[members] >= 0).flatten()
-                for part in here.split(self.batch_size) if len(here) else ():
+                # An input is always the same process's, which then has what enters its stages.
+                here = torch.nonzero((place[members] >= 0) & (members % world == rank)).flatten()
+                for part in here.split(max(1, self.batch_size // copies)) if len(here) else ():
                     x = self._entering(group, part, start)
-                    x = self.clip.unit(run(self.stages[start:], x, inputs[part].to(self.clip.device)))
-                    out = x.new_empty(len(rows), x.shape[1]) if out is None else out
+                    x = self.clip.unit(self._through(start, x, inputs[part].to(self.clip.device), edit, steps))
+                    out = x.new_zeros(len(rows), *x.shape[1:]) if out is None else out
                     out[place[members[part]]] = x
                     for stage in range(start, len(self.stages)):
-                        self.ran[group][stage] += len(part)
+                        self.ran[group][stage] += copies * len(part)
                     bar.update(len(part))
+            if world > 1 and len(rows):
+                width = processes.largest(0 if out is None else out.shape[-1], self.clip.device)
+                if out is None:  # no input was this process's
+                    shape = (len(rows), width) if steps is None else (len(rows), copies, width)
+                    out = torch.zeros(shape, device=self.clip.device)
+                processes.add_up(out)
         return out
+
+    def _through(self, start, x, inputs, edit, steps):
+        """What the stages from `start` on make of x (n, ...): (n, D), or under each of K steps of an edit (n, K, D)."""
+        if steps is None:
+            return run(self.stages[start:], x, inputs)
+        chain = _Chain(self.clip.module, self.stages[start:])
+        weights = {n: self.clip.parameters[n] for n in edit}
+
+        def at(step):
+            moved = {f"module.{n}": w + step * edit[n].to(w.device) for n, w in weights.items()}
+            return functional_call(chain, moved, (x, inputs))
+
+        with plain_attention():
+            return vmap(at, out_dims=1)(torch.as_tensor(steps, dtype=torch.float32, device=x.device))
 
     def fill(self, desc=None):
         """`features` of all inputs at the original weights, keeping what enters every stage as far as the budget allows."""
@@ -125,18 +177,14 @@ class Tower:
     def floating_operations(self):
         """Floating-point operations of what `features` and `fill` were asked for, without any repeated prefix: matrix
         products, convolutions and attention, 2 a multiply-add."""
-        total, fused = 0, torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)  # the counter does not know the fused attention
-        try:
-            with self.clip.evaluating():
-                for (_, inputs), ran in zip(self.groups, self.ran, strict=True):
-                    x = one = inputs[:1].to(self.clip.device)
-                    for stage, count in zip(self.stages, ran, strict=True):
-                        with FlopCounterMode(display=False) as counter:
-                            x = stage(x, one)
-                        total += count * counter.get_total_flops()
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fused)
+        total = 0
+        with plain_attention(), self.clip.evaluating():
+            for (_, inputs), ran in zip(self.groups, self.ran, strict=True):
+                x = one = inputs[:1].to(self.clip.device)
+                for stage, count in zip(self.stages, ran, strict=True):
+                    with FlopCounterMode(display=False) as counter:
+                        x = stage(x, one)
+                    total += count * counter.get_total_flops()
         return total
 
     def _entering(self, group, part, start):

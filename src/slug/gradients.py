@@ -5,14 +5,12 @@ taken by itself and added up in float64, so nothing leaks from one batch or one 
 does not depend on how batches are dealt to processes.
 """
 
-import os
 import pickle
 
 import torch
-import torch.distributed as dist
 from tqdm import tqdm
 
-from slug import data, files, losses
+from slug import data, files, losses, processes
 from slug.errors import SlugError
 
 CONVENTION = "gradient of the forget loss 1 - cos; a positive step ADDS it"
@@ -30,7 +28,7 @@ def _accumulate(clip, pairs, loss, batch_size, square, desc):
     """Weighted sum over this process's batches of gradients (or their squares), the sum of weights, and of losses."""
     drop_last = loss is losses.contrastive
     batches = batch_indices(len(pairs.captions), batch_size, drop_last=drop_last)
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    rank, world = processes.mine()
     parameters = clip.parameters
     tokens = clip.tokenize(pairs.captions)
     total = {n: torch.zeros_like(p, dtype=torch.float64) for n, p in parameters.items()}
@@ -49,9 +47,8 @@ def _accumulate(clip, pairs, loss, batch_size, square, desc):
         count += torch.tensor([weight, weight * value.item(), len(rows)], dtype=torch.float64, device=clip.device)
     for p in parameters.values():
         p.requires_grad_(False)
-    if world > 1:
-        for t in (*total.values(), count):
-            dist.all_reduce(t)
+    for t in (*total.values(), count):
+        processes.add_up(t)
     return total, count
 
 
@@ -75,13 +72,6 @@ def compute(clip, pairs, loss, *, batch_size=16, square=False, desc="gradient"):
     if bad:
         raise SlugError(f"the gradient of {bad} is NaN or infinite; check the pictures and the model's weights")
     return mean, {"loss": (value / weight).item(), "pairs": int(n), "batch_size": batch_size}
-
-
-def start_processes(device):
-    """Join the processes that torchrun started, if it did. Returns this process's rank."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return dist.get_rank() if dist.is_initialized() else 0
 
 
 # -------------------------------------------------------------------------------------------------------------- files

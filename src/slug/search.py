@@ -5,6 +5,7 @@ answer only; a forget accuracy that rises again with the step, or a first step t
 astray (trap 11). `next_step` looks at all answers so far instead, and shrinks as fast as it grows.
 """
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -80,19 +81,30 @@ def next_step(history, first, *, rule="robust"):
     return math.sqrt(low * high) if high / low > CLOSE else None
 
 
-def over_layer(evaluate, first, *, evaluations=10, rule="robust"):
-    """Evaluate up to `evaluations` steps of one layer; yields what `evaluate(step)` returns.
+def ahead(history, first, depth, *, rule="robust"):
+    """The steps that `next_step` may ask for in the next `depth` evaluations, the very next one first."""
+    step = next_step(history, first, rule=rule) if depth else None
+    if step is None:
+        return []
+    later = (ahead([*history, (step, forgotten)], first, depth - 1, rule=rule) for forgotten in (True, False))
+    return list(dict.fromkeys([step, *itertools.chain(*later)]))
+
+
+def over_layer(evaluate, first, *, evaluations=10, rule="robust", depth=1):
+    """Evaluate up to `evaluations` steps of one layer; yields what `evaluate(step, coming)` returns.
 
     Args:
-        evaluate: step -> (result, forgotten).
+        evaluate: (step, steps that may come next, itself among them) -> (result, forgotten).
         first: first step (layers.first_step).
+        depth: evaluations to look ahead, see `ahead`; what is evaluated, and the result, do not depend on it.
     """
     history = []
     while len(history) < evaluations:
         step = next_step(history, first, rule=rule)
         if step is None or not math.isfinite(step) or step <= 0:
             break
-        result, forgotten = evaluate(step)
+        coming = ahead(history, first, min(depth, evaluations - len(history)), rule=rule)
+        result, forgotten = evaluate(step, coming)
         history.append((step, forgotten))
         yield result
 

@@ -135,7 +135,17 @@ class Judge:
             scores[f"{task}_acc1"], scores[f"{task}_acc5"] = zeroshot.accuracies(torch.cat(parts))
         return scores
 
-    def step(self, layer, step, edited, *, best=None, log_all=False):
+    def forget_steps(self, layer, forget, steps):
+        """{step: (ranks, margins)} of the forget pictures for several steps of a layer, in one pass.
+
+        Args:
+            forget: {parameter name: gradient}.
+        """
+        edit = edit_of(self.clip, layer, forget, 1.0)
+        found = self.evaluation.forget_steps(self.target, self.forget_rows, layer, edit, steps)
+        return dict(zip(steps, found, strict=True))
+
+    def step(self, layer, step, edited, *, best=None, log_all=False, known=None):
         """Score the present weights: search.Step.
 
         Args:
@@ -144,10 +154,11 @@ class Judge:
             best: the best candidate so far; the costly retain sets are scored only where this one forgets and can still
                 win against it.
             log_all: score everything.
+            known: (ranks, margins) of the forget pictures, where `forget_steps` has them.
         """
         started = time.perf_counter()
         with self.evaluation.same_weights():
-            rank, margin = self.evaluation.forget(self.target, self.forget_rows, edited)
+            rank, margin = known or self.evaluation.forget(self.target, self.forget_rows, edited)
             spread = margin.std().item() if len(margin) > 1 else 0.0
             row = search.Step(layer, step, *zeroshot.accuracies(rank), margin=margin.mean().item(), margin_sd=spread)
             row = row._replace(forget_acck=(rank < self.k).float().mean().item())
@@ -170,7 +181,7 @@ def edit_of(clip, layer, forget, step):
     return {n: step * forget[n].to(clip.device) for n in clip.group(layer)}
 
 
-def search_all(clip, judge, front, forget, *, evaluations=10, rule="robust", choose="retain", log_all=False):
+def search_all(clip, judge, front, forget, *, evaluations=10, rule="robust", choose="retain", log_all=False, depth=1):
     """Search the step of every front layer: ({layer: [search.Step]}, the winner's search.Step). A group is searched once.
 
     Args:
@@ -180,6 +191,7 @@ def search_all(clip, judge, front, forget, *, evaluations=10, rule="robust", cho
         evaluations, rule: see search.over_layer.
         choose: "retain" for search.winner, "deepest" for the paper's rule.
         log_all: score the retain sets at every step, not only where a step forgets and can win.
+        depth: evaluations to look ahead: the forget pictures go through all steps that these may ask for in one pass.
     """
     steps, done, candidates = {}, set(), []
     for layer in front:
@@ -189,15 +201,19 @@ def search_all(clip, judge, front, forget, *, evaluations=10, rule="robust", cho
         done.add(group)
         first = layers.first_step([clip.parameters[n] for n in group], [forget[n] for n in group])
 
-        def evaluate(step, layer=layer):
+        known = {}
+
+        def evaluate(step, coming, layer=layer, known=known):
+            if step not in known and len(coming) > 1:
+                known |= judge.forget_steps(layer.name, forget, coming)
             with judge.evaluation.applied(edit_of(clip, layer.name, forget, step)):
                 # By the paper's rule a layer that loses overall may still be the deepest: score all that forget.
                 best = search.winner(candidates) if choose == "retain" else None
-                row = judge.step(layer.name, step, layer.name, best=best, log_all=log_all)
+                row = judge.step(layer.name, step, layer.name, best=best, log_all=log_all, known=known.get(step))
             candidates.append(row)
             return row, row.forget_acck == 0 and (rule == "paper" or row.forgets)
 
-        steps[layer.name] = list(search.over_layer(evaluate, first, evaluations=evaluations, rule=rule))
+        steps[layer.name] = list(search.over_layer(evaluate, first, evaluations=evaluations, rule=rule, depth=depth))
     if choose == "deepest":
         return steps, search.deepest(candidates, lambda n: layers.depth_order(clip, n))
     return steps, search.winner(candidates)

@@ -156,6 +156,13 @@ class Evaluation:
         """Context within which the model carries an edit, {parameter name: tensor to add}; one place is swapped."""
         return deltas.applied(self.clip, edit)
 
+    def _prompts(self, task, labels, among=True):
+        """(classes that compete with `labels` (n,), rows of their prompts), of those that the mask `among` (C,) holds."""
+        t = self.tasks[task]
+        classes = torch.nonzero(torch.isin(t.pictures.blocks, t.pictures.blocks[labels]) & among).flatten()
+        each = len(t.templates)
+        return classes, (classes[:, None] * each + torch.arange(each)).flatten()
+
     def _classifier(self, task, labels, start):
         """(C, D) classifier under the present weights, zero but for the classes that compete with `labels` (n,).
 
@@ -165,10 +172,8 @@ class Evaluation:
         t = self.tasks[task]
         made = {} if self.classifiers is None else self.classifiers
         weights, known = made.get(task, (torch.zeros_like(t.weights), torch.zeros(len(t.weights), dtype=torch.bool)))
-        missing = torch.nonzero(torch.isin(t.pictures.blocks, t.pictures.blocks[labels]) & ~known).flatten()
+        missing, rows = self._prompts(task, labels, ~known)
         if len(missing):
-            each = len(t.templates)
-            rows = (missing[:, None] * each + torch.arange(each)).flatten()
             weights, known = weights.clone(), known.clone()
             weights[missing.to(weights.device)] = mean_prompts(t.language.features(rows, start), len(missing))
             known[missing] = True
@@ -200,10 +205,31 @@ class Evaluation:
     def forget(self, target, rows, edited):
         """(ranks (N,), margins (N,)) of a target's pictures `rows` under the model's present weights."""
         features, weights = self.sides(target.task, rows, edited)
+        return self._judged(target, rows, features, weights)
+
+    def _judged(self, target, rows, features, weights):
         pictures = self.tasks[target.task].pictures
-        label = pictures.labels[rows]
-        rank = ranks(features, weights, label, pictures.blocks)
-        return rank, margins(features, weights, label, pictures.blocks)
+        sides = features, weights, pictures.labels[rows], pictures.blocks
+        return ranks(*sides), margins(*sides)
+
+    def forget_steps(self, target, rows, layer, edit, steps):
+        """As `forget`, for each of K steps of an edit of one layer, in one pass: [(ranks (N,), margins (N,))].
+
+        Args:
+            edit: {parameter name: tensor} of the layer's group, at step 1; the model is at its original weights.
+        """
+        t, start = self.tasks[target.task], self.clip.stage(layer)
+        if self.clip.encoder(layer) == "vision":
+            found = t.vision.features(rows, start, edit=edit, steps=steps)
+            return [self._judged(target, rows, x, t.weights) for x in found.unbind(1)]
+        classes, prompts_of = self._prompts(target.task, t.pictures.labels[rows])
+        found = t.language.features(prompts_of, start, edit=edit, steps=steps)
+        sides = []
+        for x in found.unbind(1):
+            weights = torch.zeros_like(t.weights)
+            weights[classes.to(weights.device)] = mean_prompts(x, len(classes))
+            sides.append(self._judged(target, rows, t.features[rows], weights))
+        return sides
 
     def rows(self, task, mask=None, *, label=None, without=None):
         """Indices of a task's pictures: within `mask` (N,) bool, of one label, or of all labels but one."""
