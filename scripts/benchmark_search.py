@@ -3,17 +3,21 @@
 
 Example: python scripts/benchmark_search.py                 mini-CLIP on the embedded world (run_demo.sh made it): minutes
          python scripts/benchmark_search.py --case fixed --model ViT-B-32 --pretrained random      a fixed schedule: longer
+         python scripts/benchmark_search.py --case paper ...   the same at the paper's size, beside ONE plain step
+         python scripts/benchmark_search.py --case growth ...  against the numbers of names, pictures and layers, fast only
 
-Writes table.csv (DESIGN.md), search.json and search.png to --out. Times are wall-clock: compare ratios, from one run.
+Writes table.csv (DESIGN.md), {model}-{case}.json and .png to --out. Times are wall-clock: compare ratios, from one run.
 `limit_share` is the FLOP floor over the fast time: the floating-point operations of the evaluations made, suffixes only, at
 the rate of a large matrix product measured in the same run.
 """
 
 import contextlib
 import functools
+import itertools
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -22,8 +26,21 @@ from PIL import Image
 from slug import cli, data, files, gradients, layers, models, plain, plots, search, unlearn, zeroshot
 from slug.errors import SlugError
 
-NAMES, CLASSES, PICTURES = 500, 50, 100  # of the fixed case
-STEPS = 10
+
+class Size(NamedTuple):
+    """Of a case on random pictures: as many layers as asked for, from both encoders in turn, each tried at `steps` steps."""
+
+    names: int  # identities
+    classes: int  # of objects, in seven templates each
+    pictures: tuple[int, int]  # of identities and objects
+    layers: int
+    steps: int
+
+
+FIXED = Size(500, 50, (100, 100), 2, 10)
+PAPER = Size(10177, 1000, (2500, 2000), 2, 4)
+GROWTH = Size(1000, 50, (100, 100), 2, 3)  # what stays where one of the following varies
+NAMES, PICTURES, LAYERS = (100, 1000, 10177), (50, 100, 200, 400), (1, 2, 4, 8)
 
 
 def parse_args(argv=None):
@@ -34,7 +51,8 @@ def parse_args(argv=None):
     parser.set_defaults(train_data="data/demo/laion/laion400m/00000.tar", val_data="data/demo/celeba")
     parser.set_defaults(imagenet_val="data/demo/ImageNet/val")
     next(a for a in parser._actions if a.dest == "celeb_name").required = False
-    parser.add_argument("--case", choices=("search", "fixed"), default="search", help="fixed: random pictures, ten steps")
+    cases = ("search", "fixed", "paper", "growth")
+    parser.add_argument("--case", choices=cases, default="search", help="all but search: random pictures, fixed steps")
     parser.add_argument("--out", default="results/bench", help="folder to write")
     parser.add_argument("--no-plain", action="store_true", help="leave the plain way out")
     return parser.parse_args(argv)
@@ -93,52 +111,62 @@ def real_search(args, clip):
     pairs = data.load_pairs(tar, clip.transform, workers=args.workers)
     front = [r for part in layers.fronts(layers.figures(clip, forget, retain)).values() for r in part]
 
-    def run(make, log_all=False):
+    def run(make, log_all=False, depth=1):
         evaluation = make(clip, identities, objects, batch_size=args.eval_batch_size)
         k = search.fa_rank(len(identities.names))
         judge = unlearn.Judge(
             clip, evaluation, evaluation.target(name), pairs, half, k=k, seed=args.seed, limit=args.select_pictures
         )
-        curves, best = unlearn.search_all(clip, judge, front, forget, log_all=log_all)
+        curves, best = unlearn.search_all(clip, judge, front, forget, log_all=log_all, depth=depth)
         return evaluation, [s for steps in curves.values() for s in steps], best
 
     return (identities, objects), run, [(r.name, forget) for r in front]
 
 
-def fixed_search(args, clip, folder):
-    """As `real_search`, at a fixed size on random pictures: ten steps of one layer of each encoder, every column scored."""
+def many_names(count):
+    """`count` different names of two words, as long as people's names are, from the words of ImageNet's classes."""
     from open_clip import IMAGENET_CLASSNAMES
 
-    size = clip.transform(Image.new("RGB", (8, 8))).shape[-1]
+    words = sorted({w for name in IMAGENET_CLASSNAMES for w in name.split() if w.isalpha()})
+    pairs = itertools.product(words[:: len(words) // 102], words[1 :: len(words) // 102])
+    return [" ".join(pair) for pair in itertools.islice(pairs, count)]
+
+
+def fixed_search(args, clip, folder, size):
+    """As `real_search`, of a fixed Size on random pictures, every column scored."""
+    from open_clip import IMAGENET_CLASSNAMES
+
+    side = clip.transform(Image.new("RGB", (8, 8))).shape[-1]
     g = torch.Generator().manual_seed(args.seed)
     sets = []
-    for names in (IMAGENET_CLASSNAMES[:NAMES], IMAGENET_CLASSNAMES[-CLASSES:]):
-        paths = [str(folder / f"{len(names)}-{i}.jpg") for i in range(PICTURES)]
+    for names, count in zip((many_names(size.names), IMAGENET_CLASSNAMES[: size.classes]), size.pictures, strict=True):
+        paths = [str(folder / f"{len(names)}-{i}.jpg") for i in range(count)]
         for path in paths:
             noise = torch.randint(0, 256, (12, 12, 3), dtype=torch.uint8, generator=g).numpy()
-            Image.fromarray(noise).resize((size, size), Image.Resampling.BICUBIC).save(path, quality=90)
+            Image.fromarray(noise).resize((side, side), Image.Resampling.BICUBIC).save(path, quality=90)
         images, _ = data.decode(paths, clip.transform, workers=args.workers)
-        labels, seen = torch.arange(PICTURES) % len(names), torch.ones(PICTURES, dtype=torch.bool)
+        labels, seen = torch.arange(count) % len(names), torch.ones(count, dtype=torch.bool)
         sets.append(data.PictureSet(images, labels, list(names), torch.zeros(len(names)), paths, seen, 0, tuple(paths)))
-    half = {t: torch.ones(PICTURES, dtype=torch.bool) for t in ("identities", "objects")}
+    half = {t: torch.ones(n, dtype=torch.bool) for t, n in zip(("identities", "objects"), size.pictures, strict=True)}
     pairs = data.Pairs(sets[0].images[:8], sets[0].names[:8], [str(i) for i in range(8)], 0)
     chosen = {}
     for name, encoder in clip.candidates().items():
         if name.endswith("out_proj.weight"):
             chosen.setdefault(encoder, []).append(name)
-    chosen = [names[3 * len(names) // 4] for names in chosen.values()]
+    # From the block at three quarters of the depth on, round and round.
+    turned = [c[3 * len(c) // 4 :] + c[: 3 * len(c) // 4] for c in chosen.values()]
+    chosen = [n for pair in zip(*turned, strict=False) for n in pair][: size.layers]
     forget = {n: torch.randn(clip.parameters[n].shape, generator=g) for name in chosen for n in clip.group(name)}
 
-    def run(make, log_all=False):
+    def run(make, log_all=True, depth=1, only=None):
         evaluation = make(clip, *sets, batch_size=args.eval_batch_size)
         judge = unlearn.Judge(clip, evaluation, evaluation.target(sets[0].names[0]), pairs, half, seed=args.seed)
         rows = []
-        for name in chosen:
+        for name, n in itertools.islice(itertools.product(chosen, range(1, size.steps + 1)), only):
             group = clip.group(name)
             first = layers.first_step([clip.parameters[n] for n in group], [forget[n] for n in group])
-            for n in range(1, STEPS + 1):
-                with evaluation.applied(unlearn.edit_of(clip, name, forget, n * first / 4)):
-                    rows.append(judge.step(name, n * first / 4, name, log_all=True))
+            with evaluation.applied(unlearn.edit_of(clip, name, forget, n * first / 4)):
+                rows.append(judge.step(name, n * first / 4, name, log_all=log_all))
         return evaluation, rows, search.winner(rows)
 
     return tuple(sets), run, [(name, forget) for name in chosen]
@@ -164,67 +192,117 @@ def largest_difference(clip, sets, edits, batch_size):
     return worst
 
 
+def timed(run, kind, device, **how):
+    """One way of one case: a dict of its seconds, its FLOPs, peak memory, steps and winner."""
+    unlearn.reset_peak_memory(device)
+    started = time.perf_counter()
+    evaluation, rows, best = run(kind, **how)
+    seconds = time.perf_counter() - started
+    towers = [t for task in evaluation.tasks.values() for t in (task.vision, task.language)]
+    return {
+        "seconds": seconds,
+        "flops": sum(t.floating_operations() for t in towers),
+        "steps": len(rows),
+        "peak_mem_mb": unlearn.peak_memory_mb(device),
+        "winner": (best.layer, best.step),
+        "evaluation": evaluation,
+    }
+
+
+def compare(args, clip, case):
+    """The rows of table.csv of a case: fast, each part left out, plain."""
+    sets, run, edits = case
+    rate = matmul_rate(clip.device)
+    fast = zeroshot.Evaluation
+    ways = {  # (evaluation, how it is run, full texts)
+        "": (fast, {}, False),
+        "without early stop": (fast, {"log_all": True}, False),
+        "without prefix reuse": (functools.partial(fast, cache_gb=0.0), {}, False),
+        "without untouched side": (BothSides, {}, False),
+        "without short texts": (fast, {}, True),
+        "without decode once": (DecodeAgain, {}, False),
+        "with 3 evaluations ahead": (fast, {"depth": 3}, False),
+        "plain": (plain.PlainEvaluation, {"log_all": True}, False),
+    }
+    if args.case != "search":  # a fixed schedule scores every column and knows its steps
+        del ways["without early stop"], ways["with 3 evaluations ahead"]
+    if args.case == "paper":
+        ways = {"": ways[""]}
+    if args.no_plain:
+        ways.pop("plain", None)
+    found = {}
+    for way, (kind, how, full) in ways.items():
+        with FullTexts(clip) if full else contextlib.nullcontext():
+            found[way] = timed(run, kind, clip.device, **how)
+        print(f"{way or 'fast'}: {found[way]['seconds']:.1f} s, winner {found[way]['winner']}", flush=True)
+        if way:
+            del found[way]["evaluation"]
+    if len({f["winner"] for f in found.values()}) > 1:
+        raise SlugError(f"the ways do not choose the same step: { {w: f['winner'] for w, f in found.items()} }")
+    plain_s = found.pop("plain")["seconds"] if "plain" in found else float("nan")
+    all_steps = found[""]["steps"]
+    if args.case == "paper" and not args.no_plain:  # one step is enough to wait for
+        unedited = found[""]["evaluation"]
+        one = timed(lambda kind: run(kind, only=1), lambda *_, **__: plain.PlainEvaluation.of(unedited), clip.device)
+        plain_s = one["seconds"] * all_steps
+        print(f"one plain step: {one['seconds']:.1f} s; times {all_steps} steps: {plain_s:.0f} s", flush=True)
+    del found[""]["evaluation"]
+    difference = largest_difference(clip, sets, edits, args.eval_batch_size)
+    decode_s = decode_once(sets, clip)
+    out = []
+    for way, f in found.items():
+        row = {"case": f"{args.case} {way}".strip(), **sizes(clip, sets), "plain_s": plain_s, "fast_s": f["seconds"]}
+        row |= {"ratio": plain_s / f["seconds"], "max_cos_diff": difference}
+        row |= {"limit_share": found[""]["flops"] / rate / f["seconds"], "peak_mem_mb": f["peak_mem_mb"]}
+        out.append(row)
+    out[0] |= {"floor_s": found[""]["flops"] / rate, "decode_s": decode_s, "steps": all_steps, "layers": len(edits)}
+    print(f"floor {out[0]['floor_s']:.1f} s at {rate / 1e9:.0f} GFLOP/s; decode {decode_s:.1f} s", flush=True)
+    return out, rate
+
+
+def grow(args, clip, folder):
+    """The rows of table.csv of the growth case: one size varied at a time."""
+    sizes_tried = {
+        "names": [GROWTH._replace(names=n) for n in NAMES],
+        "pictures": [GROWTH._replace(pictures=(n, n)) for n in PICTURES],
+        "layers": [GROWTH._replace(layers=n) for n in LAYERS],
+    }
+    rate, done, out = matmul_rate(clip.device), {}, []
+    for what, tried in sizes_tried.items():
+        for size in tried:
+            if size not in done:
+                sets, run, _ = fixed_search(args, clip, folder, size)
+                done[size] = sizes(clip, sets), timed(run, zeroshot.Evaluation, clip.device)
+            common, f = done[size]
+            row = {"case": f"growth of {what}", **common, "plain_s": float("nan"), "fast_s": f["seconds"]}
+            row |= {"ratio": float("nan"), "max_cos_diff": float("nan"), "limit_share": f["flops"] / rate / f["seconds"]}
+            row |= {"peak_mem_mb": f["peak_mem_mb"], "floor_s": f["flops"] / rate, "steps": f["steps"]}
+            out.append(row | {"layers": size.layers})
+            print(f"{what}: {size}: {f['seconds']:.1f} s, {f['peak_mem_mb']:.0f} MB", flush=True)
+    return out, rate
+
+
+def sizes(clip, sets):
+    """The columns that say what a case is of."""
+    pictures, names = sum(len(s.labels) for s in sets), sum(len(s.names) for s in sets)
+    return {"model": clip.label, "device": str(clip.device), "n_images": pictures, "n_names": names}
+
+
 def main(argv=None):
     args = parse_args(argv)
     device = cli.settle(args)
     out = files.resolve(args.out)
     clip = models.from_args(args, device)
     with tempfile.TemporaryDirectory() as folder:
-        make = real_search(args, clip) if args.case == "search" else fixed_search(args, clip, Path(folder))
-        sets, run, edits = make
-        rate = matmul_rate(device)
-        ways = {  # what is left out: (evaluation, every column scored, full texts)
-            "": (zeroshot.Evaluation, False, False),
-            "early stop": (zeroshot.Evaluation, True, False),
-            "prefix reuse": (functools.partial(zeroshot.Evaluation, cache_gb=0.0), False, False),
-            "untouched side": (BothSides, False, False),
-            "short texts": (zeroshot.Evaluation, False, True),
-            "decode once": (DecodeAgain, False, False),
-            "all (plain)": (plain.PlainEvaluation, True, False),
-        }
-        if args.no_plain:
-            del ways["all (plain)"]
-        if args.case == "fixed":
-            del ways["early stop"]  # the fixed schedule scores every column
-        seconds, winners, floor, steps = {}, {}, 0.0, 0
-        for left_out, (kind, log_all, full) in ways.items():
-            view = FullTexts(clip) if full else contextlib.nullcontext()
-            unlearn.reset_peak_memory(device)
-            started = time.perf_counter()
-            with view:
-                evaluation, rows, best = run(kind, log_all)
-            seconds[left_out] = time.perf_counter() - started
-            winners[left_out] = (best.layer, best.step)
-            if not left_out:
-                towers = [t for task in evaluation.tasks.values() for t in (task.vision, task.language)]
-                floor = sum(t.floating_operations() for t in towers) / rate
-                steps, peak = len(rows), unlearn.peak_memory_mb(device)
-            print(
-                f"without {left_out or 'nothing'}: {seconds[left_out]:.1f} s, winner {best.layer} {best.step:.4g}",
-                flush=True,
-            )
-            del evaluation
-        if len(set(winners.values())) > 1:
-            raise SlugError(f"the ways do not choose the same step: {winners}")
-        difference = largest_difference(clip, sets, edits, args.eval_batch_size)
-        decode_s = decode_once(sets, clip)
-    plain_s = seconds.get("all (plain)", float("nan"))
-    common = {
-        "model": clip.label,
-        "device": str(device),
-        "n_images": sum(len(s.labels) for s in sets),
-        "n_names": sum(len(s.names) for s in sets),
-        "plain_s": plain_s,
-    }
-    more = {"floor_s": floor, "decode_s": decode_s, "steps": steps, "layers": len(edits), "peak_mem_mb": peak}
-    rows = []
-    for left_out, s in seconds.items():
-        if left_out != "all (plain)":
-            row = {"case": args.case + (f" without {left_out}" if left_out else ""), **common, "fast_s": s}
-            row |= {"ratio": plain_s / s, "max_cos_diff": difference, "limit_share": floor / s}
-            rows.append(row | (more if not left_out else {}))
+        if args.case == "growth":
+            rows, rate = grow(args, clip, Path(folder))
+        elif args.case == "search":
+            rows, rate = compare(args, clip, real_search(args, clip))
+        else:
+            size = PAPER if args.case == "paper" else FIXED
+            rows, rate = compare(args, clip, fixed_search(args, clip, Path(folder), size))
     write(out, rows, clip.label, args, rate)
-    print(f"floor {floor:.1f} s at {rate / 1e9:.0f} GFLOP/s; fast {seconds['']:.1f} s; decode {decode_s:.1f} s -> {out}")
+    print(f"-> {out}/table.csv")
 
 
 def decode_once(sets, clip):
@@ -246,6 +324,14 @@ def write(out, rows, label, args, rate):
     stem = out / f"{files.safe_name(label)}-{args.case}"
     record = {"rows": rows, "matmul_flops": rate, "settings": cli.settings(args), "versions": cli.versions()}
     files.write_json(stem.with_suffix(".json"), record)
+    if args.case == "growth":
+        columns = {"names": "n_names", "pictures": "n_images", "layers": "layers"}
+        panels = {
+            what: [(r[column], r["fast_s"], r["peak_mem_mb"]) for r in rows if r["case"] == f"growth of {what}"]
+            for what, column in columns.items()
+        }
+        plots.growth(panels, f"{label}: the fast search against its size ({GROWTH.steps} steps a layer)", stem)
+        return
     times = {r["case"].removeprefix(args.case).strip() or "fast": r["fast_s"] for r in rows}
     times |= {"plain": rows[0]["plain_s"]} if rows[0]["plain_s"] == rows[0]["plain_s"] else {}
     plots.bars(times, "seconds", f"{label}: search, {rows[0]['n_images']} pictures, {rows[0]['n_names']} names", stem)

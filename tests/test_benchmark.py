@@ -35,12 +35,39 @@ def test_all_ways_choose_the_same_step_and_the_table_says_so(benchmark, taught_c
     assert list(benchmark_rows.columns[: len(COLUMNS)]) == COLUMNS
     assert benchmark_rows["case"].is_unique and set(benchmark_rows["case"]) == {
         "search",
+        "search with 3 evaluations ahead",
         *(f"search without {p}" for p in ("early stop", "prefix reuse", "untouched side", "short texts", "decode once")),
     }
     assert (benchmark_rows["max_cos_diff"] < 1e-5).all() and benchmark_rows["limit_share"].between(0, 1).all()
     record = json.loads((out / "open_clip-search.json").read_text())
     assert record["matmul_flops"] > 1e8 and len(record["rows"]) == len(benchmark_rows)
     assert (out / "open_clip-search.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("case", ["fixed", "paper", "growth"])
+def test_cases_of_random_pictures_at_a_small_size(benchmark, taught_clip, tmp_path, monkeypatch, case):
+    monkeypatch.setattr(plain, "WORKERS", 0)
+    small = benchmark.Size(names=7, classes=3, pictures=(6, 5), layers=2, steps=2)
+    for name in ("FIXED", "PAPER", "GROWTH"):
+        monkeypatch.setattr(benchmark, name, small)
+    monkeypatch.setattr(benchmark, "NAMES", (7, 12))
+    monkeypatch.setattr(benchmark, "PICTURES", (5, 8))
+    monkeypatch.setattr(benchmark, "LAYERS", (1, 3))
+    model = f"local-dir:{taught_clip / 'open_clip'}"
+    benchmark.main(["--case", case, "--model", model, "--out", str(tmp_path), "--workers", "0"])
+    rows = pd.read_csv(tmp_path / "table.csv")
+    assert (tmp_path / f"open_clip-{case}.png").stat().st_size > 5000
+    if case == "growth":
+        assert list(rows["n_names"][:2]) == [10, 15] and list(rows["layers"]) == [2, 2, 2, 2, 1, 3]
+        assert list(rows["steps"]) == [4, 4, 4, 4, 2, 6] and rows["fast_s"].gt(0).all()
+    else:
+        assert rows["steps"][0] == 4 and rows["n_images"][0] == 11 and rows["plain_s"].gt(0).all()
+        assert rows["case"].nunique() == (1 if case == "paper" else 5) and rows["max_cos_diff"].lt(1e-5).all()
+
+
+def test_names_of_the_benchmark_are_many_and_different(benchmark):
+    names = benchmark.many_names(10177)
+    assert len(set(names)) == 10177 and all(len(n.split()) == 2 for n in names)
 
 
 def test_the_floor_counts_what_was_asked_for(clip):

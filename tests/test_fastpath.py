@@ -1,5 +1,6 @@
 """What is reused changes nothing: towers of stages, the caches and their budget, the decode cache, fast against plain."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -278,6 +279,19 @@ def test_fast_and_plain_walk_ten_steps_alike_at_true_size(model, some, tmp_path)
     both = Both(models.load(model, "random"), tmp_path, classes=5, each=1)
     for layer in some:
         both.walk(layer, 10)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_low_precision_holds_only_where_it_changes_no_answer(clip, tmp_path, monkeypatch, capfd, same):
+    answers = itertools.repeat(0) if same else itertools.count()
+    monkeypatch.setattr(zeroshot, "guessed", lambda task: torch.full((len(task.features),), next(answers)))
+    clip.autocast = torch.bfloat16
+    task = Both(clip, tmp_path).evaluations[0].tasks["objects"]
+    assert clip.autocast == (torch.bfloat16 if same else None)
+    assert ("24 of 24 top-1 answers; evaluations are in float32" in capfd.readouterr().out) != same
+    with torch.no_grad():
+        exact = (task.features - clip.encode_image(task.pictures.images)).abs().max()
+    assert 1e-4 < exact < 0.05 if same else exact < 1e-6
 
 
 def test_a_plain_edit_leaves_the_model_and_its_parameters_alone(clip, tmp_path):

@@ -25,7 +25,10 @@ def parser(description):
     out.add_argument("--seed", type=int, default=0, help="seed of everything drawn by chance")
     out.add_argument("--workers", type=int, default=2, help="processes that decode images; 0 decodes in this one")
     out.add_argument(
-        "--precision", choices=PRECISIONS, default="fp32", help="autocast of evaluations; gradients are always fp32"
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="autocast of evaluations, where it changes no answer of the unedited model; gradients are always fp32",
     )
     out.add_argument("--result-dir", default="results", help="where results go (relative to the repository root)")
     return out

@@ -20,6 +20,13 @@ class PlainEvaluation(zeroshot.Evaluation):
     def __init__(self, clip, identities, objects, *, batch_size=BATCH, cache_gb=0.0):
         super().__init__(clip, identities, objects, batch_size=BATCH, cache_gb=0.0)
 
+    @classmethod
+    def of(cls, evaluation):
+        """The plain way over the tasks of a zeroshot.Evaluation, whose features of the unedited model it takes over."""
+        made = cls.__new__(cls)
+        made.__dict__.update(evaluation.__dict__)
+        return made
+
     @contextlib.contextmanager
     def applied(self, edit):
         """As Evaluation.applied, on a copy of the whole model."""
@@ -33,7 +40,7 @@ class PlainEvaluation(zeroshot.Evaluation):
 
     def sides(self, task, rows, edited):
         """As Evaluation.sides."""
-        t, made = self.tasks[task], {} if self.classifiers is None else self.classifiers
+        t, made = self.tasks[task], {} if self.made is None else self.made
         if task not in made:
             made[task] = self._all_names(t), torch.zeros_like(t.features), torch.zeros(len(t.features), dtype=torch.bool)
         weights, features, known = made[task]

@@ -218,6 +218,33 @@ def bars(values, what, title, stem):
     _save(figure, stem)
 
 
+def growth(panels, title, stem):
+    """Seconds and peak memory against sizes, a panel each.
+
+    Args:
+        panels: {what: [(size, seconds, MB)]}.
+    """
+    figure, axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 3.6), layout="constrained")
+    for i, (panel, (what, points)) in enumerate(zip(axes, panels.items(), strict=True)):
+        size, seconds, memory = np.array(points, float).T
+        panel.plot(size, seconds, "o-", color="C0", label="seconds (left)")
+        other = panel.twinx()
+        other.plot(size, memory, "s--", color="0.45", label="peak memory, MB (right)")
+        for side in (panel, other):
+            side.set_ylim(bottom=0)
+        panel.set_xscale("log")
+        panel.set_xticks(size, [f"{int(s):,}" for s in size])
+        panel.xaxis.set_minor_locator(ticker.NullLocator())
+        panel.set_xlabel(what)
+        other.grid(visible=False)
+        panel.set_ylabel("seconds" if i == 0 else "")
+        other.set_ylabel("MB" if i == len(panels) - 1 else "")
+        handles = [*panel.get_lines(), *other.get_lines()]
+    figure.legend(handles, [h.get_label() for h in handles], loc="outside lower center", ncol=2, frameon=False)
+    figure.suptitle(title)
+    _save(figure, stem)
+
+
 def similarity(before, after, names, title, stem):
     """Cosine similarity of mean picture features (rows) and name prompts (columns), before and after the edit.
 

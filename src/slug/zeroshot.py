@@ -4,6 +4,7 @@ import contextlib
 from typing import NamedTuple
 
 import torch
+from tqdm import tqdm
 
 from slug import cli, deltas, fastpath, files, metrics
 from slug.data import plain_name
@@ -96,6 +97,11 @@ class Task(NamedTuple):
     margins: torch.Tensor  # (N,)
 
 
+def guessed(task):
+    """(N,) index of the class that the unedited model takes each picture of a Task for."""
+    return guesses(task.features, task.weights, task.pictures.labels, task.pictures.blocks)
+
+
 class Target(NamedTuple):
     """What is to be forgotten."""
 
@@ -115,24 +121,38 @@ class Evaluation:
     def __init__(self, clip, identities, objects, *, batch_size=256, cache_gb=-1.0):
         """
         Args:
-            clip: models.Clip at its original weights.
+            clip: models.Clip at its original weights. Its autocast holds where it changes no top-1 answer of the unedited
+                model; else it is switched off, with a note.
             identities, objects: data.PictureSet.
             cache_gb: see fastpath.Budget.
         """
-        self.clip, self.batch_size = clip, batch_size
+        self.clip, self.batch_size, self.made = clip, batch_size, None
+        sets = {"identities": (identities, IDENTITY_TEMPLATES), "objects": (objects, object_templates())}
+        self.tasks = self._unedited(sets, cache_gb)
+        if clip.autocast:
+            low, clip.autocast = clip.autocast, None
+            exact = self._unedited(sets, 0)
+            changed = sum(int((guessed(exact[t]) != guessed(self.tasks[t])).sum()) for t in exact)
+            if changed:
+                total = sum(len(t.features) for t in exact.values())
+                tqdm.write(f"note: {low} changes {changed} of {total} top-1 answers; evaluations are in float32 instead")
+                self.tasks = self._unedited(sets, cache_gb)
+            else:
+                clip.autocast = low
+
+    def _unedited(self, sets, cache_gb):
+        """{task: Task} of {task: (data.PictureSet, templates)} under the present weights."""
+        clip, batch_size, tasks = self.clip, self.batch_size, {}
         budget = fastpath.Budget(cache_gb, clip.device)
-        self.tasks, self.classifiers = {}, None
-        for task, pictures, templates in (
-            ("identities", identities, IDENTITY_TEMPLATES),
-            ("objects", objects, object_templates()),
-        ):
+        for task, (pictures, templates) in sets.items():
             tokens = clip.tokenize(prompts(pictures.names, templates))
             language = fastpath.Tower(clip, "language", tokens, batch_size=batch_size, budget=budget)
             vision = fastpath.Tower(clip, "vision", pictures.images, batch_size=batch_size, budget=budget)
             weights = mean_prompts(language.fill(desc=f"prompts of {task}"), len(pictures.names))
             features = vision.fill(desc=f"features of {task}")
             margin = margins(features, weights, pictures.labels, pictures.blocks)
-            self.tasks[task] = Task(pictures, templates, vision, language, features, weights, margin)
+            tasks[task] = Task(pictures, templates, vision, language, features, weights, margin)
+        return tasks
 
     def target(self, name):
         """Find a name to forget among the identities, then among the objects. SlugError if nobody has it."""
@@ -145,40 +165,45 @@ class Evaluation:
 
     @contextlib.contextmanager
     def same_weights(self):
-        """Within the context the model's weights stay as they are, so that a classifier is made once. May be nested."""
-        outer, self.classifiers = self.classifiers, {} if self.classifiers is None else self.classifiers
+        """Within the context the model's weights stay as they are, so that nothing is computed twice. May be nested."""
+        outer, self.made = self.made, {} if self.made is None else self.made
         try:
             yield
         finally:
-            self.classifiers = outer
+            self.made = outer
 
     def applied(self, edit):
         """Context within which the model carries an edit, {parameter name: tensor to add}; one place is swapped."""
         return deltas.applied(self.clip, edit)
 
-    def _prompts(self, task, labels, among=True):
-        """(classes that compete with `labels` (n,), rows of their prompts), of those that the mask `among` (C,) holds."""
-        t = self.tasks[task]
-        classes = torch.nonzero(torch.isin(t.pictures.blocks, t.pictures.blocks[labels]) & among).flatten()
-        each = len(t.templates)
-        return classes, (classes[:, None] * each + torch.arange(each)).flatten()
+    def _rivals(self, task, labels):
+        """The classes that compete with `labels` (n,), and they themselves: indices, ascending."""
+        blocks = self.tasks[task].pictures.blocks
+        return torch.nonzero(torch.isin(blocks, blocks[labels])).flatten()
 
-    def _classifier(self, task, labels, start):
-        """(C, D) classifier under the present weights, zero but for the classes that compete with `labels` (n,).
+    def _prompts(self, task, classes):
+        """Rows of the prompts of `classes` among the task's, class by class."""
+        each = len(self.tasks[task].templates)
+        return (classes[:, None] * each + torch.arange(each)).flatten()
+
+    def _made(self, side, task, rows, compute):
+        """The features (N, D), or the classifier (C, D), of a task under the present weights, right at `rows` at least.
 
         Args:
-            start: see fastpath.Tower.features.
+            side: "vision" or "language".
+            compute: indices -> features; called for those that `same_weights` does not remember.
         """
         t = self.tasks[task]
-        made = {} if self.classifiers is None else self.classifiers
-        weights, known = made.get(task, (torch.zeros_like(t.weights), torch.zeros(len(t.weights), dtype=torch.bool)))
-        missing, rows = self._prompts(task, labels, ~known)
+        whole = torch.zeros_like(t.features if side == "vision" else t.weights)
+        made = {} if self.made is None else self.made
+        values, known = made.get((side, task), (whole, torch.zeros(len(whole), dtype=torch.bool)))
+        missing = rows[~known[rows]]
         if len(missing):
-            weights, known = weights.clone(), known.clone()
-            weights[missing.to(weights.device)] = mean_prompts(t.language.features(rows, start), len(missing))
+            values, known = values.clone(), known.clone()  # who has the old ones keeps them
+            values[missing.to(values.device)] = compute(missing)
             known[missing] = True
-            made[task] = weights, known
-        return weights
+            made[side, task] = values, known
+        return values
 
     def sides(self, task, rows, edited):
         """(features of `rows`, classifier) of a task under the model's present weights.
@@ -190,10 +215,14 @@ class Evaluation:
         features, weights = t.features[rows], t.weights
         encoder = self.clip.encoder(edited) if edited not in (None, BOTH) else edited
         start = self.clip.stage(edited) if edited not in (None, BOTH) else 0
-        if encoder in ("vision", BOTH) and len(rows):
-            features = t.vision.features(rows, start)
+        if encoder in ("vision", BOTH):
+            features = self._made("vision", task, rows, lambda missing: t.vision.features(missing, start))[rows]
         if encoder in ("language", BOTH):
-            weights = self._classifier(task, t.pictures.labels[rows], start)
+
+            def classifier(missing):
+                return mean_prompts(t.language.features(self._prompts(task, missing), start), len(missing))
+
+            weights = self._made("language", task, self._rivals(task, t.pictures.labels[rows]), classifier)
         return features, weights
 
     def ranks(self, task, rows, edited):
@@ -222,8 +251,8 @@ class Evaluation:
         if self.clip.encoder(layer) == "vision":
             found = t.vision.features(rows, start, edit=edit, steps=steps)
             return [self._judged(target, rows, x, t.weights) for x in found.unbind(1)]
-        classes, prompts_of = self._prompts(target.task, t.pictures.labels[rows])
-        found = t.language.features(prompts_of, start, edit=edit, steps=steps)
+        classes = self._rivals(target.task, t.pictures.labels[rows])
+        found = t.language.features(self._prompts(target.task, classes), start, edit=edit, steps=steps)
         sides = []
         for x in found.unbind(1):
             weights = torch.zeros_like(t.weights)
