@@ -132,8 +132,22 @@ def many_names(count):
     return [" ".join(pair) for pair in itertools.islice(pairs, count)]
 
 
-def fixed_search(args, clip, folder, size):
-    """As `real_search`, of a fixed Size on random pictures, every column scored."""
+def three_quarters(clip):
+    """Attention layers of both encoders in turn, from the block at three quarters of the depth on, round and round."""
+    found = {}
+    for name, encoder in clip.candidates().items():
+        if name.endswith("out_proj.weight"):
+            found.setdefault(encoder, []).append(name)
+    turned = [c[3 * len(c) // 4 :] + c[: 3 * len(c) // 4] for c in found.values()]
+    return [n for pair in zip(*turned, strict=False) for n in pair]
+
+
+def fixed_search(args, clip, folder, size, chosen=None):
+    """As `real_search`, of a fixed Size on random pictures, every column scored.
+
+    Args:
+        chosen: names of the layers; those of `three_quarters` where None.
+    """
     from open_clip import IMAGENET_CLASSNAMES
 
     side = clip.transform(Image.new("RGB", (8, 8))).shape[-1]
@@ -149,13 +163,7 @@ def fixed_search(args, clip, folder, size):
         sets.append(data.PictureSet(images, labels, list(names), torch.zeros(len(names)), paths, seen, 0, tuple(paths)))
     half = {t: torch.ones(n, dtype=torch.bool) for t, n in zip(("identities", "objects"), size.pictures, strict=True)}
     pairs = data.Pairs(sets[0].images[:8], sets[0].names[:8], [str(i) for i in range(8)], 0)
-    chosen = {}
-    for name, encoder in clip.candidates().items():
-        if name.endswith("out_proj.weight"):
-            chosen.setdefault(encoder, []).append(name)
-    # From the block at three quarters of the depth on, round and round.
-    turned = [c[3 * len(c) // 4 :] + c[: 3 * len(c) // 4] for c in chosen.values()]
-    chosen = [n for pair in zip(*turned, strict=False) for n in pair][: size.layers]
+    chosen = (chosen or three_quarters(clip))[: size.layers]
     forget = {n: torch.randn(clip.parameters[n].shape, generator=g) for name in chosen for n in clip.group(name)}
 
     def run(make, log_all=True, depth=1, only=None):

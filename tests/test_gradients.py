@@ -193,6 +193,24 @@ def test_both_families_have_the_same_gradients(tiny_clip):
 # --------------------------------------------------------------------------------------------------------------- files
 
 
+def test_checkpointing_changes_no_gradient_and_keeps_less(clip):
+    """Nothing between the ends of a stage is kept for the backward pass, which computes it again."""
+    pairs, found, kept = tiny.pairs(8), [], []
+    for clip.checkpointing in (False, True):
+        found.append(gradients.compute(clip, pairs, losses.contrastive, batch_size=8)[0])
+        sizes = {}
+        clip.module.requires_grad_(True)
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, sizes=sizes: sizes.update({t.data_ptr(): t.nbytes}), lambda t: t
+        ):
+            clip.encode_image(pairs.images)
+        kept.append(sum(sizes.values()))
+        clip.module.requires_grad_(False)
+    for name, value in found[0].items():
+        assert torch.allclose(found[1][name], value, rtol=1e-5, atol=1e-7), name
+    assert kept[1] < kept[0] / 3
+
+
 def test_nan_is_refused_by_name(tiny_clip):
     clip = tiny.load(tiny_clip)
     clip.parameters["visual.proj"][0, 0] = torch.nan

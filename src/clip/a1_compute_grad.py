@@ -22,6 +22,9 @@ def parse_args(argv=None):
     parser.add_argument("--forget-data", default="", help="tar of the forget set (one name only); else --tar-dir/{name}.tar")
     parser.add_argument("--tar-dir", default="data/tar_files", help="folder of the curated tars")
     parser.add_argument("--train-data", default="data/laion/laion400m/00000.tar", help="tar of the retain set")
+    parser.add_argument(
+        "--grad-checkpointing", action="store_true", help="compute activations twice: less memory, a third more time"
+    )
     parser.add_argument("--force", action="store_true", help="compute again what is valid")
     return parser.parse_args(argv)
 
@@ -39,6 +42,7 @@ def main(argv=None):
     rank = processes.start(device)
     cli.check_result_dir(args)
     clip = models.from_args(args, device)
+    clip.checkpointing = args.grad_checkpointing
     square = "importance" in args.unlearn_method
     retain_tar = files.existing(args.train_data, "retain set", "give --train-data, a tar of pairs")
     jobs = []  # (folder, side, loss, tar, names to leave out)

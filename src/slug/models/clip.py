@@ -1,6 +1,7 @@
 """The small interface: encode pictures and texts, and say which parameters SLUG may edit."""
 
 import contextlib
+import functools
 import math
 import re
 
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from torch.utils.checkpoint import checkpoint
 from torchvision import transforms
 
 from slug import fastpath
@@ -24,13 +26,14 @@ class Clip:
         tag: `{model}_{pretrained}`, safe in file names.
         transform: PIL image -> uint8 (3, S, S); `normalise` makes it what the model eats.
         autocast: dtype of evaluations, or None for float32.
+        checkpointing: whether a gradient pass keeps what enters a stage only and computes the rest twice, for its memory.
     """
 
     family = ""
 
     def __init__(self, module, tokenizer, preprocess, *, label, tag):
         self.module, self.tokenizer, self.label, self.tag = module, tokenizer, label, tag
-        self.autocast = None
+        self.autocast, self.checkpointing = None, False
         steps = preprocess.transforms
         cut = next(i for i, t in enumerate(steps) if isinstance(t, transforms.ToTensor))
         rescale = next(t for t in steps if isinstance(t, transforms.Normalize))
@@ -62,12 +65,24 @@ class Clip:
 
     def encode_image(self, images):
         """uint8 pictures (N, 3, S, S) -> unit features (N, D), float32."""
-        return self.unit(fastpath.run(self.stages("vision"), images, images))
+        return self.unit(self._run("vision", images))
 
     def encode_text(self, tokens):
         """Token ids (N, L) -> unit features (N, D), float32."""
-        tokens = self.trimmed(tokens).to(self.device)
-        return self.unit(fastpath.run(self.stages("language"), tokens, tokens))
+        return self.unit(self._run("language", self.trimmed(tokens).to(self.device)))
+
+    def _run(self, encoder, inputs):
+        """The whole chain of stages of a tower."""
+        stages = self.stages(encoder)
+        if self.checkpointing and torch.is_grad_enabled():
+            if len(stages) == 1:
+                self.recompute(encoder)
+            else:
+                stages = [functools.partial(checkpoint, stage, use_reentrant=False) for stage in stages]
+        return fastpath.run(stages, inputs, inputs)
+
+    def recompute(self, encoder):
+        """Switch on the library's own checkpointing in a tower whose blocks are not known here."""
 
     def stages(self, encoder):
         """The chain of functions (x, inputs) -> x whose composition encodes; in a family it knows not, one alone.
@@ -203,6 +218,11 @@ class OpenClip(Clip):
     def text_lengths(self, tokens):
         """As Clip.text_lengths."""
         return tokens.argmax(dim=-1) + 1 if "language" in self._towers else super().text_lengths(tokens)
+
+    def recompute(self, encoder):
+        """As Clip.recompute."""
+        tower = self.module.visual if encoder == "vision" else getattr(self.module, "text", self.module)
+        tower.set_grad_checkpointing(True)
 
     def tokenize(self, texts):
         """Texts -> token ids (N, L)."""

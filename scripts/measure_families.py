@@ -1,0 +1,166 @@
+#!/usr/bin/env python
+"""Every family of CLIP through the gradient pass, the fronts and a step of the search, at its true size, untrained.
+
+Example: python scripts/measure_families.py                       all of FAMILIES; EVA01-g-14 wants 24 GB
+         python scripts/measure_families.py --only RN50 ViT-B-32
+
+Architectures come from the libraries' own configurations, so nothing is downloaded; pictures are noise. Each model is
+measured in a process of its own. Writes families.csv to --out: model, parameters, front of each encoder, seconds a gradient
+batch (mean over 2 batches), its batch size, peak memory, seconds a search step (mean of one vision and one language layer).
+Rows that are there are kept.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+from benchmark_search import Size, fixed_search
+from tqdm import tqdm
+
+from slug import cli, data, files, gradients, layers, losses, models, unlearn, zeroshot
+from slug.errors import SlugError
+
+# {name: (what it stands for, pairs a gradient batch, gradient checkpointing)}
+FAMILIES = {
+    "ViT-B-32": ("fused q, k, v", 16, False),
+    "ViT-B-16": ("fused q, k, v", 16, False),
+    "ViT-L-14": ("fused q, k, v", 16, False),
+    "EVA01-g-14": ("timm vision tower of a billion parameters", 4, True),
+    "RN50": ("ResNet", 16, False),
+    "convnext_base": ("timm vision tower", 16, False),
+    "roberta-ViT-B-32": ("Hugging Face text tower", 16, False),
+    "openai/clip-vit-base-patch32": ("Hugging Face CLIP: q, k, v apart", 16, False),
+    "openai/clip-vit-large-patch14": ("Hugging Face CLIP: q, k, v apart", 16, False),
+}
+SIZE = Size(names=100, classes=20, pictures=(32, 32), layers=2, steps=1)
+
+
+def parse_args(argv=None):
+    parser = cli.parser(__doc__)
+    parser.add_argument("--only", nargs="+", choices=FAMILIES, default=list(FAMILIES), metavar="MODEL", help="these models")
+    parser.add_argument("--out", default="results/standin", help="folder to write")
+    parser.add_argument("--force", action="store_true", help="measure again what is there")
+    parser.add_argument("--here", action="store_true", help="one model in this process; prints its row as JSON")
+    parser.set_defaults(eval_batch_size=32)
+    return parser.parse_args(argv)
+
+
+def write_hugging_face(folder, name):
+    """An untrained CLIPModel with CLIP's tokenizer: the library's default size, ViT-B/32, or that of ViT-L/14."""
+    from open_clip.tokenizer import SimpleTokenizer
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+    text, vision, width = {}, {}, 512
+    if "large" in name:
+        text = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
+        vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16}
+        vision |= {"num_hidden_layers": 24, "patch_size": 14}
+        width = 768
+    shared = {"projection_dim": width}
+    CLIPModel(CLIPConfig(text | shared, vision | shared, projection_dim=width)).save_pretrained(folder)
+    words = SimpleTokenizer()
+    files.write_json(folder / "vocab.json", words.encoder)
+    merges = [" ".join(pair) for pair in words.bpe_ranks]
+    files.write_text(folder / "merges.txt", "\n".join(["#version: 0.2", *merges]) + "\n")
+    CLIPTokenizer.from_pretrained(folder).save_pretrained(folder)
+    CLIPImageProcessor().save_pretrained(folder)
+
+
+def write_roberta(folder):
+    """An untrained open_clip model folder whose text tower is transformers' RoBERTa, with a small tokenizer."""
+    import open_clip
+    from safetensors.torch import save_file
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import RobertaConfig, RobertaTokenizerFast
+
+    text = folder / "text"
+    text.mkdir()
+    words = ByteLevelBPETokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    words.train_from_iterator(open_clip.IMAGENET_CLASSNAMES, vocab_size=2000, special_tokens=special)
+    words.save_model(str(text))
+    RobertaTokenizerFast.from_pretrained(text).save_pretrained(text)
+    RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1).save_pretrained(text)
+    settings = open_clip.get_model_config("roberta-ViT-B-32")
+    settings["text_cfg"] |= {"hf_model_name": str(text), "hf_tokenizer_name": str(text), "hf_model_pretrained": False}
+    files.write_json(folder / "open_clip_config.json", {"model_cfg": settings, "preprocess_cfg": {}})
+    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    save_file({n: t.contiguous() for n, t in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+
+
+def load(name, folder, device):
+    """The models.Clip of one of FAMILIES with untrained weights."""
+    if name.startswith("openai/"):
+        write_hugging_face(folder, name)
+        return models.load(clip_model_id=str(folder), device=device)
+    if name.startswith("roberta"):
+        write_roberta(folder)
+        return models.load(f"local-dir:{folder}", device=device)
+    return models.load(name, "random", device=device)
+
+
+def measure(args, name, folder):
+    """One row of families.csv."""
+    from open_clip import IMAGENET_CLASSNAMES
+
+    device = cli.settle(args)
+    clip = load(name, folder, device)
+    what, batch, clip.checkpointing = FAMILIES[name]
+    size = clip.transform.transforms[0].size
+    side = size if isinstance(size, int) else size[0]
+    g = torch.Generator().manual_seed(args.seed)
+    images = torch.randint(0, 256, (2 * batch, 3, side, side), dtype=torch.uint8, generator=g)
+    pairs = data.Pairs(images, IMAGENET_CLASSNAMES[: 2 * batch], [str(i) for i in range(2 * batch)], 0)
+    unlearn.reset_peak_memory(device)
+    found, seconds = [], 0.0
+    for loss in (losses.cosine_embedding, losses.contrastive):
+        started = time.perf_counter()
+        found.append(gradients.compute(clip, pairs, loss, batch_size=batch)[0])
+        seconds = seconds or time.perf_counter() - started
+    fronts = layers.fronts(layers.figures(clip, *found))
+    if not all(fronts.values()):
+        raise SlugError(f"{name}: an encoder has no front: {fronts}")
+    chosen = [front[0].name for front in fronts.values()]
+    _, run, _ = fixed_search(args, clip, folder, SIZE, chosen)
+    _, rows, _ = run(zeroshot.Evaluation)
+    return {
+        "model": name,
+        "parameters": sum(p.numel() for p in clip.parameters.values()),
+        "front_vision": " ".join(r.name for r in fronts["vision"]),
+        "front_language": " ".join(r.name for r in fronts["language"]),
+        "gradient_s": seconds / 2,
+        "peak_mem_mb": unlearn.peak_memory_mb(device),
+        "step_s": sum(r.seconds for r in rows) / len(rows),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads",
+        "batch_size": batch,
+        "grad_checkpointing": clip.checkpointing,
+        "what": what,
+    }
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    if args.here:
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(measure(args, args.only[0], Path(folder))))
+        return
+    path = files.resolve(args.out) / "families.csv"
+    rows = pd.read_csv(path).to_dict("records") if path.is_file() and not args.force else []
+    for name in tqdm([n for n in args.only if n not in {r["model"] for r in rows}], unit="model"):
+        command = [sys.executable, __file__, "--here", "--only", name, "--device", args.device, "--seed", str(args.seed)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise SlugError(f"{name} could not be measured (exit code {done.returncode}); what was measured is in {path}")
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+        rows.sort(key=lambda r: list(FAMILIES).index(r["model"]))
+        files.write_text(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n", float_format="%.4g"))
+    print(f"-> {path}")
+
+
+if __name__ == "__main__":
+    cli.exit_with(main)
