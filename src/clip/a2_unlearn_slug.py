@@ -124,7 +124,7 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
         every = [r for r in rows if r.encoder == encoder]
         plots.pareto(every, part, best.layer, title, path("", f"pareto-{encoder}"))
     counts = {"forget": len(judge.forget_rows), **{task: len(rows) for task, rows in judge.retain_rows.items()}}
-    plots.steps(curves, start, best, counts, data.plain_name(name), path("", "steps"))
+    plots.steps(curves, start, best, counts, data.plain_name(name), path("", "steps"), args.trace)
     title = f"{data.plain_name(name)}, report half, {n_shown} pictures"
     plots.similarity(similar_before, similar, names, title, path("", "cosine"))
     title = f"{data.plain_name(name)}, report half: top-1 before and after"

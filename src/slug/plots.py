@@ -1,5 +1,7 @@
 """Plots of the records. Everything is told apart by marker and line style too, so that it reads in grey."""
 
+import textwrap
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -82,30 +84,36 @@ def _label_points(axes, x, y, labels):
         )
 
 
-def steps(curves, baseline, winner, counts, title, stem):
+def steps(curves, baseline, winner, counts, title, stem, trace_count=0):
     """Forget and retain accuracy against the step of every searched layer.
+
+    Where a step was not worth scoring all retain pictures, the unedited accuracy plus the change on its trace pictures
+    stands, hollow.
 
     Args:
         curves: {layer: [search.Step]}.
         baseline: search.Step of the unedited model.
         winner: search.Step.
         counts: {"forget", "identities", "objects"} -> number of pictures.
+        trace_count: number of trace pictures a retain task.
     """
     figure, panels = plt.subplots(1, 3, figsize=(11, 3.9), sharex=True)
     parts = (("forget_acc1", "forgotten name"), ("identities_acc1", "other identities"), ("objects_acc1", "objects"))
     for panel, (column, what) in zip(panels, parts, strict=True):
         count = counts[column.removesuffix("_acc1")]
         for i, (layer, rows) in enumerate(curves.items()):
-            rows = sorted((r for r in rows if not np.isnan(getattr(r, column))), key=lambda r: r.step)
-            panel.plot(
-                [r.step for r in rows],
-                [100 * getattr(r, column) for r in rows],
-                STYLES[i % 4],
-                marker=MARKERS[i % len(MARKERS)],
-                ms=4,
-                lw=1,
-                label=short(layer),
-            )
+            rows = sorted(rows, key=lambda r: r.step)
+            step, exact = (np.array([getattr(r, c) for r in rows]) for c in ("step", column))
+            short_form = column.replace("_acc1", "_trace")  # what the forgotten name has not, and needs not
+            trace = np.array([getattr(r, short_form, np.nan) for r in rows]) - getattr(baseline, short_form, 0)
+            trace += getattr(baseline, column)
+            color, shape = f"C{i}", MARKERS[i % len(MARKERS)]
+            some = np.where(np.isnan(exact), trace, exact)
+            there = ~np.isnan(some)
+            panel.plot(step[there], 100 * some[there], STYLES[i % 4], color=color, lw=1)
+            panel.plot(step, 100 * np.where(np.isnan(exact), trace, np.nan), shape, ms=4, mfc="none", color=color)
+            panel.plot(step, 100 * exact, shape, ms=4, color=color)
+            panel.plot([], [], STYLES[i % 4], marker=shape, ms=4, lw=1, color=color, label=short(layer))
         panel.axhline(100 * getattr(baseline, column), color="0.4", lw=1, ls=(0, (1, 1)))
         panel.plot(winner.step, 100 * getattr(winner, column), "*", color="k", ms=13, zorder=5)
         panel.set_xscale("log")
@@ -115,7 +123,8 @@ def steps(curves, baseline, winner, counts, title, stem):
         panel.xaxis.set_minor_formatter(ticker.NullFormatter())
         panel.set_xlabel("step size")
         panel.set_ylabel(f"zero-shot top-1 of {what}, % (n = {count})")
-    figure.suptitle(f"{title}: select half; dotted: unedited model; star: winner", y=0.99)
+    hollow = f"; hollow: change on {trace_count} of them" if trace_count else ""
+    figure.suptitle(f"{title}: select half; dotted: unedited model; star: winner{hollow}", y=0.99)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(
         handles,
@@ -286,7 +295,8 @@ def pictures(images, truth, before, after, title, stem):
         panel.set_yticks([])
         panel.grid(False)
         marks = ["\u2713" if guess == name else "\u2717" for guess in (old, new)]
-        panel.set_xlabel(f"{old} {marks[0]}\n\u2192 {new} {marks[1]}", fontsize=7.5)
+        said = (f"{old} {marks[0]}", f"\u2192 {new} {marks[1]}")
+        panel.set_xlabel("\n".join(textwrap.fill(text, 19) for text in said), fontsize=7.5)
     panels[0, 0].set_ylabel("forgotten")
     panels[1, 0].set_ylabel("others")
     figure.suptitle(title)
