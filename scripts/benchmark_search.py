@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from slug import cli, data, files, gradients, layers, models, plain, plots, search, unlearn, zeroshot
+from slug import cli, data, files, gradients, layers, models, plain, plots, report, search, unlearn, zeroshot
 from slug.errors import SlugError
 
 
@@ -54,6 +54,7 @@ def parse_args(argv=None):
     cases = ("search", "fixed", "paper", "growth")
     parser.add_argument("--case", choices=cases, default="search", help="all but search: random pictures, fixed steps")
     parser.add_argument("--out", default="results/bench", help="folder to write")
+    parser.add_argument("--readme", default="", help="Markdown file whose benchmark block is filled from the table")
     parser.add_argument("--no-plain", action="store_true", help="leave the plain way out")
     return parser.parse_args(argv)
 
@@ -329,6 +330,10 @@ def write(out, rows, label, args, rate):
         same = (old["model"] == label) & old["case"].str.startswith(args.case)
         frame = pd.concat([old[~same], frame], ignore_index=True)
     files.write_text(path, frame.to_csv(index=False, lineterminator="\n", float_format="%.4g"))
+    if args.readme:
+        readme = files.existing(args.readme, "README", "give --readme")
+        table = report.bench_table(pd.read_csv(path))
+        files.write_text(readme, report.update_block(readme.read_text(encoding="utf-8"), "benchmark", table))
     stem = out / f"{files.safe_name(label)}-{args.case}"
     record = {"rows": rows, "matmul_flops": rate, "settings": cli.settings(args), "versions": cli.versions()}
     files.write_json(stem.with_suffix(".json"), record)

@@ -256,6 +256,22 @@ def claims(frame):
     return "\n".join(lines)
 
 
+def bench_table(frame):
+    """Markdown of results/bench/table.csv: how long the search takes, plain and fast, and without each part."""
+    lines = [
+        "| model | case | pictures | names | fast s | plain s | plain / fast | floor / fast | peak memory MB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for _, r in frame.iterrows():
+        plain, ratio = ("", "") if math.isnan(r["plain_s"]) else (f"{r['plain_s']:.0f}", f"{r['ratio']:.1f}")
+        layers = f", {r['layers']:.0f} layers" if r["case"].startswith("growth") else ""
+        lines.append(
+            f"| {r['model']} | {r['case']}{layers} | {r['n_images']} | {r['n_names']} | {r['fast_s']:.1f} | {plain} | "
+            f"{ratio} | {r['limit_share']:.0%} | {r['peak_mem_mb']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
 def latex(frame):
     """The comparison as a LaTeX tabular (booktabs)."""
     rows = []
