@@ -86,7 +86,8 @@ def main(argv=None):
         copy(found, source, out)
     if args.readme:
         readme = files.existing(args.readme, "README", "give --readme")
-        block = "\n\n".join([report.pooled(frame), report.means_table(frame), report.names_table(frame)])
+        ours = frame[frame["method"].str.match("original|slug")]  # the comparison has a block of its own
+        block = "\n\n".join([report.pooled(frame), report.means_table(ours), report.names_table(frame)])
         text = report.update_block(readme.read_text(encoding="utf-8"), "results", block)
         by_known = sorted(found, key=lambda r: r["halves"]["report"]["original"]["forget_acc1"])
         by_known = {r["kind"]: r for r in by_known if r["method"] == "slug"}

@@ -146,6 +146,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=85, help="length of the training; the cosine ends with it")
     parser.add_argument("--steps", type=int, help="train this many steps instead, whatever the time")
+    parser.add_argument("--save-seconds", type=float, default=120, help="between two checkpoints")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=ROOT / "data" / "models" / "mini-clip")
@@ -222,7 +223,7 @@ def main():
         if step % 500 == 0:
             seen = {k: f"{left_out_accuracy(model, batches, k):.3f}" for k in ("identity", "object")}
             tqdm.write(f"step {step}, {spent / 60:.1f} min, loss {loss.item():.3f}, left-out drawings {seen}")
-        if spent - saved > 120:
+        if spent - saved > args.save_seconds:
             saved = spent
             state = {"model": model.state_dict(), "step": step, "spent": spent}
             state |= {name: optimizer.state_dict() for name, (optimizer, _) in optimizers.items()}
