@@ -9,6 +9,10 @@ from slug.plots import short
 
 CONVENTION = "# ratio is the step size; a positive step ADDS the gradient of 1 - cos. Select half; nan: not evaluated."
 
+KINDS = ("identity", "object", "style", "group")
+FIGURES = ("forget_acc1", "identities_acc1", "objects_acc1", "n_forget")  # of every state of a record
+CHANGES = tuple(f"{task}_change{end}" for task in ("identities", "objects") for end in ("", "_low", "_high"))
+
 
 def file_name(label, name, end, part=""):
     """Name of a result file: `{model}-{name}{end}`, or `{model}-{part}-{name}{end}`."""
@@ -110,11 +114,35 @@ def one_line(record):
     )
 
 
+def missing(record):
+    """What a record lacks of what reports read, as text; empty for a whole one."""
+    texts = [k for k in ("method", "name", "kind", "model", "layer") if not isinstance(record.get(k), str)]
+    if texts or record["kind"] not in KINDS:
+        return f"{texts[0] if texts else 'kind'}"
+    for half in ("select", "report"):
+        states = record["halves"].get(half) if isinstance(record["halves"], dict) else None
+        for state in ("original", record["method"]):
+            figures = states.get(state) if isinstance(states, dict) else None
+            if not isinstance(figures, dict):
+                return f"the figures of {state}, {half} half"
+            changes = () if state == "original" else CHANGES
+            bad = [k for k in (*FIGURES, *changes) if not isinstance(figures.get(k), (int, float))]
+            if bad:
+                return f"{bad[0]} of {state}, {half} half"
+    return ""
+
+
 def read_all(folder, label=None):
-    """All records of results/clip, sorted by kind and name."""
-    found = [files.read_json(p) for p in sorted(folder.glob("*.json"))]
-    found = [r for r in found if "halves" in r and label in (None, r["model"])]
-    return sorted(found, key=lambda r: (r["kind"], r["name"]))
+    """All records of results/clip, sorted by kind and name. SlugError for one that is not whole."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        record = files.read_json(path)
+        if isinstance(record, dict) and "halves" in record:
+            lacks = missing(record)
+            if lacks:
+                raise SlugError(f"{path} is no whole record: it lacks {lacks}; delete it and run its stage again")
+            found.append(record)
+    return sorted((r for r in found if label in (None, r["model"])), key=lambda r: (r["kind"], r["name"]))
 
 
 def write_important_layers(folder, label):
