@@ -111,7 +111,10 @@ def pairs_of(path):
 
 def curate(shards, out, *arguments):
     """Run a0_create_tar into `out`; returns the tars' folder."""
-    tiny.run("a0_create_tar", "--laion-dir", shards, "--tar-dir", out / "tars", "--image-dir", out / "pictures", *arguments)
+    where = ["--tar-dir", out / "tars", "--image-dir", out / "pictures", "--result-dir", out / "results"]
+    source = ["--laion-dir", shards] if shards else []
+    tiny.run("a0_create_tar", *source, *where, *arguments)
+    assert list((out / "results" / "curation").glob("*")) == []  # nothing is kept of a run that has come to its end
     return out / "tars"
 
 
@@ -131,8 +134,8 @@ def test_curation_finds_every_usable_pair_and_keeps_its_caption(shards, tmp_path
 
 def test_max_count_stops_the_scan(shards, tmp_path, monkeypatch):
     read = []
-    captions_of = curation._captions
-    monkeypatch.setattr(curation, "_captions", lambda path: read.append(path.name) or captions_of(path))
+    find_rows = curation.find_rows
+    monkeypatch.setattr(curation, "find_rows", lambda path, *a, **k: read.append(path.name) or find_rows(path, *a, **k))
     found = pairs_of(curate(shards, tmp_path, "--name", "Elon_Musk", "--max-count", 3) / "Elon_Musk.tar")
     assert [caption for _, caption, _ in found] == ["Elon Musk", "ELON_MUSK, CEO", "Jeff Bezos and Elon Musk"]
     assert read == ["00000.parquet"]
