@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tiny
+from test_house import shell
 
 from slug import curation, data, download
 
@@ -237,6 +238,22 @@ def test_settings_reach_img2dataset(metadata, tmp_path, monkeypatch):
     wanted |= {"processes_count": 16, "thread_count": 128, "image_size": 256, "distributor": "ray"}
     wanted |= {"save_additional_columns": ["NSFW", "similarity", "LICENSE"]}
     assert {k: seen[k] for k in wanted} == wanted
+
+
+def test_every_setting_of_the_script_reaches_the_stage():
+    values = {
+        "METADATA_DIR": "/m",
+        "LAION_DIR": "/l",
+        "DISTRIBUTOR": "pyspark",
+        "PROCESSES": 3,
+        "THREADS": 5,
+        "IMAGE_SIZE": 64,
+    }
+    values |= {"RETRIES": 7, "TIMEOUT": 9}
+    done = shell(tiny.ROOT / "scripts/download_laion400m.sh", "--dry-run", "--more", **values)
+    for variable, value in values.items():
+        assert f"--{variable.lower().replace('_', '-')} {value} " in done.stdout
+    assert "# missing: /m" in done.stdout and done.stdout.rstrip().endswith("--more")
 
 
 def test_nothing_to_be_had_is_an_error_and_is_tried_again(metadata, web, in_process, tmp_path, monkeypatch, capfd):

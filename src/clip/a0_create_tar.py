@@ -4,8 +4,9 @@ Examples: python src/clip/a0_create_tar.py --name Elon_Musk Jeff_Bezos --laion-d
           python src/clip/a0_create_tar.py --name Elon_Musk Jeff_Bezos --download       (LAION's metadata, no shards)
           python src/clip/a0_create_tar.py --name Elon_Musk --csv mine/pairs.csv        (columns image, caption)
           python src/clip/a0_create_tar.py --name Elon_Musk --image-folder mine         (pictures in mine/Elon_Musk/)
-Reads metadata first, then only the pictures it needs. Writes {tar-dir}/{name}.tar and the pictures under
-{image-dir}/{name}/. Matching: whole words, any case; see slug.data.Matcher. A run that was stopped goes on where it was.
+Reads metadata first (much of it by --workers processes, or on a cluster), then only the pictures it needs. Writes
+{tar-dir}/{name}.tar and the pictures under {image-dir}/{name}/. Matching: whole words, any case; see slug.data.Matcher.
+A run that was stopped goes on where it was.
 """
 
 from slug import cli, curation, download, files

@@ -115,6 +115,12 @@ def spread(function, items, *, workers=0, distributor=LOCAL):
             yield from pool(joblib.delayed(function)(item) for item in items[i : i + wave])
 
 
+def worthwhile(paths, workers, distributor):
+    """`workers`, or 0 where reading these files here takes less time than starting processes on this machine."""
+    small = distributor == LOCAL and sum(p.stat().st_size for p in paths) < WORTH_PROCESSES
+    return 0 if small else workers
+
+
 # ----------------------------------------------------------------------------------------------------------- sources
 
 
@@ -336,8 +342,7 @@ def _rows(unit, matcher, threads):
 def collect(units, tallies, spool, *, max_count, known, near, workers, distributor):
     """Bring the spool and {name: Tally} to the end of the units, or to where every name has `max_count` pairs."""
     given = {plain_name(n): n for n in tallies}
-    if distributor == LOCAL and sum(u.path.stat().st_size for u in units) < WORTH_PROCESSES:
-        workers = 0
+    workers = worthwhile([u.path for u in units], workers, distributor)
     done, row = start = spool.resume(tallies)
     find = functools.partial(_rows, matcher=Matcher(list(given), known), threads=workers <= 1)
     ahead = spread(find, units[done:], workers=workers, distributor=distributor)

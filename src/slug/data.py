@@ -7,7 +7,6 @@ workers nor on that of processes.
 import csv
 import hashlib
 import io
-import mmap
 import re
 import tarfile
 import unicodedata
@@ -195,28 +194,35 @@ class TarMembers(Mapping):
     """
 
     def __init__(self, path):
-        with path.open("rb") as f:
-            try:
-                self.content = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
-            except ValueError as err:
-                raise tarfile.ReadError("it is empty") from err
-        self.content.madvise(mmap.MADV_RANDOM)  # or the system would read on, past the header, into what is skipped
+        # Unbuffered: what a buffer would read on, past a header, is what is to be skipped.
+        self.file = path.open("rb", buffering=0)
         try:
-            if any(self.content[-tarfile.BLOCKSIZE :]):
+            self.end = self.file.seek(0, io.SEEK_END)
+            if not self.end or any(self._read(max(0, self.end - tarfile.BLOCKSIZE), tarfile.BLOCKSIZE)):
                 raise tarfile.ReadError("its end is missing")
             self.places = self._plain_places()
             if self.places is None:
                 with tarfile.open(path, "r:") as tar:
                     self.places = {m.name: (m.offset_data, m.size) for m in tar if m.isfile()}
         except BaseException:
-            self.content.close()
+            self.file.close()
             raise
+
+    def _read(self, at, size):
+        self.file.seek(at)
+        content = self.file.read(size)
+        while len(content) < size:  # a read may give less than asked for, of more than 2 GB always
+            more = self.file.read(size - len(content))
+            if not more:
+                raise tarfile.ReadError(f"it ends before byte {at + size}")
+            content += more
+        return content
 
     def _plain_places(self):
         """{name: (offset, bytes)} by the headers (POSIX.1-1988 ustar and GNU), or None if one is beyond plain files."""
-        places, at, end = {}, 0, len(self.content)
-        while at < end:
-            header = self.content[at : at + tarfile.BLOCKSIZE]
+        places, at = {}, 0
+        while at < self.end:
+            header = self._read(at, tarfile.BLOCKSIZE)
             if not header[0]:
                 return places
             if header[156] not in b"0\0" or header[345] or header[124] & 0x80:
@@ -233,8 +239,7 @@ class TarMembers(Mapping):
         raise tarfile.ReadError("its end is missing")
 
     def __getitem__(self, name):
-        at, size = self.places[name]
-        return self.content[at : at + size]
+        return self._read(*self.places[name])
 
     def __iter__(self):
         return iter(self.places)
@@ -246,7 +251,7 @@ class TarMembers(Mapping):
         return self
 
     def __exit__(self, *_):
-        self.content.close()
+        self.file.close()
 
 
 def read_tar(path):

@@ -152,6 +152,7 @@ def named_rows(metadata, names, out, *, known=(), limit=1500, workers=0, distrib
     counts = dict.fromkeys(names, 0)
     parts = [out / f"{i:05d}.parquet" for i in range(len(paths))]
     ready = [p for p in parts if p.is_file()]
+    workers = curation.worthwhile(paths, workers, distributor)
     find = functools.partial(_named, matcher=Matcher(list(given), known), threads=workers <= 1)
     ahead = curation.spread(find, paths[len(ready) :], workers=workers, distributor=distributor)
     with contextlib.closing(ahead), tqdm(total=len(paths), desc="metadata", unit="file") as bar:
