@@ -142,6 +142,13 @@ def test_curation_finds_every_usable_pair_and_keeps_its_caption(shards, tmp_path
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == {f"{key}.jpg": image for key, _, image in found}
 
 
+def test_names_of_any_script_are_found_and_written(tmp_path):
+    tiny.write_shard(tmp_path / "s", 0, ["BEYONCE\u0301 live", "beyonce", "中 文", "Shaquille O'Neal"])
+    tars = curate(tmp_path / "s", tmp_path, "--name", "Beyoncé", "中", "Shaquille O'Neal")
+    assert {p.name for p in tars.glob("*.tar")} == {"Beyoncé.tar", "中.tar", "Shaquille_O-Neal.tar"}
+    assert [c for _, c, _ in pairs_of(tars / "Beyoncé.tar")] == ["BEYONCE\u0301 live"]
+
+
 def test_max_count_stops_the_scan(shards, tmp_path, monkeypatch):
     read = []
     find_rows = curation.find_rows

@@ -78,7 +78,7 @@ def find_rows(path, matcher, columns, *, caption, where=None, form="parquet", th
         named = pc.match_substring_regex(ds.field(caption), screen)
         where = named if where is None else where & named
     data = ds.dataset(str(path), format=form)
-    # Read ahead enough to keep the cores busy, and no more: the defaults hold gigabytes of a large file.
+    # Read ahead enough to keep the cores busy and no more: memory must not depend on how many batches a file has.
     scanner = data.scanner(columns, where, batch_size=2**16, batch_readahead=4, fragment_readahead=1, use_threads=threads)
     found, names = [], []
     for batch in scanner.to_batches():

@@ -27,8 +27,8 @@ def existing(path, what, remedy):
 
 
 def safe_name(text):
-    """A string as part of a file name: everything but letters, digits, `.`, `_` and `-` becomes `-`."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-")
+    """A string as part of a file name: everything but letters and digits of any script, `.`, `_` and `-` becomes `-`."""
+    return re.sub(r"[^\w.-]+", "-", text).strip("-")
 
 
 @contextlib.contextmanager
