@@ -3,6 +3,7 @@
 import http.server
 import importlib
 import json
+import signal
 import tarfile
 import threading
 import time
@@ -16,6 +17,7 @@ import tiny
 from test_house import shell
 
 from slug import curation, data, download
+from slug.errors import SlugError
 
 SLOW, FIRST_FAILS, NEVER = "slow", "fails once", "never answers"
 
@@ -232,12 +234,27 @@ def test_settings_reach_img2dataset(metadata, tmp_path, monkeypatch):
     monkeypatch.setattr(download.importlib.util, "find_spec", lambda name: True)
     seen = {}
     monkeypatch.setattr(img2dataset, "download", lambda **settings: seen.update(settings))
-    with pytest.raises(download.SlugError, match=r"2 of 2 shards .* are not finished"):
+    with pytest.raises(SlugError, match=r"2 of 2 shards .* are not finished"):
         tiny.run("a0_download", "--metadata-dir", metadata[0], "--laion-dir", tmp_path / "l", "--distributor", "ray")
     wanted = {"input_format": "parquet", "url_col": "URL", "caption_col": "TEXT", "output_format": "webdataset"}
     wanted |= {"processes_count": 16, "thread_count": 128, "image_size": 256, "distributor": "ray"}
     wanted |= {"save_additional_columns": ["NSFW", "similarity", "LICENSE"]}
     assert {k: seen[k] for k in wanted} == wanted
+
+
+@pytest.mark.parametrize(("end", "seen"), [(SystemExit(0), KeyboardInterrupt), (ValueError("no\nway"), SlugError)])
+def test_how_img2dataset_ends_is_how_the_stage_ends(metadata, tmp_path, monkeypatch, end, seen):
+    """It answers Ctrl-C with exit code 0, and leaves its own handler behind."""
+
+    def stopped(**_):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise end
+
+    monkeypatch.setattr(img2dataset, "download", stopped)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(seen) as caught:
+        download.fetch(metadata[0], tmp_path / "laion")
+    assert signal.getsignal(signal.SIGINT) is before and "\n" not in str(caught.value)
 
 
 def test_every_setting_of_the_script_reaches_the_stage():
