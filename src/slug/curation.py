@@ -37,7 +37,7 @@ LOCAL = "multiprocessing"
 DISTRIBUTORS = {  # name: (joblib's backend, module that registers it, function there, package to install)
     LOCAL: ("loky", None, None, None),
     "ray": ("ray", "ray.util.joblib", "register_ray", "ray"),
-    "pyspark": ("spark", "joblibspark", "register_spark", "joblibspark"),
+    "pyspark": ("spark", "joblibspark", "register_spark", "pyspark joblibspark"),
 }
 WORTH_PROCESSES = 2**28  # bytes of metadata: less is read before other processes have started
 SPOOL_BYTES, SPOOL_SECONDS = 2**26, 30.0  # what a run that is killed loses, at most
@@ -96,7 +96,8 @@ def spread(function, items, *, workers=0, distributor=LOCAL):
 
     Args:
         workers: processes; with 0 or 1 local ones everything is done in this process, one item after the other.
-        distributor: where they are: `multiprocessing` (this machine), or a `ray` or `pyspark` cluster through joblib.
+        distributor: where they are: `multiprocessing` (this machine), or a `ray` or `pyspark` cluster through joblib, whose
+            machines see the files at the same paths. Tried on one machine with ray 2.60, and pyspark 4.3, joblibspark 0.6.
     Raises:
         SlugError: the distributor is not installed.
     """
