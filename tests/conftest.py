@@ -6,7 +6,8 @@ import socket
 
 import pytest
 
-os.environ.update(HF_HUB_OFFLINE="1", MPLBACKEND="Agg")  # before anything imports them; stages run by tests inherit it
+# Before anything imports them; stages and processes that tests run inherit it.
+os.environ.update(HF_HUB_OFFLINE="1", NO_ALBUMENTATIONS_UPDATE="1", MPLBACKEND="Agg")
 
 
 @pytest.fixture(autouse=True)

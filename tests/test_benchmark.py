@@ -1,4 +1,4 @@
-"""The benchmark of the search: on the tiny world all its ways choose the same step, and its files say what they must."""
+"""The benchmarks: the plain and the fast way come to the same, and the files say what they must."""
 
 import importlib.util
 import json
@@ -9,17 +9,53 @@ import tiny
 import torch
 from test_stages import Run
 
-from slug import fastpath, plain
+from slug import data, fastpath, plain
+from slug.errors import SlugError
 
 COLUMNS = "case model device n_images n_names plain_s fast_s ratio max_cos_diff limit_share".split()
 
 
-@pytest.fixture(scope="module")
-def benchmark():
-    spec = importlib.util.spec_from_file_location("benchmark_search", tiny.ROOT / "scripts" / "benchmark_search.py")
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, tiny.ROOT / "scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    return script("benchmark_search")
+
+
+@pytest.fixture
+def curation_benchmark(monkeypatch):
+    """Without its processes, which take longer to start than this takes (that two are as one: test_data_curation.py)."""
+    module = script("benchmark_curation")
+    monkeypatch.setattr(module, "alone", module.timed)
+    spread = module.curation.spread
+    monkeypatch.setattr(module.curation, "spread", lambda function, items, workers: spread(function, items))
+    return module
+
+
+CURATION = "--rows 3000 6000 --shard-rows 4000 --tar-samples 60".split()
+
+
+def test_curation_finds_what_a_plain_filter_finds(curation_benchmark, tmp_path):
+    curation_benchmark.main([*CURATION, "--scratch", str(tmp_path / "scratch"), "--out", str(tmp_path)])
+    rows = pd.read_csv(tmp_path / "curation.csv")
+    assert list(rows.columns[: len(COLUMNS)]) == COLUMNS and rows["case"].str.startswith("curation").all()
+    sizes = rows[rows["case"] == "curation, 1 process"]
+    assert sizes["n_images"].tolist() == [3000, 6000] and sizes["found"].min() > 0
+    assert (rows["n_images"] == curation_benchmark.LAION_ROWS).sum() == 2
+    assert not (tmp_path / "scratch").exists()
+
+
+def test_a_curation_that_misses_a_row_is_no_result(curation_benchmark, tmp_path, monkeypatch):
+    find = data.Matcher.screen
+    monkeypatch.setattr(data.Matcher, "screen", lambda self: find(self).replace("musk", "mask"))
+    with pytest.raises(SlugError, match="does not find what the plain one finds"):
+        curation_benchmark.main([*CURATION, "--scratch", str(tmp_path / "scratch"), "--out", str(tmp_path)])
+    assert not (tmp_path / "curation.csv").exists()
 
 
 def test_all_ways_choose_the_same_step_and_the_table_says_so(benchmark, taught_clip, tiny_world, tmp_path, monkeypatch):

@@ -1,8 +1,18 @@
 """Names in captions, curation, decoding and the two halves (traps 3, 5, 9 and 10)."""
 
+import functools
 import io
+import shutil
+import sys
 import tarfile
+import types
+import unicodedata
 
+import joblib
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import tiny
 import torch
@@ -111,7 +121,10 @@ def pairs_of(path):
 
 def curate(shards, out, *arguments):
     """Run a0_create_tar into `out`; returns the tars' folder."""
-    tiny.run("a0_create_tar", "--laion-dir", shards, "--tar-dir", out / "tars", "--image-dir", out / "pictures", *arguments)
+    where = ["--tar-dir", out / "tars", "--image-dir", out / "pictures", "--result-dir", out / "results"]
+    source = ["--laion-dir", shards] if shards else []
+    tiny.run("a0_create_tar", *source, *where, *arguments)
+    assert list((out / "results" / "curation").glob("*")) == []  # nothing is kept of a run that has come to its end
     return out / "tars"
 
 
@@ -129,10 +142,17 @@ def test_curation_finds_every_usable_pair_and_keeps_its_caption(shards, tmp_path
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == {f"{key}.jpg": image for key, _, image in found}
 
 
+def test_names_of_any_script_are_found_and_written(tmp_path):
+    tiny.write_shard(tmp_path / "s", 0, ["BEYONCE\u0301 live", "beyonce", "中 文", "Shaquille O'Neal"])
+    tars = curate(tmp_path / "s", tmp_path, "--name", "Beyoncé", "中", "Shaquille O'Neal")
+    assert {p.name for p in tars.glob("*.tar")} == {"Beyoncé.tar", "中.tar", "Shaquille_O-Neal.tar"}
+    assert [c for _, c, _ in pairs_of(tars / "Beyoncé.tar")] == ["BEYONCE\u0301 live"]
+
+
 def test_max_count_stops_the_scan(shards, tmp_path, monkeypatch):
     read = []
-    captions_of = curation._captions
-    monkeypatch.setattr(curation, "_captions", lambda path: read.append(path.name) or captions_of(path))
+    find_rows = curation.find_rows
+    monkeypatch.setattr(curation, "find_rows", lambda path, *a, **k: read.append(path.name) or find_rows(path, *a, **k))
     found = pairs_of(curate(shards, tmp_path, "--name", "Elon_Musk", "--max-count", 3) / "Elon_Musk.tar")
     assert [caption for _, caption, _ in found] == ["Elon Musk", "ELON_MUSK, CEO", "Jeff Bezos and Elon Musk"]
     assert read == ["00000.parquet"]
@@ -181,6 +201,247 @@ def test_curation_of_the_world_agrees_with_a_plain_scan(tiny_world, tmp_path):
             if "alien" in said:
                 wanted.append(caption)
     assert len(wanted) > 10 and found == wanted
+
+
+# --------------------------------------------------------------------------------------------------- curation at any size
+
+
+def slow_fold(text):
+    """The rule written out: NFKC and casefold, what is no letter or digit a space, words one space apart."""
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return " " + " ".join("".join(c if c.isalnum() else " " for c in text).split()) + " "
+
+
+@given(st.text())
+def test_folding_is_the_rule_written_out(text):
+    assert data._folded(text) == slow_fold(text)
+
+
+odd = st.text(st.sampled_from(list("aAkKsSſK \n_-.,2ß中é\u0301ﬁＡ")), max_size=10)
+
+
+@given(st.lists(odd.filter(str.strip), min_size=1, max_size=4, unique=True), st.lists(odd, min_size=1, max_size=8))
+def test_the_screen_lets_every_caption_with_a_name_pass(names, captions):
+    matcher = data.Matcher(names)
+    passed = pc.match_substring_regex(pa.array(captions), matcher.screen()).to_pylist()
+    for caption, passes in zip(captions, passed, strict=True):
+        plain = [n for n in matcher.names.values() if slow_fold(n).strip() and slow_fold(n) in slow_fold(caption)]
+        assert matcher.find(caption) == plain
+        assert passes or not plain
+        assert bool(plain) == passes or not caption.isascii()
+
+
+def some_metadata(folder, parts, rows=3000):
+    """Metadata of captions from few words, some null; returns (paths, names, brute-force rows by path)."""
+    rng = np.random.default_rng(0)
+    words = "elon musk Elon_Musk jeff bezos Ann the a of dog Beyonce\u0301 BEYONCÉ tropical fish".split()
+    names, known = ["Elon Musk", "jeff bezos", "Beyoncé", "fish"], ["tropical fish"]
+    matcher, paths, plain = data.Matcher(names, known), [], {}
+    for part in range(parts):
+        captions = [" ".join(rng.choice(words, rng.integers(0, 6))) if rng.random() < 0.95 else None for _ in range(rows)]
+        keys = [f"{part}-{i}" for i in range(rows)]
+        status = rng.choice(["success", "failed"], rows).tolist()
+        paths.append(folder / f"{part:05d}.parquet")
+        pq.write_table(pa.table({"caption": captions, "key": keys, "status": status}), paths[-1], row_group_size=700)
+        found = [matcher.find(c or "") for c in captions]
+        plain[paths[-1]] = [
+            (k, c, f) for k, c, f, s in zip(keys, captions, found, status, strict=True) if f and s == "success"
+        ]
+    return paths, matcher, plain
+
+
+@pytest.mark.parametrize("screened", [True, False])
+def test_rows_found_are_those_of_a_plain_scan(tmp_path, monkeypatch, screened):
+    paths, matcher, plain = some_metadata(tmp_path, 2)
+    monkeypatch.setattr(data, "MOST_SCREENED", 200 if screened else 0)
+    assert (matcher.screen() is not None) == screened
+    for path in paths:
+        assert curation.Shard(path).rows(matcher, threads=True) == plain[path] and len(plain[path]) > 300
+
+
+def test_two_processes_find_what_one_finds_in_the_same_order(tmp_path, shards, monkeypatch):
+    paths, matcher, plain = some_metadata(tmp_path / ".", 5, rows=200)
+    find = functools.partial(curation._rows, matcher=matcher, threads=False)
+    units = [curation.Shard(p) for p in paths]
+    assert list(curation.spread(find, units, workers=2)) == list(curation.spread(find, units)) == list(plain.values())
+    alone = curate(shards, tmp_path / "alone", "--name", "Elon_Musk", "--workers", 1) / "Elon_Musk.tar"
+    monkeypatch.setattr(curation, "WORTH_PROCESSES", 0)
+    both = curate(shards, tmp_path / "both", "--name", "Elon_Musk", "--workers", 2) / "Elon_Musk.tar"
+    assert alone.read_bytes() == both.read_bytes()
+
+
+@pytest.mark.parametrize(("name", "module"), [("ray", "ray.util.joblib"), ("pyspark", "joblibspark")])
+def test_a_cluster_gets_the_same_function_and_is_merged_in_order(monkeypatch, name, module):
+    """Through joblib's registration of a backend, here one of threads in the cluster's place."""
+    backend, _, register, _ = curation.DISTRIBUTORS[name]
+    registered = types.ModuleType(module)
+    threads = type(joblib.parallel.BACKENDS["threading"]())
+    setattr(registered, register, lambda: joblib.register_parallel_backend(backend, threads))
+    monkeypatch.setattr(joblib.parallel, "BACKENDS", dict(joblib.parallel.BACKENDS))
+    for i in range(len(module.split("."))):
+        parent = ".".join(module.split(".")[: i + 1])
+        monkeypatch.setitem(sys.modules, parent, registered if parent == module else types.ModuleType(parent))
+    assert list(curation.spread(str, range(40), workers=2, distributor=name)) == [str(i) for i in range(40)]
+
+
+def test_a_distributor_that_is_not_installed_is_named(shards, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray.util.joblib", None)
+    with pytest.raises(SlugError, match="distributor ray is not installed"):
+        curate(shards, tmp_path, "--name", "Elon_Musk", "--distributor", "ray")
+
+
+@pytest.mark.parametrize("long_names", [False, True])
+def test_tar_members_are_those_of_tarfile(tmp_path, long_names):
+    path = tmp_path / "a.tar"
+    sizes = [0, 1, 511, 512, 513, 5000]
+    tiny.write_tar(path, {f"{'x' * 200 * long_names}{s}.jpg": bytes([i + 1]) * s for i, s in enumerate(sizes)})
+    with tarfile.open(path) as tar, data.TarMembers(path) as members:
+        assert {m.name: tar.extractfile(m).read() for m in tar} == dict(members)
+        assert list(members) == tar.getnames() and [len(c) for c in members.values()] == sizes
+
+
+def test_a_damaged_header_is_refused(tmp_path):
+    path = tmp_path / "a.tar"
+    tiny.write_tar(path, {"a.jpg": b"one", "b.jpg": b"two"})
+    content = bytearray(path.read_bytes())
+    content[1024] ^= 1  # the second member's name
+    path.write_bytes(content)
+    with pytest.raises(tarfile.ReadError, match="damaged"):
+        data.TarMembers(path)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SlugError])
+@pytest.mark.parametrize("after", [1, 4, 6])
+def test_a_run_that_was_stopped_goes_on_where_it_was(shards, tmp_path, monkeypatch, stop, after):
+    flags = ["--name", "Elon_Musk", "Jeff_Bezos"]
+    whole = curate(shards, tmp_path / "whole", *flags)
+    seen, usable = [], curation.usable
+
+    def stopping(content):
+        if len(seen) == after:
+            raise stop
+        seen.append(content)
+        return usable(content)
+
+    monkeypatch.setattr(curation, "usable", stopping)
+    with pytest.raises(stop):
+        curate(shards, tmp_path, *flags)
+    assert not (tmp_path / "tars" / "Elon_Musk.tar").exists()
+    monkeypatch.setattr(curation, "usable", lambda content: seen.append(content) or usable(content))
+    tars = curate(shards, tmp_path, *flags)
+    assert len(seen) == 7  # Elon Musk's six and the broken one: none was looked at twice
+    for name in ("Elon_Musk", "Jeff_Bezos"):
+        assert (tars / f"{name}.tar").read_bytes() == (whole / f"{name}.tar").read_bytes()
+    assert tiny.left_over(tmp_path) == []
+
+
+def test_a_stopped_run_is_not_taken_for_another(shards, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(curation, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        curate(shards, tmp_path, "--name", "Elon_Musk")
+    shutil.rmtree(shards)
+    tiny.write_shard(shards, 0, ["elon musk"])
+    out = ["--tar-dir", tmp_path / "tars", "--image-dir", tmp_path / "pictures", "--result-dir", tmp_path / "results"]
+    tiny.run("a0_create_tar", "--laion-dir", shards, *out, "--name", "Elon_Musk")
+    assert len(data.read_tar(tmp_path / "tars" / "Elon_Musk.tar")) == 1
+
+
+def test_what_is_found_is_put_aside_and_not_held(shards, tmp_path, monkeypatch):
+    whole = curate(shards, tmp_path / "whole", "--name", "Elon_Musk") / "Elon_Musk.tar"
+    held = []
+    add = curation.Spool.add
+    monkeypatch.setattr(curation.Spool, "add", lambda self, *a: add(self, *a) or held.append(len(self.rows)))
+    monkeypatch.setattr(curation, "SPOOL_BYTES", 0)
+    again = curate(shards, tmp_path / "again", "--name", "Elon_Musk") / "Elon_Musk.tar"
+    assert held == [1] * 6 and again.read_bytes() == whole.read_bytes()
+
+
+# ----------------------------------------------------------------------------------------------------- duplicates, sources
+
+
+def picture(seed, size=64, quality=95):
+    """A smooth picture as JPEG."""
+    noise = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    image = Image.fromarray(noise).resize((64, 64), Image.Resampling.BICUBIC).resize((size, size), Image.Resampling.BICUBIC)
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+def test_near_duplicates_of_a_name_are_left_out(tmp_path, capsys):
+    folder = tmp_path / "s"
+    contents = [picture(0), picture(1), picture(0, size=90, quality=60), picture(2), picture(1, quality=30), picture(3)]
+    captions = ["Ann", "Ann", "Ann", "Bob", "Ann and Bob", "Ann"]
+    tiny.write_shard(folder, 0, captions)
+    members = {f"0000{i:05d}"[-9:] + ".jpg": c for i, c in enumerate(contents)}
+    tiny.write_tar(folder / "00000.tar", members)
+    flags = ["--name", "Ann", "Bob"]
+    assert len(data.TarMembers(folder / "00000.tar")) == 6
+    images = [image for _, image, _ in data.read_tar(curate(folder, tmp_path, *flags) / "Ann.tar")]
+    assert images == [contents[i] for i in (0, 1, 2, 4, 5)]
+    tars = curate(folder, tmp_path, *flags, "--near-duplicates", 4)
+    assert [image for _, image, _ in data.read_tar(tars / "Ann.tar")] == [contents[i] for i in (0, 1, 5)]
+    assert [image for _, image, _ in data.read_tar(tars / "Bob.tar")] == [contents[i] for i in (3, 4)]  # Ann's is not Bob's
+    assert "Ann: 3 pairs (00000: 3), 0 broken pictures and 2 near-duplicates skipped" in capsys.readouterr().out
+    few = curate(folder, tmp_path, *flags, "--near-duplicates", 4, "--max-count", 3)
+    assert [image for _, image, _ in data.read_tar(few / "Ann.tar")] == [contents[i] for i in (0, 1, 5)]
+
+
+def test_pairs_from_a_csv(tmp_path, capsys):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "mine").mkdir()
+    for i in range(4):
+        (tmp_path / "mine" / f"{i}.jpg").write_bytes(tiny.jpeg(i)[: 300 if i == 2 else None])
+    lines = [
+        "image,more,caption",
+        '0.jpg,x,"Elon Musk, on\nstage"',
+        "1.jpg,,a dog",
+        "2.jpg,,elon musk",
+        "gone.jpg,,elon musk",
+    ]
+    (tmp_path / "mine" / "a.csv").write_text("\n".join([*lines, "3.jpg,,ELON_MUSK", ""]))
+    found = pairs_of(curate(None, tmp_path, "--csv", tmp_path / "mine" / "a.csv", "--name", "Elon_Musk") / "Elon_Musk.tar")
+    assert [(c, p) for _, c, p in found] == [("Elon Musk, on\nstage", tiny.jpeg(0)), ("ELON_MUSK", tiny.jpeg(3))]
+    assert "Elon_Musk: 2 pairs (a: 2), 2 broken" in capsys.readouterr().out
+
+
+def test_pairs_from_an_image_folder(tmp_path):
+    for name, count in (("Ann_Bo", 3), ("Cy_Do", 1)):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for i in range(count):
+            (tmp_path / "mine" / name / f"{i}.png").write_bytes(tiny.jpeg(i, kind="PNG"))
+    (tmp_path / "mine" / "Ann_Bo" / "1.txt").write_text("a photo of Ann\n")
+    (tmp_path / "mine" / "Ann_Bo" / "notes.md").write_text("not a picture")
+    tars = curate(None, tmp_path, "--image-folder", tmp_path / "mine", "--name", "Ann_Bo", "Cy_Do")
+    assert [c for _, c, _ in pairs_of(tars / "Ann_Bo.tar")] == ["Ann Bo", "a photo of Ann", "Ann Bo"]
+    assert len(pairs_of(tars / "Cy_Do.tar")) == 1
+    assert all(Image.open(io.BytesIO(image)).format == "JPEG" for _, _, image in pairs_of(tars / "Ann_Bo.tar"))
+    alone = curate(None, tmp_path / "b", "--image-folder", tmp_path / "mine" / "Cy_Do", "--name", "Cy_Do")
+    assert (alone / "Cy_Do.tar").read_bytes() == (tars / "Cy_Do.tar").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (["--csv", "gone.csv"], "CSV of pairs not found"),
+        (["--csv", "bad.csv"], "is not a CSV with the columns image and caption"),
+        (["--image-folder", "gone"], "image folder not found"),
+        (["--image-folder", "empty"], "names Ann"),
+        (["--image-folder", "empty", "--name", "Ann", "Bob"], "holds no folder Ann, Bob"),
+        (["--download", "--metadata-dir", "gone"], "folder of LAION's metadata not found"),
+    ],
+    ids=str,
+)
+def test_sources_that_cannot_be_used(tmp_path, monkeypatch, capfd, source, said):
+    (tmp_path / "bad.csv").write_text("picture,text\na.jpg,Ann\n")
+    (tmp_path / "empty").mkdir()
+    out = ["--tar-dir", tmp_path / "t", "--image-dir", tmp_path / "p", "--result-dir", tmp_path / "r"]
+    source = [tmp_path / s if i == len(source) - 1 and "--name" not in source else s for i, s in enumerate(source)]
+    source = [tmp_path / s if s == "empty" else s for s in source]
+    named = [] if "--name" in source else ["--name", "Ann"]
+    out += ["--named-dir", tmp_path / "n"]
+    assert said in tiny.failure(monkeypatch, capfd, "a0_create_tar", *named, *source, *out)
+    assert not any((tmp_path / "t").iterdir())
 
 
 # --------------------------------------------------------------------------------------------------- pairs and decoding

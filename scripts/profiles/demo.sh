@@ -9,6 +9,7 @@
 : "${CLIP_MODEL_ID:=}" # a Hugging Face CLIP instead of MODEL
 : "${NAMES:=$(sed 's/#.*//' "$ROOT/data/emoji/forget_names.txt")}" # forget names, underscores for spaces
 
+: "${METADATA_DIR:=$DATA_DIR/laion/metadata}" # LAION-400M's own parquet files, for scripts/download_laion400m.sh
 : "${LAION_DIR:=$DATA_DIR/laion/laion400m}"
 : "${TAR_DIR:=$DATA_DIR/tar_files}"
 : "${IMAGE_DIR:=$DATA_DIR/laion/laion400m_obj}"
@@ -17,6 +18,13 @@
 : "${VAL_DATA:=$DATA_DIR/celeba}"
 : "${IMAGENET_VAL:=$DATA_DIR/ImageNet/val}"
 : "${MAX_COUNT:=500}" # pairs of a forget set, at most
+
+: "${DISTRIBUTOR:=multiprocessing}" # of img2dataset: or pyspark, ray
+: "${PROCESSES:=16}"
+: "${THREADS:=128}" # connections a process
+: "${IMAGE_SIZE:=256}"
+: "${RETRIES:=2}"
+: "${TIMEOUT:=10}" # seconds
 
 : "${DEVICE:=auto}"
 : "${SEED:=0}"

@@ -95,11 +95,7 @@ def versions():
 
 def check_result_dir(args):
     """The result folder, made and shown to be writable before any long work. SlugError if it is not."""
-    folder = files.resolve(args.result_dir)
-    probe = folder / ".writable"
-    files.write_text(probe, "")
-    probe.unlink(missing_ok=True)  # of several processes another one may have been faster
-    return folder
+    return files.check_writable(args.result_dir)
 
 
 def exit_with(main):

@@ -10,6 +10,7 @@ import io
 import re
 import tarfile
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,10 +55,14 @@ def plain_name(name):
     return " ".join(name.replace("_", " ").split())
 
 
+MOST_SCREENED = 200  # names
+BETWEEN_WORDS = re.compile(r"[\W_]+")  # \w is what str.isalnum calls a letter or digit, and `_`
+
+
 def _folded(text):
-    """NFKC and casefold, every character that is no letter or digit turned into a space, one space each side."""
+    """NFKC and casefold, every run of characters that are no letter or digit turned into a space, one space each side."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " " + " ".join("".join(c if c.isalnum() else " " for c in text).split()) + " "
+    return f" {BETWEEN_WORDS.sub(' ', text).strip()} "
 
 
 class Matcher:
@@ -74,20 +79,39 @@ class Matcher:
         longer = [_folded(k) for k in known]
         # For each name: the known names that hide it wherever they stand.
         self.hiding = {f: sorted((k for k in longer if f in k and k != f), key=len, reverse=True) for f in self.names}
+        self.order = {f: i for i, f in enumerate(self.names)}
+        self.by_first_word = {}  # so that a caption costs the same with ten thousand names as with one
+        for folded in self.names:
+            for word in folded.split()[:1]:
+                self.by_first_word.setdefault(word, []).append(folded)
 
     def find(self, caption):
-        """The looked-for names that stand in a caption, as they were given."""
+        """The looked-for names that stand in a caption, as they were given and in that order."""
         text = _folded(caption)
+        started = {f for word in text.split() for f in self.by_first_word.get(word, ())}
         found = []
-        for folded, name in self.names.items():
-            if folded in text:
-                shown = text
-                for hidden in self.hiding[folded]:
-                    while hidden in shown:  # again: two in a row share the space between them
-                        shown = shown.replace(hidden, " | ")  # a mark, so that what stood around it does not join
-                if folded in shown:
-                    found.append(name)
+        for folded in sorted((f for f in started if f in text), key=self.order.__getitem__):
+            shown = text
+            for hidden in self.hiding[folded]:
+                while hidden in shown:  # again: two in a row share the space between them
+                    shown = shown.replace(hidden, " | ")  # a mark, so that what stood around it does not join
+            if folded in shown:
+                found.append(self.names[folded])
         return found
+
+    def screen(self):
+        """A RE2 pattern, as Arrow takes it: it matches every caption that `find` finds a name in, and few others.
+
+        A caption within ASCII is folded by lower case alone, so the pattern decides it (but for hidden names); any other one
+        matches, since folding may turn its characters into anything. None where the names are so many that `find` itself is
+        faster than the pattern, whose automaton outgrows RE2's memory.
+        """
+        if len(self.names) > MOST_SCREENED:
+            return None
+        words = [r"[^a-z0-9]+".join(folded.split()) for folded in self.names if folded.isascii() and folded.strip()]
+        # (?i:) must not reach the first part: there it would let the long s and the Kelvin sign pass for ASCII.
+        named = rf"|(?i:(?:^|[^a-z0-9])(?:{'|'.join(words)})(?:[^a-z0-9]|$))" if words else ""
+        return rf"[^\x00-\x7f]{named}"
 
 
 # ----------------------------------------------------------------------------------------------------------- pictures
@@ -154,15 +178,80 @@ def decode_files(paths, transform, *, workers=0, desc="decode", cache=None):
     return images, kept
 
 
-def open_tar(path):
-    """Open a tar for reading. Raises tarfile.ReadError if it lacks its end mark, zero blocks: cut between two members or
-    within a header, tarfile would take it for whole."""
-    with path.open("rb") as f:
-        f.seek(0, io.SEEK_END)
-        f.seek(max(0, f.tell() - tarfile.BLOCKSIZE))
-        if any(f.read()):
-            raise tarfile.ReadError("its end is missing")
-    return tarfile.open(path)
+PICTURES = ("jpg", "jpeg", "png", "webp")
+
+
+class TarMembers(Mapping):
+    """The files of an uncompressed tar as a mapping, in their order: name -> bytes, read by offset when asked for.
+
+    Only the headers are read to know where the members lie, several times faster than tarfile does it; a tar with anything
+    but plain files (long names, links, sparse files) is left to tarfile. Use it as a context manager.
+
+    Raises:
+        tarfile.ReadError: it is no tar, is damaged, or lacks its end mark, zero blocks: cut between two members or within a
+            header, tarfile would take it for whole.
+        OSError: it cannot be read.
+    """
+
+    def __init__(self, path):
+        # Unbuffered: what a buffer would read on, past a header, is what is to be skipped.
+        self.file = path.open("rb", buffering=0)
+        try:
+            self.end = self.file.seek(0, io.SEEK_END)
+            if not self.end or any(self._read(max(0, self.end - tarfile.BLOCKSIZE), tarfile.BLOCKSIZE)):
+                raise tarfile.ReadError("its end is missing")
+            self.places = self._plain_places()
+            if self.places is None:
+                with tarfile.open(path, "r:") as tar:
+                    self.places = {m.name: (m.offset_data, m.size) for m in tar if m.isfile()}
+        except BaseException:
+            self.file.close()
+            raise
+
+    def _read(self, at, size):
+        self.file.seek(at)
+        content = self.file.read(size)
+        while len(content) < size:  # a read may give less than asked for, of more than 2 GB always
+            more = self.file.read(size - len(content))
+            if not more:
+                raise tarfile.ReadError(f"it ends before byte {at + size}")
+            content += more
+        return content
+
+    def _plain_places(self):
+        """{name: (offset, bytes)} by the headers (POSIX.1-1988 ustar and GNU), or None if one is beyond plain files."""
+        places, at = {}, 0
+        while at < self.end:
+            header = self._read(at, tarfile.BLOCKSIZE)
+            if not header[0]:
+                return places
+            if header[156] not in b"0\0" or header[345] or header[124] & 0x80:
+                return None
+            try:
+                size, checksum = int(header[124:135], 8), int(header[148:156].rstrip(b"\0 "), 8)
+                name = header[:100].partition(b"\0")[0].decode()
+            except ValueError as err:
+                raise tarfile.ReadError(f"its header at byte {at} cannot be read") from err
+            if sum(header) - sum(header[148:156]) + 8 * ord(" ") != checksum:
+                raise tarfile.ReadError(f"its header at byte {at} is damaged")
+            places[name] = (at + tarfile.BLOCKSIZE, size)
+            at += tarfile.BLOCKSIZE * (1 + -(-size // tarfile.BLOCKSIZE))
+        raise tarfile.ReadError("its end is missing")
+
+    def __getitem__(self, name):
+        return self._read(*self.places[name])
+
+    def __iter__(self):
+        return iter(self.places)
+
+    def __len__(self):
+        return len(self.places)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
 
 
 def read_tar(path):
@@ -172,13 +261,13 @@ def read_tar(path):
     """
     texts, images = {}, {}
     try:
-        with open_tar(path) as tar:
+        with TarMembers(path) as tar:
             for member in tar:
-                key, _, kind = member.name.rpartition(".")
-                if kind in ("jpg", "jpeg", "png", "webp"):
-                    images[key] = tar.extractfile(member).read()
+                key, _, kind = member.rpartition(".")
+                if kind in PICTURES:
+                    images[key] = tar[member]
                 elif kind == "txt":
-                    texts[key] = tar.extractfile(member).read().decode("utf-8", "replace")
+                    texts[key] = tar[member].decode("utf-8", "replace")
     except (tarfile.TarError, EOFError, OSError) as err:
         raise SlugError(f"{path} is not a whole tar file ({err}); delete it and make it again") from err
     samples = [(k, image, texts[k]) for k, image in images.items() if k in texts]

@@ -142,10 +142,8 @@ def _canonical_names(family, name, tensor):
 
 
 def _write_folder(source, out, weight_file, weights, metadata, base, delta_files):
-    """Assemble an edited folder beside `out`, then rename it into place."""
-    temporary = out.with_name(f".{out.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
+    """Write an edited folder, whole or not at all; `source` may be `out`."""
+    with files.replacing_folder(out) as temporary:
         shutil.copytree(source, temporary, ignore=shutil.ignore_patterns(weight_file.name, EDITS))
         save_file(weights, temporary / weight_file.name, metadata=metadata)
         if delta_files:
@@ -153,16 +151,6 @@ def _write_folder(source, out, weight_file, weights, metadata, base, delta_files
             save_file(base, temporary / EDITS / "base.safetensors")
             for name, path in delta_files.items():
                 shutil.copyfile(path, temporary / EDITS / name)
-        retired = out.with_name(f".{out.name}.old")
-        if out.exists():
-            shutil.rmtree(retired, ignore_errors=True)
-            out.rename(retired)
-        temporary.rename(out)
-        shutil.rmtree(retired, ignore_errors=True)
-    except OSError as err:
-        raise SlugError(f"cannot write {out}: {err.strerror or err}; check the folder's permissions and space") from err
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _edit_folder(source, out, change):

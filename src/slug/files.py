@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 from slug.errors import SlugError
@@ -26,8 +27,8 @@ def existing(path, what, remedy):
 
 
 def safe_name(text):
-    """A string as part of a file name: everything but letters, digits, `.`, `_` and `-` becomes `-`."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-")
+    """A string as part of a file name: everything but letters and digits of any script, `.`, `_` and `-` becomes `-`."""
+    return re.sub(r"[^\w.-]+", "-", text).strip("-")
 
 
 @contextlib.contextmanager
@@ -47,6 +48,35 @@ def replacing(path):
     finally:
         with contextlib.suppress(OSError):  # below a regular file even this fails, and would hide the message above
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def replacing_folder(path):
+    """As `replacing`, of a folder: yield a path beside `path` for the body to make a folder at; a folder at `path` goes."""
+    path = Path(path)
+    temporary, retired = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.old")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        if path.exists():
+            shutil.rmtree(retired, ignore_errors=True)
+            path.rename(retired)
+        temporary.rename(path)
+        shutil.rmtree(retired, ignore_errors=True)
+    except OSError as err:
+        raise SlugError(f"cannot write {path}: {err.strerror or err}; check the folder's permissions and space") from err
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_writable(folder):
+    """Make a folder and show that it can be written, before any long work. SlugError if it cannot; returns its path."""
+    folder = resolve(folder)
+    probe = folder / ".writable"
+    write_text(probe, "")
+    probe.unlink(missing_ok=True)  # of several processes another one may have been faster
+    return folder
 
 
 def write_text(path, text):
