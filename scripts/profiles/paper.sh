@@ -18,6 +18,7 @@
 : "${TRAIN_DATA:=$LAION_DIR/00000.tar}"
 : "${VAL_DATA:=$DATA_DIR/celeba}"
 : "${IMAGENET_VAL:=$DATA_DIR/ImageNet/val}"
+: "${IMAGENET_SHARE:=0.05}" # part of its pictures, drawn by SEED
 : "${MAX_COUNT:=500}" # pairs of a forget set, at most
 
 : "${DEVICE:=auto}"
