@@ -174,11 +174,12 @@ def classifiers(folder):
     return _state("UnlearnCanvas classifiers", folder, todo, look)
 
 
-def all_states(root, names=(), **paths):
-    """[(key, State)] of every data set.
+def states(root, keys, names=(), **paths):
+    """[State] of data sets.
 
     Args:
         root: the folder data/README.md calls ROOT.
+        keys: which: laion, retain, forget, celeba, imagenet, canvas, classifiers.
         names: forget names whose tars are wanted; without any, the tars that are there.
         paths: laion_dir, tar_dir, train_data, val_data, imagenet_val, canvas: where they are not below `root`.
     """
@@ -186,20 +187,21 @@ def all_states(root, names=(), **paths):
     def place(key, default):
         return files.resolve(paths.get(key) or default)
 
-    laion = place("laion_dir", root / "laion/laion400m")
-    tars = place("tar_dir", root / "tar_files")
-    wanted = [f"{files.safe_name(n.replace(' ', '_'))}.tar" for n in names] or sorted(p.name for p in tars.glob("*.tar"))
-    curate = "python src/clip/a0_create_tar.py --name {}"
-    canvas_dir = place("canvas", root / "UnlearnCanvas")
-    train = place("train_data", laion / "00000.tar")
-    out = [("laion", shards(laion)), ("retain", pairs(train, "retain set", "it is the first shard: data/README.md, Pairs"))]
-    for name in wanted or ["NAME.tar"]:
-        stem = name.removesuffix(".tar")
-        out.append(("forget", pairs(tars / name, f"forget set {stem}", curate.format(stem))))
-    return [
-        *out,
-        ("celeba", celeba(place("val_data", root / "celeba"))),
-        ("imagenet", imagenet(place("imagenet_val", root / "ImageNet/val"))),
-        ("canvas", canvas(canvas_dir / "data")),
-        ("classifiers", classifiers(canvas_dir / "classifiers")),
-    ]
+    laion, tars = place("laion_dir", root / "laion/laion400m"), place("tar_dir", root / "tar_files")
+    train, canvas_dir = place("train_data", laion / "00000.tar"), place("canvas", root / "UnlearnCanvas")
+    stems = [files.safe_name(n.replace(" ", "_")) for n in names] or sorted(p.stem for p in tars.glob("*.tar")) or ["NAME"]
+
+    def forget(stem):
+        todo = f"python src/clip/a0_create_tar.py --name {stem}"
+        return pairs(tars / f"{stem}.tar", f"forget set {stem}", todo)
+
+    look = {
+        "laion": lambda: [shards(laion)],
+        "retain": lambda: [pairs(train, "retain set", "it is the first shard: data/README.md, Pairs")],
+        "forget": lambda: [forget(stem) for stem in stems],
+        "celeba": lambda: [celeba(place("val_data", root / "celeba"))],
+        "imagenet": lambda: [imagenet(place("imagenet_val", root / "ImageNet/val"))],
+        "canvas": lambda: [canvas(canvas_dir / "data")],
+        "classifiers": lambda: [classifiers(canvas_dir / "classifiers")],
+    }
+    return [state for key in keys for state in look[key]()]
