@@ -3,7 +3,7 @@
 
 Example: python scripts/check_data.py                                  looks in data/
          python scripts/check_data.py --data-dir data/demo             the embedded world
-         python scripts/check_data.py --need laion celeba imagenet     these alone; fails unless they can be used
+         python scripts/check_data.py --only celeba imagenet --strict  these alone; fails unless they can be used
 Reads lists and counts and opens a few pictures; downloads and changes nothing.
 """
 
@@ -25,9 +25,8 @@ def parse_args(argv=None):
     parser.add_argument("--val-data", default="", help="CelebA folder, where not {data-dir}/celeba")
     parser.add_argument("--imagenet-val", default="", help="where not {data-dir}/ImageNet/val")
     parser.add_argument("--canvas", default="", help="UnlearnCanvas folder, where not {data-dir}/UnlearnCanvas")
-    parser.add_argument(
-        "--need", nargs="*", choices=KEYS, default=[], help="look at these alone, and fail unless they can be used"
-    )
+    parser.add_argument("--only", nargs="+", choices=KEYS, default=KEYS, help="look at these alone")
+    parser.add_argument("--strict", action="store_true", help="fail unless all that is looked at can be used")
     return parser.parse_args(argv)
 
 
@@ -35,15 +34,9 @@ def main(argv=None):
     args = parse_args(argv)
     places = ("laion_dir", "tar_dir", "train_data", "val_data", "imagenet_val", "canvas")
     places = {k: getattr(args, k) for k in places}
-    states = datacheck.states(files.resolve(args.data_dir), args.need or KEYS, args.name, **places)
-    width = max(len(s.what) for s in states)
-    print(f"{'data set':{width}}  found  complete  usable  what is there")
-    for s in states:
-        found, complete, usable = ("yes" if yes else "no" for yes in (s.found, s.complete, s.usable))
-        print(f"{s.what:{width}}  {found:5}  {complete:8}  {usable:6}  {s.detail}")
-        if s.todo:
-            print(f"{'':{width}}  to do: {s.todo} -> {s.path}")
-    lacking = [s for s in states if args.need and not s.usable]
+    states = datacheck.states(files.resolve(args.data_dir), args.only, args.name, **places)
+    print(datacheck.table(states))
+    lacking = [s for s in states if args.strict and not s.usable]
     if lacking:
         raise SlugError("; ".join(f"{s.what} cannot be used ({s.detail})" for s in lacking) + "; see the list above")
 

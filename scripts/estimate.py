@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from slug import cli, data, files
+from slug import cli, data, datacheck, files
 from slug.errors import SlugError
 
 COMMITTED = files.ROOT / "results" / "bench" / "estimate"
@@ -57,7 +57,7 @@ def parse_args(argv=None):
     parser = cli.parser(__doc__)
     cli.add_model_flags(parser)
     cli.add_data_flags(parser)
-    parser.set_defaults(imagenet_share=0.05)
+    parser.set_defaults(imagenet_share=0.05, workers=4)  # as the paper profile
     next(a for a in parser._actions if a.dest == "celeb_name").required = False
     parser.set_defaults(celeb_name="Elon_Musk Jeff_Bezos Taylor_Swift Kim_Kardashian Mark_Zuckerberg".split())
     parser.add_argument("--compare-names", nargs="*", default=[], help="those that baselines are run on; none: all")
@@ -70,11 +70,12 @@ def parse_args(argv=None):
     parser.add_argument("--forget-epochs", type=int, default=10, help="of ga")
     parser.add_argument("--train-batch-size", type=int, default=32, help="pairs a batch of the baselines")
     parser.add_argument("--settings-from", default="", help="as for the comparison: one setting a method, not the grid")
-    parser.add_argument("--front", type=int, default=5, help="layers of one encoder's front, assumed")
+    parser.add_argument("--front", type=int, default=4, help="layers of one encoder's front, assumed")
     parser.add_argument("--tflops", type=float, default=10.0, help="rate of a GPU, assumed, in 10^12 operations a second")
     parser.add_argument("--stored", action="store_true", help="take a sample that was measured before, here or elsewhere")
     parser.add_argument("--sample", default="", help="with --stored: this file")
     parser.add_argument("--force", action="store_true", help="measure anew")
+    parser.add_argument("--data", action="store_true", help="say first what is there of the data")
     parser.add_argument("--readme", default="", help="Markdown file whose estimate block is filled")
     return parser.parse_args(argv)
 
@@ -82,15 +83,16 @@ def parse_args(argv=None):
 # ------------------------------------------------------------------------------------------------------------- sample
 
 
-def timed(work, device, seconds=1.0):
-    """Seconds of one call of `work`, a mean over calls for `seconds`, after one call that warms up.
+def timed(work, device, seconds=1.0, warm=True):
+    """Seconds of one call of `work`, a mean over calls for `seconds`, after one call that warms up, if `warm`.
 
     On a CPU these are seconds of one core, which other work on the machine does not lengthen.
     """
     import torch
 
     clock = time.perf_counter if device.type == "cuda" else time.process_time
-    work()
+    if warm:
+        work()
     calls, started = 0, clock()
     while not calls or clock() - started < seconds:
         work()
@@ -149,7 +151,7 @@ def measure(args, device):
     unlearn.reset_peak_memory(device)
     size = clip.transform(Image.new("RGB", (8, 8))).shape[-1]
     g = torch.Generator().manual_seed(args.seed)
-    most = args.batch_size if device.type == "cuda" else 4  # a small batch tells as much where it takes seconds
+    most = args.batch_size if device.type == "cuda" else 3  # a small batch tells as much where it takes seconds
     images = torch.randint(0, 256, (most, 3, size, size), dtype=torch.uint8, generator=g)
     captions = [f"a photo of somebody number {i} on a stage" for i in range(most)]
     pairs = data.Pairs(images, captions, captions, 0)
@@ -159,7 +161,7 @@ def measure(args, device):
         return lambda: gradients.compute(clip, some, losses.contrastive, batch_size=n)
 
     # Two sizes of batch tell what a pair costs from what a batch costs (adding up all gradients in float64).
-    one, many = timed(gradient(1), device), timed(gradient(most), device)
+    one, many = timed(gradient(1), device), timed(gradient(most), device, warm=device.type == "cuda")
     pair_s = max(many - one, 1e-9) / (most - 1)
     for p in clip.parameters.values():
         p.grad = torch.zeros_like(p)
@@ -288,7 +290,8 @@ def plan(c, s, args):
     texts = c.identity_texts + c.object_texts
     pictures = c.identities + c.objects
     judged = sum(min(HALF * n, args.select_pictures) for n in (c.identities, c.objects))
-    pair_flop = 3 * (s["vision_flop"] + s["language_flop"])  # forward, and twice as much backward
+    # Forward, and twice as much backward; a caption is longer than a name, which is little beside the picture.
+    pair_flop = 3 * (s["vision_flop"] + s["language_flop"])
     weights = 4 * s["parameters"]
     decode_s = s["decode_s"] / max(args.workers, 1)
 
@@ -347,7 +350,7 @@ def plan(c, s, args):
             (c.names + 1) * weights,
         ),
         Stage(
-            "slug",
+            "slug, at most",
             f"{pictures} pictures, {texts} texts, {steps} steps an encoder a name",
             slug_s + pictures * decode_s,
             slug_flop,
@@ -395,7 +398,7 @@ def notes(c, s, path, args):
     """What a reader of the plan must know, as lines."""
     gpu = "no GPU was measured: the column of hours at an assumed rate and the memory are arithmetic"
     where = f"one CPU core; {gpu}" if s["device"] == "CPU" else s["device"]
-    lines = [f"Estimates, not runs. Sample: {s['model']} with random weights, {s['measured']}, on {where}."]
+    lines = [f"Estimates, not runs. Sample: a few batches of {s['model']}, {s['measured']}, on {where}."]
     lines += [f"Assumed, as there is no such data here: {', '.join(c.assumed)}."] if c.assumed else []
     if args.unlearn_method and c.compared:
         lines.append("Baselines: the grid as asked for; it grows where the best setting is at its end.")
@@ -406,6 +409,10 @@ def notes(c, s, path, args):
 
 def main(argv=None):
     args = parse_args(argv)
+    if args.data:
+        places = {k: getattr(args, k) for k in ("laion_dir", "tar_dir", "train_data", "val_data", "imagenet_val")}
+        keys = ("laion", "retain", "celeba", "imagenet")
+        print(datacheck.table(datacheck.states(files.ROOT / "data", keys, **places)))
     sample, path, fresh = sample_of(args)
     if sample is None:
         print(f"# no estimate: nothing was measured of {args.model}; python scripts/estimate.py --model {args.model} does")

@@ -9,5 +9,5 @@ no_more_arguments "$@"
 need_names
 
 run "$PYTHON" src/demo/build_world.py --out "$DATA_DIR"
-bash scripts/run_all_clip.sh
-echo "with set-up and world $SECONDS s"
+NO_PLAN=1 bash scripts/run_all_clip.sh
+[ -n "$DRY_RUN" ] || echo "with set-up and world $SECONDS s"

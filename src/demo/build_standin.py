@@ -62,6 +62,8 @@ def write_imagenet(folder, world, rng):
         wnids.setdefault(name.casefold(), wnid)
     with (world / "ImageNet" / "classes.csv").open(newline="") as f:
         folders = {r["folder"]: wnids[r["name"].casefold()] for r in csv.DictReader(f) if r["name"].casefold() in wnids}
+    if not folders:
+        raise SlugError(f"{world} has no object that ImageNet has a class of the same name for")
     pictures = []  # (file, WordNet id)
     for name, wnid in folders.items():
         found = sorted((world / "ImageNet" / "val" / name).iterdir())

@@ -205,3 +205,14 @@ def states(root, keys, names=(), **paths):
         "classifiers": lambda: [classifiers(canvas_dir / "classifiers")],
     }
     return [state for key in keys for state in look[key]()]
+
+
+def table(found):
+    """States as text for the terminal."""
+    width = max(len(s.what) for s in found)
+    lines = [f"{'data set':{width}}  found  complete  usable  what is there"]
+    for s in found:
+        there = "  ".join(f"{'yes' if yes else 'no':{n}}" for yes, n in ((s.found, 5), (s.complete, 8), (s.usable, 6)))
+        lines.append(f"{s.what:{width}}  {there}  {s.detail}")
+        lines += [f"{'':{width}}  to do: {s.todo} -> {s.path}"] if s.todo else []
+    return "\n".join(lines)
