@@ -4,7 +4,7 @@ title of their chapter and a tab.
 
 Example: python scripts/readme_commands.py
          python scripts/readme_commands.py --chapter "Real data" --follow results/standin-clone
-The second form runs a chapter's commands in another copy of the repository and writes down what they said.
+The second form runs the commands of a chapter's blocks in another copy of the repository and writes down what they said.
 """
 
 import argparse
@@ -24,15 +24,15 @@ START = re.compile(
 SHOWN = 60  # lines of a command's output, at most
 HEAD = """# README's real-data chapter, followed on stand-ins
 
-Written by `scripts/run_standin.sh`: every command of the chapter, in its order and as it stands there, in a bare copy of
-this repository whose `data/` held only the downloads that a user would have put there. They are stand-ins of the same names
-and formats, made of the embedded world (`src/demo/build_standin.py`), and the model is the demo's: the run shows that the
-commands, file formats and stages fit together. Its figures say nothing about the paper's experiment.
+Written by `scripts/run_standin.sh`: every command of the chapter's block, in its order and as it stands there, in a bare
+copy of this repository whose `data/` held only the downloads that a user would have put there. They are stand-ins of the
+same names and formats, made of the embedded world (`src/demo/build_standin.py`), and the model is the demo's: the run shows
+that the commands, file formats and stages fit together. Its figures say nothing about the paper's experiment.
 """
 
 
 def commands(text):
-    """[(chapter, command)] of a Markdown text, each command once."""
+    """[(chapter, command, whether it stands in a block)] of a Markdown text."""
     found = []
     for part in re.split(r"^## ", text, flags=re.M):
         title, _, body = part.partition("\n")
@@ -40,8 +40,9 @@ def commands(text):
         lines = [line.split(" #")[0].strip() for block in blocks for line in block.replace("\\\n", "").splitlines()]
         prose = re.sub(r"```.*?```", "", body, flags=re.S)
         spans = [re.sub(r"\s+", " ", s) for s in re.findall(r"`([^`]+)`", prose)]
-        found += [(title, " ".join(line.split())) for line in [*lines, *spans] if START.match(line)]
-    return list({command: (title, command) for title, command in reversed(found)}.values())[::-1]
+        found += [(title, " ".join(line.split()), True) for line in lines if START.match(line)]
+        found += [(title, span, False) for span in spans if START.match(span)]
+    return found
 
 
 def said(output, clone):
@@ -90,14 +91,14 @@ def main(argv=None):
     parser.add_argument("--record", default="results/standin/README.md", help="where --follow writes what they said")
     args = parser.parse_args(argv)
     text = (files.ROOT / "README.md").read_text(encoding="utf-8")
-    chosen = [(title, command) for title, command in commands(text) if args.chapter in ("", title)]
+    chosen = [c for c in commands(text) if args.chapter in ("", c[0])]
     if not chosen:
         raise SlugError(f"README has no command in a chapter {args.chapter!r}")
     if not args.follow:
-        print("\n".join("\t".join(pair) for pair in chosen))
+        print("\n".join(dict.fromkeys(f"{title}\t{command}" for title, command, _ in chosen)))
         return
     clone = files.existing(args.follow, "copy of the repository", "make it with src/demo/build_standin.py")
-    follow([command for _, command in chosen], clone, files.resolve(args.record))
+    follow([command for _, command, block in chosen if block], clone, files.resolve(args.record))
 
 
 if __name__ == "__main__":

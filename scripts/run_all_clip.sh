@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Table 1 on CLIP for all NAMES, from data to table: forget sets, gradients, SLUG, the baselines, report. A second run keeps what
-# is valid. Reads LAION_DIR, TRAIN_DATA, VAL_DATA and IMAGENET_VAL; writes TAR_DIR, IMAGE_DIR and RESULT_DIR.
+# Table 1 on CLIP for all NAMES, from data to table: forget sets, gradients, SLUG, the baselines, report. A second run keeps
+# what is valid. Reads LAION_DIR, TRAIN_DATA, VAL_DATA and IMAGENET_VAL; writes TAR_DIR, IMAGE_DIR and RESULT_DIR.
 # PROFILE=paper runs the paper's five names. A dry run ends with the data that are there and what each stage will take, by
 # scripts/estimate.py (NO_PLAN=1 leaves that out).
 set -euo pipefail

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # README's real-data chapter, command by command, on stand-ins: a bare copy of this repository (STANDIN_DIR, made anew) gets
 # downloads of the real names and formats, made of the embedded world, and the demo's model (src/demo/build_standin.py).
-# Writes every command and what it said to STANDIN_RECORD, results/standin/README.md. The names and grids are small; each can be
-# overridden. Minutes on 2 cores.
+# Writes every command and what it said to STANDIN_RECORD, results/standin/README.md. The names and grids are small; each can
+# be overridden. Minutes on 2 cores.
 set -euo pipefail
 export PROFILE=paper
 chosen_names="${NAMES:-Lion Owl}" # before the profile puts the paper's

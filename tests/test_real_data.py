@@ -246,6 +246,8 @@ def test_identity_lists_that_will_not_do(tmp_path):
     path.write_text("000001.jpg 2880\n000002.jpg 12\n")  # identity_CelebA.txt under the other's name
     with pytest.raises(SlugError, match="must be asked for"):
         prepare.choose_identities(tmp_path)
+    path.write_bytes(good.partition(b"\n")[2])  # without its count
+    assert len(prepare.choose_identities(tmp_path).counts) == 6
     path.write_bytes(b"\xef\xbb\xbf" + good.replace(b"\n", b"\r\n"))
     assert len(prepare.choose_identities(tmp_path).counts) == 6
     shutil.rmtree(tmp_path / "img_align_celeba")
@@ -427,8 +429,20 @@ def test_readmes_estimate_is_what_the_command_prints(estimate, tmp_path, capsys)
 def test_readmes_commands_are_found_by_chapter():
     text = "## A\n```bash\nbash scripts/a.sh   # says\nls\n```\nsee `bash scripts/a.sh` and `X=1 python src/b.py --c`\n"
     text += "## B\n`bash scripts/d.sh`"
-    found = [("A", "bash scripts/a.sh"), ("A", "X=1 python src/b.py --c"), ("B", "bash scripts/d.sh")]
+    found = [("A", "bash scripts/a.sh", True), ("A", "bash scripts/a.sh", False)]
+    found += [("A", "X=1 python src/b.py --c", False), ("B", "bash scripts/d.sh", False)]
     assert script("readme_commands").commands(text) == found
+
+
+def test_the_chapter_prepares_checks_plans_and_runs():
+    found = script("readme_commands").commands((tiny.ROOT / "README.md").read_text())
+    chapter = [command for title, command, block in found if title == "Real data" and block]
+    wanted = ["check_data.py", "valprep.sh", "prepare_celeba.sh", "run_all_clip.sh --dry-run", "run_all_clip.sh"]
+    assert [next(w for w in wanted if c.endswith(w)) for c in chapter if "zipfile" not in c] == [
+        *wanted[:3],
+        *wanted[:1],
+        *wanted[3:],
+    ]
 
 
 def test_following_writes_commands_and_what_they_said(tmp_path):

@@ -255,15 +255,16 @@ def clean_name(name):
 def identity_rows(path):
     """{image file: identity} of one of CelebA's identity lists, identities as they stand there.
 
-    Both forms are read: `list_identity_celeba.txt` (a count, a header, then `image identity` rows) and `identity_CelebA.txt`
-    (rows alone). Raises SlugError if the file is in neither, or has not as many rows as it says.
+    Both forms are read: `list_identity_celeba.txt` (a count, a header, then `image identity` rows; one of the two may lack)
+    and `identity_CelebA.txt` (rows alone). Raises SlugError if the file is in neither, or has not as many rows as it says.
     """
     try:
         lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError as err:
         raise SlugError(f"{path} is not UTF-8 ({err.reason}, byte {err.start}); convert it, e.g. with iconv") from err
     headed = bool(lines) and lines[0].strip().isdigit()
-    rows = [line.split(maxsplit=1) for line in lines[2 if headed else 0 :]]
+    first = next((n for n, line in enumerate(lines[:3]) if PICTURE.fullmatch(line.split()[0])), 0)
+    rows = [line.split(maxsplit=1) for line in lines[first:]]
     good = [r for r in rows if len(r) == 2 and PICTURE.fullmatch(r[0])]
     if not good or len(good) < len(rows) or (headed and int(lines[0]) != len(rows)):
         raise SlugError(
