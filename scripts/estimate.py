@@ -340,7 +340,14 @@ def plan(c, s, args):
     jobs = grid * c.compared * weights  # the best weights of every setting, until a method is settled
     have = c.compared and args.unlearn_method
     return [
-        Stage("curation", f"{c.captions} captions", c.captions * s["caption_s"] if c.captions else None, 0, None, None),
+        Stage(
+            "curation",
+            f"{c.captions} captions" if c.captions else "no shards here",
+            c.captions * s["caption_s"] if c.captions else None,
+            0,
+            None,
+            None,
+        ),
         Stage(
             "gradients",
             f"{c.forget} forget, {c.retain} retain pairs",
@@ -400,6 +407,7 @@ def notes(c, s, path, args):
     where = f"one CPU core; {gpu}" if s["device"] == "CPU" else s["device"]
     lines = [f"Estimates, not runs. Sample: a few batches of {s['model']}, {s['measured']}, on {where}."]
     lines += [f"Assumed, as there is no such data here: {', '.join(c.assumed)}."] if c.assumed else []
+    lines.append("Disk: what the stages write; the downloads come on top.")
     if args.unlearn_method and c.compared:
         lines.append("Baselines: the grid as asked for; it grows where the best setting is at its end.")
     if not c.captions:
