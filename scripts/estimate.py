@@ -401,7 +401,7 @@ def table(stages, s, args):
     return lines
 
 
-def notes(c, s, path, args):
+def notes(c, s, args):
     """What a reader of the plan must know, as lines."""
     gpu = "no GPU was measured: the column of hours at an assumed rate and the memory are arithmetic"
     where = f"one CPU core; {gpu}" if s["device"] == "CPU" else s["device"]
@@ -429,7 +429,7 @@ def main(argv=None):
     print(f"# {'measured now' if fresh else 'measured before'}: {shown}")
     counts = count(args)
     lines = table(plan(counts, sample, args), sample, args)
-    text = "\n".join([*lines, "", *notes(counts, sample, path, args)])
+    text = "\n".join([*lines, "", *(f"* {note}" for note in notes(counts, sample, args))])
     print(text)
     if args.readme:
         from slug import report
