@@ -23,5 +23,5 @@ grad=("${MODEL_FLAGS[@]/--batch-size/--grad-batch-size}")
 run "$PYTHON" src/clip/a3_unlearn_compare.py --celeb-name "${names[@]}" --unlearn-method "${methods[@]}" \
   --lr "${lr[@]}" --selection "${selection[@]}" --epochs "$EPOCHS" --forget-epochs "$FORGET_EPOCHS" \
   ${SETTINGS_FROM:+--settings-from "$SETTINGS_FROM"} \
-  --tar-dir "$TAR_DIR" --train-data "$TRAIN_DATA" --val-data "$VAL_DATA" --imagenet-val "$IMAGENET_VAL" --trace "$TRACE" \
+  --tar-dir "$TAR_DIR" --train-data "$TRAIN_DATA" --val-data "$VAL_DATA" --imagenet-val "$IMAGENET_VAL" --imagenet-share "$IMAGENET_SHARE" --trace "$TRACE" \
   "${grad[@]}" "${RUN_FLAGS[@]}" "$@"

@@ -171,6 +171,33 @@ def test_settings_and_further_flags_reach_the_stage():
     assert len(re.findall(r"/my\\ world(?: |/)", done.stdout)) > 8 and "data/demo" not in done.stdout
 
 
+def test_the_whole_of_table_1_is_the_stages_in_order_and_what_they_take(tmp_path):
+    done = shell(ROOT / "scripts/run_all_clip.sh", "--dry-run", PROFILE="paper", NAMES="", DATA_DIR=tmp_path)
+    stages = re.findall(r"^\+ .*?((?:src/clip|scripts)/\w+\.py)", done.stdout, re.M)
+    wanted = "check_data a0_create_tar a1_compute_grad a2_unlearn_slug a1_compute_grad a3_unlearn_compare a4_report"
+    assert [Path(s).stem for s in stages] == wanted.split()
+    commands = [line for line in done.stdout.splitlines() if line.startswith("+ ") and "a4_report" not in line]
+    for line in commands:
+        assert "Elon_Musk Jeff_Bezos Taylor_Swift Kim_Kardashian Mark_Zuckerberg --" in line
+    assert sum("--imagenet-share 0.05" in line for line in commands) == 2
+    assert re.search(r"^\| baselines \| 5 names, 5 methods, 5 settings \| [\d.]+ \|", done.stdout, re.M)
+    assert "to do: register" in done.stdout and "Estimates, not runs" in done.stdout
+    done = shell(
+        ROOT / "scripts/run_all_clip.sh", PROFILE="paper", NAMES="A_B", DATA_DIR=tmp_path, RESULT_DIR=tmp_path / "r"
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "CelebA cannot be used" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_imagenet_is_prepared_from_its_own_folder(tmp_path):
+    (tmp_path / "ImageNet").mkdir()
+    variables = {"IMAGENET_VAL": tmp_path / "ImageNet/val", "RESULT_DIR": tmp_path / "r"}
+    done = shell(ROOT / "scripts/valprep.sh", "--dry-run", cwd=tmp_path / "ImageNet", **variables)
+    assert f"--tar {tmp_path}/ImageNet/ILSVRC2012_img_val.tar" in done.stdout and "--any-archive" not in done.stdout
+    done = shell(ROOT / "scripts/valprep.sh", cwd=tmp_path / "ImageNet", ANY_ARCHIVE=1, **variables)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "registration" in done.stderr
+
+
 def test_a_missing_earlier_stage_is_named_with_its_command(tmp_path):
     done = shell(ROOT / "scripts/run_compute_grad.sh", TAR_DIR=tmp_path)
     assert done.returncode == 2 and done.stderr.count("\n") == 1

@@ -17,6 +17,7 @@
 : "${TRAIN_DATA:=$LAION_DIR/00000.tar}"
 : "${VAL_DATA:=$DATA_DIR/celeba}"
 : "${IMAGENET_VAL:=$DATA_DIR/ImageNet/val}"
+: "${IMAGENET_SHARE:=1}" # part of its pictures, drawn by SEED
 : "${MAX_COUNT:=500}" # pairs of a forget set, at most
 
 : "${DISTRIBUTOR:=multiprocessing}" # of img2dataset: or pyspark, ray

@@ -1,8 +1,8 @@
 # The paper's CLIP experiment: ViT-B-32 on LAION-400M, CelebA and ImageNet, laid out as data/README.md says. Every variable
 # can be set from the environment. These weights were trained with QuickGELU and the published runs used plain ViT-B-32;
 # MODEL=ViT-B-32-quickgelu is the matching one.
-# Expected time: not measured here. Published figures, mean of the five names, in %, original -> SLUG:
-# FA@1 73.05 -> 0, TA_IN@1 60.12 -> 59.96, TA_CA@1 61.38 -> 58.32.
+# Expected time: not run here; scripts/run_all_clip.sh --dry-run estimates it. Published figures, mean of the five names, in %,
+# original -> SLUG: FA@1 73.05 -> 0, TA_IN@1 60.12 -> 59.96, TA_CA@1 61.38 -> 58.32.
 : "${DATA_DIR:=$ROOT/data}"
 : "${RESULT_DIR:=$ROOT/results}"
 
@@ -19,6 +19,7 @@
 : "${TRAIN_DATA:=$LAION_DIR/00000.tar}"
 : "${VAL_DATA:=$DATA_DIR/celeba}"
 : "${IMAGENET_VAL:=$DATA_DIR/ImageNet/val}"
+: "${IMAGENET_SHARE:=0.05}" # part of its pictures, drawn by SEED
 : "${MAX_COUNT:=500}" # pairs of a forget set, at most
 
 : "${DISTRIBUTOR:=multiprocessing}" # of img2dataset: or pyspark, ray

@@ -6,6 +6,7 @@ workers nor on that of processes.
 
 import csv
 import hashlib
+import html
 import io
 import re
 import tarfile
@@ -327,14 +328,48 @@ def _picture_set(folder, paths, labels, names, blocks, transform, workers, cache
     )
 
 
+PICTURE = re.compile(rf".+\.(?:{'|'.join(PICTURES)})", re.I)  # a picture's file name
+
+
+def clean_name(name):
+    """An identity as people write it: `Chris_Evans_(actor)` -> `Chris Evans`.
+
+    NFKC; HTML entities resolved; what stands in brackets and characters that do not show left out; then `plain_name`.
+    """
+    text = unicodedata.normalize("NFKC", html.unescape(name))
+    text = re.sub(r"\([^()]*\)|\[[^\[\]]*\]", " ", text)
+    return plain_name("".join(c for c in text if unicodedata.category(c)[0] != "C"))
+
+
+def identity_rows(path):
+    """{image file: identity} of one of CelebA's identity lists, identities as they stand there.
+
+    Both forms are read: `list_identity_celeba.txt` (a count, a header, then `image identity` rows; one of the two may lack)
+    and `identity_CelebA.txt` (rows alone). Raises SlugError if the file is in neither, or has not as many rows as it says.
+    """
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as err:
+        raise SlugError(f"{path} is not UTF-8 ({err.reason}, byte {err.start}); convert it, e.g. with iconv") from err
+    headed = bool(lines) and lines[0].strip().isdigit()
+    first = next((n for n, line in enumerate(lines[:3]) if PICTURE.fullmatch(line.split()[0])), 0)
+    rows = [line.split(maxsplit=1) for line in lines[first:]]
+    good = [r for r in rows if len(r) == 2 and PICTURE.fullmatch(r[0])]
+    if not good or len(good) < len(rows) or (headed and int(lines[0]) != len(rows)):
+        raise SlugError(
+            f"{path} is not in CelebA's format (a count, a header, then as many 'image identity' rows): "
+            f"{len(good)} good rows of {len(rows)}" + (f", {lines[0].strip()} promised" if headed else "")
+        )
+    return {image: identity.strip() for image, identity in good}
+
+
 def celeba_names(root):
-    """{image file: identity} of list_identity_celeba.txt, identities as people write them."""
+    """{image file: identity} of list_identity_celeba.txt, identities as people write them (`clean_name`)."""
     path = files.existing(root / "list_identity_celeba.txt", "CelebA's identity list", "ask for it as data/README.md says")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    rows = [line.split() for line in lines[2:] if line.strip()]
-    if not rows or any(len(r) != 2 for r in rows):
-        raise SlugError(f"{path} is not in CelebA's format (a count, a header, then 'image identity' rows)")
-    return {image: plain_name(name) for image, name in rows}
+    rows = {image: clean_name(name) for image, name in identity_rows(path).items()}
+    if all(name.isdigit() or not name for name in rows.values()):
+        raise SlugError(f"{path} has numbers for people; the list with names must be asked for, see data/README.md")
+    return rows
 
 
 def load_celeba(root, transform, *, workers=0, per_class=None, cache=None):
@@ -347,8 +382,10 @@ def load_celeba(root, transform, *, workers=0, per_class=None, cache=None):
     """
     root = files.existing(root, "CelebA folder", "give --val-data")
     identity = celeba_names(root)
-    frequent = files.existing(root / "frequent_celebs.txt", "list of frequent identities", "one name a line")
-    shown = {plain_name(n) for n in frequent.read_text(encoding="utf-8").splitlines() if n.strip()}
+    frequent = files.existing(
+        root / "frequent_celebs.txt", "list of frequent identities", "make it with src/clip/a0_prepare_celeba.py"
+    )
+    shown = {clean_name(n) for n in frequent.read_text(encoding="utf-8").splitlines() if n.strip()}
     names = sorted(set(identity.values()))
     index = {n: i for i, n in enumerate(names)}
     counts, paths, labels = dict.fromkeys(names, 0), {}, []
@@ -360,38 +397,60 @@ def load_celeba(root, transform, *, workers=0, per_class=None, cache=None):
     return _picture_set(root, paths, labels, names, [0] * len(names), transform, workers, cache, "decode identities")
 
 
-def load_imagenet(val, transform, *, workers=0, share=1.0, seed=0, cache=None):
-    """The utility evaluation: an ImageNet-style folder, one subfolder a class.
+def imagenet_names():
+    """{WordNet id: open_clip's class name} of the 1,000 classes of ImageNet-1k, in the order that both lists have."""
+    import slug.torchvision_cpu  # noqa: F401  (before open_clip and timm)
 
-    `classes.csv` (folder, name, block) beside the folder names the classes; without it the subfolders must be the 1,000
-    WordNet ids of ImageNet-1k, which take open_clip's class names. `share` draws that part of the pictures by `seed`;
-    `cache`: see `decode_files`.
+    from open_clip import IMAGENET_CLASSNAMES
+    from timm.data import ImageNetInfo
+
+    return dict(zip(ImageNetInfo("imagenet-1k").label_names(), IMAGENET_CLASSNAMES, strict=True))
+
+
+def imagenet_classes(val):
+    """{class folder: (name said in prompts, block)} of an ImageNet-style folder, in the order of the classes.
+
+    `classes.csv` (folder, name, block) beside the folder names the classes that have pictures. Without it the subfolders
+    must be WordNet ids of ImageNet-1k: all its 1,000 are classes then, whether or not there are pictures of each.
+    Raises SlugError if a subfolder has no name.
     """
-    val = files.existing(val, "ImageNet validation folder", "give --imagenet-val")
     table = val.parent / "classes.csv"
-    folders = sorted(p.name for p in val.iterdir() if p.is_dir())
+    found = sorted(p.name for p in val.iterdir() if p.is_dir())
     if table.is_file():
         with table.open(newline="") as f:
             rows = {r["folder"]: (r["name"], int(r["block"])) for r in csv.DictReader(f)}
-        folders = [f for f in rows if (val / f).is_dir()]
-    elif len(folders) == 1000:
-        from open_clip import IMAGENET_CLASSNAMES
+        return {folder: row for folder, row in rows.items() if (val / folder).is_dir()}
+    rows = {wnid: (name, 0) for wnid, name in imagenet_names().items()}
+    strange = [f for f in found if f not in rows]
+    if strange or not found:
+        what = f"the folder {strange[0]}, which is no WordNet id of ImageNet-1k" if strange else "no class folders"
+        raise SlugError(f"{val} has {what}, and there is no {table} to name it; see scripts/valprep.sh and data/README.md")
+    return rows
 
-        rows = {f: (n, 0) for f, n in zip(folders, IMAGENET_CLASSNAMES, strict=True)}
-    else:
-        raise SlugError(f"{val} has {len(folders)} class folders, not 1,000, and there is no {table} to name them")
+
+def load_imagenet(val, transform, *, workers=0, share=1.0, seed=0, cache=None):
+    """The utility evaluation: an ImageNet-style folder, one subfolder a class (see `imagenet_classes`).
+
+    Folders of the same name are one class: two synsets of ImageNet are called `sunglasses`, two `missile`, and no prompt
+    tells them apart, so that as rivals neither could ever be right. `share` draws that part of the pictures by `seed`;
+    `cache`: see `decode_files`.
+    """
+    val = files.existing(val, "ImageNet validation folder", "give --imagenet-val")
+    rows = imagenet_classes(val)
+    classes = list(dict.fromkeys(rows.values()))
+    index = {c: i for i, c in enumerate(classes)}
     paths, labels = {}, []
-    for i, folder in enumerate(folders):
-        for path in sorted((val / folder).iterdir()):
+    for folder, row in rows.items():
+        for path in sorted((val / folder).iterdir()) if (val / folder).is_dir() else ():
             paths[f"{folder}/{path.name}"] = path
-            labels.append(i)
+            labels.append(index[row])
     if share < 1:
         keep = np.sort(np.random.default_rng(seed).permutation(len(paths))[: round(share * len(paths))])
         keys = list(paths)
         paths, labels = {keys[i]: paths[keys[i]] for i in keep}, [labels[i] for i in keep]
     if not paths:
         raise SlugError(f"{val} holds no pictures; see data/README.md for its layout")
-    names, blocks = [rows[f][0] for f in folders], [rows[f][1] for f in folders]
+    names, blocks = [name for name, _ in classes], [block for _, block in classes]
     return _picture_set(val.parent, paths, labels, names, blocks, transform, workers, cache, "decode objects")
 
 

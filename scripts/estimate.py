@@ -1,0 +1,442 @@
+#!/usr/bin/env python
+"""What Table 1 will take: time, memory and disk of every stage of scripts/run_all_clip.sh, by a sample measured once.
+
+Example: python scripts/estimate.py --model ViT-B-32 --celeb-name Elon_Musk Taylor_Swift          measures, then prints
+         python scripts/estimate.py --stored --model ViT-B-32                                     never measures
+The sample: a few batches of the model with random weights on random pictures. It is kept as JSON under
+{result-dir}/estimate/, and --stored takes that of this machine or else the committed one (results/bench/estimate/) and says
+where it was measured. Counts are those of the data that are there, else the paper's. Downloads nothing.
+
+A time is a sum of counts by seconds: it leaves out plots, start-up and waiting for disks. The search is an upper bound: it
+scores every step on every picture, where the real one stops early. Memory is that of tensors: weights, gradients, optimiser,
+what a batch keeps for its backward pass; the program itself and kept activations (--cache-gb) come on top. `h at 10 TFLOP/s`
+is arithmetic, operations by an assumed rate (--tflops), and no measurement.
+"""
+
+import contextlib
+import io
+import tarfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from slug import cli, data, datacheck, files
+from slug.errors import SlugError
+
+COMMITTED = files.ROOT / "results" / "bench" / "estimate"
+HALF = 0.5  # of a tower runs after an edit, on average over its blocks; of the pictures choose, the other half report
+
+
+class Counts(NamedTuple):
+    """How much there is to do."""
+
+    names: int
+    compared: int  # names that the baselines are run on
+    captions: int  # of all shards; 0: not known
+    forget: int  # pairs, of all names together
+    retain: int
+    identities: int  # pictures
+    objects: int
+    identity_texts: int
+    object_texts: int
+    assumed: tuple[str, ...] = ()  # which of these are the paper's, not counted
+
+
+class Stage(NamedTuple):
+    """One row of the plan; None: not estimated."""
+
+    stage: str
+    on: str
+    seconds: float | None
+    flop: float
+    memory: float | None  # bytes
+    disk: float | None  # bytes
+
+
+def parse_args(argv=None):
+    parser = cli.parser(__doc__)
+    cli.add_model_flags(parser)
+    cli.add_data_flags(parser)
+    parser.set_defaults(imagenet_share=0.05, workers=4)  # as the paper profile
+    next(a for a in parser._actions if a.dest == "celeb_name").required = False
+    parser.set_defaults(celeb_name="Elon_Musk Jeff_Bezos Taylor_Swift Kim_Kardashian Mark_Zuckerberg".split())
+    parser.add_argument("--compare-names", nargs="*", default=[], help="those that baselines are run on; none: all")
+    parser.add_argument("--laion-dir", default="data/laion/laion400m", help="folder of the shards")
+    parser.add_argument("--max-count", type=int, default=500, help="pairs of a forget set, at most")
+    parser.add_argument("--unlearn-method", nargs="*", default=["ft", "ga", "gaft", "salun", "ssd"], help="baselines")
+    parser.add_argument("--lr", nargs="+", type=float, default=[1e-7, 3.2e-7, 1e-6, 3.2e-6, 1e-5], help="their grid")
+    parser.add_argument("--selection", nargs="+", type=float, default=[10.0], help="selection weights of ssd")
+    parser.add_argument("--epochs", type=int, default=10, help="of the baselines")
+    parser.add_argument("--forget-epochs", type=int, default=10, help="of ga")
+    parser.add_argument("--train-batch-size", type=int, default=32, help="pairs a batch of the baselines")
+    parser.add_argument("--settings-from", default="", help="as for the comparison: one setting a method, not the grid")
+    parser.add_argument("--front", type=int, default=4, help="layers of one encoder's front, assumed")
+    parser.add_argument("--tflops", type=float, default=10.0, help="rate of a GPU, assumed, in 10^12 operations a second")
+    parser.add_argument("--stored", action="store_true", help="take a sample that was measured before, here or elsewhere")
+    parser.add_argument("--sample", default="", help="with --stored: this file")
+    parser.add_argument("--force", action="store_true", help="measure anew")
+    parser.add_argument("--data", action="store_true", help="say first what is there of the data")
+    parser.add_argument("--readme", default="", help="Markdown file whose estimate block is filled")
+    return parser.parse_args(argv)
+
+
+# ------------------------------------------------------------------------------------------------------------- sample
+
+
+def timed(work, device, seconds=1.0, warm=True):
+    """Seconds of one call of `work`, a mean over calls for `seconds`, after one call that warms up, if `warm`.
+
+    On a CPU these are seconds of one core, which other work on the machine does not lengthen.
+    """
+    import torch
+
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    if warm:
+        work()
+    calls, started = 0, clock()
+    while not calls or clock() - started < seconds:
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        calls += 1
+    return (clock() - started) / calls
+
+
+def kept_for_backward(clip, pairs, loss):
+    """Bytes that the loss of these pairs keeps for its backward pass, parameters apart."""
+    import torch
+
+    own, seen = {p.untyped_storage().data_ptr() for p in clip.parameters.values()}, {}
+
+    def pack(x):
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in own:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return x
+
+    tokens = clip.tokenize(pairs.captions)
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        for p in clip.parameters.values():
+            p.requires_grad_(True)
+        value = loss(clip.encode_image(pairs.images), clip.encode_text(tokens), clip.scale())
+    del value
+    for p in clip.parameters.values():
+        p.requires_grad_(False)
+    return sum(seen.values())
+
+
+@contextlib.contextmanager
+def alone():
+    """One thread and no progress bars."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def measure(args, device):
+    """Time a few batches of the model with random weights; returns the sample."""
+    import torch
+    from PIL import Image
+
+    from slug import fastpath, gradients, losses, models, unlearn
+
+    pretrained = args.pretrained if args.model.startswith(models.LOCAL) or args.clip_model_id else "random"
+    clip = models.load(args.model, pretrained, args.clip_model_id, device=device, precision=args.precision)
+    unlearn.reset_peak_memory(device)
+    size = clip.transform(Image.new("RGB", (8, 8))).shape[-1]
+    g = torch.Generator().manual_seed(args.seed)
+    most = args.batch_size if device.type == "cuda" else 3  # a small batch tells as much where it takes seconds
+    images = torch.randint(0, 256, (most, 3, size, size), dtype=torch.uint8, generator=g)
+    captions = [f"a photo of somebody number {i} on a stage" for i in range(most)]
+    pairs = data.Pairs(images, captions, captions, 0)
+
+    def gradient(n):
+        some = data.Pairs(images[:n], captions[:n], captions[:n], 0)
+        return lambda: gradients.compute(clip, some, losses.contrastive, batch_size=n)
+
+    # Two sizes of batch tell what a pair costs from what a batch costs (adding up all gradients in float64).
+    one, many = timed(gradient(1), device), timed(gradient(most), device, warm=device.type == "cuda")
+    pair_s = max(many - one, 1e-9) / (most - 1)
+    for p in clip.parameters.values():
+        p.grad = torch.zeros_like(p)
+    optimizer = torch.optim.AdamW([p.requires_grad_(True) for p in clip.parameters.values()], lr=0.0, fused=True)
+    optimiser_s = timed(optimizer.step, device, 0.5)
+    del optimizer
+    for p in clip.parameters.values():
+        p.grad = None
+        p.requires_grad_(False)
+    towers = {
+        "vision": fastpath.Tower(clip, "vision", images, batch_size=args.eval_batch_size),
+        "language": fastpath.Tower(clip, "language", clip.tokenize([f"Given Family {i}." for i in range(4 * most)])),
+    }
+    sample = {}
+    for encoder, tower in towers.items():
+        sample[f"{encoder}_s"] = timed(tower.features, device) / tower.count
+        tower.ran = [[len(members)] * len(tower.stages) for members, _ in tower.groups]
+        sample[f"{encoder}_flop"] = tower.floating_operations() / tower.count
+    jpegs = []
+    for _ in range(32):
+        small = torch.randint(0, 256, (32, 32, 3), dtype=torch.uint8, generator=g).numpy()
+        out = io.BytesIO()
+        Image.fromarray(small).resize((256, 256)).save(out, "JPEG")
+        jpegs.append(out.getvalue())
+    matcher = data.Matcher([data.plain_name(n) for n in args.celeb_name])
+    captions = [f"a caption of some words, as they are on the web, number {i}" for i in range(2000)]
+    cpu = torch.device("cpu")
+    return sample | {
+        "model": clip.label,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        "precision": args.precision,
+        "parameters": sum(p.numel() for p in clip.parameters.values()),
+        "blocks": len(towers["vision"].stages),
+        "image_size": size,
+        "pair_s": pair_s,
+        "gradient_batch_s": max(one - pair_s, 0.0),
+        "optimiser_s": optimiser_s,
+        "pair_bytes": kept_for_backward(clip, pairs, losses.contrastive) / most,
+        "peak_mb": unlearn.peak_memory_mb(device),
+        "decode_s": timed(lambda: data.decode(jpegs, clip.transform), cpu) / len(jpegs),
+        "caption_s": timed(lambda: [matcher.find(c) for c in captions], cpu) / len(captions),
+        "measured": time.strftime("%Y-%m-%d"),
+        "versions": cli.versions(),
+    }
+
+
+def sample_of(args):
+    """(the sample to go by, its path, whether it was measured just now)."""
+    label = files.safe_name(Path(args.clip_model_id or args.model.removeprefix("local-dir:")).name)
+    if args.stored:
+        own = sorted((files.resolve(args.result_dir) / "estimate").glob(f"{label}-*.json"))
+        found = [files.resolve(args.sample)] if args.sample else [*own, *sorted(COMMITTED.glob(f"{label}-*.json"))]
+        if not found:
+            return None, None, False
+        return files.read_json(found[0]), found[0], False
+    device = cli.settle(args)
+    path = files.resolve(args.result_dir) / "estimate" / f"{label}-{device.type}.json"
+    if path.is_file() and not args.force:
+        return files.read_json(path), path, False
+    with alone():
+        sample = measure(args, device)
+    files.write_json(path, sample)
+    return sample, path, True
+
+
+# ------------------------------------------------------------------------------------------------------------- counts
+
+
+def pictures_of(tar):
+    """Number of pictures in a tar of pairs."""
+    try:
+        with data.TarMembers(tar) as members:
+            return sum(bool(data.PICTURE.fullmatch(name)) for name in members)
+    except (OSError, tarfile.TarError) as err:
+        raise SlugError(f"{tar} is not a whole tar file ({err}); delete it and make it again") from err
+
+
+def count(args):
+    """Counts of what is there; the paper's numbers (PAPER.md, section 3) where there is nothing."""
+    import pyarrow.parquet as pq
+
+    from slug import zeroshot
+
+    assumed, names = [], list(dict.fromkeys(args.celeb_name))
+
+    def known(what, there, paper):
+        if there is None:
+            assumed.append(what)
+        return paper if there is None else there
+
+    tars = [files.resolve(args.tar_dir) / f"{files.safe_name(n.replace(' ', '_'))}.tar" for n in names]
+    forget = [pictures_of(t) if t.is_file() else None for t in tars]
+    train, root = files.resolve(args.train_data), files.resolve(args.val_data)
+    shown = people = None
+    if (root / "frequent_celebs.txt").is_file() and (root / "list_identity_celeba.txt").is_file():
+        identity = data.celeba_names(root)
+        lines = (root / "frequent_celebs.txt").read_text(encoding="utf-8").splitlines()
+        frequent = {data.clean_name(line) for line in lines}
+        shown, people = sum(name in frequent for name in identity.values()), len(set(identity.values()))
+    val, objects, classes = files.resolve(args.imagenet_val), None, None
+    if val.is_dir():
+        rows = data.imagenet_classes(val)
+        classes = len(set(rows.values()))
+        objects = sum(len(list((val / f).iterdir())) for f in rows if (val / f).is_dir())
+    shards = sorted(files.resolve(args.laion_dir).glob("*.parquet"))
+    compared = [n for n in names if not args.compare_names or n in args.compare_names]
+    return Counts(
+        names=len(names),
+        compared=len(compared),
+        captions=sum(pq.read_metadata(s).num_rows for s in shards),
+        forget=sum(known(f"{len(names)} forget sets of {args.max_count}", n, args.max_count) for n in forget),
+        retain=known("retain pairs", pictures_of(train) if train.is_file() else None, 7900),
+        identities=known("pictures of 100 identities", shown, 100 * 30),
+        objects=round(args.imagenet_share * known("ImageNet pictures", objects, 50_000)),
+        identity_texts=known("identity names", people, 10_177),
+        object_texts=known("ImageNet classes", classes, 1000) * len(zeroshot.object_templates()),
+        assumed=tuple(dict.fromkeys(assumed)),
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------- plan
+
+
+def plan(c, s, args):
+    """[Stage] of Counts, a sample and the flags; the time is in seconds of the sample's device."""
+    texts = c.identity_texts + c.object_texts
+    pictures = c.identities + c.objects
+    judged = sum(min(HALF * n, args.select_pictures) for n in (c.identities, c.objects))
+    # Forward, and twice as much backward; a caption is longer than a name, which is little beside the picture.
+    pair_flop = 3 * (s["vision_flop"] + s["language_flop"])
+    weights = 4 * s["parameters"]
+    decode_s = s["decode_s"] / max(args.workers, 1)
+
+    def gradients(pairs):
+        """Seconds of a gradient pass."""
+        return pairs * (s["pair_s"] + s["gradient_batch_s"] / args.batch_size + decode_s)
+
+    def look(n_pictures, n_texts):
+        """(seconds, operations) of features of pictures and texts."""
+        seconds = n_pictures * s["vision_s"] + n_texts * s["language_s"]
+        return seconds, n_pictures * s["vision_flop"] + n_texts * s["language_flop"]
+
+    passes = c.forget + c.retain
+    gradient_memory = 4 * weights + args.batch_size * s["pair_bytes"]  # weights, gradients, sums in float64
+    # One block's activations live at a time, of a batch.
+    look_memory = weights + args.eval_batch_size * s["pair_bytes"] / s["blocks"]
+    cache = pictures * 3 * s["image_size"] ** 2  # decoded pictures, uint8
+
+    start = look(pictures, texts)
+    steps = 10 * args.front
+    vision, language = look(HALF * judged, 0), look(0, HALF * texts)
+    report = look(pictures, texts)
+    slug_s, slug_flop = (
+        a + c.names * (steps * (v + t) + r) for a, v, t, r in zip(start, vision, language, report, strict=True)
+    )
+
+    grid = 1 if args.settings_from else len(args.lr)
+    each, share = look(judged, texts), c.compared / max(c.names, 1)
+    seconds, flop = start
+    for method in args.unlearn_method:
+        base = method.removesuffix("_o")
+        if base == "raw":
+            continue
+        if base == "ssd":
+            trainings, epochs, pairs = c.compared * (1 if args.settings_from else len(args.selection)), 10, 0
+            seconds += gradients(share * c.forget + c.retain)
+            flop += (share * c.forget + c.retain) * pair_flop
+        else:
+            epochs = args.forget_epochs if base == "ga" else args.epochs
+            trainings = grid if base == "ft" else grid * c.compared
+            pairs = {"ft": c.retain, "ga": c.forget / c.names}.get(base, c.retain + c.forget / c.names)
+        seconds += trainings * epochs * (pairs * (s["pair_s"] + s["optimiser_s"] / args.train_batch_size) + each[0])
+        flop += trainings * epochs * (pairs * pair_flop + each[1])
+    # Weights, a copy of the original ones, gradients and AdamW's two moments.
+    train_memory = 5 * weights + args.train_batch_size * s["pair_bytes"]
+    jobs = grid * c.compared * weights  # the best weights of every setting, until a method is settled
+    have = c.compared and args.unlearn_method
+    return [
+        Stage(
+            "curation",
+            f"{c.captions} captions" if c.captions else "no shards here",
+            c.captions * s["caption_s"] if c.captions else None,
+            0,
+            None,
+            None,
+        ),
+        Stage(
+            "gradients",
+            f"{c.forget} forget, {c.retain} retain pairs",
+            gradients(passes),
+            passes * pair_flop,
+            gradient_memory,
+            (c.names + 1) * weights,
+        ),
+        Stage(
+            "slug, at most",
+            f"{pictures} pictures, {texts} texts, {steps} steps an encoder a name",
+            slug_s + pictures * decode_s,
+            slug_flop,
+            look_memory,
+            cache,
+        ),
+        Stage(
+            "baselines",
+            f"{c.compared} names, {len(args.unlearn_method)} methods, {grid} settings",
+            seconds if have else 0.0,
+            flop if have else 0,
+            train_memory if have else None,
+            (c.compared + 1) * weights * ("ssd" in args.unlearn_method) + jobs if have else 0,
+        ),
+    ]
+
+
+def table(stages, s, args):
+    """The plan as Markdown lines."""
+    where = "one CPU core" if s["device"] == "CPU" else s["device"]
+
+    def cell(value, unit, digits):
+        return "-" if value is None else f"{value / unit:.{digits}f}"
+
+    lines = [
+        f"| stage | on | h on {where} | TFLOP | h at {args.tflops:g} TFLOP/s | memory GB | disk GB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    whole = Stage(
+        "all",
+        "",
+        sum(x.seconds or 0 for x in stages),
+        sum(x.flop for x in stages),
+        max(x.memory or 0 for x in stages),
+        sum(x.disk or 0 for x in stages),
+    )
+    for x in [*stages, whole]:
+        assumed = cell(x.flop / args.tflops, 3600e12, 2)
+        columns = [x.stage, x.on, cell(x.seconds, 3600, 2), cell(x.flop, 1e12, 0), assumed]
+        lines.append(f"| {' | '.join([*columns, cell(x.memory, 1e9, 1), cell(x.disk, 1e9, 2)])} |")
+    return lines
+
+
+def notes(c, s, args):
+    """What a reader of the plan must know, as lines."""
+    gpu = "no GPU was measured: the column of hours at an assumed rate and the memory are arithmetic"
+    where = f"one CPU core; {gpu}" if s["device"] == "CPU" else s["device"]
+    lines = [f"Estimates, not runs. Sample: a few batches of {s['model']}, {s['measured']}, on {where}."]
+    lines += [f"Assumed, as there is no such data here: {', '.join(c.assumed)}."] if c.assumed else []
+    lines.append("Disk: what the stages write; the downloads come on top.")
+    if args.unlearn_method and c.compared:
+        lines.append("Baselines: the grid as asked for; it grows where the best setting is at its end.")
+    if not c.captions:
+        lines.append(f"Curation: {s['caption_s'] * 1e6:.0f} s for a million captions; no shards are here to count.")
+    return lines
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    if args.data:
+        places = {k: getattr(args, k) for k in ("laion_dir", "tar_dir", "train_data", "val_data", "imagenet_val")}
+        keys = ("laion", "retain", "celeba", "imagenet")
+        print(datacheck.table(datacheck.states(files.ROOT / "data", keys, **places)))
+    sample, path, fresh = sample_of(args)
+    if sample is None:
+        print(f"# no estimate: nothing was measured of {args.model}; python scripts/estimate.py --model {args.model} does")
+        return
+    shown = path.relative_to(files.ROOT) if path.is_relative_to(files.ROOT) else path
+    print(f"# {'measured now' if fresh else 'measured before'}: {shown}")
+    counts = count(args)
+    lines = table(plan(counts, sample, args), sample, args)
+    text = "\n".join([*lines, "", *(f"* {note}" for note in notes(counts, sample, args))])
+    print(text)
+    if args.readme:
+        from slug import report
+
+        readme = files.existing(args.readme, "README", "give --readme")
+        files.write_text(readme, report.update_block(readme.read_text(encoding="utf-8"), "estimate", text))
+
+
+if __name__ == "__main__":
+    cli.exit_with(main)

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Table 1 on CLIP for all NAMES, from data to table: forget sets, gradients, SLUG, the baselines, report. A second run keeps
+# what is valid. Reads LAION_DIR, TRAIN_DATA, VAL_DATA and IMAGENET_VAL; writes TAR_DIR, IMAGE_DIR and RESULT_DIR.
+# PROFILE=paper runs the paper's five names. A dry run ends with the data that are there and what each stage will take, by
+# scripts/estimate.py (NO_PLAN=1 leaves that out).
+set -euo pipefail
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+no_more_arguments "$@"
+need_names
+
+times=""
+timed() { # timed LABEL COMMAND...
+  local label="$1" from="$SECONDS"
+  shift
+  "$@"
+  times+="$(printf '%-10s %5d s' "$label" $((SECONDS - from)))"$'\n'
+}
+
+# What is missing is missed now, not after hours.
+places=(--laion-dir "$LAION_DIR" --tar-dir "$TAR_DIR" --train-data "$TRAIN_DATA" --val-data "$VAL_DATA"
+  --imagenet-val "$IMAGENET_VAL")
+timed data run "$PYTHON" scripts/check_data.py --only laion retain celeba imagenet --name "${NAME_LIST[@]}" "${places[@]}" \
+  --strict
+timed curation run "$PYTHON" src/clip/a0_create_tar.py --name "${NAME_LIST[@]}" --laion-dir "$LAION_DIR" \
+  --tar-dir "$TAR_DIR" --image-dir "$IMAGE_DIR" --known-names "$KNOWN_NAMES" --max-count "$MAX_COUNT" "${RUN_FLAGS[@]}"
+timed gradients bash scripts/run_compute_grad.sh
+timed slug bash scripts/run_clip_slug.sh
+timed baselines bash scripts/run_clip_comparison.sh
+timed report run "$PYTHON" src/clip/a4_report.py --result-dir "$RESULT_DIR"
+if [ -z "$DRY_RUN" ]; then
+  printf '%s' "$times"
+elif [ -z "${NO_PLAN:-}" ]; then
+  IFS=' ' read -r -a lr <<<"$LR"
+  IFS=' ' read -r -a selection <<<"$SELECTION"
+  IFS=' ' read -r -a methods <<<"$METHODS"
+  "$PYTHON" scripts/estimate.py --stored --data --celeb-name "${NAME_LIST[@]}" --compare-names $COMPARE_NAMES "${places[@]}" \
+    --imagenet-share "$IMAGENET_SHARE" --max-count "$MAX_COUNT" --unlearn-method "${methods[@]}" --lr "${lr[@]}" \
+    --selection "${selection[@]}" --epochs "$EPOCHS" --forget-epochs "$FORGET_EPOCHS" \
+    ${SETTINGS_FROM:+--settings-from "$SETTINGS_FROM"} "${MODEL_FLAGS[@]}" "${RUN_FLAGS[@]}"
+fi
