@@ -258,7 +258,7 @@ def count(args):
     shown = people = None
     if (root / "frequent_celebs.txt").is_file() and (root / "list_identity_celeba.txt").is_file():
         identity = data.celeba_names(root)
-        lines = (root / "frequent_celebs.txt").read_text(encoding="utf-8").splitlines()
+        lines = files.read_text(root / "frequent_celebs.txt").splitlines()
         frequent = {data.clean_name(line) for line in lines}
         shown, people = sum(name in frequent for name in identity.values()), len(set(identity.values()))
     val, objects, classes = files.resolve(args.imagenet_val), None, None

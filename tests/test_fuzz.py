@@ -10,7 +10,7 @@ import tiny
 import torch
 from PIL import Image
 
-from slug import data, deltas, files, gradients, models, records, report
+from slug import curation, data, deltas, files, gradients, models, records, report
 from slug.errors import SlugError
 from slug.models import LOCAL
 
@@ -49,6 +49,7 @@ def sound(tiny_clip, tiny_world, tmp_path_factory):
     for part in ("celeba", "ImageNet"):
         shutil.copytree(tiny_world / part, folder / part)
     tiny.write_pairs(folder / "pairs.tar", ["a dog", "alien", "a cat"])
+    tiny.write_shard(folder / "shards", 0, ["alien", "an alien icon", "a dog", "ALIEN", "cat"])
     clip = tiny.load(folder)
     edit = {"visual.proj": torch.ones_like(clip.parameters["visual.proj"])}
     deltas.save(folder / "a.delta.safetensors", clip, edit, layer="visual.proj", step=1.0, metrics={})
@@ -74,15 +75,22 @@ def report_of(folder):
     return report.markdown(report.table(records.read_all(folder)))
 
 
+def curated(folder):
+    units = curation.shards(folder / "shards")
+    curation.curate(units, ["Alien"], folder / "made/tars", folder / "made/pictures", folder / "made/work")
+
+
 READERS = {  # file to damage -> what reads it
     "pairs.tar": lambda d: data.load_pairs(d / "pairs.tar", transform),
+    "shards/00000.parquet": curated,
+    "shards/00000.tar": curated,
     "picture.jpg": lambda d: data.decode([str(d / "picture.jpg")], transform),
     "picture.png": lambda d: data.decode([str(d / "picture.png")], transform),
     "picture.webp": lambda d: data.decode([str(d / "picture.webp")], transform),
     "open_clip/open_clip_model.safetensors": lambda d: models.load(f"{LOCAL}{d / 'open_clip'}"),
     "open_clip/open_clip_config.json": lambda d: models.load(f"{LOCAL}{d / 'open_clip'}"),
     "hugging_face/model.safetensors": lambda d: models.load(clip_model_id=str(d / "hugging_face")),
-    "a.delta.safetensors": lambda d: deltas.apply(d / "a.delta.safetensors", d / "open_clip", d / "edited"),
+    "a.delta.safetensors": lambda d: deltas.apply(d / "a.delta.safetensors", d / "open_clip", d / "made/edited"),
     "grads.pt": lambda d: gradients.load(d / "grads.pt", {"model": "m"}, "a1"),
     "grads.json": lambda d: gradients.load(d / "grads.pt", {"model": "m"}, "a1"),
     "records/m-Alien.json": lambda d: report_of(d / "records"),
@@ -100,7 +108,7 @@ def test_damage_is_refused_in_one_line(sound, tmp_path, damaged):
     place = tmp_path / "place"
     content, rng, refused = (place / damaged).read_bytes(), random.Random(damaged), 0
     READERS[damaged](place)  # whole, it is read
-    shutil.rmtree(place / "edited", ignore_errors=True)
+    shutil.rmtree(place / "made", ignore_errors=True)
     before = {p for p in place.rglob("*") if p.is_file()}
 
     def too_long(*_):
@@ -118,8 +126,8 @@ def test_damage_is_refused_in_one_line(sound, tmp_path, damaged):
         finally:
             signal.alarm(0)
         made = {p for p in place.rglob("*") if p.is_file()} - before
-        assert not tiny.left_over(place) and all("edited" in p.parts for p in made), (mutation, made)
-        shutil.rmtree(place / "edited", ignore_errors=True)
+        assert not tiny.left_over(place) and all("made" in p.parts for p in made), (mutation, made)
+        shutil.rmtree(place / "made", ignore_errors=True)
     if "picture" not in damaged:  # those are skipped and counted
         assert refused
 

@@ -63,7 +63,7 @@ def main(argv=None):
     known = []
     if args.known_names:
         path = files.existing(args.known_names, "list of known names", "leave out --known-names to do without")
-        known = path.read_text(encoding="utf-8").splitlines()
+        known = files.read_text(path).splitlines()
     names = [files.safe_name(n.replace(" ", "_")) for n in dict.fromkeys(args.name)]
     tar_dir, image_dir = files.check_writable(args.tar_dir), files.check_writable(args.image_dir)
     work = cli.check_result_dir(args) / "curation"

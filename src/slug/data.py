@@ -4,7 +4,6 @@ Pictures are decoded once, by workers, into one uint8 tensor; the order and the 
 workers nor on that of processes.
 """
 
-import csv
 import hashlib
 import html
 import io
@@ -301,8 +300,8 @@ def _groups(folder, names):
     path = folder / "groups.csv"
     if not path.is_file():
         return {n: (n, True) for n in names}
-    with path.open(newline="") as f:
-        table = {r["image"]: (r["group"], r["seen"] == "1") for r in csv.DictReader(f)}
+    rows = files.read_csv(path, ("image", "group", "seen"), "delete it, or make the folder again")
+    table = {r["image"]: (r["group"], r["seen"] == "1") for r in rows}
     missing = next((n for n in names if n not in table), None)
     if missing:
         raise SlugError(f"{path} has no row for {missing}; delete it, or make the folder again")
@@ -347,11 +346,8 @@ def identity_rows(path):
     Both forms are read: `list_identity_celeba.txt` (a count, a header, then `image identity` rows; one of the two may lack)
     and `identity_CelebA.txt` (rows alone). Raises SlugError if the file is in neither, or has not as many rows as it says.
     """
-    try:
-        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except UnicodeDecodeError as err:
-        raise SlugError(f"{path} is not UTF-8 ({err.reason}, byte {err.start}); convert it, e.g. with iconv") from err
-    headed = bool(lines) and lines[0].strip().isdigit()
+    lines = [line for line in files.read_text(path, "convert it, e.g. with iconv").splitlines() if line.strip()]
+    headed = bool(lines) and lines[0].strip().isdecimal()
     first = next((n for n, line in enumerate(lines[:3]) if PICTURE.fullmatch(line.split()[0])), 0)
     rows = [line.split(maxsplit=1) for line in lines[first:]]
     good = [r for r in rows if len(r) == 2 and PICTURE.fullmatch(r[0])]
@@ -385,7 +381,7 @@ def load_celeba(root, transform, *, workers=0, per_class=None, cache=None):
     frequent = files.existing(
         root / "frequent_celebs.txt", "list of frequent identities", "make it with src/clip/a0_prepare_celeba.py"
     )
-    shown = {clean_name(n) for n in frequent.read_text(encoding="utf-8").splitlines() if n.strip()}
+    shown = {clean_name(n) for n in files.read_text(frequent).splitlines() if n.strip()}
     names = sorted(set(identity.values()))
     index = {n: i for i, n in enumerate(names)}
     counts, paths, labels = dict.fromkeys(names, 0), {}, []
@@ -417,9 +413,11 @@ def imagenet_classes(val):
     table = val.parent / "classes.csv"
     found = sorted(p.name for p in val.iterdir() if p.is_dir())
     if table.is_file():
-        with table.open(newline="") as f:
-            rows = {r["folder"]: (r["name"], int(r["block"])) for r in csv.DictReader(f)}
-        return {folder: row for folder, row in rows.items() if (val / folder).is_dir()}
+        rows = files.read_csv(table, ("folder", "name", "block"), "see data/README.md")
+        wrong = next((r["block"] for r in rows if not r["block"].strip().isdecimal()), None)
+        if wrong is not None:
+            raise SlugError(f"{table} has the block {wrong!r}, which is no number; see data/README.md")
+        return {r["folder"]: (r["name"], int(r["block"])) for r in rows if (val / r["folder"]).is_dir()}
     rows = {wnid: (name, 0) for wnid, name in imagenet_names().items()}
     strange = [f for f in found if f not in rows]
     if strange or not found:

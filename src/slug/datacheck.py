@@ -111,7 +111,7 @@ def celeba(root):
         frequent = root / "frequent_celebs.txt"
         if not frequent.is_file():
             raise _Unusable(f"{detail}, no frequent_celebs.txt; make it: {prepare}")
-        shown = {data.clean_name(line) for line in frequent.read_text(encoding="utf-8").splitlines() if line.strip()}
+        shown = {data.clean_name(line) for line in files.read_text(frequent).splitlines() if line.strip()}
         strange = shown - set(identity.values())
         if not shown - strange:
             raise _Unusable(f"{frequent.name} names nobody of the list; make it anew: {prepare} --force")

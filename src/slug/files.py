@@ -1,6 +1,7 @@
 """Paths, safe writes and hashes."""
 
 import contextlib
+import csv
 import hashlib
 import json
 import os
@@ -88,6 +89,34 @@ def write_text(path, text):
 def write_json(path, data):
     """Write JSON, whole or not at all."""
     write_text(path, json.dumps(data, indent=1, sort_keys=True, default=str) + "\n")
+
+
+def read_text(path, remedy="get it again"):
+    """The text of a UTF-8 file, a byte order mark apart; SlugError if it cannot be read or is no such text."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as err:
+        raise SlugError(f"cannot read {path}: {err.strerror}; {remedy}") from err
+    except UnicodeDecodeError as err:
+        raise SlugError(f"{path} is not UTF-8 text ({err.reason}, byte {err.start}); {remedy}") from err
+    if "\0" in text:
+        raise SlugError(f"{path} is no text, it holds zero bytes; {remedy}")
+    return text
+
+
+def read_csv(path, columns, remedy="get it again"):
+    """The rows of a CSV with a header, [{column: text}]; SlugError if it is damaged or a row lacks one of `columns`."""
+    reader, rows = csv.DictReader(read_text(path, remedy).splitlines(keepends=True)), []
+    try:
+        rows = list(reader)
+    except csv.Error as err:
+        raise SlugError(f"{path}, line {reader.line_num}, is no CSV ({err}); {remedy}") from err
+    bad = next((n for n, row in enumerate(rows, 2) if any(row.get(c) is None for c in columns)), None)
+    if bad or not rows:
+        raise SlugError(
+            f"{path} has {'a short row, number ' + str(bad) if bad else 'no rows'}, of {', '.join(columns)}; {remedy}"
+        )
+    return rows
 
 
 def read_json(path):

@@ -183,7 +183,7 @@ def write_identities(root, chosen, *, force=False):
     """
     path = root / "frequent_celebs.txt"
     if path.is_file() and not force:
-        known = {data.clean_name(line) for line in path.read_text(encoding="utf-8").splitlines()}
+        known = {data.clean_name(line) for line in files.read_text(path).splitlines()}
         lacking = [name for name in chosen if name not in known]
         if lacking:
             raise SlugError(

@@ -60,7 +60,7 @@ def parse_log(path):
     Raises SlugError if a line that begins like one of the format does not follow it.
     """
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(files.read_text(path).splitlines(), 1):
         if line.startswith("iter:"):
             found = LINE.match(line)
             if not found:
