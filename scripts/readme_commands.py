@@ -74,7 +74,7 @@ def follow(chosen, clone, record):
         )
         shown = said(done.stdout, clone)
         print(shown, flush=True)
-        text += [shown, "```", ""]
+        text += [*([shown] if shown else []), "```", ""]
         if done.returncode:
             failed = command
             text += [f"It ended with exit code {done.returncode}.", ""]

@@ -15,7 +15,7 @@ no_more_arguments "$@"
 : "${STANDIN_WORLD:=$ROOT/data/demo}"
 # What the chapter's commands are run with: the archives are not the official ones, the names are of the embedded world, and one
 # name, one learning rate and few epochs are enough to see every method run.
-: "${STANDIN_VARIABLES:="ANY_ARCHIVE=1 'NAMES=$chosen_names' MODEL=$chosen_model PRETRAINED= IMAGENET_SHARE=1 \
+: "${STANDIN_VARIABLES:="ANY_ARCHIVE=1 'NAMES=$chosen_names' MODEL=$chosen_model IMAGENET_SHARE=1 \
 COMPARE_NAMES=${chosen_names%% *} LR=1e-4 EPOCHS=1 FORGET_EPOCHS=3 WORKERS=2"}"
 export STANDIN_VARIABLES
 
