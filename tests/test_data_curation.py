@@ -319,7 +319,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(shards, tmp_path, monkeypat
 
     def stopping(content):
         if len(seen) == after:
-            raise stop
+            raise stop("stopped")
         seen.append(content)
         return usable(content)
 

@@ -33,7 +33,7 @@ class Web:
             def do_GET(self):
                 web.asked[self.path] += 1
                 content, manner = web.answers.get(self.path, (None, ""))
-                time.sleep({SLOW: 0.3, NEVER: 1.5}.get(manner, 0))
+                time.sleep({SLOW: 0.3, NEVER: 5}.get(manner, 0))
                 status = 404 if content is None else 503 if manner == FIRST_FAILS and web.asked[self.path] == 1 else 200
                 body = content if status == 200 else b"no such picture"
                 try:
@@ -118,7 +118,7 @@ def metadata(web, tiny_world, tmp_path):
     return tmp_path / "metadata", good
 
 
-FLAGS = ["--processes", 1, "--threads", 16, "--timeout", 1, "--retries", 1]
+FLAGS = ["--processes", 1, "--threads", 16, "--timeout", 4, "--retries", 1]
 
 
 def fetched(folder):
@@ -154,7 +154,7 @@ def test_img2dataset_makes_shards_that_curation_reads(metadata, web, tmp_path, c
 
 def test_a_second_run_fetches_only_what_was_not_finished(metadata, web, in_process, tmp_path):
     folder, _ = metadata
-    how = {"threads": 16, "timeout": 1, "retries": 0}
+    how = {"threads": 16, "timeout": 4, "retries": 0}
     first = download.fetch(folder, tmp_path / "laion", **how)
     asked = web.asked.copy()
     assert download.fetch(folder, tmp_path / "laion", **how) == first and web.asked == asked
