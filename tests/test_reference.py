@@ -39,7 +39,8 @@ def test_table_has_every_drawn_name_and_the_fixed_columns(table):
 def test_readme_quotes_the_table(table):
     text = (files.ROOT / "README.md").read_text(encoding="utf-8")
     block = re.search(r"<!-- results -->\n(.*?)\n<!-- /results -->", text, re.S)[1]
-    assert block == "\n\n".join([report.pooled(table), report.means_table(table), report.names_table(table)])
+    ours = table[table["method"].isin(["original", "slug"])]
+    assert block == "\n\n".join([report.pooled(table), report.means_table(ours), report.names_table(table)])
 
 
 @pytest.fixture(scope="module")
