@@ -29,6 +29,7 @@ from slug import (
     plots,
     processes,
     records,
+    report,
     search,
     unlearn,
     zeroshot,
@@ -78,7 +79,7 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
     rank, _ = processes.mine()
     depth = 1 if args.plain else args.lookahead or (3 if clip.device.type == "cuda" else 1)
     report_half = {task: ~mask for task, mask in half.items()}
-    report = unlearn.Judge(clip, evaluation, target, pairs, report_half, k=k, seed=args.seed)
+    reporter = unlearn.Judge(clip, evaluation, target, pairs, report_half, k=k, seed=args.seed)
     start = judge.step("", 0.0, None, log_all=True)
 
     judge.trace_s, started = 0.0, time.perf_counter()
@@ -103,12 +104,12 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
 
     edited = best.layer
     edit = unlearn.edit_of(clip, best.layer, forget, best.step)
-    halves = unlearn.both_halves(judge, report, edited, lambda: deltas.applied(clip, edit), args.unlearn_method, args.seed)
+    halves = unlearn.both_halves(judge, reporter, edited, lambda: deltas.applied(clip, edit), args.unlearn_method, args.seed)
     with deltas.applied(clip, edit):
-        names, similar, n_shown = zeroshot.similarity(evaluation, target, report.half, edited, seed=args.seed)
-        images, truth, said = zeroshot.shown(evaluation, target, report.half, edited, seed=args.seed)
-    _, similar_before, _ = zeroshot.similarity(evaluation, target, report.half, None, seed=args.seed)
-    _, _, said_before = zeroshot.shown(evaluation, target, report.half, None, seed=args.seed)
+        names, similar, n_shown = zeroshot.similarity(evaluation, target, reporter.half, edited, seed=args.seed)
+        images, truth, said = zeroshot.shown(evaluation, target, reporter.half, edited, seed=args.seed)
+    _, similar_before, _ = zeroshot.similarity(evaluation, target, reporter.half, None, seed=args.seed)
+    _, _, said_before = zeroshot.shown(evaluation, target, reporter.half, None, seed=args.seed)
 
     if rank:
         return None
@@ -123,8 +124,6 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
         title = f"{data.plain_name(name)}: {encoder} encoder of {clip.label}"
         every = [r for r in rows if r.encoder == encoder]
         plots.pareto(every, part, best.layer, title, path("", f"pareto-{encoder}"))
-    counts = {"forget": len(judge.forget_rows), **{task: len(rows) for task, rows in judge.retain_rows.items()}}
-    plots.steps(curves, start, best, counts, data.plain_name(name), path("", "steps"), args.trace)
     title = f"{data.plain_name(name)}, report half, {n_shown} pictures"
     plots.similarity(similar_before, similar, names, title, path("", "cosine"))
     title = f"{data.plain_name(name)}, report half: top-1 before and after"
@@ -167,6 +166,7 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
         "seed": args.seed,
         **settings,
     }
+    report.draw_steps(record, folder)
     files.write_json(path(".json"), record)
     return record
 

@@ -80,6 +80,9 @@ def main(argv=None):
         raise SlugError(f"no records in {source}; make them with: bash scripts/run_clip_slug.sh")
     frame = report.write(out, report.table(found))
     compare = report.has_baselines(frame) and "slug" in set(frame["method"])
+    for record in found:
+        if "fronts" in record:
+            report.draw_steps(record, source)
     if compare:
         draw(found, source)
     if args.out:

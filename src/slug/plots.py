@@ -84,6 +84,11 @@ def _label_points(axes, x, y, labels):
         )
 
 
+def tower(layer):
+    """Which tower a layer is of, as a label."""
+    return "vision" if layer.startswith("vis") else "text"
+
+
 def steps(curves, baseline, winner, counts, title, stem, trace_count=0):
     """Forget and retain accuracy against the step of every searched layer.
 
@@ -106,14 +111,14 @@ def steps(curves, baseline, winner, counts, title, stem, trace_count=0):
             step, exact = (np.array([getattr(r, c) for r in rows]) for c in ("step", column))
             short_form = column.replace("_acc1", "_trace")  # what the forgotten name has not, and needs not
             trace = np.array([getattr(r, short_form, np.nan) for r in rows]) - getattr(baseline, short_form, 0)
-            trace += getattr(baseline, column)
+            trace = np.maximum(trace + getattr(baseline, column), 0)
             color, shape = f"C{i}", MARKERS[i % len(MARKERS)]
             some = np.where(np.isnan(exact), trace, exact)
             there = ~np.isnan(some)
             panel.plot(step[there], 100 * some[there], STYLES[i % 4], color=color, lw=1)
             panel.plot(step, 100 * np.where(np.isnan(exact), trace, np.nan), shape, ms=4, mfc="none", color=color)
             panel.plot(step, 100 * exact, shape, ms=4, color=color)
-            panel.plot([], [], STYLES[i % 4], marker=shape, ms=4, lw=1, color=color, label=short(layer))
+            panel.plot([], [], STYLES[i % 4], marker=shape, ms=4, lw=1, color=color, label=f"{tower(layer)} {short(layer)}")
         panel.axhline(100 * getattr(baseline, column), color="0.4", lw=1, ls=(0, (1, 1)))
         panel.plot(winner.step, 100 * getattr(winner, column), "*", color="k", ms=13, zorder=5)
         panel.set_xscale("log")

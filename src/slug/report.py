@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from slug import files
+from slug import files, plots, records, search
 from slug.errors import SlugError
 
 COLUMNS = (
@@ -286,6 +286,19 @@ def latex(frame):
 def has_baselines(frame):
     """Whether anything but SLUG was run."""
     return bool(set(frame["method"]) - {"original", "slug", "slug_o"})
+
+
+def draw_steps(record, folder):
+    """The step-size curves of one of SLUG's records, from the CSV of its steps in the same folder."""
+    start, *rows = (search.Step(**r) for r in pd.read_csv(folder / records.steps_file(record)).to_dict("records"))
+    curves = {}
+    for row in rows:
+        curves.setdefault(row.layer, []).append(row)
+    figures, settings = record["halves"]["select"]["original"], record["settings"]
+    counts = {"forget": figures["n_forget"]}
+    counts |= {t: min(figures[f"n_{t}"], settings["select_pictures"] or math.inf) for t in ("identities", "objects")}
+    stem = folder / records.file_name(record["model"], record["name"], "", "steps")
+    plots.steps(curves, start, search.Step(**record["winner_select"]), counts, record["name"], stem, settings["trace"])
 
 
 def update_block(text, key, content):
