@@ -137,11 +137,8 @@ class Shard(NamedTuple):
     def rows(self, matcher, threads):
         """[(key, caption, names)] of the rows whose picture is in the tar."""
         success = ds.field("status") == "success"
-        try:
-            table = find_rows(self.path, matcher, ["key", "caption"], caption="caption", where=success, threads=threads)
-        except (pa.ArrowException, OSError, KeyError) as err:
-            raise _unreadable(self.path, "the metadata img2dataset writes", err, "download the shard again") from err
-        return list(zip(*(table[c].to_pylist() for c in ("key", "caption", "names")), strict=True))
+        kind = "the metadata img2dataset writes", "download the shard again"
+        return _named(self.path, "key", kind, matcher, where=success, threads=threads)
 
     @contextlib.contextmanager
     def pictures(self):
@@ -170,11 +167,8 @@ class Table(NamedTuple):
             parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
             convert_options=pyarrow.csv.ConvertOptions(column_types={"image": pa.string(), "caption": pa.string()}),
         )
-        try:
-            table = find_rows(self.path, matcher, ["image", "caption"], caption="caption", form=form, threads=threads)
-        except (pa.ArrowException, OSError, KeyError) as err:
-            raise _unreadable(self.path, "a CSV with the columns image and caption", err, "see data/README.md") from err
-        return list(zip(*(table[c].to_pylist() for c in ("image", "caption", "names")), strict=True))
+        kind = "a CSV with the columns image and caption", "see data/README.md"
+        return _named(self.path, "image", kind, matcher, form=form, threads=threads)
 
     @contextlib.contextmanager
     def pictures(self):
@@ -224,8 +218,13 @@ def folders(root, names):
     return [Folder(root / n, plain_name(n)) for n in names]
 
 
-def _unreadable(path, kind, err, remedy):
-    return SlugError(f"{path} is not {kind} ({' '.join(str(err).split())[:160]}); {remedy}")
+def _named(path, column, kind, matcher, **how):
+    """[(value of `column`, caption, names)] of `find_rows`; SlugError if the file is not of its (kind, remedy)."""
+    try:
+        table = find_rows(path, matcher, [column, "caption"], caption="caption", **how)
+    except (pa.ArrowException, OSError, KeyError) as err:
+        raise SlugError(f"{path} is not {kind[0]} ({' '.join(str(err).split())[:160]}); {kind[1]}") from err
+    return list(zip(*(table[c].to_pylist() for c in (column, "caption", "names")), strict=True))
 
 
 def _file(path):

@@ -193,13 +193,16 @@ class Evaluation:
             side: "vision" or "language".
             compute: indices -> features; called for those that `same_weights` does not remember.
         """
-        t = self.tasks[task]
-        whole = torch.zeros_like(t.features if side == "vision" else t.weights)
         made = {} if self.made is None else self.made
-        values, known = made.get((side, task), (whole, torch.zeros(len(whole), dtype=torch.bool)))
-        missing = rows[~known[rows]]
+        if (side, task) in made:
+            values, known = made[side, task]
+            missing = rows[~known[rows]]
+            if len(missing):
+                values, known = values.clone(), known.clone()  # who has the old ones keeps them
+        else:
+            values = torch.zeros_like(self.tasks[task].features if side == "vision" else self.tasks[task].weights)
+            known, missing = torch.zeros(len(values), dtype=torch.bool), rows
         if len(missing):
-            values, known = values.clone(), known.clone()  # who has the old ones keeps them
             values[missing.to(values.device)] = compute(missing)
             known[missing] = True
             made[side, task] = values, known
