@@ -56,9 +56,13 @@ IFS=$' \t\n' read -r -d '' -a NAME_LIST <<<"$NAMES" || true
 
 # Threads that wait for each other by spinning make two jobs on the same cores many times slower than one after the other.
 export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-1000}"
+# Large activations come and go: keep their memory, or every product pays for new pages (5% of a search).
+export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-4294967296}" MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-4294967296}"
 
 RUN_FLAGS=(--device "$DEVICE" --seed "$SEED" --workers "$WORKERS" --precision "$PRECISION" --result-dir "$RESULT_DIR")
 MODEL_FLAGS=(--model "$MODEL" --pretrained "$PRETRAINED" --batch-size "$BATCH_SIZE")
+SD_FLAGS=(--pipeline "$PIPELINE" --clip-model-id "$SD_CLIP" --denoising-steps "$DENOISING_STEPS" --guidance "$GUIDANCE"
+  --generate-batch-size "$GENERATE_BATCH")
 [ -z "$CLIP_MODEL_ID" ] || MODEL_FLAGS+=(--clip-model-id "$CLIP_MODEL_ID")
 
 # setup.sh knows which Python to use, and makes one where there is none.

@@ -2,7 +2,7 @@
 # The search, plain against fast, in one run each: mini-CLIP on the embedded world; ViT-B-32 with random weights at a fixed size,
 # against its numbers of names, pictures and layers, and at the paper's size beside one plain step.
 # Needs the demo's world and gradients; writes results/bench/. Further arguments go to the benchmark.
-# On 2 cores it takes about an hour; run it alone.
+# On 2 cores it takes about an hour; run it alone. In the search case each part of the fast way is switched off as well.
 set -euo pipefail
 export PROFILE=demo
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"

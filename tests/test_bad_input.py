@@ -1,15 +1,18 @@
 """What a user gets wrong ends with one line and exit code 2, and leaves nothing half-written."""
 
+import io
 import json
 import os
+import resource
 import shutil
 
 import pytest
 import tiny
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from slug import deltas, files
+from slug import data, deltas, files
 
 NAME = "Alien"
 
@@ -124,6 +127,30 @@ def test_a0_with_a_name_nobody_has(place, fails):
 def test_a0_where_all_pictures_are_broken(place, fails):
     tiny.write_shard(place.shards, 0, ["alien", "an alien"], broken=(0, 1))
     assert "nothing was written" in fails(*place.a0())  # the good tar stays
+
+
+@pytest.fixture(scope="module")
+def bomb():
+    """A PNG of a hundred kB that would decode to 900 million pixels."""
+    out = io.BytesIO()
+    Image.new("1", (30000, 30000)).save(out, "PNG")
+    return out.getvalue()
+
+
+def with_member(tar, member, content):
+    """Write a tar anew with another content of one member."""
+    with data.TarMembers(tar) as found:
+        members = {**found, member: content}
+    tiny.write_tar(tar, members)
+
+
+def test_image_bombs_are_broken_pictures(place, bomb, capfd):
+    with_member(place.shards / "00000.tar", "000000000.jpg", bomb)
+    with_member(place.train, "0.jpg", bomb)
+    tiny.run(*place.a0())
+    assert "2 pairs" in capfd.readouterr().out
+    tiny.run(*place.a1())
+    assert "1 broken" in capfd.readouterr().out
 
 
 def test_a0_keeps_what_it_found_beside_a_name_nobody_has(place, monkeypatch, capfd):
@@ -343,6 +370,22 @@ def test_a_failure_while_a_folder_is_written_leaves_the_old_one(place, fails, mo
 
     monkeypatch.setattr(deltas, "save_file", full)
     assert "No space left" in fails(*place.apply("--out", place.model))
+
+
+@pytest.fixture
+def full_disk():
+    """No file can grow beyond 2 kB: what a stage meets where space runs out in the middle of a file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("stage", ["a0", "a1", "a2", "apply"])
+def test_a_full_disk(place, fails, full_disk, stage):
+    more = ["--force"] if stage in ("a1", "a2") else []
+    line = fails(*getattr(place, stage)(*more))
+    assert "cannot write" in line and "space" in line
 
 
 def test_revert_of_what_is_not_applied(place, fails):

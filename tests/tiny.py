@@ -71,6 +71,60 @@ def teach(folder, world, *, steps=250):
     write_weights(folder, {n: p.detach() for n, p in weights.items()}, torch.float16)
 
 
+def write_pipeline(folder, clip):
+    """Write an untrained StableDiffusionPipeline of 16 px whose text tower is that of a Hugging Face CLIP folder."""
+    import diffusers
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    text = CLIPTextModel.from_pretrained(clip)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        vae = diffusers.AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            block_out_channels=(8, 8),
+            layers_per_block=1,
+            norm_num_groups=4,
+            sample_size=16,
+        )
+        unet = diffusers.UNet2DConditionModel(
+            sample_size=8,
+            down_block_types=("CrossAttnDownBlock2D",),
+            up_block_types=("CrossAttnUpBlock2D",),
+            block_out_channels=(16,),
+            layers_per_block=1,
+            cross_attention_dim=text.config.hidden_size,
+            attention_head_dim=8,
+            norm_num_groups=4,
+        )
+    scheduler = diffusers.DPMSolverMultistepScheduler(prediction_type="v_prediction")
+    diffusers.StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text,
+        tokenizer=CLIPTokenizer.from_pretrained(clip),
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+
+
+def write_classifiers(folder, labels):
+    """Write untrained style and object classifiers of 16 px."""
+    import timm
+
+    options = {"channels": [8, 8, 8, 8], "stem_width": 8}
+    settings = {"arch": "resnet10t", "options": options, "labels": labels, "mean": [0.5] * 3, "std": [0.5] * 3, "size": 16}
+    folder.mkdir(parents=True)
+    (folder / "classifiers.json").write_text(json.dumps(settings))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for kind, names in labels.items():
+            network = timm.create_model("resnet10t", num_classes=len(names), **options)
+            save_file(network.state_dict(), folder / f"{kind}.safetensors")
+
+
 def load(folder, family="open_clip"):
     """The models.Clip of one family in a folder of `write_random_clip`."""
     return load_folder(folder / family)
@@ -147,8 +201,8 @@ def write_pairs(path, captions, *, broken=()):
 
 
 def stage(name):
-    """The module of a stage script, src/clip/{name}.py."""
-    path = ROOT / "src" / "clip" / f"{name}.py"
+    """The module of a stage script, src/{clip,sd}/{name}.py."""
+    path = ROOT / "src" / ("sd" if name.startswith("b") else "clip") / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"stage_{name}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -27,6 +27,18 @@
 : "${RETRIES:=2}"
 : "${TIMEOUT:=10}" # seconds
 
+: "${PIPELINE:=$DATA_DIR/models/mini-sd}" # put together from data/models/ by src/demo/convert_sd.py
+: "${SD_CLIP:=$DATA_DIR/models/mini-clip-hf}" # the CLIP of its text tower
+: "${CANVAS_DIR:=$DATA_DIR/UnlearnCanvas}"
+: "${CLASSIFIERS:=$ROOT/data/models/uncanvas}"
+: "${STYLES:=Noto Blob Twemoji Fluent OpenMoji EmojiOne}" # that are forgotten, and all that is asked for beside OBJECTS
+: "${OBJECTS:=airplane banana bell bicycle cactus crown guitar key rocket skull}"
+: "${SD_CONCEPTS:=rocket}" # whose forget set the pipeline makes itself
+: "${DENOISING_STEPS:=20}"
+: "${GUIDANCE:=3}"
+: "${GENERATE_BATCH:=32}" # pictures made at once
+: "${SD_METHODS:=slug uce esd}"
+
 : "${DEVICE:=auto}"
 : "${SEED:=0}"
 : "${WORKERS:=2}"

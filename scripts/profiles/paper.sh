@@ -29,6 +29,18 @@
 : "${RETRIES:=2}"
 : "${TIMEOUT:=10}" # seconds
 
+: "${PIPELINE:=sd-legacy/stable-diffusion-v1-5}" # or a folder, such as UnlearnCanvas's fine-tuned one
+: "${SD_CLIP:=openai/clip-vit-large-patch14}" # the CLIP of its text tower; SD 2.1: laion/CLIP-ViT-H-14-laion2B-s32B-b79K
+: "${CANVAS_DIR:=$DATA_DIR/UnlearnCanvas}"
+: "${CLASSIFIERS:=$CANVAS_DIR/classifiers}"
+: "${STYLES:=}" # empty: all of CANVAS_DIR/data
+: "${OBJECTS:=}"
+: "${SD_CONCEPTS:=iron_man mickey_mouse avocado_chair}" # whose forget set the pipeline makes itself
+: "${DENOISING_STEPS:=100}"
+: "${GUIDANCE:=9}"
+: "${GENERATE_BATCH:=8}" # pictures made at once
+: "${SD_METHODS:=slug}"
+
 : "${DEVICE:=auto}"
 : "${SEED:=0}"
 : "${WORKERS:=4}"

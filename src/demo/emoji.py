@@ -30,6 +30,12 @@ STYLES = {
     "emojione-v1": "EmojiOne Classic",
     "fxemoji": "FxEmoji",
 }
+# The UnlearnCanvas of this world: six drawing families, and objects that each of them draws.
+CANVAS_STYLES = ("noto", "noto-v1", "twemoji", "fluent-emoji", "openmoji", "emojione")
+CANVAS_OBJECTS = tuple(
+    "airplane banana bell bicycle bus cactus cherries crown guitar hamburger "
+    "key mushroom pear rocket sailboat skull strawberry sunflower tent watermelon".split()
+)
 BLOCK = 300  # objects are classified among this many
 MAX_CORRELATION = 0.9  # a left-out drawing is less like any other drawing than this
 SIZE = 64  # pixels of a picture of the world
@@ -151,6 +157,7 @@ class Ranges(NamedTuple):
     tint: float = 0.10  # brightness, contrast and colour balance
     mix: float = 0.03  # sd of the 3 x 3 channel mixing
     flip: float = 0.5
+    strong: float = 0.4  # share on a background of any colour; the others are light, as on the web
 
 
 def _uniform(g, n, low, high):
@@ -184,9 +191,9 @@ def render(icon_batch, g, ranges=WORLD, size=SIZE):
     rgb, alpha = x[:, :3], x[:, 3:]
     mixing = torch.eye(3) + ranges.mix * torch.randn(n, 3, 3, generator=g)
     gain = 1 + _uniform(g, 3 * n, -ranges.tint, ranges.tint).view(n, 3, 1, 1)
-    # Light backgrounds most of the time, as on the web; any colour otherwise. Half of them shade off to one side.
+    # Half of the backgrounds shade off to one side.
     back = 1 - 0.25 * torch.rand(n, 3, generator=g)
-    strong = torch.rand(n, 1, generator=g) < 0.4
+    strong = torch.rand(n, 1, generator=g) < ranges.strong
     back = torch.where(strong, torch.rand(n, 3, generator=g), back).view(n, 3, 1, 1)
     slope = torch.linspace(-0.5, 0.5, size).view(1, 1, 1, size) * _uniform(g, n, -0.3, 0.3).view(n, 1, 1, 1)
     slope = torch.where((torch.rand(n, generator=g) < 0.5).view(n, 1, 1, 1), slope, slope.transpose(2, 3))

@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from slug import files
 from slug.data import PICTURES, Matcher, TarMembers, plain_name
-from slug.errors import SlugError
+from slug.errors import SlugError, brief
 
 LOCAL = "multiprocessing"
 DISTRIBUTORS = {  # name: (joblib's backend, module that registers it, function there, package to install)
@@ -223,7 +223,7 @@ def _named(path, column, kind, matcher, **how):
     try:
         table = find_rows(path, matcher, [column, "caption"], caption="caption", **how)
     except (pa.ArrowException, OSError, KeyError) as err:
-        raise SlugError(f"{path} is not {kind[0]} ({' '.join(str(err).split())[:160]}); {kind[1]}") from err
+        raise SlugError(f"{path} is not {kind[0]} ({brief(err)}); {kind[1]}") from err
     return list(zip(*(table[c].to_pylist() for c in (column, "caption", "names")), strict=True))
 
 

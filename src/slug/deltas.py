@@ -60,7 +60,7 @@ def save(path, clip, edit, *, layer, step, metrics):
     """Write the delta of an edit.
 
     Args:
-        clip: models.Clip at its base weights.
+        clip: models.Clip or models.diffusion.Diffusion at its base weights.
         edit: {native parameter name: step * gradient}.
         layer, step, metrics: what the header says of it; metrics is anything JSON can hold.
     """
@@ -144,8 +144,9 @@ def _canonical_names(family, name, tensor):
 def _write_folder(source, out, weight_file, weights, metadata, base, delta_files):
     """Write an edited folder, whole or not at all; `source` may be `out`."""
     with files.replacing_folder(out) as temporary:
-        shutil.copytree(source, temporary, ignore=shutil.ignore_patterns(weight_file.name, EDITS))
-        save_file(weights, temporary / weight_file.name, metadata=metadata)
+        left_out = {weight_file, source / EDITS}
+        shutil.copytree(source, temporary, ignore=lambda at, names: [n for n in names if Path(at, n) in left_out])
+        save_file(weights, temporary / weight_file.relative_to(source), metadata=metadata)
         if delta_files:
             (temporary / EDITS).mkdir()
             save_file(base, temporary / EDITS / "base.safetensors")

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from slug import curation, files
 from slug.data import Matcher, plain_name
-from slug.errors import SlugError
+from slug.errors import SlugError, brief
 
 COLUMNS = ["URL", "TEXT", "NSFW", "similarity", "LICENSE"]  # of LAION-400M's metadata
 ROWS_PER_SHARD = 10_000
@@ -110,7 +110,7 @@ def fetch(metadata, out, *, distributor=curation.LOCAL, processes=16, threads=12
     except SystemExit as end:  # how img2dataset answers Ctrl-C, with exit code 0
         raise KeyboardInterrupt from end
     except Exception as err:  # of img2dataset, Spark or Ray, whose kinds are many
-        raise SlugError(f"img2dataset failed ({' '.join(str(err).split())[:200]}); run the same command again") from err
+        raise SlugError(f"img2dataset failed ({brief(err)}); run the same command again") from err
     finally:
         signal.signal(signal.SIGINT, interrupt)
     return _outcome(paths, out)

@@ -6,3 +6,8 @@ class SlugError(Exception):
 
     def __init__(self, text):
         super().__init__(" ".join(str(text).split()))  # what a library says may have lines of its own
+
+
+def brief(err, limit=200):
+    """What a library's error says, as one line of at most `limit` characters."""
+    return " ".join(str(err).split())[:limit]

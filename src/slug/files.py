@@ -9,6 +9,8 @@ import re
 import shutil
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from slug.errors import SlugError
 
 ROOT = Path(__file__).resolve().parents[2]  # the repository: relative paths are taken from here, never from the cwd
@@ -44,8 +46,12 @@ def replacing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
-    except OSError as err:
-        raise SlugError(f"cannot write {path}: {err.strerror or err}; check the folder's permissions and space") from err
+    except (OSError, SafetensorError, RuntimeError) as err:
+        # What libraries make of a full disk: safetensors an error of its own, torch a RuntimeError of many lines.
+        if isinstance(err, RuntimeError) and "StreamWriter" not in str(err):
+            raise
+        said = getattr(err, "strerror", None) or str(err).splitlines()[0]
+        raise SlugError(f"cannot write {path}: {said}; check the folder's permissions and space") from err
     finally:
         with contextlib.suppress(OSError):  # below a regular file even this fails, and would hide the message above
             temporary.unlink()

@@ -5,15 +5,19 @@ taken by itself and added up in float64, so nothing leaks from one batch or one 
 does not depend on how batches are dealt to processes.
 """
 
+import os
 import pickle
+import time
 
 import torch
 from tqdm import tqdm
 
-from slug import data, files, losses, processes
-from slug.errors import SlugError
+from slug import cli, data, files, losses, processes
+from slug.errors import SlugError, brief
 
+METHODS = ("calc_grad", "calc_importance", "calc_grad_o", "calc_importance_o")
 CONVENTION = "gradient of the forget loss 1 - cos; a positive step ADDS it"
+BOTH = "both"  # encoders
 
 
 def batch_indices(n, batch_size, *, drop_last):
@@ -24,12 +28,12 @@ def batch_indices(n, batch_size, *, drop_last):
     return batches
 
 
-def _accumulate(clip, pairs, loss, batch_size, square, desc):
+def _accumulate(clip, pairs, loss, batch_size, square, encoder, desc):
     """Weighted sum over this process's batches of gradients (or their squares), the sum of weights, and of losses."""
     drop_last = loss is losses.contrastive
     batches = batch_indices(len(pairs.captions), batch_size, drop_last=drop_last)
     rank, world = processes.mine()
-    parameters = clip.parameters
+    parameters = {n: p for n, p in clip.parameters.items() if encoder in (BOTH, clip.tower(n))}
     tokens = clip.tokenize(pairs.captions)
     total = {n: torch.zeros_like(p, dtype=torch.float64) for n, p in parameters.items()}
     count = torch.zeros(3, dtype=torch.float64, device=clip.device)  # weight, weighted loss, pairs
@@ -52,7 +56,7 @@ def _accumulate(clip, pairs, loss, batch_size, square, desc):
     return total, count
 
 
-def compute(clip, pairs, loss, *, batch_size=16, square=False, desc="gradient"):
+def compute(clip, pairs, loss, *, batch_size=16, square=False, encoder=BOTH, desc="gradient"):
     """Mean gradient of a loss over pairs at the model's present weights.
 
     Args:
@@ -61,12 +65,13 @@ def compute(clip, pairs, loss, *, batch_size=16, square=False, desc="gradient"):
         loss: losses.contrastive or losses.cosine_embedding.
         batch_size: pairs a batch (the published runs: 16).
         square: mean of the squared per-batch gradients instead (SSD's importances).
+        encoder: "vision" or "language" for the parameters of that tower alone, which costs less.
     Returns:
         ({parameter name: float32 CPU tensor of the parameter's shape}, {"loss", "pairs", "batches"}).
     Raises:
         SlugError: a gradient is NaN or infinite.
     """
-    total, (weight, value, n) = _accumulate(clip, pairs, loss, batch_size, square, desc)
+    total, (weight, value, n) = _accumulate(clip, pairs, loss, batch_size, square, encoder, desc)
     mean = {name: (t / weight).float().cpu() for name, t in total.items()}
     bad = next((name for name, g in mean.items() if not torch.isfinite(g).all()), None)
     if bad:
@@ -132,7 +137,7 @@ def load(path, expected, remedy):
     try:
         grads = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
     except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as err:
-        raise SlugError(f"{path} is damaged ({' '.join(str(err).split())[:120]}); make it again with: {remedy}") from err
+        raise SlugError(f"{path} is damaged ({brief(err)}); make it again with: {remedy}") from err
     if not all(torch.isfinite(g).all() for g in grads.values()):
         raise SlugError(f"{path} holds NaN or infinity; make it again with: {remedy}")
     return grads
@@ -150,7 +155,7 @@ def model_hash(clip):
     return files.tensor_hash(clip.parameters)
 
 
-def fingerprint(model, tar, loss, batch_size, square, left_out):
+def fingerprint(model, tar, loss, batch_size, square, left_out, encoder=BOTH):
     """What a gradient file depends on; a file whose fingerprint differs is stale.
 
     Args:
@@ -165,10 +170,11 @@ def fingerprint(model, tar, loss, batch_size, square, left_out):
         "batch_size": batch_size,
         "square": square,
         "left_out": list(left_out),
+        "encoder": encoder,
     }
 
 
-def load_both(args, clip, name, model, method, batch_size):
+def load_both(args, clip, name, model, method, batch_size, encoder=BOTH):
     """The forget and the retain gradient of a name, after checking that they belong to this model and these data.
 
     Args:
@@ -177,24 +183,26 @@ def load_both(args, clip, name, model, method, batch_size):
         model: `model_hash`.
         method: calc_grad, calc_importance, and the same with `_o`.
         batch_size: of the gradient pass.
+        encoder: see `compute`.
     Returns:
         (forget gradient, retain gradient, path of the forget tar, names whose pairs the retain set leaves out).
     Raises:
         SlugError: a file is missing, damaged or stale, or the retain gradient holds pairs of the name.
     """
-    remedy = f"python src/clip/a1_compute_grad.py --unlearn-method {method} --celeb-name {' '.join(args.celeb_name)}"
+    stage = "src/clip/a1_compute_grad.py" if encoder == BOTH else "src/sd/b1_compute_grad.py"
+    remedy = f"python {stage} --unlearn-method {method} --celeb-name {' '.join(args.celeb_name)}"
     square = "importance" in method
     where = folder(args.result_dir, name, clip.tag)
     tar = files.existing(forget_tar(args, name), "forget set", f"run src/clip/a0_create_tar.py --name {name}")
     loss = losses.FORGET["_o" if method.endswith("_o") else ""]
-    mark = fingerprint(model, tar, loss, batch_size, square, [])
+    mark = fingerprint(model, tar, loss, batch_size, square, [], encoder)
     forget = load(where / file_name("forget", method), mark, remedy)
     train = where / file_name("train", method)
     retain_tar = files.existing(args.train_data, "retain set", "give --train-data")
     left_out = files.read_json(train.with_suffix(".json"))["left_out"] if train.is_file() else []
     if data.plain_name(name) not in left_out and train.is_file():
         raise SlugError(f"the retain gradient {train} holds pairs of {name}; make it again with: {remedy}")
-    mark = fingerprint(model, retain_tar, losses.contrastive, batch_size, square, left_out)
+    mark = fingerprint(model, retain_tar, losses.contrastive, batch_size, square, left_out, encoder)
     return forget, load(train, mark, remedy), tar, left_out
 
 
@@ -202,3 +210,71 @@ def seconds(args, clip, name, method, side="forget"):
     """Seconds that the gradient pass of a name took, by its file."""
     path = folder(args.result_dir, name, clip.tag) / file_name(side, method)
     return files.read_json(path.with_suffix(".json"))["gradient_s"]
+
+
+# -------------------------------------------------------------------------------------------------------------- stage
+
+
+def add_flags(parser):
+    """The flags of a gradient stage, beside those of cli.parser and cli.add_model_flags."""
+    parser.add_argument("--unlearn-method", choices=METHODS, default="calc_grad", help="_o: contrastive forget loss")
+    parser.add_argument("--celeb-name", nargs="+", required=True, help="forget names; the retain set leaves all of them out")
+    parser.add_argument("--forget-data", default="", help="tar of the forget set (one name only); else --tar-dir/{name}.tar")
+    parser.add_argument("--tar-dir", default="data/tar_files", help="folder of the curated tars")
+    parser.add_argument("--train-data", default="data/laion/laion400m/00000.tar", help="tar of the retain set")
+    parser.add_argument(
+        "--grad-checkpointing", action="store_true", help="compute activations twice: less memory, a third more time"
+    )
+    parser.add_argument("--force", action="store_true", help="compute again what is valid")
+
+
+def _link(source, target):
+    """Make `target` a relative link to `source`, replacing what stood there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing(target) as temporary:
+        os.symlink(os.path.relpath(source, target.parent), temporary)
+
+
+def write_all(args, clip, encoder=BOTH):
+    """Write the forget gradient of every name and the one retain gradient, which is linked beside each; keep valid files.
+
+    Args:
+        args: flags of cli.add_model_flags and `add_flags`.
+        encoder: see `compute`.
+    """
+    rank, _ = processes.mine()
+    clip.checkpointing = args.grad_checkpointing
+    square = "importance" in args.unlearn_method
+    retain_tar = files.existing(args.train_data, "retain set", "give --train-data, a tar of pairs")
+    jobs = []  # (folder, side, loss, tar, names to leave out)
+    for name in dict.fromkeys(args.celeb_name):
+        tar = files.existing(forget_tar(args, name), "forget set", f"run src/clip/a0_create_tar.py --name {name} first")
+        loss = losses.FORGET["_o" if args.unlearn_method.endswith("_o") else ""]
+        jobs.append((folder(args.result_dir, name, clip.tag), "forget", loss, tar, []))
+    retain_folder = folder(args.result_dir, "retain", clip.tag)
+    jobs.append((retain_folder, "train", losses.contrastive, retain_tar, sorted(map(data.plain_name, args.celeb_name))))
+
+    identity = model_hash(clip)
+    for where, side, loss, tar, left_out in jobs:
+        path = where / file_name(side, args.unlearn_method)
+        mark = fingerprint(identity, tar, loss, args.batch_size, square, left_out, encoder)
+        if not args.force and is_valid(path, mark):
+            print(f"valid, kept: {path}")
+            continue
+        started = time.perf_counter()
+        matcher = data.Matcher(left_out) if left_out else None
+        pairs = data.load_pairs(tar, clip.transform, leave_out=matcher, workers=args.workers)
+        decoded = time.perf_counter()
+        how = {"batch_size": args.batch_size, "square": square, "encoder": encoder}
+        grads, figures = compute(clip, pairs, loss, **how, desc=f"{side} {where.name}")
+        spent = {"decode_s": decoded - started, "gradient_s": time.perf_counter() - decoded}
+        if rank == 0:
+            record = {**mark, **figures, **spent, "broken": pairs.broken, "convention": CONVENTION}
+            save(path, grads, {**record, "settings": cli.settings(args), "versions": cli.versions()})
+            print(f"{len(pairs.captions)} pairs, {pairs.broken} broken, loss {figures['loss']:.4f} -> {path}")
+    if rank == 0:
+        retain = retain_folder / file_name("train", args.unlearn_method)
+        for where, side, *_ in jobs:
+            if side == "forget":
+                _link(retain, where / retain.name)
+                _link(retain.with_suffix(".json"), where / retain.with_suffix(".json").name)

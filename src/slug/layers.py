@@ -14,17 +14,20 @@ class Layer(NamedTuple):
     alignment: float  # cos(grad L_forget, grad L_retain), signed; the front is about its absolute value
 
 
-def figures(clip, forget, retain):
+def figures(clip, forget, retain, names=None):
     """Importance and alignment of every layer that may be edited.
 
     Args:
         clip: models.Clip.
         forget, retain: {parameter name: gradient}, as gradients.load returns them.
+        names: only these layers.
     Returns:
         [Layer], in the model's order. A layer without forget gradient (a block the loss does not reach) is left out.
     """
     rows = []
     for name, encoder in clip.candidates().items():
+        if names is not None and name not in names:
+            continue
         theta, f, r = (x.detach().double().cpu().flatten() for x in (clip.parameters[name], forget[name], retain[name]))
         norm = f.norm()
         if norm == 0 or theta.norm() == 0:

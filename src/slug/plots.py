@@ -68,10 +68,13 @@ def pareto(rows, front, chosen, title, stem):
 
 
 def _label_points(axes, x, y, labels):
-    """Name points beside the axes' right edge, spread so that no two labels touch, each joined to its point."""
+    """Name points beside the axes' right edge, each as near its own height as no two labels touch, joined to its point."""
     order = np.argsort(y)
-    heights = np.linspace(0.04, 0.96, max(len(labels), 2))
-    for place, i in zip(heights, order, strict=False):
+    own = axes.transAxes.inverted().transform(axes.transData.transform(np.c_[x, y]))[order, 1]
+    gap = min(0.065, 0.96 / len(labels))
+    lowest = np.maximum.accumulate(own - gap * np.arange(len(own))) + gap * np.arange(len(own))  # pushed up by those below
+    heights = np.minimum(lowest, 0.98 - gap * np.arange(len(own))[::-1])
+    for place, i in zip(heights, order, strict=True):
         axes.annotate(
             labels[i],
             (x[i], y[i]),
@@ -147,7 +150,9 @@ def steps(curves, baseline, winner, counts, title, stem, trace_count=0):
 def tradeoff(points, chosen, title, stem, *, forgotten=0.02):
     """Forget accuracy against retain accuracy of every candidate of every method; SLUG's own front is joined up.
 
-    The second panel shows those that forget, method by method, near the original's retain accuracy.
+    The second panel shows those that forget, method by method, near the original's retain accuracy. The one that was kept
+    need not be the highest: it was chosen on all pictures, these are the few that every candidate was scored on, and it must
+    forget by a margin too (search.Step.forgets).
 
     Args:
         points: {method: (N, 2) array of forget and retain accuracy}, fractions; "original" is one point.
@@ -300,9 +305,64 @@ def pictures(images, truth, before, after, title, stem):
         panel.set_yticks([])
         panel.grid(False)
         marks = ["\u2713" if guess == name else "\u2717" for guess in (old, new)]
-        said = (f"{old} {marks[0]}", f"\u2192 {new} {marks[1]}")
+        said = (f"{old}\u00a0{marks[0]}", f"\u2192 {new}\u00a0{marks[1]}")  # a mark stays with its name
         panel.set_xlabel("\n".join(textwrap.fill(text, 19) for text in said), fontsize=7.5)
     panels[0, 0].set_ylabel("forgotten")
     panels[1, 0].set_ylabel("others")
     figure.suptitle(title)
+    _save(figure, stem)
+
+
+def sheet(states, titles, right, own, title, stem):
+    """Pictures of several states of a pipeline, a row each (before, after), the forgotten concept's on the left.
+
+    Args:
+        states: [(K, 3, S, S) uint8 tensor].
+        titles: K texts, what was asked for.
+        right: per state K flags: both classifiers agree with what was asked for.
+        own: how many of the K are of the forgotten concept.
+    """
+    rows, columns = len(states), len(titles)
+    figure, panels = plt.subplots(rows, columns, figsize=(1.15 * columns, 1.35 * rows + 0.9), layout="constrained")
+    for i, (images, flags) in enumerate(zip(states, right, strict=True)):
+        for k, (panel, image, flag) in enumerate(zip(panels[i], images, flags, strict=True)):
+            panel.imshow(image.permute(1, 2, 0).numpy())
+            panel.set_xticks([])
+            panel.set_yticks([])
+            panel.grid(False)
+            panel.set_xlabel("\u2713" if flag else "\u2717", fontsize=8)
+            for side in panel.spines.values():
+                side.set(color="k" if k < own else "0.7", linewidth=1.6 if k < own else 0.8)
+            if i == 0:
+                panel.set_title(titles[k], fontsize=7.5)
+    for i, what in enumerate(("before", "after")[:rows]):
+        panels[i, 0].set_ylabel(what)
+    figure.suptitle(f"{title} (thick frame); \u2713: both classifiers see what was asked for", fontsize=9)
+    _save(figure, stem)
+
+
+def canvas(steps, table, title, stem):
+    """UA against the mean of IRA and CRA: every candidate of every method on the select half, what was kept on the report
+    half; a panel a kind.
+
+    Args:
+        steps: DataFrame of candidates with the columns method, kind, UA, IRA, CRA.
+        table: canvas.tidy's DataFrame.
+    """
+    kinds = [k for k in ("style", "object") if k in set(table["kind"])]
+    methods = ["original", *(m for m in dict.fromkeys(table["method"]) if m != "original")]
+    figure, panels = plt.subplots(1, len(kinds), figsize=(4.6 * len(kinds), 4.2), squeeze=False, layout="constrained")
+    for panel, kind in zip(panels[0], kinds, strict=True):
+        for i, method in enumerate(methods):
+            style = {"marker": MARKERS[i % len(MARKERS)], "edgecolors": f"C{i}" if method != "original" else "k"}
+            tried = steps[(steps["kind"] == kind) & (steps["method"] == method)].dropna(subset=["IRA"])
+            panel.scatter(100 * tried["UA"], 50 * (tried["IRA"] + tried["CRA"]), s=16, facecolors="none", lw=0.7, **style)
+            kept = table[(table["kind"] == kind) & (table["method"] == method)]
+            mean = 100 * kept["UA"].mean(), 50 * (kept["IRA"] + kept["CRA"]).mean()
+            panel.scatter(*mean, s=90, zorder=4, facecolors=style["edgecolors"], label=f"{method} ({len(kept)})", **style)
+        panel.set_xlabel(f"UA, % ({kind}s)")
+        panel.set_title(f"{kind}s", fontsize=9)
+    panels[0][0].set_ylabel("mean of IRA and CRA, %")
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncol=6, frameon=False)
+    figure.suptitle(f"{title}; filled: mean of what was kept, report half", fontsize=9)
     _save(figure, stem)

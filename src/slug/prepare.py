@@ -17,7 +17,7 @@ from torchvision.datasets.utils import check_integrity
 from tqdm import tqdm
 
 from slug import data, files
-from slug.errors import SlugError
+from slug.errors import SlugError, brief
 
 VAL_PICTURE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 WHERE = "register at image-net.org and download it again"
@@ -54,7 +54,7 @@ def devkit_labels(devkit):
             imagenet.parse_devkit_archive(folder, str(devkit.resolve()))
             wnids = imagenet.load_meta_file(folder)[1]
         except (OSError, EOFError, tarfile.TarError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as err:
-            text = " ".join(str(err).split())[:160]
+            text = brief(err)
             raise SlugError(f"{devkit} is not ImageNet's devkit ({type(err).__name__}: {text}); {WHERE}") from err
     strange = sorted(set(wnids) - set(data.imagenet_names()))
     if strange or not wnids:

@@ -272,6 +272,30 @@ def bench_table(frame):
     return "\n".join(lines)
 
 
+def canvas(frame, features):
+    """Markdown of results/uncanvas/table.csv: the mean over concepts of each kind with its t interval, a row a method.
+
+    Args:
+        features: whose features FID was taken of.
+    """
+    lines = [
+        f"| forgotten | method | concepts | UA | IRA | CRA | FID ({features}) | seconds | peak memory MB | "
+        "to store kB (share) |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    order = {m: i for i, m in enumerate(("original", "slug", "slug_rounds", "uce", "esd"))}
+    groups = sorted(frame.groupby(["kind", "method"]), key=lambda g: (g[0][0] != "style", order.get(g[0][1], len(order))))
+    for (kind, method), part in groups:
+        cells = " | ".join(_cell(part[c]) for c in ("UA", "IRA", "CRA"))
+        cost = " | | |"
+        if method != "original":
+            cost = f"{part['seconds'].mean():.0f} | {part['peak_mem_mb'].mean():.0f} | "
+            cost += f"{part['storage_bytes'].mean() / 1e3:.0f} ({part['params_share'].mean():.1%}) |"
+        fid = part["FID"].iloc[0]
+        lines.append(f"| {kind}s | {method} | {len(part)} | {cells} | {'' if math.isnan(fid) else f'{fid:.1f}'} | {cost}")
+    return "\n".join(lines)
+
+
 def latex(frame):
     """The comparison as a LaTeX tabular (booktabs)."""
     rows = []

@@ -98,6 +98,10 @@ class Judge:
         self.trace_s = 0.0  # what plots cost is no part of a search's time
         self.trace_rows = {task: self._spread(task, rows, trace) for task, rows in self.retain_rows.items() if trace}
 
+    def applied(self, edit):
+        """Context within which the model carries an edit, {parameter name: tensor to add}."""
+        return self.evaluation.applied(edit)
+
     def _spread(self, task, rows, count):
         """`count` of `rows`, spread over the classes of the first block (pictures stand class by class): one classifier
         serves them."""
@@ -185,7 +189,7 @@ def search_all(clip, judge, front, forget, *, evaluations=10, rule="robust", cho
     """Search the step of every front layer: ({layer: [search.Step]}, the winner's search.Step). A group is searched once.
 
     Args:
-        judge: Judge of the select half.
+        judge: Judge of the select half, or canvas.Judge.
         front: [layers.Layer] of both encoders.
         forget: {parameter name: gradient}.
         evaluations, rule: see search.over_layer.
@@ -206,7 +210,7 @@ def search_all(clip, judge, front, forget, *, evaluations=10, rule="robust", cho
         def evaluate(step, coming, layer=layer, known=known):
             if step not in known and len(coming) > 1:
                 known |= judge.forget_steps(layer.name, forget, coming)
-            with judge.evaluation.applied(edit_of(clip, layer.name, forget, step)):
+            with judge.applied(edit_of(clip, layer.name, forget, step)):
                 # By the paper's rule a layer that loses overall may still be the deepest: score all that forget.
                 best = search.winner(candidates) if choose == "retain" else None
                 row = judge.step(layer.name, step, layer.name, best=best, log_all=log_all, known=known.get(step))

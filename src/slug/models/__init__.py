@@ -9,7 +9,7 @@ import slug.torchvision_cpu  # noqa: F401  (before open_clip)
 import torch
 
 from slug import cli, files
-from slug.errors import SlugError
+from slug.errors import SlugError, brief
 from slug.models import canonical
 from slug.models.clip import Clip, HuggingFaceClip, OpenClip
 
@@ -75,7 +75,7 @@ def _load_open_clip(model, pretrained):
             )
         tokenizer = open_clip.get_tokenizer(name)
     except Exception as err:  # open_clip, safetensors and the hub raise a dozen kinds; each is a bad or absent weight file
-        raise SlugError(f"cannot load {model} {pretrained}: {' '.join(str(err).split())[:300]}") from err
+        raise SlugError(f"cannot load {model} {pretrained}: {brief(err)}") from err
     label = source.name if source else model
     tag = files.safe_name(f"{label}_{'local' if source else pretrained}")
     return OpenClip(module, tokenizer, preprocess, label=label, tag=tag)
@@ -93,9 +93,7 @@ def _load_hugging_face(model_id):
         tokenizer = AutoTokenizer.from_pretrained(source)
         processor = AutoImageProcessor.from_pretrained(source, backend="pil")
     except (OSError, ValueError, RuntimeError, SafetensorError) as err:
-        raise SlugError(
-            f"cannot load Hugging Face CLIP {model_id}: {' '.join(str(err).split())[:300]}; give a folder or a known id"
-        ) from err
+        raise SlugError(f"cannot load Hugging Face CLIP {model_id}: {brief(err)}; give a folder or a known id") from err
     preprocess = open_clip.image_transform(
         processor.crop_size["height"],
         is_train=False,
@@ -115,16 +113,21 @@ def from_args(args, device):
 
 
 def folder_family(folder):
-    """What kind of model folder this is: (family, weight file). SlugError if it is neither kind that SLUG can edit."""
+    """What kind of model folder this is: (family, weight file). SlugError if it is of no kind that SLUG can edit."""
     folder = Path(folder)
     config = folder / "open_clip_config.json"
     if config.is_file():
         vision = json.loads(config.read_text())["model_cfg"]["vision_cfg"]
         plain = isinstance(vision.get("layers"), int) and "timm_model_name" not in vision
         return "open_clip_vit" if plain else "open_clip", folder / "open_clip_model.safetensors"
+    if (folder / "model_index.json").is_file():
+        return "diffusers", folder / "text_encoder" / "model.safetensors"
     if (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
         return "hf", folder / "model.safetensors"
-    raise SlugError(f"{folder} is not a model folder: it needs open_clip_config.json, or config.json with model.safetensors")
+    raise SlugError(
+        f"{folder} is not a model folder: it needs open_clip_config.json, config.json with model.safetensors, or a "
+        "pipeline's model_index.json"
+    )
 
 
 __all__ = ["Clip", "canonical", "folder_family", "from_args", "load"]

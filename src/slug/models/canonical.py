@@ -6,6 +6,7 @@ names and layouts. A model of another family keeps its own names.
 
 import re
 
+TEXT = "text_model."  # before a Hugging Face CLIP's names of its text tower's parameters; a lone text model may leave it out
 _BLOCK = {
     "ln_1.weight": "layer_norm1.weight",
     "ln_1.bias": "layer_norm1.bias",
@@ -60,6 +61,8 @@ def views(family, name, tensor):
     """The canonical views of a parameter: `hf_views` for an open_clip ViT, itself under its own name otherwise."""
     if family == "open_clip_vit":
         return hf_views(name, tensor)
+    if family == "diffusers":  # a text encoder by itself
+        return {TEXT + name.removeprefix(TEXT): tensor}
     return {name: tensor}
 
 

@@ -115,6 +115,10 @@ class Clip:
             return None
         if "position" in name or "token_embedding" in name or "class_embedding" in name:
             return None
+        return self.tower(name)
+
+    def tower(self, name):
+        """Which tower a parameter belongs to: "vision" or, as the factor of the cosines does here, "language"."""
         return "vision" if name.startswith(self.vision_prefixes) else "language"
 
     @property
@@ -181,7 +185,7 @@ class OpenClip(Clip):
             return super().stages(encoder)
         *blocks, last = self._towers[encoder][0].resblocks
         if encoder == "vision":
-            middle = [lambda x, _, block=block: block(x) for block in blocks]
+            middle = [lambda x, _, block=block: _block(block, x) for block in blocks]
             return [
                 lambda x, _: visual._embeds(self.normalise(x)),
                 *middle,
@@ -200,7 +204,7 @@ class OpenClip(Clip):
             return _pooled_block(last, x, x[torch.arange(len(x), device=x.device), end][:, None], after)
 
         mask = module.attn_mask
-        middle = [lambda x, _, block=block: block(x, attn_mask=mask[: x.shape[1], : x.shape[1]]) for block in blocks]
+        middle = [lambda x, _, block=block: _block(block, x, mask[: x.shape[1], : x.shape[1]]) for block in blocks]
         return [embed, *middle, pooled, lambda x, _: _project(module.ln_final(x), module.text_projection)]
 
     def stage(self, name):
@@ -237,6 +241,33 @@ class OpenClip(Clip):
         return self.module.encode_text(tokens)
 
 
+def _attend(attention, query, keys, mask=None):
+    """What an nn.MultiheadAttention in eval mode gives for queries (N, Q, W) and keys (N, L, W), which may be the same: the
+    library's own way turns the batch inside out, and its products run at half the speed.
+
+    Args:
+        mask: what scaled_dot_product_attention takes.
+    """
+    weight, bias = attention.in_proj_weight, attention.in_proj_bias
+    if query is keys:
+        parts = F.linear(keys, weight, bias).chunk(3, -1)
+    else:
+        width = query.shape[-1]
+        first, rest = (None, None) if bias is None else (bias[:width], bias[width:])
+        parts = F.linear(query, weight[:width], first), *F.linear(keys, weight[width:], rest).chunk(2, -1)
+    heads = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in parts)
+    return attention.out_proj(F.scaled_dot_product_attention(*heads, attn_mask=mask).transpose(1, 2).flatten(2))
+
+
+def _block(block, x, mask=None):
+    """A transformer block on (N, L, W); a gradient pass takes the library's own."""
+    if torch.is_grad_enabled():
+        return block(x, attn_mask=mask)
+    normed = block.ln_1(x)
+    x = x + block.ls_1(_attend(block.attn, normed, normed, mask))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
+
+
 def _pooled_block(block, x, query, after=None):
     """What a transformer block makes of the tokens that are pooled: (N, W).
 
@@ -246,8 +277,11 @@ def _pooled_block(block, x, query, after=None):
         after: (N, L) bool, tokens that a causal block hides from the query.
     """
     keys = block.ln_1(x)
-    after = None if after is None or not after.any() else after
-    seen, _ = block.attn(block.ln_1(query), keys, keys, key_padding_mask=after, need_weights=False)
+    hidden = None if after is None or not after.any() else after
+    if torch.is_grad_enabled():
+        seen, _ = block.attn(block.ln_1(query), keys, keys, key_padding_mask=hidden, need_weights=False)
+    else:
+        seen = _attend(block.attn, block.ln_1(query), keys, None if hidden is None else ~hidden[:, None, None])
     query = query + block.ls_1(seen)
     return (query + block.ls_2(block.mlp(block.ln_2(query))))[:, 0]
 

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# The UnlearnCanvas protocol for all STYLES and OBJECTS: prompts, forget sets, gradients, SLUG and the peers (SD_METHODS), and
+# UA, IRA, CRA and FID on the report half. Reads CANVAS_DIR, PIPELINE and CLASSIFIERS; writes RESULT_DIR/{grads,sd,uncanvas}/.
+# --quick: 2 styles, 3 objects, 2 seeds. Further arguments go to b2_unlearn_sd.py. What is valid is kept.
+set -euo pipefail
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+
+seeds=()
+more=()
+for argument in "$@"; do
+  if [ "$argument" = --quick ]; then
+    export STYLES="Noto Twemoji" OBJECTS="bell rocket skull" SD_METHODS=slug
+    seeds=(--report-seeds 0 1 --select-seeds 1000 1001)
+  else
+    more+=("$argument")
+  fi
+done
+if [ "$PROFILE" = demo ]; then
+  run "$PYTHON" src/demo/build_world.py --out "$DATA_DIR"
+  run "$PYTHON" src/demo/convert_sd.py --out "$DATA_DIR/models"
+fi
+prompts="$RESULT_DIR/sd/prompts.csv"
+run "$PYTHON" src/clip/a0_create_prompts_uncanvas.py --canvas "$CANVAS_DIR/data" --out "$prompts" \
+  ${STYLES:+--style $STYLES} ${OBJECTS:+--object $OBJECTS} ${seeds[@]+"${seeds[@]}"} "${RUN_FLAGS[@]}"
+bash scripts/run_compute_grad_uncanvas.sh
+concepts=(--style $STYLES --object $OBJECTS)
+for method in $SD_METHODS; do
+  run "$PYTHON" src/sd/b2_unlearn_sd.py --method "$method" "${concepts[@]}" --prompts "$prompts" --classifiers "$CLASSIFIERS" \
+    --tar-dir "$TAR_DIR" --train-data "$TRAIN_DATA" --batch-size "$BATCH_SIZE" "${SD_FLAGS[@]}" "${RUN_FLAGS[@]}" \
+    ${more[@]+"${more[@]}"}
+done
+run "$PYTHON" src/sd/b3_eval_uncanvas.py --prompts "$prompts" --classifiers "$CLASSIFIERS" --reference "$CANVAS_DIR/data" \
+  "${SD_FLAGS[@]}" "${RUN_FLAGS[@]}"
+[ -n "$DRY_RUN" ] || echo "with everything $SECONDS s; tables and sheets: $RESULT_DIR/uncanvas/"

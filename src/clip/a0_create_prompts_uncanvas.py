@@ -1,0 +1,32 @@
+"""The prompts of the UnlearnCanvas protocol as a CSV: every style and object in several seeds, those that choose apart from
+those that report.
+
+Example: python src/clip/a0_create_prompts_uncanvas.py
+         python src/clip/a0_create_prompts_uncanvas.py --canvas data/demo/UnlearnCanvas/data --style Noto --object bell key
+Reads the folder names of --canvas; writes half,style,object,seed,prompt rows to --out.
+"""
+
+from slug import canvas, cli, files
+
+
+def parse_args(argv=None):
+    parser = cli.parser(__doc__)
+    parser.add_argument("--canvas", default="data/UnlearnCanvas/data", help="folder of <Style>/<Object>/<n>.jpg")
+    canvas.add_concept_flags(parser, "only these; without: all of the folder")
+    parser.add_argument("--report-seeds", type=int, nargs="+", default=list(canvas.REPORT_SEEDS), help="of the report half")
+    parser.add_argument("--select-seeds", type=int, nargs="+", default=list(canvas.SELECT_SEEDS), help="of the select half")
+    parser.add_argument("--out", default="data/UnlearnCanvas/prompts.csv", help="file to write")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    styles, objects = canvas.grid(files.existing(args.canvas, "UnlearnCanvas", "see data/README.md, Styles"))
+    styles, objects = canvas.among(args.style, styles, "style"), canvas.among(args.object, objects, "object")
+    found = canvas.requests(styles, objects, report=args.report_seeds, select=args.select_seeds)
+    canvas.write_requests(files.resolve(args.out), found)
+    print(f"{len(styles)} styles x {len(objects)} objects, {len(found)} pictures asked for -> {args.out}")
+
+
+if __name__ == "__main__":
+    cli.exit_with(main)

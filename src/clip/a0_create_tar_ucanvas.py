@@ -1,0 +1,61 @@
+"""Forget sets of styles and objects out of UnlearnCanvas's pictures.
+
+Example: cd src/clip; python a0_create_tar_ucanvas.py                            (every style and object)
+         python src/clip/a0_create_tar_ucanvas.py --style Van_Gogh --object Dogs
+Reads --canvas, <Style>/<Object>/<n>.jpg; writes --tar-dir/{style or object}.tar, members {object}_{style}_{n}.jpg and .txt,
+captions "A {object} image in {style} style." Broken pictures are left out and counted; a tar that is there is kept.
+"""
+
+import webdataset as wds
+from tqdm import tqdm
+
+from slug import canvas, cli, curation, files
+from slug.data import PICTURES, plain_name
+from slug.errors import SlugError
+
+
+def parse_args(argv=None):
+    parser = cli.parser(__doc__)
+    parser.add_argument("--canvas", default="data/UnlearnCanvas/data", help="folder of <Style>/<Object>/<n>.jpg")
+    canvas.add_concept_flags(parser, "only these; without either: all of the folder")
+    parser.add_argument("--tar-dir", default="data/tar_files", help="where the tars go")
+    parser.add_argument("--max-count", type=int, default=500, help="pictures of a tar, spread over its cells")
+    parser.add_argument("--force", action="store_true", help="write again what is there")
+    return parser.parse_args(argv)
+
+
+def pictures(folder, kind, name, limit):
+    """[(style, object, path)] of a concept: the first pictures of all cells, then the second ones, up to `limit`."""
+    pattern = f"{name}/*" if kind == "style" else f"*/{name}"
+    cells = [sorted(p for p in cell.iterdir() if p.suffix[1:].lower() in PICTURES) for cell in sorted(folder.glob(pattern))]
+    turns = [(i, n) for i, cell in enumerate(cells) for n in range(len(cell))]
+    chosen = [cells[i][n] for i, n in sorted(turns, key=lambda turn: turn[::-1])[:limit]]
+    return [(p.parent.parent.name, p.parent.name, p) for p in chosen]
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    folder = files.existing(args.canvas, "UnlearnCanvas", "see data/README.md, Styles")
+    styles, objects = canvas.grid(folder)
+    wanted = canvas.concepts(args) or [("style", s) for s in styles] + [("object", o) for o in objects]
+    for kind, name in tqdm(wanted, unit="concept"):
+        (name,) = canvas.among([name], styles if kind == "style" else objects, kind)
+        tar = files.resolve(args.tar_dir) / f"{name}.tar"
+        if tar.exists() and not args.force:
+            tqdm.write(f"there, kept: {tar}")
+            continue
+        found, broken = pictures(folder, kind, name, args.max_count), 0
+        usable = [(*cell, p, curation.usable(p.read_bytes())) for *cell, p in found]
+        broken = sum(made is None for *_, made in usable)
+        if broken == len(usable):
+            raise SlugError(f"none of the {broken} pictures of {name} in {folder} can be decoded")
+        with files.replacing(tar) as temporary, wds.TarWriter(str(temporary), encoder=False, mtime=0) as out:
+            for style, thing, path, made in usable:
+                if made is not None:
+                    caption = f"A {plain_name(thing)} image in {plain_name(style)} style."
+                    out.write({"__key__": f"{thing}_{style}_{path.stem}", "jpg": made[0], "txt": caption.encode()})
+        tqdm.write(f"{name}: {len(usable) - broken} pictures, {broken} broken -> {tar}")
+
+
+if __name__ == "__main__":
+    cli.exit_with(main)

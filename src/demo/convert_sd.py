@@ -1,0 +1,51 @@
+"""Put mini-SD together: its VAE, UNet and scheduler (data/models/mini-sd) with mini-CLIP's text tower and tokenizer.
+
+Example: python src/demo/convert_sd.py
+Writes data/demo/models/mini-clip-hf, the CLIP, and data/demo/models/mini-sd, a folder that diffusers loads as it is.
+"""
+
+import argparse
+from pathlib import Path
+
+import slug.torchvision_cpu  # noqa: F401  (before diffusers and transformers)
+
+import diffusers
+import torch
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from demo import convert_clip
+from slug import cli, files
+
+
+def assemble(source, clip, out):
+    """Write the pipeline folder `out` of the parts in `source` and the text tower of the Hugging Face CLIP folder `clip`."""
+    half = {"torch_dtype": torch.float16}
+    pipe = diffusers.StableDiffusionPipeline(
+        vae=diffusers.AutoencoderKL.from_pretrained(source / "vae", **half),
+        text_encoder=CLIPTextModel.from_pretrained(clip, dtype=torch.float16),
+        tokenizer=CLIPTokenizer.from_pretrained(clip),
+        unet=diffusers.UNet2DConditionModel.from_pretrained(source / "unet", **half),
+        scheduler=diffusers.DPMSolverMultistepScheduler.from_pretrained(source / "scheduler"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    with files.replacing_folder(out) as temporary:
+        pipe.save_pretrained(temporary)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path, default="data/models/mini-sd", help="folder of the trained parts")
+    parser.add_argument("--clip", type=Path, default="data/models/mini-clip", help="open_clip folder")
+    parser.add_argument("--out", type=Path, default="data/demo/models", help="where both folders go")
+    args = parser.parse_args(argv)
+    source = files.existing(args.source, "mini-SD's parts", "train them with src/demo/train_sd.py")
+    out = files.resolve(args.out)
+    convert_clip.convert(files.resolve(args.clip), out / "mini-clip-hf")
+    assemble(source, out / "mini-clip-hf", out / "mini-sd")
+    print(f"{args.source}, {args.clip} -> {out}/mini-sd, {out}/mini-clip-hf")
+
+
+if __name__ == "__main__":
+    cli.exit_with(main)

@@ -1,0 +1,78 @@
+"""What the demo's trainings share: a clock, a checkpoint to go on from, an average of the weights, seeded chances."""
+
+import math
+import time
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from slug import files
+
+
+class Part:
+    """One training: its modules, its clock, and a checkpoint that it goes on from."""
+
+    def __init__(self, name, modules, rate, minutes, folder, decay=0.01):
+        self.name, self.modules, self.rate, self.minutes = name, modules, rate, minutes
+        self.path = folder / f"{name}.pt"
+        parameters = [p for m in modules.values() for p in m.parameters()]
+        self.optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, betas=(0.9, 0.99), fused=True)
+        self.averages = {n: torch.optim.swa_utils.AveragedModel(m, avg_fn=self.average) for n, m in modules.items()}
+        self.step, self.spent = 0, 0.0
+        if self.path.exists():
+            state = torch.load(self.path, weights_only=True)
+            for n, m in modules.items():
+                m.load_state_dict(state["modules"][n])
+                self.averages[n].load_state_dict(state["averages"][n])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.spent = state["step"], state["spent"]
+
+    def average(self, old, new, count):
+        """Exponential moving average whose memory grows to 1,000 steps."""
+        keep = min(0.999, (1 + float(count)) / (10 + float(count)))
+        return old * keep + new * (1 - keep)
+
+    def save(self):
+        state = {
+            "modules": {n: m.state_dict() for n, m in self.modules.items()},
+            "averages": {n: m.state_dict() for n, m in self.averages.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "spent": self.spent,
+        }
+        with files.replacing(self.path) as temporary:
+            torch.save(state, temporary)
+
+    def run(self, loss_of):
+        """Train until the time is up; `loss_of(step)` -> loss. Returns the averaged modules, in eval mode."""
+        started, saved = time.perf_counter() - self.spent, self.spent
+        bar = tqdm(total=self.minutes, initial=round(self.spent / 60, 2), unit="min", desc=self.name)
+        while self.spent < 60 * self.minutes:
+            done = self.spent / 60 / self.minutes
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.rate * min(1, (self.step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * done))
+            loss = loss_of(self.step)
+            self.optimizer.zero_grad()
+            loss.backward()
+            for module in self.modules.values():
+                torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+            self.optimizer.step()
+            for n, m in self.modules.items():
+                self.averages[n].update_parameters(m)
+            self.step += 1
+            self.spent = time.perf_counter() - started
+            if self.step % 20 == 0:
+                bar.n = round(self.spent / 60, 2)
+                bar.set_postfix(step=self.step, loss=f"{loss.item():.4f}")
+            if self.spent - saved > 120:
+                saved = self.spent
+                self.save()
+        self.save()
+        bar.close()
+        return {n: m.module.eval().requires_grad_(False) for n, m in self.averages.items()}
+
+
+def generator(seed, part, step):
+    """A torch.Generator that is a function of (seed, part, step)."""
+    return torch.Generator().manual_seed(int(np.random.default_rng([seed, part, step]).integers(2**62)))

@@ -1,0 +1,71 @@
+"""A forget set made by the pipeline itself: pictures of a concept with their prompts as captions.
+
+Example: python src/sd/b0_generate_forget_set.py --pipeline sd-legacy/stable-diffusion-v1-5 --object iron_man mickey_mouse
+         python src/sd/b0_generate_forget_set.py --style Van_Gogh --prompts data/UnlearnCanvas/prompts.csv
+Writes data/tar_files/{name}.tar and the image folder, as a0_create_tar.py does. With --prompts the concept is asked for in
+every cell of it; else by its name. A run that was stopped goes on where it was; a tar that is there is kept.
+"""
+
+import hashlib
+import json
+import shutil
+
+from slug import canvas, cli, curation, files
+from slug.data import plain_name
+from slug.errors import SlugError
+from slug.models import diffusion
+
+FIRST_SEED = 5000  # of the forget pictures: neither of the select nor of the report half
+
+
+def parse_args(argv=None):
+    parser = cli.parser(__doc__)
+    diffusion.add_flags(parser)
+    canvas.add_concept_flags(parser)
+    parser.add_argument("--prompts", default="", help="CSV of a0_create_prompts_uncanvas.py: its cells are asked for")
+    parser.add_argument(
+        "--template", nargs="+", default=["{}", "a photo of {}", "{}, digital art"], help="without --prompts"
+    )
+    parser.add_argument("--count", type=int, default=100, help="pictures of a concept")
+    parser.add_argument("--tar-dir", default="data/tar_files", help="where the tars go")
+    parser.add_argument("--image-dir", default="data/laion/laion400m_obj", help="where the pictures go")
+    parser.add_argument("--force", action="store_true", help="make again what is there")
+    return parser.parse_args(argv)
+
+
+def asked(args, kind, name):
+    """[(prompt, seed)] of a concept's pictures: its prompts in turn, a seed each."""
+    if args.prompts:
+        cells = canvas.read_requests(files.resolve(args.prompts))
+        prompts = [r.prompt for r in cells if plain_name(getattr(r, kind)) == plain_name(name)]
+    else:
+        prompts = [t.format(plain_name(name)) for t in args.template]
+    prompts = list(dict.fromkeys(prompts))
+    if not prompts:
+        raise SlugError(f"{args.prompts} has no {kind} {name!r}; check the spelling")
+    return [(prompts[i % len(prompts)], FIRST_SEED + i) for i in range(args.count)]
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    device = cli.settle(args)
+    cli.check_result_dir(args)
+    pipeline, tar_dir, image_dir = None, files.resolve(args.tar_dir), files.resolve(args.image_dir)
+    for kind, name in canvas.concepts(args):
+        tar = tar_dir / f"{files.safe_name(name.replace(' ', '_'))}.tar"
+        if tar.exists() and not args.force:
+            print(f"there, kept: {tar}")
+            continue
+        pipeline = pipeline or diffusion.from_args(args, device)
+        wanted = asked(args, kind, name)
+        mark = hashlib.sha256(json.dumps([pipeline.hash(), wanted]).encode()).hexdigest()[:16]
+        work = files.resolve(args.result_dir) / "sd" / "forget" / mark  # what a stopped run goes on from
+        paths = diffusion.write_pictures(pipeline, wanted, work, desc=name)
+        pairs = [(curation.usable(p.read_bytes())[0], prompt) for p, (prompt, _) in zip(paths, wanted, strict=True)]
+        curation.write(pairs, tar.stem, tar_dir, image_dir)
+        shutil.rmtree(work)
+        print(f"{len(pairs)} pictures of {plain_name(name)} -> {tar}")
+
+
+if __name__ == "__main__":
+    cli.exit_with(main)

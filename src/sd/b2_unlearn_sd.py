@@ -1,0 +1,196 @@
+"""Take styles, objects or characters out of a pipeline by one step on one layer of its text tower (paper, section 3).
+
+Example: python src/sd/b2_unlearn_sd.py --style Van_Gogh --object Dogs --prompts data/UnlearnCanvas/prompts.csv
+         python src/sd/b2_unlearn_sd.py --object iron_man mickey_mouse --select clip --prompts data/prompts.csv
+         python src/sd/b2_unlearn_sd.py --style Van_Gogh --method uce --prompts ...
+Needs b1_compute_grad.py and the prompts of a0_create_prompts_uncanvas.py, whose select half chooses the step: by the
+classifiers on generated pictures, or with --select clip by the unedited CLIP on them. Writes under results/sd/, per
+concept: a .json record, a .csv of all steps with their seeds, the .delta.safetensors that carries the edit, and for SLUG
+the Pareto plot. src/clip/a2_unlearn_slug.py apply puts a delta into a pipeline folder. Valid records are kept.
+"""
+
+import csv
+import io
+import time
+
+from tqdm import tqdm
+
+from slug import canvas, cli, data, deltas, files, gradients, layers, losses, plots, records, search, unlearn
+from slug.data import plain_name
+from slug.models import diffusion
+from slug.peers import esd, uce, without
+
+METHODS = ("slug", "uce", "esd")
+NOT_SETTINGS = ("force", "style", "object", "device", "workers", "result_dir")
+UCE_WEIGHTS = (0.1, 0.32, 1, 3.2, 10, 32)
+ESD_RATES, ESD_COUNT = (1e-4, 3.2e-4, 1e-3), 4
+
+
+def parse_args(argv=None):
+    parser = cli.parser(__doc__)
+    diffusion.add_flags(parser)
+    canvas.add_concept_flags(parser)
+    parser.add_argument("--method", choices=METHODS, default="slug", help="slug, or the peer it is compared with")
+    parser.add_argument("--prompts", default="data/UnlearnCanvas/prompts.csv", help="CSV of the prompts and their seeds")
+    parser.add_argument("--classifiers", default="data/UnlearnCanvas/classifiers", help="folder of both classifiers")
+    parser.add_argument("--select", choices=("classifiers", "clip"), default="classifiers", help="what judges the pictures")
+    parser.add_argument("--wanted", type=float, default=0.9, help="UA on the select half from which on a step forgets")
+    parser.add_argument("--evaluations", type=int, default=8, help="steps evaluated a layer, at most")
+    parser.add_argument("--rounds", type=int, default=1, help="above 1: several layers, one a round, gradients taken anew")
+    parser.add_argument(
+        "--keep", type=float, default=0.95, help="with --rounds: part of IRA and CRA that a round must leave"
+    )
+    parser.add_argument("--batch-size", type=int, default=16, help="pairs a batch of the gradient pass")
+    parser.add_argument("--tar-dir", default="data/tar_files", help="folder of the forget sets' tars")
+    parser.add_argument("--train-data", default="data/laion/laion400m/00000.tar", help="tar of the retain set")
+    parser.add_argument("--force", action="store_true", help="do again what is valid")
+    return parser.parse_args(argv)
+
+
+def label_of(args):
+    """The method's name in records and tables."""
+    return "slug_rounds" if args.method == "slug" and args.rounds > 1 else args.method
+
+
+def gradients_at(args, pipeline, name, tar, left_out):
+    """(forget, retain gradient) of the CLIP at its present weights, as b1 takes them at the original ones."""
+    found = []
+    for path, loss, names in ((tar, losses.FORGET[""], []), (files.resolve(args.train_data), losses.contrastive, left_out)):
+        matcher = data.Matcher(names) if names else None
+        pairs = data.load_pairs(path, pipeline.clip.transform, leave_out=matcher, workers=args.workers)
+        how = {"batch_size": args.batch_size, "encoder": "language", "desc": f"gradient {name}"}
+        found.append(gradients.compute(pipeline.clip, pairs, loss, **how)[0])
+    return found
+
+
+def slug(args, pipeline, judge, name, model_hash, start):
+    """SLUG's candidates and choice: (steps, edit, [(layer, step)], rows of all layers, front, best)."""
+    forget, retain, tar, left_out = gradients.load_both(
+        args, pipeline.clip, name, model_hash, "calc_grad", args.batch_size, "language"
+    )
+    names = [n for n in pipeline.candidates() if all(m in pipeline.tensors for m in pipeline.clip.group(n))]
+    first_rows = first_front = None
+    edit, chosen, steps, best = {}, [], [], start
+    for number in range(args.rounds):
+        with pipeline.applied(edit), deltas.applied(pipeline.clip, edit):
+            if number:
+                forget, retain = gradients_at(args, pipeline, name, tar, left_out)
+            rows = layers.figures(pipeline.clip, forget, retain, names)
+            front = layers.pareto_front(rows)
+            first_rows, first_front = first_rows or rows, first_front or front
+            bar = tqdm(front, desc=f"{name}: layers", unit="layer")
+            several = args.rounds > 1
+            curves, found = unlearn.search_all(
+                pipeline.clip, judge, bar, forget, evaluations=args.evaluations, log_all=several
+            )
+            tried = [s for part in curves.values() for s in part]
+            steps += tried
+            if several:
+                found = canvas.furthest([best, *tried], args.keep * start.retain)
+            if found is best:
+                break
+            best, part = found, unlearn.edit_of(pipeline.clip, found.layer, forget, found.step)
+        edit = edit | {n: edit.get(n, 0) + change for n, change in part.items()}
+        chosen.append((best.layer, best.step))
+        if best.forgets:
+            break
+    return steps, edit, chosen, first_rows, first_front, best
+
+
+def peer(args, pipeline, judge):
+    """The same of a peer: (steps, edit, [(setting, number)], best)."""
+    own = list(dict.fromkeys(r.prompt for r in judge.own))
+    if args.method == "uce":
+        of = {r.prompt: without(r, judge.kind) for r in judge.own}
+        others = list(dict.fromkeys(r.prompt for r in judge.others))
+        made = uce.candidates(pipeline, own, [of[p] for p in own], others, UCE_WEIGHTS)
+    else:
+        seeds = [6000 + i for i in range(len(own))]
+        made = (c for rate in ESD_RATES for c in esd.candidates(pipeline, own, seeds, rate, ESD_COUNT, args.seed))
+    steps, best, kept = [], None, None
+    for label, number, edit in tqdm(made, desc=f"{judge.name}: {args.method}", unit="candidate"):
+        with pipeline.applied(edit):
+            steps.append(judge.step(label, number, None, best=best))
+        best = search.winner(steps)
+        if best is steps[-1]:
+            kept = edit
+    return steps, kept, [(best.layer, best.step)], best
+
+
+def run(args, pipeline, classifiers, asked, kind, name, model_hash, settings):
+    """Search, choose and write one concept; returns the record."""
+    judge = canvas.Judge(pipeline, classifiers, asked, kind, name, wanted=args.wanted)
+    start = judge.step("", 0.0, None, log_all=True)
+    folder = files.resolve(args.result_dir) / "sd"
+    stem = folder / canvas.file_stem(pipeline.tag, label_of(args), kind, name)
+    unlearn.reset_peak_memory(pipeline.pipe.device)
+    started, gradient_s = time.perf_counter(), 0.0
+    if args.method == "slug":
+        steps, edit, chosen, rows, front, best = slug(args, pipeline, judge, name, model_hash, start)
+        gradient_s = gradients.seconds(args, pipeline.clip, name, "calc_grad")
+        title = f"{plain_name(name)}: text tower of {pipeline.tag}"
+        plots.pareto(rows, front, chosen[0][0] if chosen else front[0].name, title, stem.with_name(f"{stem.name}-pareto"))
+    else:
+        steps, edit, chosen, best = peer(args, pipeline, judge)
+    seconds = time.perf_counter() - started
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*canvas.Step._fields, "seeds"])
+    seeds = " ".join(str(s) for s in sorted({r.seed for r in judge.own}))
+    writer.writerows([(*s, seeds) for s in [start, *steps]])
+    files.write_text(stem.with_name(f"{stem.name}-steps.csv"), out.getvalue())
+    delta = stem.with_name(f"{stem.name}.delta.safetensors")
+    where = " + ".join(layer for layer, _ in chosen)
+    deltas.save(delta, pipeline, edit, layer=where, step=chosen[-1][1] if chosen else 0.0, metrics=best._asdict())
+    touched = sum(t.numel() for t in edit.values())
+    record = {
+        "method": label_of(args),
+        "kind": kind,
+        "name": plain_name(name),
+        "pipeline": pipeline.tag,
+        "chosen": chosen,
+        "delta": delta.name,
+        "delta_bytes": delta.stat().st_size,
+        "params_touched": touched,
+        "params_share": touched / pipeline.parameter_count,
+        "n_candidates": len(steps),
+        "original_select": start._asdict(),
+        "winner_select": best._asdict(),
+        "seconds": gradient_s + seconds,
+        "gradient_s": gradient_s,
+        "peak_mem_mb": unlearn.peak_memory_mb(pipeline.pipe.device),
+        **settings,
+    }
+    files.write_json(stem.with_name(f"{stem.name}.json"), record)
+    return record
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    asked = canvas.read_requests(args.prompts)
+    if not canvas.concepts(args):
+        args.style, args.object = canvas.names_of(asked).values()
+    args.celeb_name, args.forget_data = [*args.style, *args.object], ""
+    device = cli.settle(args)
+    folder = cli.check_result_dir(args) / "sd"
+    pipeline = diffusion.from_args(args, device)
+    model_hash = gradients.model_hash(pipeline.clip)
+    if args.select == "clip":
+        classifiers = canvas.ClipClassifiers(pipeline.clip, canvas.names_of(asked))
+    else:
+        classifiers = canvas.load_classifiers(args.classifiers, device)
+    settings = {"settings": cli.settings(args, without=(*NOT_SETTINGS, "celeb_name")), "versions": cli.versions()}
+    for kind, name in canvas.concepts(args):
+        tar = gradients.forget_tar(args, name)
+        inputs = {"pipeline_hash": pipeline.hash(), "prompts_hash": files.file_hash(files.resolve(args.prompts))}
+        if args.method == "slug":
+            inputs["forget_hash"] = files.file_hash(files.existing(tar, "forget set", "see b0_generate_forget_set.py"))
+        path = folder / f"{canvas.file_stem(pipeline.tag, label_of(args), kind, name)}.json"
+        record = None if args.force else records.valid(path, settings | inputs)
+        if record is None:
+            record = run(args, pipeline, classifiers, asked, kind, name, model_hash, settings | inputs)
+        print(canvas.one_line(record))
+
+
+if __name__ == "__main__":
+    cli.exit_with(main)

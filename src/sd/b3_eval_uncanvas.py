@@ -1,0 +1,128 @@
+"""UA, IRA, CRA and FID of everything that b2_unlearn_sd.py wrote for a pipeline, on the report half of the prompts.
+
+Example: python src/sd/b3_eval_uncanvas.py --pipeline data/demo/models/mini-sd --prompts data/demo/UnlearnCanvas/prompts.csv
+Writes under results/uncanvas/: pictures/ (kept, so that a run that was stopped goes on), csv/{style,class}.csv in the
+published columns, table.csv, report.md, a plot of UA against IRA and CRA, and sheets of pictures before and after.
+FID is of what must stay: each unlearned pipeline's pictures of the other concepts, those of one kind together, against as
+many of --reference. Without --fid-weights its features are the object classifier's: never set that beside published figures.
+"""
+
+import hashlib
+import json
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from slug import canvas, cli, data, deltas, fid, files, plots, report
+from slug.data import plain_name
+from slug.errors import SlugError
+from slug.models import diffusion
+
+FEWEST = 1000  # pictures a side from which on FID is given
+SHOWN = 4, 6  # columns of a sheet: of the forgotten concept, of others
+
+
+def parse_args(argv=None):
+    parser = cli.parser(__doc__)
+    diffusion.add_flags(parser)
+    parser.add_argument("--prompts", default="data/UnlearnCanvas/prompts.csv", help="CSV of the prompts and their seeds")
+    parser.add_argument("--classifiers", default="data/UnlearnCanvas/classifiers", help="folder of both classifiers")
+    parser.add_argument("--reference", default="data/UnlearnCanvas/data", help="real pictures, <Style>/<Object>/<n>.jpg")
+    parser.add_argument("--fid-weights", default="", help="Inception weights in pytorch-fid's format, for FID as published")
+    parser.add_argument("--out", default="", help="folder to write; else results/uncanvas")
+    parser.add_argument("--readme", default="", help="Markdown file whose uncanvas block is filled")
+    return parser.parse_args(argv)
+
+
+def read(paths):
+    """(N, 3, H, W) uint8 of picture files."""
+    return torch.stack([torch.from_numpy(np.array(Image.open(p).convert("RGB"))).permute(2, 0, 1) for p in paths])
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    device = cli.settle(args)
+    results = cli.check_result_dir(args)
+    out = files.check_writable(args.out or results / "uncanvas")
+    pipeline = diffusion.from_args(args, device)
+    asked = [r for r in canvas.read_requests(args.prompts) if r.half == "report"]
+    classifiers = canvas.load_classifiers(args.classifiers, device)
+    embed = fid.inception(args.fid_weights, device) if args.fid_weights else classifiers.features
+    records = [files.read_json(p) for p in sorted((results / "sd").glob(f"{pipeline.tag}-*.json"))]
+    if not records:
+        raise SlugError(f"{results / 'sd'} has no record of {pipeline.tag}; make them with src/sd/b2_unlearn_sd.py")
+    base = pipeline.hash()
+    stale = [r["name"] for r in records if r["pipeline_hash"] != base]
+    if stale:
+        raise SlugError(f"the records of {', '.join(stale)} are of other weights or settings; run b2_unlearn_sd.py again")
+
+    def look(stem, edit, delta=""):
+        """(pictures, {kind: correct}, features) of a state of the pipeline."""
+        wanted = [(r.prompt, r.seed) for r in asked]
+        mark = hashlib.sha256(json.dumps([base, delta, wanted]).encode()).hexdigest()[:16]
+        with pipeline.applied(edit):
+            paths = diffusion.write_pictures(pipeline, wanted, out / "pictures" / f"{stem}-{mark}", desc=stem)
+        images = read(paths)
+        return images, canvas.correct(asked, classifiers.logits(images), classifiers.labels), embed(images)
+
+    before, right, features = look(f"{pipeline.tag}-original", {})
+    rows, kept, steps = [], {}, []
+    for record in tqdm(records, desc="unlearned", unit="concept"):
+        kind, name, method = record["kind"], record["name"], record["method"]
+        file = results / "sd" / record["delta"]
+        edit, header = deltas.read(file)
+        deltas.check_base(header, {n: pipeline.tensors[n] for n in edit}, pipeline.tag)
+        stem = record["delta"].removesuffix(".delta.safetensors")
+        after, found, seen = look(stem, edit, files.file_hash(file))
+        own = [plain_name(getattr(r, kind)) == plain_name(name) for r in asked]
+        common = {"kind": kind, "name": name, "n_images": len(asked), "seed": args.seed}
+        rows.append({"method": "original", **common, **canvas.scores(kind, name, asked, right)._asdict()})
+        cost = {k: record[k] for k in ("seconds", "peak_mem_mb", "params_share", "n_candidates")}
+        cost |= {"storage_bytes": record["delta_bytes"], "step": record["chosen"][-1][1] if record["chosen"] else 0.0}
+        cost["layer"] = " + ".join(layer for layer, _ in record["chosen"])
+        rows.append({"method": method, **common, **cost, **canvas.scores(kind, name, asked, found)._asdict()})
+        stays = ~torch.tensor(own)
+        kept.setdefault((method, kind), {})[name] = seen[stays]
+        kept.setdefault(("original", kind), {})[name] = features[stays]  # the same pictures for every method
+        part = pd.read_csv(file.with_name(f"{stem}-steps.csv"))
+        steps.append(part.assign(method=method, kind=kind, name=name))
+        chosen = canvas.spread(own, SHOWN[0]) + canvas.spread([not o for o in own], SHOWN[1])
+        titles = [f"{plain_name(asked[i].object)}\n{plain_name(asked[i].style)}" for i in chosen]
+        hit = [[r["style"][i].item() and r["object"][i].item() for i in chosen] for r in (right, found)]
+        title = f"{plain_name(name)} ({kind}) forgotten by {method}"
+        plots.sheet([before[chosen], after[chosen]], titles, hit, SHOWN[0], title, out / f"sheet-{stem}")
+    frame = pd.DataFrame(rows).drop_duplicates(["method", "kind", "name"], ignore_index=True)
+    real = data.decode(
+        sorted(str(p) for p in files.existing(args.reference, "reference", "give --reference").glob("*/*/*")),
+        canvas.resize(pipeline.size),
+        workers=args.workers,
+    )[0]
+    real = embed(real[torch.randperm(len(real), generator=torch.Generator().manual_seed(args.seed))])
+    distance = {}
+    for key, parts in kept.items():
+        mine = torch.cat(list(parts.values()))
+        mine = mine[torch.randperm(len(mine), generator=torch.Generator().manual_seed(args.seed))]
+        n = min(len(mine), len(real))
+        distance[key] = fid.frechet(mine[:n], real[:n]) if n >= FEWEST else float("nan")
+    frame["FID"] = [distance[m, k] for m, k in zip(frame["method"], frame["kind"], strict=True)]
+    frame = canvas.tidy(frame)
+    files.write_text(out / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+    for kind, file in (("style", "style"), ("object", "class")):
+        mine = frame[(frame["kind"] == kind) & (frame["method"] == "slug")]
+        mine = mine.rename(columns={"name": "Unlearn Name", "step": "Step Size"})
+        text = mine[["Unlearn Name", "Step Size", "UA", "IRA", "CRA"]].to_csv(index=False, lineterminator="\n")
+        files.write_text(out / "csv" / f"{file}.csv", text)
+    plots.canvas(pd.concat(steps), frame, f"{pipeline.tag}: candidates on the select half", out / "tradeoff")
+    text = report.canvas(frame, "Inception" if args.fid_weights else "object classifier")
+    files.write_text(out / "report.md", text + "\n")
+    print(text)
+    if args.readme:
+        readme = files.existing(args.readme, "README", "give --readme")
+        files.write_text(readme, report.update_block(readme.read_text(encoding="utf-8"), "uncanvas", text))
+
+
+if __name__ == "__main__":
+    cli.exit_with(main)

@@ -1,0 +1,404 @@
+"""The UnlearnCanvas protocol: prompts of styles and objects, the classifiers that judge pictures, UA, IRA and CRA.
+
+A concept is one style or one object. With pictures of all cells (style x object) in several seeds, for a style s: UA is 1 -
+style accuracy on the prompts of s, IRA the style accuracy on the other styles' prompts, CRA the object accuracy on those
+same prompts; for an object the roles change (PAPER.md, section 2). The seeds that choose a step are never those of the
+report.
+"""
+
+import csv
+import io
+import math
+import time
+from typing import NamedTuple
+
+import slug.torchvision_cpu  # noqa: F401  (before timm)
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torchvision import transforms
+
+from slug import files, zeroshot
+from slug.data import plain_name
+from slug.errors import SlugError, brief
+
+KINDS = ("style", "object")
+OTHER = {"style": "object", "object": "style"}
+HALVES = ("select", "report")
+REPORT_SEEDS, SELECT_SEEDS = (0, 1, 2, 3, 4), (1000, 1001)
+CHUNK = 64  # pictures between two looks at whether a candidate can still win
+
+
+class Request(NamedTuple):
+    """A picture that is asked for."""
+
+    half: str  # select or report
+    style: str  # names as people write them; a style may be empty: the object's name alone is asked for
+    object: str
+    seed: int
+
+    @property
+    def prompt(self):
+        """The protocol's prompt; underscores of folder names become spaces (trap 7)."""
+        style, thing = plain_name(self.style), plain_name(self.object)
+        return f"An {thing} image in {style} style." if style else thing
+
+
+FIELDS = (*Request._fields, "prompt")
+
+
+def add_concept_flags(parser, what="names to forget"):
+    """--style and --object."""
+    parser.add_argument("--style", nargs="*", default=[], help=f"styles: {what}")
+    parser.add_argument("--object", nargs="*", default=[], help=f"objects, characters or people: {what}")
+
+
+def concepts(args):
+    """[(kind, name)] of `add_concept_flags`."""
+    return list(dict.fromkeys([("style", s) for s in args.style] + [("object", o) for o in args.object]))
+
+
+def grid(folder):
+    """([style], [object]) of a folder of <Style>/<Object>/<n>.jpg, as their folders are called. SlugError if it has none."""
+    cells = [p.relative_to(folder).parts for p in sorted(folder.glob("*/*")) if p.is_dir()]
+    if not cells:
+        raise SlugError(f"{folder} has no <Style>/<Object> folders; data/README.md says how UnlearnCanvas is laid out")
+    return tuple(sorted({cell[i] for cell in cells}) for i in (0, 1))
+
+
+def among(given, known, kind):
+    """The names of `known` that were given, spaces or underscores alike; all where none was. SlugError for another one."""
+    plain = {plain_name(n): n for n in known}
+    missing = next((n for n in given if plain_name(n) not in plain), None)
+    if missing:
+        raise SlugError(
+            f"there is no {kind} {missing!r}; there are {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}"
+        )
+    return [plain[plain_name(n)] for n in given] or list(known)
+
+
+def requests(styles, objects, *, report=REPORT_SEEDS, select=SELECT_SEEDS):
+    """Requests for every cell of a grid, in both halves."""
+    if set(report) & set(select):
+        raise SlugError("a seed cannot both choose a step and report it; give other seeds")
+    seeds = [("select", s) for s in select] + [("report", s) for s in report]
+    return [Request(half, style, thing, seed) for half, seed in seeds for style in styles for thing in objects]
+
+
+def write_requests(path, found):
+    """Write requests as CSV, with the prompt beside each."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(FIELDS)
+    writer.writerows([(*r, r.prompt) for r in found])
+    files.write_text(path, out.getvalue())
+
+
+def read_requests(path):
+    """The requests of a CSV. SlugError if it is missing or no such file, or if a seed stands in both halves."""
+    path = files.existing(path, "prompts", "make them with src/clip/a0_create_prompts_uncanvas.py")
+    found = []
+    for number, row in enumerate(files.read_csv(path, FIELDS, "make it again"), 2):
+        if row["half"] not in HALVES or not row["seed"].isdigit():
+            raise SlugError(f"{path}, line {number}: half must be select or report, and seed a whole number")
+        found.append(Request(row["half"], row["style"], row["object"], int(row["seed"])))
+    seeds = {half: {r.seed for r in found if r.half == half} for half in HALVES}
+    if seeds["select"] & seeds["report"]:
+        raise SlugError(f"{path}: seed {min(seeds['select'] & seeds['report'])} stands in both halves; use other seeds")
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------- classifiers
+
+
+class Classifiers:
+    """A style and an object classifier on the same pictures.
+
+    Attributes:
+        labels: {"style": [name], "object": [name]}.
+    """
+
+    def __init__(self, networks, labels, mean, std, size, device="cpu"):
+        """
+        Args:
+            networks: {kind: module}, pictures (N, 3, size, size) -> logits (N, classes).
+            mean, std: of the three channels, pictures in [0, 1].
+        """
+        self.networks = {n: m.to(device).eval().requires_grad_(False) for n, m in networks.items()}
+        self.labels, self.size, self.device = labels, size, device
+        self.mean, self.std = (torch.tensor(x, device=device).view(3, 1, 1) for x in (mean, std))
+
+    def _batches(self, images, batch_size=256):
+        for part in images.split(batch_size):
+            x = part.to(self.device).float() / 255
+            if x.shape[-1] != self.size:
+                x = torch.nn.functional.interpolate(x, self.size, mode="bicubic", antialias=True).clamp(0, 1)
+            yield (x - self.mean) / self.std
+
+    @torch.inference_mode()
+    def logits(self, images):
+        """{kind: (N, classes)} logits of uint8 pictures (N, 3, H, W)."""
+        parts = [{n: m(x).float().cpu() for n, m in self.networks.items()} for x in self._batches(images)]
+        return {n: torch.cat([p[n] for p in parts]) for n in self.networks}
+
+    @torch.inference_mode()
+    def features(self, images):
+        """(N, D) what the object classifier's last layer reads, of uint8 pictures (N, 3, H, W)."""
+        network = self.networks["object"]
+        parts = [network.forward_head(network.forward_features(x), pre_logits=True) for x in self._batches(images)]
+        return torch.cat(parts).float().cpu()
+
+
+class ClipClassifiers:
+    """The unedited CLIP as the judge, zero-shot: for concepts that no classifier knows. As Classifiers."""
+
+    def __init__(self, clip, labels):
+        """
+        Args:
+            clip: models.Clip.
+            labels: see Classifiers; a kind without names is not judged.
+        """
+        self.clip, self.labels = clip, {k: v for k, v in labels.items() if v}
+        templates = {"style": ("{} style.",), "object": ("{}",)}
+        self.weights = {k: zeroshot.classifier(clip, v, templates[k]) for k, v in self.labels.items()}
+
+    def logits(self, images):
+        """As Classifiers.logits: cosines."""
+        side = self.clip.transform.transforms[0].size
+        side = side if isinstance(side, int) else side[0]
+        if images.shape[-1] != side:
+            images = torch.nn.functional.interpolate(images.float(), side, mode="bicubic", antialias=True)
+            images = images.round().clamp(0, 255).to(torch.uint8)
+        features = zeroshot.image_features(self.clip, images)
+        return {k: (features @ w.T).cpu() for k, w in self.weights.items()}
+
+
+def load_classifiers(folder, device="cpu"):
+    """The Classifiers of a folder: classifiers.json says {"arch", "options", "labels", "mean", "std", "size"} of both,
+    and style.safetensors and object.safetensors (or .pth) hold timm weights.
+
+    Raises:
+        SlugError: a file is missing or damaged, or its weights do not fit.
+    """
+    folder = files.existing(folder, "classifiers", "give --classifiers, a folder as data/README.md describes")
+    settings = files.read_json(folder / "classifiers.json")
+    networks = {}
+    for kind in KINDS:
+        path = next((p for end in (".safetensors", ".pth") if (p := folder / f"{kind}{end}").is_file()), None)
+        if path is None:
+            raise SlugError(f"{folder} has no {kind}.safetensors or {kind}.pth; data/README.md says where to get it")
+        classes = len(settings["labels"][kind])
+        networks[kind] = timm.create_model(settings["arch"], num_classes=classes, **settings.get("options", {}))
+        try:
+            if path.suffix == ".pth":
+                state = torch.load(path, weights_only=True, map_location="cpu")
+                state = state.get("model_state_dict", state)
+            else:
+                state = load_file(path)
+            networks[kind].load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in state.items()})
+        except (SafetensorError, RuntimeError, OSError, ValueError, EOFError) as err:
+            raise SlugError(f"{path} does not fit {settings['arch']}: {brief(err)}") from err
+        except Exception as err:  # what weights_only refuses has many kinds
+            raise SlugError(f"{path} is no plain weight file: {brief(err)}") from err
+    return Classifiers(networks, settings["labels"], settings["mean"], settings["std"], settings["size"], device)
+
+
+# -------------------------------------------------------------------------------------------------------------- scores
+
+
+class Scores(NamedTuple):
+    """Of one unlearned concept, fractions; NaN where no picture says anything."""
+
+    UA: float
+    IRA: float
+    CRA: float
+
+
+def correct(asked, logits, labels):
+    """{kind: (N,) bool}: whether each classifier takes a picture for what was asked for.
+
+    Args:
+        asked: N Requests.
+        logits, labels: see Classifiers.
+    """
+    out = {}
+    for kind, found in logits.items():
+        known = {plain_name(n): i for i, n in enumerate(labels[kind])}
+        missing = sorted({plain_name(getattr(r, kind)) for r in asked} - set(known) - {""})
+        if missing:
+            raise SlugError(
+                f"the {kind} classifier does not know {missing[0]!r}; it knows {', '.join(list(known)[:8])}, ..."
+            )
+        wanted = torch.tensor([known.get(plain_name(getattr(r, kind)), -1) for r in asked])
+        out[kind] = found.argmax(1) == wanted
+    return out
+
+
+def scores(kind, name, asked, right):
+    """Scores of pictures.
+
+    Args:
+        kind: "style" or "object", of the forgotten concept `name`.
+        asked: N Requests.
+        right: see `correct`.
+    """
+    own = torch.tensor([plain_name(getattr(r, kind)) == plain_name(name) for r in asked])
+
+    def share(which, rows):
+        return right[which][rows].float().mean().item() if which in right and rows.any() else math.nan
+
+    return Scores(1 - share(kind, own), share(kind, ~own), share(OTHER[kind], ~own))
+
+
+class Step(NamedTuple):
+    """One candidate on the select half, as search.Step is for zero-shot accuracies."""
+
+    layer: str
+    step: float
+    UA: float
+    IRA: float = math.nan
+    CRA: float = math.nan
+    margin: float = math.nan  # mean logit of the forgotten concept less that of the best other one, on its own prompts
+    wanted: float = 0.9  # UA from which on the concept counts as forgotten
+    seconds: float = math.nan
+
+    @property
+    def forget_acc1(self):
+        """Accuracy of the forgotten concept on its own prompts."""
+        return 1 - self.UA
+
+    @property
+    def forgets(self):
+        """Whether the concept is forgotten, on the select half."""
+        return self.wanted - 1e-9 <= self.UA
+
+    @property
+    def forget_acck(self):
+        """What brackets the step: 0 where it forgets."""
+        return 0.0 if self.forgets else self.forget_acc1
+
+    @property
+    def retain(self):
+        """What a step is chosen by: the mean of IRA and CRA (of the one there is)."""
+        known = [x for x in (self.IRA, self.CRA) if not math.isnan(x)]
+        return sum(known) / len(known) if known else math.nan
+
+
+class Judge:
+    """Scores the pipeline's present weights for one concept on pictures of one half; see unlearn.Judge."""
+
+    def __init__(self, diffusion, classifiers, asked, kind, name, *, half="select", wanted=0.9):
+        """
+        Args:
+            diffusion: models.diffusion.Diffusion.
+            classifiers: Classifiers or ClipClassifiers.
+            asked: [Request]; those of `half` are used.
+            wanted: UA from which on a step forgets.
+        """
+        self.diffusion, self.classifiers, self.kind, self.name, self.wanted = diffusion, classifiers, kind, name, wanted
+        asked = [r for r in asked if r.half == half]
+        mine = [plain_name(getattr(r, kind)) == plain_name(name) for r in asked]
+        self.own = [r for r, m in zip(asked, mine, strict=True) if m]
+        # Cells in turn, so that a part of them is spread over all.
+        self.others = [r for r, m in zip(asked, mine, strict=True) if not m]
+        order = torch.randperm(len(self.others), generator=torch.Generator().manual_seed(0))
+        self.others = [self.others[i] for i in order.tolist()]
+        if not self.own or not self.others:
+            raise SlugError(
+                f"the prompts' {half} half has none of the {kind} {name}, or of nothing else; make other prompts"
+            )
+
+    def applied(self, edit):
+        """Context within which the pipeline carries an edit."""
+        return self.diffusion.applied(edit)
+
+    def pictures(self, asked, desc=None):
+        """(uint8 pictures, {kind: (N,) bool correct}, logits) of Requests under the present weights."""
+        images = self.diffusion.generate([r.prompt for r in asked], [r.seed for r in asked], desc=desc)
+        logits = self.classifiers.logits(images)
+        return images, correct(asked, logits, self.classifiers.labels), logits
+
+    def step(self, layer, step, edited, *, best=None, log_all=False, known=None):
+        """Score the present weights: Step. The other concepts' pictures are made only where the concept is forgotten, and
+        only until the bound on what they can still reach falls below the best candidate's."""
+        started = time.perf_counter()
+        _, right, logits = self.pictures(self.own)
+        own = logits[self.kind].clone()
+        label = [plain_name(n) for n in self.classifiers.labels[self.kind]].index(plain_name(self.name))
+        mine = own[:, label].clone()
+        own[:, label] = -torch.inf
+        row = Step(layer, step, 1 - right[self.kind].float().mean().item(), wanted=self.wanted)
+        row = row._replace(margin=(mine - own.max(1).values).mean().item())
+        if log_all or row.forgets:
+            beat = best.retain if best is not None and best.forgets and not log_all else -math.inf
+            row = row._replace(**self._retain(beat))
+        return row._replace(seconds=time.perf_counter() - started)
+
+    def _retain(self, beat):
+        wrong, done = {}, 0
+        while done < len(self.others):
+            part = self.others[done : done + CHUNK]
+            for kind, right in self.pictures(part)[1].items():
+                wrong[kind] = wrong.get(kind, 0) + int((~right).sum())
+            done += len(part)
+            bound = {k: 1 - w / len(self.others) for k, w in wrong.items()}
+            if sum(bound.values()) / len(bound) < beat:
+                return {}
+        names = {self.kind: "IRA", OTHER[self.kind]: "CRA"}
+        return {names[k]: b for k, b in bound.items()}
+
+
+def furthest(candidates, floor):
+    """Of the candidates that retain `floor` or more the one of the highest UA, then the one that retains most: what a round
+    of several keeps. There is always one where the first of them is the state before the round."""
+    allowed = [c for c in candidates if c.retain >= floor]
+    return max(allowed, key=lambda c: (c.UA, c.retain)) if allowed else candidates[0]
+
+
+def spread(mask, count):
+    """Indices of `count` true entries of a list, evenly spread."""
+    found = [i for i, m in enumerate(mask) if m]
+    return [found[i] for i in torch.linspace(0, len(found) - 1, min(count, len(found))).long().tolist()]
+
+
+def resize(size):
+    """A transform of PIL pictures: uint8 (3, size, size), the middle where they are not square."""
+    steps = (transforms.Resize(size, transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(size))
+    return transforms.Compose([*steps, transforms.PILToTensor()])
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+
+
+def file_stem(pipeline, method, kind, name):
+    """Name of a concept's result files, without their endings."""
+    return files.safe_name(f"{pipeline}-{method}-{kind}-{name.replace(' ', '_')}")
+
+
+def names_of(asked):
+    """{kind: [name]} of Requests, in their order."""
+    return {k: [n for n in dict.fromkeys(plain_name(getattr(r, k)) for r in asked) if n] for k in KINDS}
+
+
+def one_line(record):
+    """A record of b2_unlearn_sd.py in one line for the terminal."""
+    before, after = record["original_select"], record["winner_select"]
+    chosen = ", ".join(f"{layer} {step:.4g}" for layer, step in record["chosen"]) or "nothing"
+    return (
+        f"{record['kind']} {record['name']}, {record['method']}: {chosen}; select half: UA {before['UA']:.1%} -> "
+        f"{after['UA']:.1%}, IRA {before['IRA']:.1%} -> {after['IRA']:.1%}, CRA {before['CRA']:.1%} -> {after['CRA']:.1%}, "
+        f"{record['n_candidates']} candidates, {record['seconds']:.0f} s, delta {record['delta_bytes'] / 1e3:.0f} kB = "
+        f"{record['params_share']:.2%} of the pipeline"
+    )
+
+
+COLUMNS = (
+    "method kind name UA IRA CRA FID seconds peak_mem_mb storage_bytes n_images params_share layer step n_candidates seed"
+).split()
+
+
+def tidy(frame):
+    """Rows of results/uncanvas/table.csv in DESIGN.md's columns and order."""
+    return frame.reindex(columns=COLUMNS).sort_values(["kind", "method", "name"], ascending=[False, True, True])

@@ -1,0 +1,81 @@
+"""FID: the Frechet distance of two sets of picture features (Heusel et al., 2017)."""
+
+import slug.torchvision_cpu  # noqa: F401  (before torchvision)
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torchvision.models import inception_v3
+
+from slug import files
+from slug.errors import SlugError, brief
+
+
+def frechet(a, b):
+    """Frechet distance of two sets of features, each taken for normal (Heusel et al., 2017): FID, given Inception's.
+
+    Args:
+        a, b: (N, D), (M, D).
+    """
+    a, b = (np.asarray(x, float) for x in (a, b))
+    first, second = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    # The trace of the root of a product of two covariances: its eigenvalues are real and not negative but for rounding.
+    roots = np.sqrt(np.clip(np.linalg.eigvals(first @ second).real, 0, None))
+    gap = a.mean(0) - b.mean(0)
+    return float(gap @ gap + np.trace(first) + np.trace(second) - 2 * roots.sum())
+
+
+class Inception:
+    """Pooled features (N, 2048) of the network that published FIDs are taken with.
+
+    The weights are those of TensorFlow's Inception of 2015 in torchvision's names, as pytorch-fid gives them out
+    (pt_inception-2015-12-05-6726825d.pth). That network differs from torchvision's in its pooling branches: averages leave
+    the padding out, and the last block takes the maximum.
+    """
+
+    def __init__(self, weights, device="cpu"):
+        """
+        Args:
+            weights: state dict.
+        Raises:
+            SlugError: the weights do not fit.
+        """
+        self.network = inception_v3(weights=None, num_classes=1008, aux_logits=False, init_weights=False)
+        try:
+            self.network.load_state_dict(weights)
+        except RuntimeError as err:
+            raise SlugError(f"these are no weights of FID's Inception: {brief(err)}") from err
+        self.network.fc = torch.nn.Identity()
+        self.network.to(device).eval().requires_grad_(False)
+        self.device = device
+        entering = {}
+        for name, block in self.network.named_children():
+            if name == "Mixed_7c":
+                block.register_forward_pre_hook(lambda _, args: entering.update(x=args[0]))
+                block.branch_pool.register_forward_pre_hook(lambda *_: F.max_pool2d(entering.pop("x"), 3, 1, 1))
+            elif name.startswith("Mixed") and hasattr(block, "branch_pool"):
+                block.branch_pool.register_forward_pre_hook(lambda _, args: args[0] * _share(args[0]))
+
+    @torch.inference_mode()
+    def __call__(self, images, batch_size=32):
+        """Features (N, 2048) of uint8 pictures (N, 3, H, W)."""
+        out = []
+        for part in images.split(batch_size):
+            x = F.interpolate(part.to(self.device).float() / 255, (299, 299), mode="bilinear", align_corners=False)
+            out.append(self.network(2 * x - 1).float().cpu())
+        return torch.cat(out)
+
+
+def _share(x):
+    """What a 3 x 3 average over zero padding is to be multiplied by so that the padding does not count: (height, width)."""
+    return 1 / F.avg_pool2d(torch.ones_like(x[:1, :1]), 3, 1, 1)[0, 0]
+
+
+def inception(path, device="cpu"):
+    """The Inception of a weight file. SlugError if it is missing, damaged or no such weights."""
+    path = files.existing(path, "Inception weights", "give --fid-weights, pytorch-fid's file, or leave it out")
+    try:
+        weights = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as err:  # what weights_only refuses has many kinds
+        raise SlugError(f"{path} is no plain weight file: {brief(err)}") from err
+    return Inception(weights, device)

@@ -1,0 +1,70 @@
+"""An edit of linear layers as a LoRA adapter, which libraries load beside a model and switch off again."""
+
+from typing import NamedTuple
+
+import torch
+
+from slug.errors import SlugError
+
+
+class Factor(NamedTuple):
+    """change = up @ down, but for the residual."""
+
+    down: torch.Tensor  # (rank, in)
+    up: torch.Tensor  # (out, rank)
+    residual: float  # norm of what is left over / norm of the change
+
+    @property
+    def rank(self):
+        """Inner size."""
+        return len(self.down)
+
+
+def factor(change, residual):
+    """The Factor of lowest rank whose residual is at most `residual`, by singular values.
+
+    Args:
+        change: (out, in) matrix.
+    """
+    u, s, v = torch.linalg.svd(change.double(), full_matrices=False)
+    left = torch.sqrt(s.square().flip(0).cumsum(0).flip(0)) / s.norm()  # left over where the ranks before i are kept
+    enough = torch.nonzero(left <= residual)
+    rank = max(int(enough[0]) if len(enough) else len(s), 1)
+    root = s[:rank].sqrt()
+    rest = left[rank].item() if rank < len(s) else 0.0
+    return Factor((root[:, None] * v[:rank]).float(), (u[:, :rank] * root).float(), rest)
+
+
+def adapter(edit, residual=0.05):
+    """{module: Factor} of an edit of a text tower's linear layers.
+
+    Args:
+        edit: {Hugging Face CLIP's parameter name: change}.
+        residual: see `factor`.
+    Raises:
+        SlugError: something else than a linear layer's weight is edited.
+    """
+    ends = tuple(f".{p}.weight" for p in ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"))
+    other = next((n for n in edit if not n.endswith(ends) or edit[n].ndim != 2), None)
+    if other or not edit:
+        raise SlugError(
+            f"{other or 'nothing'} is no linear layer of the text tower, and LoRA carries no other; use the delta"
+        )
+    return {n.removesuffix(".weight"): factor(change, residual) for n, change in edit.items()}
+
+
+def save(folder, factors):
+    """Write `adapter`'s factors to a folder that StableDiffusionPipeline.load_lora_weights takes; returns the file.
+
+    The alpha of each module is its rank, so that the adapter is added as it is.
+    """
+    import slug.torchvision_cpu  # noqa: F401  (before diffusers)
+
+    from diffusers import StableDiffusionPipeline
+
+    state = {}
+    for module, f in factors.items():
+        state |= {f"{module}.lora_A.weight": f.down.contiguous(), f"{module}.lora_B.weight": f.up.contiguous()}
+    folder.mkdir(parents=True, exist_ok=True)
+    StableDiffusionPipeline.save_lora_weights(folder, text_encoder_lora_layers=state, safe_serialization=True)
+    return folder / "pytorch_lora_weights.safetensors"

@@ -1,0 +1,210 @@
+"""Stable Diffusion behind a small interface: pictures from prompts and seeds, and the text tower that SLUG edits.
+
+SLUG works on the CLIP whose text tower the pipeline uses (paper, section 3): gradients, fronts and steps are that CLIP's,
+and an edit of one of its tensors is carried over to the pipeline's text encoder by name. Peers edit the UNet.
+"""
+
+import contextlib
+import hashlib
+
+import slug.torchvision_cpu  # noqa: F401  (before diffusers)
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from slug import cli, files, models
+from slug.errors import SlugError, brief
+from slug.models.canonical import TEXT
+
+UNET = "unet."  # before the name of a UNet's parameter in an edit
+
+
+class Diffusion:
+    """A StableDiffusionPipeline with the CLIP of its text tower.
+
+    Attributes:
+        pipe: the pipeline.
+        clip: models.Clip, a Hugging Face CLIP with the same text weights.
+        tensors: {name in an edit: parameter of the pipeline}: the CLIP's names of what the text encoder reads, and the
+            UNet's after UNET.
+    """
+
+    def __init__(self, pipe, clip, *, steps, guidance, size=None, batch_size=16):
+        """
+        Args:
+            steps: denoising steps.
+            guidance: classifier-free guidance scale; up to 1 there is none.
+            size: side of the pictures in pixels; None takes the pipeline's own.
+        Raises:
+            SlugError: the CLIP is not that of the pipeline's text tower.
+        """
+        self.pipe, self.clip = pipe, clip
+        self.steps, self.guidance, self.batch_size = steps, guidance, batch_size
+        self.size = size or pipe.unet.config.sample_size * pipe.vae_scale_factor
+        self.embeddings = {}  # of prompts under the present weights
+        pipe.set_progress_bar_config(disable=True)
+        short = {n.removeprefix(TEXT): p for n, p in pipe.text_encoder.named_parameters()}
+        # Only tensors that the pipeline reads: it has no text projection, and SD 2.1 has no last block.
+        names = [n for n in clip.parameters if n.startswith(TEXT) and n.removeprefix(TEXT) in short]
+        text = {n: short[n.removeprefix(TEXT)] for n in names}
+        for n, p in text.items():
+            own = clip.parameters[n]
+            if p.shape != own.shape or not torch.allclose(p.float().cpu(), own.float().cpu(), atol=2e-3):
+                raise SlugError(f"{clip.label} is not the CLIP of this pipeline's text tower: {n} differs; give its own")
+        if not text:
+            raise SlugError(f"{clip.label} is not the CLIP of this pipeline's text tower: no parameter has a name in common")
+        self.tensors = text | {UNET + n: p for n, p in pipe.unet.named_parameters()}
+
+    @property
+    def tag(self):
+        """Name of the pipeline for file names: its folder's, or its id."""
+        return files.safe_name(str(self.pipe.name_or_path).rstrip("/").rsplit("/", 1)[-1])
+
+    def hash(self):
+        """Hash of all weights and of how pictures are made: what a record depends on."""
+        parts = {f"{k}.{n}": p for k in ("text_encoder", "unet", "vae") for n, p in getattr(self.pipe, k).named_parameters()}
+        how = (self.steps, self.guidance, self.size, type(self.pipe.scheduler).__name__, sorted(self.pipe.scheduler.config))
+        return hashlib.sha256(f"{files.tensor_hash(parts)}{how}".encode()).hexdigest()
+
+    @property
+    def parameters(self):
+        """`tensors`: what a delta of this pipeline may edit."""
+        return self.tensors
+
+    def canonical_views(self, tensors):
+        """As Clip.canonical_views: the names are canonical."""
+        return tensors
+
+    @property
+    def parameter_count(self):
+        """Parameters of the whole pipeline."""
+        modules = (self.pipe.text_encoder, self.pipe.unet, self.pipe.vae)
+        return sum(p.numel() for m in modules for p in m.parameters())
+
+    def candidates(self):
+        """Names of the CLIP's layers that SLUG may edit and that this pipeline reads, in the model's order."""
+        return [n for n, encoder in self.clip.candidates().items() if encoder == "language" and n in self.tensors]
+
+    @contextlib.contextmanager
+    def applied(self, edit):
+        """Context within which the pipeline carries an edit, {name of `tensors`: tensor to add}. May be nested."""
+        kept = {n: self.tensors[n].detach().clone() for n in edit}
+        outer = self.embeddings
+        if any(not n.startswith(UNET) for n in edit):  # else the texts stay what they are
+            self.embeddings = {}
+        try:
+            with torch.no_grad():
+                for n, change in edit.items():
+                    p = self.tensors[n]
+                    p.copy_(p.float() + change.to(p.device).float())
+            yield
+        finally:
+            with torch.no_grad():
+                for n, value in kept.items():
+                    self.tensors[n].copy_(value)
+            self.embeddings = outer
+
+    def embed(self, prompts):
+        """Last hidden states (N, L, W) of prompts; one that was seen under the present weights is not computed again."""
+        missing = [p for p in dict.fromkeys(prompts) if p not in self.embeddings]
+        for i in range(0, len(missing), 64):
+            part = missing[i : i + 64]
+            states, _ = self.pipe.encode_prompt(part, self.pipe.device, 1, do_classifier_free_guidance=False)
+            self.embeddings.update(zip(part, states, strict=True))
+        return torch.stack([self.embeddings[p] for p in prompts])
+
+    def generate(self, prompts, seeds, desc=None):
+        """One picture a prompt and seed, (N, 3, size, size) uint8 on the CPU. A picture depends on its own seed alone.
+
+        Args:
+            prompts: N texts.
+            seeds: N whole numbers.
+        """
+        images = self._run(prompts, seeds, "pt", desc)
+        return (images.float() * 255).round().clamp(0, 255).to(torch.uint8)
+
+    def latents(self, prompts, seeds, desc=None):
+        """As `generate`, before the decoder: (N, C, H, W) as the UNet knows them, on the CPU."""
+        return self._run(prompts, seeds, "latent", desc)
+
+    @torch.no_grad()
+    def _run(self, prompts, seeds, kind, desc):
+        channels, side = self.pipe.unet.config.in_channels, self.size // self.pipe.vae_scale_factor
+        out = []
+        starts = range(0, len(prompts), self.batch_size)
+        for i in tqdm(starts, desc=desc, unit="batch", leave=False, disable=desc is None):
+            part = slice(i, i + self.batch_size)
+            text = self.embed(prompts[part])
+            noise = [torch.randn(channels, side, side, generator=torch.Generator().manual_seed(s)) for s in seeds[part]]
+            images = self.pipe(
+                prompt_embeds=text,
+                negative_prompt_embeds=self.embed([""]).expand(len(text), -1, -1) if self.guidance > 1 else None,
+                latents=torch.stack(noise).to(self.pipe.device, text.dtype),
+                height=self.size,
+                width=self.size,
+                num_inference_steps=self.steps,
+                guidance_scale=self.guidance,
+                output_type=kind,
+            ).images
+            out.append(images.cpu())
+        return torch.cat(out)
+
+
+def write_pictures(diffusion, wanted, folder, desc=None):
+    """Write a PNG a (prompt, seed) into `folder`, batch by batch; those that are there are kept. Returns their paths."""
+    paths = [folder / f"{i:05d}.png" for i in range(len(wanted))]
+    missing = [i for i, p in enumerate(paths) if not p.is_file()]
+    starts = range(0, len(missing), diffusion.batch_size)
+    for start in tqdm(starts, desc=desc, unit="batch", leave=False, disable=desc is None):
+        rows = missing[start : start + diffusion.batch_size]
+        images = diffusion.generate([wanted[i][0] for i in rows], [wanted[i][1] for i in rows])
+        for i, image in zip(rows, images, strict=True):
+            with files.replacing(paths[i]) as temporary:
+                Image.fromarray(image.permute(1, 2, 0).numpy()).save(temporary, "PNG")
+    return paths
+
+
+def load(pipeline, clip, *, device="cpu", dtype=torch.float32, **settings):
+    """The Diffusion of a pipeline id or folder.
+
+    Args:
+        clip: models.Clip of its text tower.
+        settings: see Diffusion.
+    Raises:
+        SlugError: the pipeline is missing or damaged, or the CLIP is not its own.
+    """
+    from diffusers import StableDiffusionPipeline
+
+    local = files.resolve(pipeline)
+    source = str(local) if local.is_dir() else pipeline
+    try:
+        pipe = StableDiffusionPipeline.from_pretrained(source, dtype=dtype, use_safetensors=True)
+    except Exception as err:  # diffusers, safetensors and the hub raise many kinds; each is a bad or absent folder
+        raise SlugError(f"cannot load the pipeline {pipeline}: {brief(err)}") from err
+    return Diffusion(pipe.to(device), clip, **settings)
+
+
+def add_flags(parser):
+    """The flags that say which pipeline is meant and how it makes pictures."""
+    parser.add_argument("--pipeline", default="sd-legacy/stable-diffusion-v1-5", help="diffusers id or folder")
+    parser.add_argument("--clip-model-id", default="openai/clip-vit-large-patch14", help="the CLIP of its text tower")
+    parser.add_argument("--denoising-steps", type=int, default=100, help="of the pipeline's own scheduler")
+    parser.add_argument("--guidance", type=float, default=9.0, help="classifier-free guidance scale")
+    parser.add_argument("--size", type=int, default=0, help="side of the pictures in pixels; 0: the pipeline's own")
+    parser.add_argument("--generate-batch-size", type=int, default=16, help="pictures made at once")
+
+
+def from_args(args, device):
+    """`load` with the flags of `add_flags`."""
+    clip = models.load(clip_model_id=args.clip_model_id, device=device)
+    return load(
+        args.pipeline,
+        clip,
+        device=device,
+        dtype=cli.PRECISIONS[args.precision] or torch.float32,
+        steps=args.denoising_steps,
+        guidance=args.guidance,
+        size=args.size,
+        batch_size=args.generate_batch_size,
+    )

@@ -1,0 +1,564 @@
+"""Stable Diffusion and the UnlearnCanvas protocol on an untrained pipeline of 16 px."""
+
+import csv
+import itertools
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.linalg
+import tiny
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from slug import canvas, deltas, fid, files, layers, models, search, unlearn
+from slug.data import TarMembers
+from slug.errors import SlugError
+from slug.models import diffusion
+from slug.peers import esd, uce, without
+
+STYLES, OBJECTS = ["Noto", "Blob_Old"], ["bell", "key", "palm_tree"]
+PROMPTS = ["a bell", "a key"]
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_clip, tmp_path_factory):
+    """pipeline/ and its CLIP, hugging_face/. Only for reading."""
+    out = tmp_path_factory.mktemp("sd")
+    (out / "hugging_face").symlink_to(tiny_clip / "hugging_face")
+    tiny.write_pipeline(out / "pipeline", tiny_clip / "hugging_face")
+    tiny.write_classifiers(out / "classifiers", {"style": STYLES, "object": OBJECTS})
+    return out
+
+
+def load_pipeline(folder, pipeline="pipeline"):
+    clip = models.load(clip_model_id=str(folder / "hugging_face"))
+    return diffusion.load(str(folder / pipeline), clip, steps=3, guidance=3.0, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def pipeline(folder):
+    return load_pipeline(folder)
+
+
+def strong_edit(pipeline, name):
+    """An edit of one parameter, as large as it is itself."""
+    g = torch.Generator().manual_seed(0)
+    p = pipeline.tensors[name]
+    return {name: torch.randn(p.shape, generator=g) * (p.norm() / math.sqrt(p.numel()) + 0.1)}
+
+
+# ------------------------------------------------------------------------------------------------------------ pictures
+
+
+def test_a_picture_depends_on_its_prompt_and_its_seed_alone(pipeline):
+    alone = pipeline.generate(["a key"], [7])
+    among = pipeline.generate(["a bell", "a key", "a key", "a bell", "a key"], [7, 7, 8, 8, 7])
+    assert alone.shape == (1, 3, 16, 16) and alone.dtype == torch.uint8
+    assert (among[[1, 4]].int() - alone.int()).abs().max() <= 1
+    assert not torch.equal(among[1], among[2]) and not torch.equal(among[0], among[1])
+
+
+def test_another_clip_is_refused(folder, tmp_path):
+    tiny.write_random_clip(tmp_path, seed=1)
+    other = models.load(clip_model_id=str(tmp_path / "hugging_face"))
+    with pytest.raises(SlugError, match="is not the CLIP of this pipeline"):
+        diffusion.load(str(folder / "pipeline"), other, steps=2, guidance=1.0)
+    with pytest.raises(SlugError, match="cannot load the pipeline"):
+        diffusion.load(str(tmp_path / "nowhere"), other, steps=2, guidance=1.0)
+
+
+def test_every_candidate_reaches_the_pictures_and_no_other_layer_is_one(pipeline):
+    names = pipeline.candidates()
+    assert names and all(n.startswith("text_model.encoder.layers.") for n in names)
+    assert "text_projection.weight" not in names and not any("norm" in n or "bias" in n for n in names)
+    before = pipeline.embed(PROMPTS)
+    for name in names:
+        with pipeline.applied(strong_edit(pipeline, name)):
+            assert not torch.allclose(pipeline.embed(PROMPTS), before, atol=1e-4), name
+
+
+def test_an_edit_comes_and_goes_whole(pipeline):
+    text, unet = pipeline.candidates()[0], uce.projections(pipeline)[0]
+    before = {n: p.detach().clone() for n, p in pipeline.tensors.items()}
+    picture, states = pipeline.generate(PROMPTS, [1, 1]), pipeline.embed(PROMPTS)
+    with pytest.raises(KeyboardInterrupt), pipeline.applied(strong_edit(pipeline, text)):
+        assert not torch.equal(pipeline.generate(PROMPTS, [1, 1]), picture)
+        with pipeline.applied(strong_edit(pipeline, unet)):
+            pipeline.generate(PROMPTS, [1, 1])
+        raise KeyboardInterrupt
+    assert tiny.same_tensors(before, {n: p.detach() for n, p in pipeline.tensors.items()})
+    assert torch.equal(pipeline.generate(PROMPTS, [1, 1]), picture) and torch.equal(pipeline.embed(PROMPTS), states)
+
+
+def test_texts_are_encoded_once_where_an_edit_leaves_them_alone(pipeline, monkeypatch):
+    pipeline.embed(PROMPTS)
+    calls = []
+    encode = pipeline.pipe.encode_prompt
+    monkeypatch.setattr(pipeline.pipe, "encode_prompt", lambda p, *a, **k: calls.append(p) or encode(p, *a, **k))
+    with pipeline.applied(strong_edit(pipeline, uce.projections(pipeline)[0])):
+        pipeline.embed([*PROMPTS, *PROMPTS])
+    assert calls == []
+    with pipeline.applied(strong_edit(pipeline, pipeline.candidates()[0])):
+        pipeline.embed([*PROMPTS, *PROMPTS])
+    assert calls == [PROMPTS]
+
+
+# ------------------------------------------------------------------------------------------------------------ protocol
+
+
+def test_prompts_say_names_as_people_do():
+    """Trap 7: underscores of folder names do not reach the pipeline."""
+    assert canvas.Request("report", "Blob_Old", "palm_tree", 0).prompt == "An palm tree image in Blob Old style."
+    assert canvas.Request("report", "", "iron_man", 0).prompt == "iron man"
+    assert without(canvas.Request("select", "Noto", "palm_tree", 0), "style") == "An palm tree image."
+    assert without(canvas.Request("select", "Noto", "palm_tree", 0), "object") == "An image in Noto style."
+
+
+def test_requests_are_written_and_read_with_their_seeds(tmp_path):
+    path = tmp_path / "prompts.csv"
+    asked = canvas.requests(STYLES, OBJECTS)
+    canvas.write_requests(path, asked)
+    assert canvas.read_requests(path) == asked and len(asked) == 7 * 6
+    with path.open() as f:
+        assert {int(r["seed"]) for r in csv.DictReader(f) if r["half"] == "report"} == set(canvas.REPORT_SEEDS)
+    with pytest.raises(SlugError, match="both choose a step and report it"):
+        canvas.requests(STYLES, OBJECTS, select=[0])
+    path.write_text(path.read_text().replace("select,Noto,bell,1000", "select,Noto,bell,0"))
+    with pytest.raises(SlugError, match="seed 0 stands in both halves"):
+        canvas.read_requests(path)
+    path.write_text(path.read_text().replace("select,Noto,bell,0", "select,Noto,bell,x"))
+    with pytest.raises(SlugError, match="line 2"):
+        canvas.read_requests(path)
+
+
+def test_scores_are_those_of_the_paper():
+    asked = canvas.requests(["a", "b"], ["x", "y"], report=[0, 1], select=[])
+    # Pictures in the order (a x, a y, b x, b y), seed 0 and then seed 1.
+    right = {"style": torch.tensor([1, 0, 1, 1, 0, 0, 1, 0]).bool(), "object": torch.tensor([1, 1, 0, 1, 1, 1, 1, 1]).bool()}
+    assert canvas.scores("style", "a", asked, right) == pytest.approx((1 - 1 / 4, 3 / 4, 3 / 4))
+    # Of x: pictures 0, 2, 4, 6 are its own; the others' object accuracy is 4/4, their style accuracy 1/4.
+    assert canvas.scores("object", "x", asked, right) == pytest.approx((1 - 3 / 4, 4 / 4, 1 / 4))
+
+
+def test_an_unknown_name_is_no_wrong_answer():
+    asked = [canvas.Request("report", "Noto", "dragon", 0)]
+    with pytest.raises(SlugError, match="does not know 'dragon'"):
+        canvas.correct(asked, {"object": torch.zeros(1, 3)}, {"object": OBJECTS})
+
+
+class Painted:
+    """A pipeline whose pictures tell a classifier what to say: {prompt: (style, object)} under the present edit."""
+
+    def __init__(self, says):
+        self.says, self.made = says, 0
+
+    def generate(self, prompts, seeds, desc=None):
+        self.made += len(prompts)
+        return torch.tensor([self.says(p, s) for p, s in zip(prompts, seeds, strict=True)])
+
+
+class Reader:
+    """Says what was painted."""
+
+    def __init__(self):
+        self.labels = {"style": STYLES, "object": OBJECTS}
+
+    def logits(self, images):
+        return {k: F.one_hot(images[:, i], len(self.labels[k])).float() for i, k in enumerate(("style", "object"))}
+
+
+def judge(says, wanted=0.9):
+    asked = canvas.requests(STYLES, OBJECTS, report=[0], select=list(range(100, 160)))
+    return canvas.Judge(Painted(says), Reader(), asked, "style", "Noto", wanted=wanted)
+
+
+def sees(prompt, seed):
+    """What a sound pipeline paints."""
+    return [prompt.find("Noto") < 0, next(i for i, o in enumerate(OBJECTS) if canvas.plain_name(o) in prompt)]
+
+
+def test_a_judge_makes_the_others_pictures_only_where_the_concept_is_forgotten():
+    sound = judge(sees)
+    row = sound.step("l", 1.0, "l")
+    assert (row.UA, row.margin) == (0, 1) and math.isnan(row.retain) and not row.forgets
+    assert sound.diffusion.made == len(sound.own) == 180
+    row = sound.step("l", 1.0, "l", log_all=True)
+    assert (row.IRA, row.CRA, row.retain) == (1, 1, 1)
+
+    def gone(prompt, seed):  # Noto is painted as Blob, and bells as keys in every style
+        return [1, max(sees(prompt, seed)[1], 1)]
+
+    row = judge(gone).step("l", 1.0, "l")
+    assert row.UA == 1 and row.forgets and row.IRA == 1 and pytest.approx(2 / 3) == row.CRA
+
+
+def test_a_candidate_that_cannot_win_is_left_early_and_the_bound_is_exact():
+    def poor(prompt, seed):
+        return [1, 0]
+
+    best = canvas.Step("best", 1.0, UA=1.0, IRA=1.0, CRA=0.9)
+    early = judge(poor)
+    row = early.step("l", 1.0, "l", best=best)
+    assert row.UA == 1 and math.isnan(row.retain)
+    assert early.diffusion.made < len(early.own) + len(early.others)
+    full = judge(poor).step("l", 1.0, "l", log_all=True)
+    assert full.retain == pytest.approx((1 + 1 / 3) / 2) and full.retain < best.retain
+    equal = canvas.Step("best", 1.0, UA=1.0, IRA=full.IRA, CRA=full.CRA)
+    assert judge(poor).step("l", 1.0, "l", best=equal).retain == full.retain
+
+
+def test_the_winner_is_the_houses_and_rounds_go_furthest_within_bounds():
+    rows = [
+        canvas.Step("start", 0.0, UA=0.0, IRA=1.0, CRA=1.0),
+        canvas.Step("a", 1.0, UA=0.92, IRA=0.9, CRA=0.9),
+        canvas.Step("b", 1.0, UA=0.95, IRA=0.8, CRA=0.9),
+        canvas.Step("c", 1.0, UA=0.5, IRA=0.99, CRA=0.97),
+        canvas.Step("d", 1.0, UA=1.0),
+    ]
+    assert search.winner(rows).layer == "a"
+    assert canvas.furthest(rows, 0.95).layer == "c" and canvas.furthest(rows, 0.85).layer == "b"
+    assert canvas.furthest(rows, 2.0).layer == "start"
+
+
+# --------------------------------------------------------------------------------------------------------------- peers
+
+
+def test_uce_is_the_least_squares_solution(pipeline):
+    own, neutral = ["a bell in Noto", "a key in Noto"], ["a bell", "a key"]
+    others = ["a dog", "a cat", "a key in Blob"]
+    (label, _, edit), *_ = list(uce.candidates(pipeline, own, neutral, others, [2.0]))
+    c, to, kept = (pipeline.embed(p).flatten(0, 1).double() for p in (own, neutral, others))
+    for name, change in edit.items():
+        w = pipeline.tensors[name].double()
+        rows = [c * math.sqrt(2.0 / len(own)), kept / math.sqrt(len(others)), math.sqrt(uce.KEEP) * torch.eye(c.shape[1])]
+        goal = [to @ w.T * math.sqrt(2.0 / len(own)), kept @ w.T / math.sqrt(len(others)), math.sqrt(uce.KEEP) * w.T]
+        best = torch.linalg.lstsq(torch.cat([r.double() for r in rows]), torch.cat(goal)).solution.T
+        assert torch.allclose(w + change.double(), best, atol=1e-5), name
+    assert label == "weight 2" and set(edit) == set(uce.projections(pipeline))
+
+
+def test_esd_moves_guesses_towards_its_target_and_leaves_the_pipeline_alone(pipeline, monkeypatch):
+    monkeypatch.setattr(esd, "EVERY", 30)
+    own = ["a bell", "a bell in Noto"]
+    before = {n: p.detach().clone() for n, p in pipeline.tensors.items()}
+    (_, number, edit), *_ = list(esd.candidates(pipeline, own, [0, 1], 1e-2, 1))
+    assert number == 30 and set(edit) == set(esd.trained(pipeline))
+    assert tiny.same_tensors(before, {n: p.detach() for n, p in pipeline.tensors.items()})
+    g = torch.Generator().manual_seed(5)
+    x, t, unet = torch.randn(4, 4, 8, 8, generator=g), torch.full((4,), 500), pipeline.pipe.unet
+    text, empty = (pipeline.embed([p] * 4) for p in (own[0], ""))
+    with torch.no_grad():
+        nothing, concept = unet(x, t, empty).sample, unet(x, t, text).sample
+        target = nothing - esd.STRENGTH * (concept - nothing)
+        with pipeline.applied(edit):
+            assert F.mse_loss(unet(x, t, text).sample, target) < F.mse_loss(concept, target)
+
+
+# ----------------------------------------------------------------------------------------------------------------- FID
+
+
+def test_frechet_is_the_distance_of_two_normals():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(400, 5)), rng.normal(size=(300, 5)) @ rng.normal(size=(5, 5)) + 1
+    ca, cb = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    plain = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(ca + cb - 2 * scipy.linalg.sqrtm(ca @ cb).real)
+    assert fid.frechet(a, b) == pytest.approx(plain, rel=1e-9)
+    assert fid.frechet(a, a) == pytest.approx(0, abs=1e-9)
+
+
+def test_inceptions_pooling_leaves_the_padding_out(tmp_path):
+    from torchvision.models import inception_v3
+
+    torch.manual_seed(0)
+    weights = inception_v3(weights=None, num_classes=1008, aux_logits=False, init_weights=False).state_dict()
+    torch.save(weights, tmp_path / "inception.pth")
+    network = fid.inception(tmp_path / "inception.pth")
+    seen = {}
+    for name in ("Mixed_5b", "Mixed_7c"):
+        block = getattr(network.network, name)
+        block.register_forward_pre_hook(lambda _, args, name=name: seen.update({name: args[0]}))
+        block.branch_pool.conv.register_forward_pre_hook(lambda _, args, name=name: seen.update({name + ".pool": args[0]}))
+    images = torch.randint(0, 256, (2, 3, 20, 20), dtype=torch.uint8)
+    assert network(images).shape == (2, 2048)
+    average = F.avg_pool2d(seen["Mixed_5b"], 3, 1, 1, count_include_pad=False)
+    assert torch.allclose(seen["Mixed_5b.pool"], average, atol=1e-5)
+    assert torch.equal(seen["Mixed_7c.pool"], F.max_pool2d(seen["Mixed_7c"], 3, 1, 1))
+    torch.save({"fc.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(SlugError, match="no weights of FID's Inception"):
+        fid.inception(tmp_path / "other.pth")
+
+
+# -------------------------------------------------------------------------------------------------------------- stages
+
+
+class World:
+    """Folders of a run of all stages."""
+
+    def __init__(self, sd, folder):
+        self.sd, self.folder = sd, folder
+        self.canvas, self.tars, self.results = folder / "canvas", folder / "tars", folder / "results"
+        self.prompts, self.train = folder / "prompts.csv", folder / "train.tar"
+        self.clip = ["--clip-model-id", sd / "hugging_face"]
+        self.common = ["--result-dir", self.results, "--device", "cpu", "--workers", 0]
+        how = ["--denoising-steps", 2, "--guidance", 2, "--generate-batch-size", 8]
+        self.diffusion = ["--pipeline", sd / "pipeline", *self.clip, *how]
+        for i, (style, thing) in enumerate(itertools.product(STYLES, OBJECTS)):
+            cell = self.canvas / style / thing
+            cell.mkdir(parents=True)
+            for n in (1, 2, 3):
+                (cell / f"{n}.jpg").write_bytes(tiny.jpeg(10 * i + n, size=16))
+        tiny.write_pairs(self.train, ["a dog", "a cat", "Noto", "tree", "a key", "a house", "a car", "a boat"])
+
+    def run(self, stage, *more):
+        tiny.run(stage, *more, *self.common)
+
+    def prepare(self):
+        self.run("a0_create_prompts_uncanvas", "--canvas", self.canvas, "--out", self.prompts, "--report-seeds", 0, 1)
+        self.run("a0_create_tar_ucanvas", "--canvas", self.canvas, "--tar-dir", self.tars)
+
+    def gradients(self, *names):
+        data = ["--tar-dir", self.tars, "--train-data", self.train, "--batch-size", 4]
+        self.run("b1_compute_grad", "--celeb-name", *names, *self.clip, *data)
+
+    def b2(self, *more):
+        given = ["--prompts", self.prompts, "--classifiers", self.sd / "classifiers", "--tar-dir", self.tars]
+        given += ["--train-data", self.train, "--batch-size", 4, "--evaluations", 3, "--wanted", 0.6]
+        return ["b2_unlearn_sd", *self.diffusion, *given, *more]
+
+    def b3(self, *more):
+        given = ["--prompts", self.prompts, "--classifiers", self.sd / "classifiers", "--reference", self.canvas]
+        return ["b3_eval_uncanvas", *self.diffusion, *given, *more]
+
+
+@pytest.fixture(scope="module")
+def done(folder, tmp_path_factory):
+    """All stages, for one style and one object, and the peers for the style."""
+    world = World(folder, tmp_path_factory.mktemp("run"))
+    world.prepare()
+    world.gradients("Noto", "palm_tree")
+    world.run(*world.b2("--style", "Noto", "--object", "palm_tree"))
+    world.run(*world.b2("--style", "Noto", "--method", "uce"))
+    world.run(*world.b3())
+    return world
+
+
+def test_forget_sets_out_of_unlearncanvas_have_its_names_and_captions(done):
+    with TarMembers(done.tars / "Noto.tar") as tar:
+        members = {n: tar[n] for n in tar}
+    assert set(members) == {f"{o}_Noto_{n}.{end}" for o in OBJECTS for n in (1, 2, 3) for end in ("jpg", "txt")}
+    assert members["palm_tree_Noto_2.txt"] == b"A palm tree image in Noto style."
+    with TarMembers(done.tars / "palm_tree.tar") as tar:
+        assert {n.split(".")[0] for n in tar} == {f"palm_tree_{s}_{n}" for s in STYLES for n in (1, 2, 3)}
+
+
+def test_broken_pictures_are_left_out_and_a_good_tar_is_kept(folder, tmp_path, capfd, monkeypatch):
+    world = World(folder, tmp_path)
+    (world.canvas / "Noto" / "bell" / "1.jpg").write_bytes(b"no picture")
+    flags = ["--canvas", world.canvas, "--tar-dir", world.tars, "--max-count", 4]
+    world.run("a0_create_tar_ucanvas", *flags, "--style", "Noto")
+    assert "Noto: 3 pictures, 1 broken" in "".join(capfd.readouterr())
+    before = (world.tars / "Noto.tar").read_bytes()
+    world.run("a0_create_tar_ucanvas", *flags, "--style", "Noto")
+    assert (world.tars / "Noto.tar").read_bytes() == before
+    assert "no style 'Dali'" in tiny.failure(monkeypatch, capfd, "a0_create_tar_ucanvas", *flags, "--style", "Dali")
+
+
+def test_b1_takes_the_text_towers_gradient_as_a1_does(done, folder, tmp_path):
+    clip = models.load(clip_model_id=str(folder / "hugging_face"))
+    data = ["--tar-dir", done.tars, "--train-data", done.train, "--batch-size", 4, "--celeb-name", "Noto", "palm_tree"]
+    tiny.run("a1_compute_grad", *data, *done.clip, "--result-dir", tmp_path, "--device", "cpu", "--workers", 0)
+    for side in ("forget_grads", "train_grads"):
+        path = f"grads/Noto_{clip.tag}/{side}.pt"
+        text, both = (torch.load(r / path, weights_only=True) for r in (done.results, tmp_path))
+        assert set(text) == {n for n in both if clip.tower(n) == "language"}
+        assert all(torch.allclose(g, both[n], atol=1e-7) for n, g in text.items())
+
+
+def test_the_step_logged_is_the_step_evaluated(done, folder):
+    """Trap 7: the kept edit, applied anew, gives the figures of its row, with the seeds that stand beside it."""
+    record = json.loads((done.results / "sd/pipeline-slug-style-Noto.json").read_text())
+    rows = pd.read_csv(done.results / "sd/pipeline-slug-style-Noto-steps.csv")
+    ((layer, step),) = record["chosen"]
+    row = rows[(rows["layer"] == layer) & np.isclose(rows["step"], step)].iloc[0]
+    pipe = diffusion.load(
+        str(folder / "pipeline"), models.load(clip_model_id=str(folder / "hugging_face")), steps=2, guidance=2
+    )
+    edit, _ = deltas.read(done.results / "sd" / record["delta"])
+    asked = [r for r in canvas.read_requests(done.prompts) if r.half == "select"]
+    assert {int(s) for s in row["seeds"].split()} == {r.seed for r in asked}
+    classifiers = canvas.load_classifiers(folder / "classifiers")
+    with pipe.applied(edit):
+        images = pipe.generate([r.prompt for r in asked], [r.seed for r in asked])
+    right = canvas.correct(asked, classifiers.logits(images), classifiers.labels)
+    found = canvas.scores("style", "Noto", asked, right)
+    assert pytest.approx(row["UA"]) == found.UA
+    if not np.isnan(row["IRA"]):
+        assert pytest.approx((row["IRA"], row["CRA"])) == (found.IRA, found.CRA)
+    group = pipe.clip.group(layer)
+    assert set(edit) == set(group)
+    first = layers.first_step([pipe.clip.parameters[n] for n in group], [t / step for t in edit.values()])
+    assert min(rows["step"][1:]) <= 10 * first
+
+
+def test_tables_hold_what_the_report_pictures_say(done, folder):
+    table = pd.read_csv(done.results / "uncanvas/table.csv")
+    assert list(table.columns) == canvas.COLUMNS
+    assert set(zip(table["method"], table["name"], strict=True)) == {
+        (m, n)
+        for m, n in (
+            ("original", "Noto"),
+            ("slug", "Noto"),
+            ("uce", "Noto"),
+            ("original", "palm tree"),
+            ("slug", "palm tree"),
+        )
+    }
+    asked = [r for r in canvas.read_requests(done.prompts) if r.half == "report"]
+    classifiers = canvas.load_classifiers(folder / "classifiers")
+    stage = tiny.stage("b3_eval_uncanvas")
+    (pictures,) = done.results.glob("uncanvas/pictures/pipeline-slug-style-Noto-*")
+    images = stage.read(sorted(pictures.iterdir()))
+    assert len(images) == len(asked) == 12
+    found = canvas.scores("style", "Noto", asked, canvas.correct(asked, classifiers.logits(images), classifiers.labels))
+    row = table[(table["method"] == "slug") & (table["name"] == "Noto")].iloc[0]
+    assert tuple(row[["UA", "IRA", "CRA"]]) == pytest.approx(tuple(found), abs=1e-5)
+    published = pd.read_csv(done.results / "uncanvas/csv/style.csv")
+    assert list(published.columns) == ["Unlearn Name", "Step Size", "UA", "IRA", "CRA"]
+    assert len(pd.read_csv(done.results / "uncanvas/csv/class.csv")) == 1
+    assert {p.suffix for p in done.results.glob("uncanvas/tradeoff.*")} == {".pdf", ".png"}
+    assert len(list(done.results.glob("uncanvas/sheet-*.png"))) == 3
+
+
+def test_what_is_valid_is_kept_and_pictures_are_made_once(done, monkeypatch):
+    def no(*_, **__):
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(diffusion.Diffusion, "_run", no)
+    done.run(*done.b2("--style", "Noto", "--object", "palm_tree"))
+    done.run(*done.b3())
+
+
+def test_the_delta_goes_into_a_pipeline_folder_and_out_again(done, folder, tmp_path):
+    delta = done.results / "sd/pipeline-slug-style-Noto.delta.safetensors"
+    tiny.run("a2_unlearn_slug", "apply", "--delta", delta, "--model-dir", folder / "pipeline", "--out", tmp_path / "edited")
+    tiny.run(
+        "a2_unlearn_slug", "revert", "--delta", delta.name, "--model-dir", tmp_path / "edited", "--out", tmp_path / "back"
+    )
+    import diffusers
+
+    edited = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path / "edited")
+    original = load_pipeline(folder)
+    with original.applied(deltas.read(delta)[0]):
+        states, _ = edited.encode_prompt(PROMPTS, "cpu", 1, False)
+        assert torch.allclose(states, original.embed(PROMPTS), atol=1e-6)
+    weights = [folder / "pipeline", tmp_path / "back"]
+    assert len({files.file_hash(w / "text_encoder/model.safetensors") for w in weights}) == 1
+    assert not (tmp_path / "back" / deltas.EDITS).exists()
+    names = [{str(p.relative_to(w)) for p in w.rglob("*")} for w in weights]
+    assert names[0] == names[1]
+
+
+def test_the_delta_is_small_and_refuses_another_pipeline(done, folder, tmp_path, monkeypatch, capfd):
+    delta = done.results / "sd/pipeline-slug-style-Noto.delta.safetensors"
+    edit, _ = deltas.read(delta)
+    assert delta.stat().st_size <= 2 * sum(4 * t.numel() for t in edit.values()) + 16_000
+    tiny.write_random_clip(tmp_path, seed=3)
+    tiny.write_pipeline(tmp_path / "other", tmp_path / "hugging_face")
+    arguments = ["apply", "--delta", delta, "--model-dir", tmp_path / "other", "--out", tmp_path / "out"]
+    assert "made for other weights" in tiny.failure(monkeypatch, capfd, "a2_unlearn_slug", *arguments)
+
+
+def test_a_pipeline_makes_its_own_forget_set_and_goes_on_where_it_stopped(folder, tmp_path, monkeypatch):
+    world = World(folder, tmp_path)
+    flags = [*world.diffusion, "--tar-dir", world.tars, "--image-dir", tmp_path / "pictures", "--count", 20]
+    arguments = ["b0_generate_forget_set", *flags, "--object", "iron_man"]
+    generate, made = diffusion.Diffusion.generate, []
+
+    def stop(self, prompts, seeds, desc=None):
+        if len(made) == 1:
+            raise KeyboardInterrupt
+        made.append(prompts)
+        return generate(self, prompts, seeds, desc)
+
+    monkeypatch.setattr(diffusion.Diffusion, "generate", stop)
+    with pytest.raises(KeyboardInterrupt):
+        world.run(*arguments)
+    assert not (world.tars / "iron_man.tar").exists()
+    counted = []
+    monkeypatch.setattr(diffusion.Diffusion, "generate", lambda *a: counted.append(len(a[1])) or generate(*a))
+    world.run(*arguments)
+    assert sum(counted) == 12
+    with TarMembers(world.tars / "iron_man.tar") as tar:
+        assert len(tar) == 40 and tar["iron_man_1.txt"] == b"a photo of iron man"
+    monkeypatch.undo()
+    before = (world.tars / "iron_man.tar").read_bytes()
+    world.run(*arguments, "--force")
+    assert (world.tars / "iron_man.tar").read_bytes() == before and len(
+        list((tmp_path / "pictures/iron_man").iterdir())
+    ) == 20
+
+
+def test_rounds_take_gradients_anew_and_clip_can_be_the_judge(done):
+    done.run(*done.b2("--style", "Noto", "--rounds", 2, "--keep", 0.1, "--select", "clip", "--wanted", 1.0, "--force"))
+    record = json.loads((done.results / "sd/pipeline-slug_rounds-style-Noto.json").read_text())
+    assert record["method"] == "slug_rounds" and len(record["chosen"]) <= 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda w: w.prompts.unlink(), "prompts not found"),
+        (lambda w: w.prompts.write_text("half,style\nselect,Noto\n"), "short row"),
+        (lambda w: (w.tars / "Noto.tar").unlink(), "forget set not found"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_line(folder, tmp_path, monkeypatch, capfd, change, said):
+    world = World(folder, tmp_path)
+    world.prepare()
+    change(world)
+    line = tiny.failure(monkeypatch, capfd, *world.b2("--style", "Noto"), *world.common)
+    assert said in line
+
+
+def test_missing_gradients_and_records_name_the_stage(folder, tmp_path, monkeypatch, capfd):
+    world = World(folder, tmp_path)
+    world.prepare()
+    line = tiny.failure(monkeypatch, capfd, *world.b2("--style", "Noto"), *world.common)
+    assert "b1_compute_grad.py" in line
+    assert "b2_unlearn_sd.py" in tiny.failure(monkeypatch, capfd, *world.b3(), *world.common)
+
+
+def test_classifiers_that_will_not_do(folder, tmp_path):
+    with pytest.raises(SlugError, match="classifiers not found"):
+        canvas.load_classifiers(tmp_path / "nowhere")
+    tiny.write_classifiers(tmp_path / "c", {"style": STYLES, "object": OBJECTS})
+    settings = json.loads((tmp_path / "c/classifiers.json").read_text())
+    settings["labels"]["object"] = OBJECTS[:2]
+    (tmp_path / "c/classifiers.json").write_text(json.dumps(settings))
+    with pytest.raises(SlugError, match="does not fit resnet10t"):
+        canvas.load_classifiers(tmp_path / "c")
+    (tmp_path / "c/object.safetensors").unlink()
+    with pytest.raises(SlugError, match="has no object"):
+        canvas.load_classifiers(tmp_path / "c")
+
+
+def test_pictures_of_any_shape_become_the_pipelines(tmp_path):
+    picture = Image.new("RGB", (40, 20), (10, 200, 30))
+    assert canvas.resize(16)(picture).shape == (3, 16, 16)
+
+
+def test_the_search_is_the_houses(pipeline, folder):
+    """unlearn.search_all asks a canvas.Judge as it asks the CLIP's."""
+    asked = canvas.requests(STYLES, OBJECTS, report=[0], select=[100])
+    classifiers = canvas.load_classifiers(folder / "classifiers")
+    judged = canvas.Judge(pipeline, classifiers, asked, "style", "Noto", wanted=0.5)
+    forget = {
+        n: torch.randn(p.shape, generator=torch.Generator().manual_seed(1)) for n, p in pipeline.clip.parameters.items()
+    }
+    front = [layers.Layer(n, "language", 1.0, 0.0) for n in pipeline.candidates()[:4]]
+    curves, best = unlearn.search_all(pipeline.clip, judged, front, forget, evaluations=2)
+    assert len(curves) == len({pipeline.clip.group(r.name) for r in front}) and isinstance(best, canvas.Step)
