@@ -5,6 +5,8 @@ import json
 import os
 import resource
 import shutil
+import subprocess
+import sys
 
 import pytest
 import tiny
@@ -372,20 +374,21 @@ def test_a_failure_while_a_folder_is_written_leaves_the_old_one(place, fails, mo
     assert "No space left" in fails(*place.apply("--out", place.model))
 
 
-@pytest.fixture
-def full_disk():
-    """No file can grow beyond 2 kB: what a stage meets where space runs out in the middle of a file."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+def small_files():
+    """No file of the process can grow beyond 2 kB."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 
 
 @pytest.mark.parametrize("stage", ["a0", "a1", "a2", "apply"])
-def test_a_full_disk(place, fails, full_disk, stage):
-    more = ["--force"] if stage in ("a1", "a2") else []
-    line = fails(*getattr(place, stage)(*more))
-    assert "cannot write" in line and "space" in line
+def test_a_full_disk(place, stage):
+    """What a stage meets where space runs out in the middle of a file."""
+    name, *arguments = getattr(place, stage)(*(["--force"] if stage in ("a1", "a2") else []))
+    before = place.contents()
+    command = [sys.executable, tiny.ROOT / "src" / "clip" / f"{name}.py", *map(str, arguments)]
+    done = subprocess.run(command, preexec_fn=small_files, capture_output=True, text=True)
+    (line,) = [line for line in done.stderr.replace("\r", "\n").splitlines() if "rror" in line]
+    assert done.returncode == 2 and line.startswith("error: cannot write") and "space" in line, done.stderr[-2000:]
+    assert place.contents() == before and tiny.left_over(place.folder) == []
 
 
 def test_revert_of_what_is_not_applied(place, fails):

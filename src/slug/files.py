@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from slug.errors import SlugError
+from slug.errors import SlugError, brief
 
 ROOT = Path(__file__).resolve().parents[2]  # the repository: relative paths are taken from here, never from the cwd
 
@@ -47,10 +47,10 @@ def replacing(path):
         yield temporary
         os.replace(temporary, path)
     except (OSError, SafetensorError, RuntimeError) as err:
-        # What libraries make of a full disk: safetensors an error of its own, torch a RuntimeError of many lines.
-        if isinstance(err, RuntimeError) and "StreamWriter" not in str(err):
+        # What libraries make of a full disk: safetensors an error of its own, torch a RuntimeError of its zip writer.
+        if isinstance(err, RuntimeError) and "inline_container" not in str(err) and "StreamWriter" not in str(err):
             raise
-        said = getattr(err, "strerror", None) or str(err).splitlines()[0]
+        said = getattr(err, "strerror", None) or brief(err)
         raise SlugError(f"cannot write {path}: {said}; check the folder's permissions and space") from err
     finally:
         with contextlib.suppress(OSError):  # below a regular file even this fails, and would hide the message above
