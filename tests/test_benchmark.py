@@ -101,6 +101,18 @@ def test_cases_of_random_pictures_at_a_small_size(benchmark, taught_clip, tmp_pa
         assert list(rows["case"]) == [case] and rows["max_cos_diff"].lt(1e-5).all()
 
 
+def test_a_profile_says_where_the_fast_ways_time_goes(benchmark, taught_clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "FIXED", benchmark.Size(names=7, classes=3, pictures=(6, 5), layers=2, steps=2))
+    model = f"local-dir:{taught_clip / 'open_clip'}"
+    benchmark.main(["--case", "fixed", "--profile", "--model", model, "--out", str(tmp_path), "--workers", "0"])
+    (path,) = tmp_path.iterdir()
+    rows = pd.read_csv(path)
+    assert path.name == "open_clip-fixed-profile.csv" and rows["share"].sum() == pytest.approx(1, abs=1e-3)
+    assert {"aten::addmm", "all others"} <= set(rows["operator"]) and list(rows["seconds"][:10]) == sorted(
+        rows["seconds"][:10], reverse=True
+    )
+
+
 def test_names_of_the_benchmark_are_many_and_different(benchmark):
     names = benchmark.many_names(10177)
     assert len(set(names)) == 10177 and all(len(n.split()) == 2 for n in names)

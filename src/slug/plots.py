@@ -217,7 +217,7 @@ def costs(rows, title, stem):
 
 
 def bars(values, what, title, stem):
-    """Horizontal bars on a logarithmic axis.
+    """Horizontal bars.
 
     Args:
         values: {label: number}, from top to bottom.
@@ -227,8 +227,7 @@ def bars(values, what, title, stem):
     axes.barh(range(len(values)), list(values.values()), color=["C0", *["0.6"] * (len(values) - 1)])
     for y, value in enumerate(values.values()):
         axes.text(value, y, f" {value:.3g}", va="center", fontsize=8)
-    axes.set_xscale("log")
-    axes.set_xlim(right=axes.get_xlim()[1] * 2)
+    axes.set_xlim(right=1.08 * axes.get_xlim()[1])
     axes.set_xlabel(what)
     axes.set_yticks(range(len(values)), list(values))
     axes.grid(axis="y", visible=False)
@@ -250,7 +249,7 @@ def growth(panels, title, stem):
         other = panel.twinx()
         other.plot(size, memory, "s--", color="0.45", label="peak memory, MB (right)")
         for side in (panel, other):
-            side.set_ylim(bottom=0)
+            side.set_ylim(0, 1.06 * side.get_ylim()[1])
         panel.set_xscale("log")
         panel.set_xticks(size, [f"{int(s):,}" for s in size])
         panel.xaxis.set_minor_locator(ticker.NullLocator())

@@ -177,6 +177,12 @@ def _points(values):
     return mean_interval(100 * values)
 
 
+def _change(values):
+    """`_points` as text; of one name without an interval."""
+    mean, low, high = _points(values)
+    return f"{mean:+.1f}" + ("" if math.isnan(low) else f" ({low:+.1f} to {high:+.1f})")
+
+
 def compared(frame):
     """The report half of the names that every method in it was run on, methods in the order of tables."""
     report = frame[frame["half"] == "report"]
@@ -196,7 +202,7 @@ def comparison_table(frame):
     for (kind, method), rows in compared(frame).groupby(["kind", "method"], observed=True):
         cells = []
         for task in ("identities", "objects"):
-            change = "" if method == "original" else "{:+.1f} ({:+.1f} to {:+.1f})".format(*_points(rows[f"{task}_change"]))
+            change = "" if method == "original" else _change(rows[f"{task}_change"])
             cells += [f"{100 * rows[f'{task}_acc1'].mean():.1f}", change]
         mia = f"{rows['mia_mean'].mean():.1f} ({rows['mia_others_mean'].mean():.1f})"
         tried = "" if method == "original" else f"{rows['n_candidates'].mean():.0f}"
