@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from slug import canvas, deltas, fid, files, layers, models, search, unlearn
+from slug import canvas, deltas, fid, files, layers, lora, models, search, unlearn
 from slug.data import TarMembers
 from slug.errors import SlugError
 from slug.models import diffusion
@@ -256,6 +256,27 @@ def test_esd_moves_guesses_towards_its_target_and_leaves_the_pipeline_alone(pipe
         target = nothing - esd.STRENGTH * (concept - nothing)
         with pipeline.applied(edit):
             assert F.mse_loss(unet(x, t, text).sample, target) < F.mse_loss(concept, target)
+
+
+# ---------------------------------------------------------------------------------------------------------------- LoRA
+
+
+def test_a_step_is_factored_to_the_rank_its_residual_asks_for():
+    g = torch.Generator().manual_seed(0)
+    change = torch.randn(20, 3, generator=g) @ torch.randn(3, 12, generator=g) + 0.001 * torch.randn(20, 12, generator=g)
+    found = lora.factor(change, 0.05)
+    assert found.rank == 3 and found.down.shape == (3, 12) and found.up.shape == (20, 3)
+    rest = (change - found.up @ found.down).norm() / change.norm()
+    assert found.residual == pytest.approx(rest.item(), abs=1e-6) and rest <= 0.05
+    whole = lora.factor(change, 0.0)
+    assert whole.rank == 12 and torch.allclose(whole.up @ whole.down, change, atol=1e-6)
+
+
+def test_only_linear_layers_become_an_adapter(pipeline):
+    name = next(n for n in pipeline.candidates() if n.endswith("q_proj.weight"))
+    assert list(lora.adapter(strong_edit(pipeline, name))) == [name.removesuffix(".weight")]
+    with pytest.raises(SlugError, match="no linear layer of the text tower"):
+        lora.adapter({"text_model.embeddings.token_embedding.weight": torch.ones(3, 3)})
 
 
 # ----------------------------------------------------------------------------------------------------------------- FID
