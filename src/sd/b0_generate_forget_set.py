@@ -37,7 +37,7 @@ def asked(args, kind, name):
     """[(prompt, seed)] of a concept's pictures: its prompts in turn, a seed each."""
     if args.prompts:
         cells = canvas.read_requests(files.resolve(args.prompts))
-        prompts = [r.prompt for r in cells if plain_name(getattr(r, kind)) == plain_name(name)]
+        prompts = [r.prompt for r, mine in zip(cells, canvas.shows(kind, name, cells), strict=True) if mine]
     else:
         prompts = [t.format(plain_name(name)) for t in args.template]
     prompts = list(dict.fromkeys(prompts))

@@ -180,9 +180,10 @@ def main(argv=None):
     else:
         classifiers = canvas.load_classifiers(args.classifiers, device)
     settings = {"settings": cli.settings(args, without=(*NOT_SETTINGS, "celeb_name")), "versions": cli.versions()}
+    common = {"pipeline_hash": pipeline.hash(), "prompts_hash": files.file_hash(files.resolve(args.prompts))}
     for kind, name in canvas.concepts(args):
         tar = gradients.forget_tar(args, name)
-        inputs = {"pipeline_hash": pipeline.hash(), "prompts_hash": files.file_hash(files.resolve(args.prompts))}
+        inputs = dict(common)
         if args.method == "slug":
             inputs["forget_hash"] = files.file_hash(files.existing(tar, "forget set", "see b0_generate_forget_set.py"))
         path = folder / f"{canvas.file_stem(pipeline.tag, label_of(args), kind, name)}.json"

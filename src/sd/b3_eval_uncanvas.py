@@ -77,7 +77,7 @@ def main(argv=None):
         deltas.check_base(header, {n: pipeline.tensors[n] for n in edit}, pipeline.tag)
         stem = record["delta"].removesuffix(".delta.safetensors")
         after, found, seen = look(stem, edit, files.file_hash(file))
-        own = [plain_name(getattr(r, kind)) == plain_name(name) for r in asked]
+        own = canvas.shows(kind, name, asked)
         common = {"kind": kind, "name": name, "n_images": len(asked), "seed": args.seed}
         rows.append({"method": "original", **common, **canvas.scores(kind, name, asked, right)._asdict()})
         cost = {k: record[k] for k in ("seconds", "peak_mem_mb", "params_share", "n_candidates")}

@@ -236,6 +236,11 @@ def correct(asked, logits, labels):
     return out
 
 
+def shows(kind, name, asked):
+    """[bool]: whether each Request asks for the concept `name` of a kind."""
+    return [plain_name(getattr(r, kind)) == plain_name(name) for r in asked]
+
+
 def scores(kind, name, asked, right):
     """Scores of pictures.
 
@@ -244,7 +249,7 @@ def scores(kind, name, asked, right):
         asked: N Requests.
         right: see `correct`.
     """
-    own = torch.tensor([plain_name(getattr(r, kind)) == plain_name(name) for r in asked])
+    own = torch.tensor(shows(kind, name, asked))
 
     def share(which, rows):
         return right[which][rows].float().mean().item() if which in right and rows.any() else math.nan
@@ -299,7 +304,7 @@ class Judge:
         """
         self.diffusion, self.classifiers, self.kind, self.name, self.wanted = diffusion, classifiers, kind, name, wanted
         asked = [r for r in asked if r.half == half]
-        mine = [plain_name(getattr(r, kind)) == plain_name(name) for r in asked]
+        mine = shows(kind, name, asked)
         self.own = [r for r, m in zip(asked, mine, strict=True) if m]
         # Cells in turn, so that a part of them is spread over all.
         self.others = [r for r, m in zip(asked, mine, strict=True) if not m]
