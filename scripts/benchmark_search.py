@@ -356,9 +356,7 @@ def write(out, rows, label, args, rate):
         frame = pd.concat([old[~same], frame], ignore_index=True)
     files.write_text(path, frame.to_csv(index=False, lineterminator="\n", float_format="%.4g"))
     if args.readme:
-        readme = files.existing(args.readme, "README", "give --readme")
-        table = report.bench_table(pd.read_csv(path))
-        files.write_text(readme, report.update_block(readme.read_text(encoding="utf-8"), "benchmark", table))
+        report.fill_blocks(args.readme, {"benchmark": report.bench_table(pd.read_csv(path))})
     stem = out / f"{files.safe_name(label)}-{args.case}"
     record = {"rows": rows, "matmul_flops": rate, "settings": cli.settings(args), "versions": cli.versions()}
     files.write_json(stem.with_suffix(".json"), record)

@@ -434,8 +434,7 @@ def main(argv=None):
     if args.readme:
         from slug import report
 
-        readme = files.existing(args.readme, "README", "give --readme")
-        files.write_text(readme, report.update_block(readme.read_text(encoding="utf-8"), "estimate", text))
+        report.fill_blocks(args.readme, {"estimate": text})
 
 
 if __name__ == "__main__":

@@ -111,10 +111,8 @@ def measure(args, name, folder):
     device = cli.settle(args)
     clip = load(name, folder, device)
     what, batch, clip.checkpointing = FAMILIES[name]
-    size = clip.transform.transforms[0].size
-    side = size if isinstance(size, int) else size[0]
     g = torch.Generator().manual_seed(args.seed)
-    images = torch.randint(0, 256, (2 * batch, 3, side, side), dtype=torch.uint8, generator=g)
+    images = torch.randint(0, 256, (2 * batch, 3, clip.side, clip.side), dtype=torch.uint8, generator=g)
     pairs = data.Pairs(images, IMAGENET_CLASSNAMES[: 2 * batch], [str(i) for i in range(2 * batch)], 0)
     unlearn.reset_peak_memory(device)
     found, seconds = [], 0.0

@@ -88,10 +88,8 @@ def main(argv=None):
     if args.out:
         copy(found, source, out)
     if args.readme:
-        readme = files.existing(args.readme, "README", "give --readme")
         ours = frame[frame["method"].str.match("original|slug")]  # the comparison has a block of its own
-        block = "\n\n".join([report.pooled(frame), report.means_table(ours), report.names_table(frame)])
-        text = report.update_block(readme.read_text(encoding="utf-8"), "results", block)
+        blocks = {"results": "\n\n".join([report.pooled(frame), report.means_table(ours), report.names_table(frame)])}
         by_known = sorted(found, key=lambda r: r["halves"]["report"]["original"]["forget_acc1"])
         by_known = {r["kind"]: r for r in by_known if r["method"] == "slug"}
         shown = [by_known[k] for k in ("identity", "object") if k in by_known]
@@ -99,11 +97,11 @@ def main(argv=None):
             f"![{r['name']} before and after](results/demo/{records.file_name(r['model'], r['name'], '.png', 'pictures')})"
             for r in shown
         ]
-        text = report.update_block(text, "pictures", "\n\n".join(links))
+        blocks["pictures"] = "\n\n".join(links)
         if compare:
-            block = "\n\n".join([report.comparison_table(frame), report.claims(frame), report.costs_table(frame)])
-            text = report.update_block(text, "comparison", block)
-        files.write_text(readme, text)
+            parts = [report.comparison_table(frame), report.claims(frame), report.costs_table(frame)]
+            blocks["comparison"] = "\n\n".join(parts)
+        report.fill_blocks(args.readme, blocks)
     print(report.means_table(frame))
     if compare:
         print("\n".join([report.comparison_table(frame), report.claims(frame), report.costs_table(frame)]))

@@ -83,9 +83,7 @@ def main():
     files.write_text(files.resolve(args.out) / "mini-clip.csv", table.getvalue())
     print("\n".join(lines))
     if args.readme:
-        readme = files.existing(args.readme, "README", "give --readme")
-        text = report.update_block(readme.read_text(encoding="utf-8"), "mini-clip", "\n".join(lines))
-        files.write_text(readme, text)
+        report.fill_blocks(args.readme, {"mini-clip": "\n".join(lines)})
 
 
 if __name__ == "__main__":

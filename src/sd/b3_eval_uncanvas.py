@@ -10,10 +10,11 @@ many of --reference. Without --fid-weights its features are the object classifie
 import hashlib
 import json
 
-import numpy as np
+import slug.torchvision_cpu  # noqa: F401  (before torchvision)
+
 import pandas as pd
 import torch
-from PIL import Image
+from torchvision import transforms
 from tqdm import tqdm
 
 from slug import canvas, cli, data, deltas, fid, files, plots, report
@@ -39,7 +40,7 @@ def parse_args(argv=None):
 
 def read(paths):
     """(N, 3, H, W) uint8 of picture files."""
-    return torch.stack([torch.from_numpy(np.array(Image.open(p).convert("RGB"))).permute(2, 0, 1) for p in paths])
+    return data.decode([str(p) for p in paths], transforms.PILToTensor())[0]
 
 
 def main(argv=None):
@@ -120,8 +121,7 @@ def main(argv=None):
     files.write_text(out / "report.md", text + "\n")
     print(text)
     if args.readme:
-        readme = files.existing(args.readme, "README", "give --readme")
-        files.write_text(readme, report.update_block(readme.read_text(encoding="utf-8"), "uncanvas", text))
+        report.fill_blocks(args.readme, {"uncanvas": text})
 
 
 if __name__ == "__main__":

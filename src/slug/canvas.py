@@ -166,8 +166,7 @@ class ClipClassifiers:
 
     def logits(self, images):
         """As Classifiers.logits: cosines."""
-        side = self.clip.transform.transforms[0].size
-        side = side if isinstance(side, int) else side[0]
+        side = self.clip.side
         if images.shape[-1] != side:
             images = torch.nn.functional.interpolate(images.float(), side, mode="bicubic", antialias=True)
             images = images.round().clamp(0, 255).to(torch.uint8)

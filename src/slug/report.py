@@ -339,6 +339,15 @@ def update_block(text, key, content):
     return pattern.sub(lambda m: f"{m[1]}{content}\n{m[2]}", text)
 
 
+def fill_blocks(path, blocks):
+    """`update_block` in a Markdown file: {key: content}. SlugError if the file or a mark is missing."""
+    path = files.existing(path, "README", "give --readme")
+    text = path.read_text(encoding="utf-8")
+    for key, content in blocks.items():
+        text = update_block(text, key, content)
+    files.write_text(path, text)
+
+
 def write(folder, frame):
     """Write table.csv and report.md; returns the table as a reader of the file has it, rounded, so that texts agree."""
     files.write_text(folder / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))

@@ -46,6 +46,12 @@ class Clip:
         """Where the parameters are."""
         return next(self.module.parameters()).device
 
+    @property
+    def side(self):
+        """Side of the pictures that `transform` makes, in pixels."""
+        size = self.transform.transforms[0].size
+        return size if isinstance(size, int) else size[0]
+
     def normalise(self, images):
         """uint8 pictures (N, 3, S, S) on any device -> float32 on the model's, with the model's mean and deviation."""
         x = images.to(self.device).float() / 255
