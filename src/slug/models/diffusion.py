@@ -64,7 +64,8 @@ class Diffusion:
     def hash(self):
         """Hash of all weights and of how pictures are made: what a record depends on."""
         parts = {f"{k}.{n}": p for k in ("text_encoder", "unet", "vae") for n, p in getattr(self.pipe, k).named_parameters()}
-        how = (self.steps, self.guidance, self.size, type(self.pipe.scheduler).__name__, sorted(self.pipe.scheduler.config))
+        scheduler = self.pipe.scheduler
+        how = (self.steps, self.guidance, self.size, type(scheduler).__name__, sorted(scheduler.config.items()))
         return hashlib.sha256(f"{files.tensor_hash(parts)}{how}".encode()).hexdigest()
 
     @property
