@@ -226,7 +226,7 @@ def bars(values, what, title, stem):
     figure, axes = plt.subplots(figsize=(6.4, 0.6 + 0.42 * len(values)), layout="constrained")
     axes.barh(range(len(values)), list(values.values()), color=["C0", *["0.6"] * (len(values) - 1)])
     for y, value in enumerate(values.values()):
-        axes.text(value, y, f" {value:.3g}", va="center", fontsize=8)
+        axes.text(value, y, f" {value:,.0f}" if value >= 100 else f" {value:.3g}", va="center", fontsize=8)
     axes.set_xlim(right=1.08 * axes.get_xlim()[1])
     axes.set_xlabel(what)
     axes.set_yticks(range(len(values)), list(values))
@@ -312,6 +312,12 @@ def pictures(images, truth, before, after, title, stem):
     _save(figure, stem)
 
 
+def spread(items, count):
+    """`count` of a list's items, evenly spread: what a sheet shows of many."""
+    count = min(count, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
+
+
 def sheet(states, titles, right, own, title, stem):
     """Pictures of several states of a pipeline, a row each (before, after), the forgotten concept's on the left.
 
@@ -337,6 +343,29 @@ def sheet(states, titles, right, own, title, stem):
     for i, what in enumerate(("before", "after")[:rows]):
         panels[i, 0].set_ylabel(what)
     figure.suptitle(f"{title} (thick frame); \u2713: both classifiers see what was asked for", fontsize=9)
+    _save(figure, stem)
+
+
+def answers(pictures, said, right, own, title, stem):
+    """Pictures with what an assistant says of each before and after, the forgotten name's on the left.
+
+    Args:
+        pictures: K PIL pictures.
+        said, right: K pairs (before, after) of texts, of flags.
+        own: how many of the K are of the forgotten name.
+    """
+    figure, panels = plt.subplots(1, len(pictures), figsize=(1.5 * len(pictures), 2.4), layout="constrained", squeeze=False)
+    for k, (panel, picture) in enumerate(zip(panels[0], pictures, strict=True)):
+        panel.imshow(picture)
+        panel.set_xticks([])
+        panel.set_yticks([])
+        panel.grid(False)
+        for side in panel.spines.values():
+            side.set(color="k" if k < own else "0.7", linewidth=1.6 if k < own else 0.8)
+        marks = ["\u2713" if flag else "\u2717" for flag in right[k]]
+        lines = [f"{text or '(nothing)'} {mark}" for text, mark in zip(said[k], marks, strict=True)]
+        panel.set_xlabel("\n".join(textwrap.fill(line, 16) for line in lines), fontsize=7.5)
+    figure.suptitle(f"{title} (thick frame); the answer before, and after", fontsize=9)
     _save(figure, stem)
 
 
