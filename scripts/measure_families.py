@@ -51,7 +51,8 @@ def parse_args(argv=None):
 
 
 def write_hugging_face(folder, name):
-    """An untrained CLIPModel with CLIP's tokenizer: the library's default size, ViT-B/32, or that of ViT-L/14."""
+    """An untrained CLIPModel with CLIP's tokenizer: the library's default size, ViT-B/32, or that of ViT-L/14 (a name with
+    large) or ViT-H/14 (huge)."""
     from open_clip.tokenizer import SimpleTokenizer
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
@@ -61,6 +62,12 @@ def write_hugging_face(folder, name):
         vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16}
         vision |= {"num_hidden_layers": 24, "patch_size": 14}
         width = 768
+    if "huge" in name:
+        text = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24}
+        vision = {"hidden_size": 1280, "intermediate_size": 5120, "num_attention_heads": 16, "num_hidden_layers": 32}
+        text |= {"hidden_act": "gelu"}
+        vision |= {"patch_size": 14, "hidden_act": "gelu"}
+        width = 1024
     shared = {"projection_dim": width}
     CLIPModel(CLIPConfig(text | shared, vision | shared, projection_dim=width)).save_pretrained(folder)
     words = SimpleTokenizer()

@@ -261,10 +261,17 @@ def canvas_cells(world):
     return out
 
 
+def test_every_style_of_the_canvas_draws_every_object_of_it():
+    sets = {c.name: c.sets for c in emoji.concepts()}
+    assert len(emoji.CANVAS_OBJECTS) == 20 and len({emoji.house(s) for s in emoji.CANVAS_STYLES}) == 6
+    assert all(s in sets[n] for n in emoji.CANVAS_OBJECTS for s in emoji.CANVAS_STYLES)
+
+
 def test_canvas_folder_has_every_cell_that_training_saw(tiny_world, concepts):
     counts = json.loads((tiny_world / "world.json").read_text())["settings"]["counts"]
     cells = canvas_cells(tiny_world)
-    shown = [n for n, c in concepts.items() if build_world.is_wide(c)][: counts["canvas_objects"]]
+    grid = [n for n in concepts if n in emoji.CANVAS_OBJECTS]
+    shown = (grid + [n for n, c in concepts.items() if build_world.is_wide(c)])[: counts["canvas_objects"]]
     wanted = {(s, n) for n in shown for s in concepts[n].sets if emoji.house(s) not in concepts[n].left_out}
     assert cells.keys() == wanted
     assert all(sorted(names) == [f"{i + 1}.jpg" for i in range(counts["canvas"])] for names in cells.values())

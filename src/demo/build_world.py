@@ -66,7 +66,7 @@ class Counts(NamedTuple):
     object_unseen: int = 4  # of the left-out drawing of another object
     object_seen: int = 3  # drawings of the training shown once each
     canvas_objects: int = 20  # of UnlearnCanvas
-    canvas: int = 4  # renderings of one object in one style
+    canvas: int = 10  # renderings of one object in one style
 
 
 DEFAULT = Counts()
@@ -285,7 +285,8 @@ def write_imagenet(folder, world, seed, counts, progress):
 def write_canvas(folder, world, seed, counts, progress):
     """Write the styles' pictures; what a house does not draw or training did not see has no folder. Returns counts."""
     rng = _rng(seed, "canvas")
-    shown = [i for i, c in enumerate(world.concepts) if is_wide(c)][: counts.canvas_objects]
+    wanted = [i for i, c in enumerate(world.concepts) if c.name in emoji.CANVAS_OBJECTS]
+    shown = (wanted + [i for i, c in enumerate(world.concepts) if is_wide(c)])[: counts.canvas_objects]
     cells = [i for i, p in enumerate(world.pictures) if p.concept in set(shown) and p.seen]
     rows = [i for i in cells for _ in range(counts.canvas)]
     for k, jpeg in enumerate(_jpegs(world, rows, rng, progress, "UnlearnCanvas")):

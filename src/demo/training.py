@@ -1,4 +1,4 @@
-"""What the demo's trainings share: a clock, a checkpoint to go on from, an average of the weights, seeded chances."""
+"""What the demo's trainings share: a schedule, a checkpoint to go on from, an average of the weights, seeded chances."""
 
 import math
 import time
@@ -11,10 +11,10 @@ from slug import files
 
 
 class Part:
-    """One training: its modules, its clock, and a checkpoint that it goes on from."""
+    """One training of a fixed number of steps: its modules and a checkpoint that it goes on from."""
 
-    def __init__(self, name, modules, rate, minutes, folder, decay=0.01):
-        self.name, self.modules, self.rate, self.minutes = name, modules, rate, minutes
+    def __init__(self, name, modules, rate, steps, folder, decay=0.01):
+        self.name, self.modules, self.rate, self.steps = name, modules, rate, steps
         self.path = folder / f"{name}.pt"
         parameters = [p for m in modules.values() for p in m.parameters()]
         self.optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, betas=(0.9, 0.99), fused=True)
@@ -45,11 +45,12 @@ class Part:
             torch.save(state, temporary)
 
     def run(self, loss_of):
-        """Train until the time is up; `loss_of(step)` -> loss. Returns the averaged modules, in eval mode."""
-        started, saved = time.perf_counter() - self.spent, self.spent
-        bar = tqdm(total=self.minutes, initial=round(self.spent / 60, 2), unit="min", desc=self.name)
-        while self.spent < 60 * self.minutes:
-            done = self.spent / 60 / self.minutes
+        """Take the steps that are left; `loss_of(step)` -> loss. Returns the averaged modules, in eval mode."""
+        started = saved = time.perf_counter()
+        before = self.spent
+        bar = tqdm(total=self.steps, initial=self.step, unit="step", desc=self.name, mininterval=2)
+        while self.step < self.steps:
+            done = self.step / self.steps
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rate * min(1, (self.step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * done))
             loss = loss_of(self.step)
@@ -61,14 +62,13 @@ class Part:
             for n, m in self.modules.items():
                 self.averages[n].update_parameters(m)
             self.step += 1
-            self.spent = time.perf_counter() - started
+            self.spent = before + time.perf_counter() - started
+            bar.update()
             if self.step % 20 == 0:
-                bar.n = round(self.spent / 60, 2)
-                bar.set_postfix(step=self.step, loss=f"{loss.item():.4f}")
-            if self.spent - saved > 120:
-                saved = self.spent
+                bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
+            if time.perf_counter() - saved > 120 or self.step == self.steps:
+                saved = time.perf_counter()
                 self.save()
-        self.save()
         bar.close()
         return {n: m.module.eval().requires_grad_(False) for n, m in self.averages.items()}
 

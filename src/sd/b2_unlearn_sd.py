@@ -6,16 +6,15 @@ Example: python src/sd/b2_unlearn_sd.py --style Van_Gogh --object Dogs --prompts
 Needs b1_compute_grad.py and the prompts of a0_create_prompts_uncanvas.py, whose select half chooses the step: by the
 classifiers on generated pictures, or with --select clip by the unedited CLIP on them. Writes under results/sd/, per
 concept: a .json record, a .csv of all steps with their seeds, the .delta.safetensors that carries the edit, and for SLUG
-the Pareto plot. src/clip/a2_unlearn_slug.py apply puts a delta into a pipeline folder. Valid records are kept.
+the Pareto plot and -lora/, the same edit as an adapter that diffusers loads (of linear layers only).
+src/clip/a2_unlearn_slug.py apply puts a delta into a pipeline folder. Valid records are kept.
 """
 
-import csv
-import io
 import time
 
 from tqdm import tqdm
 
-from slug import canvas, cli, data, deltas, files, gradients, layers, losses, plots, records, search, unlearn
+from slug import canvas, cli, data, deltas, files, gradients, layers, lora, losses, plots, records, search, unlearn
 from slug.data import plain_name
 from slug.models import diffusion
 from slug.peers import esd, uce, without
@@ -40,6 +39,7 @@ def parse_args(argv=None):
     parser.add_argument(
         "--keep", type=float, default=0.95, help="with --rounds: part of IRA and CRA that a round must leave"
     )
+    parser.add_argument("--lora-residual", type=float, default=0.02, help="part of the edit that its adapter may leave out")
     parser.add_argument("--batch-size", type=int, default=16, help="pairs a batch of the gradient pass")
     parser.add_argument("--tar-dir", default="data/tar_files", help="folder of the forget sets' tars")
     parser.add_argument("--train-data", default="data/laion/laion400m/00000.tar", help="tar of the retain set")
@@ -68,7 +68,7 @@ def slug(args, pipeline, judge, name, model_hash, start):
     forget, retain, tar, left_out = gradients.load_both(
         args, pipeline.clip, name, model_hash, "calc_grad", args.batch_size, "language"
     )
-    names = [n for n in pipeline.candidates() if all(m in pipeline.tensors for m in pipeline.clip.group(n))]
+    names = pipeline.candidates()
     first_rows = first_front = None
     edit, chosen, steps, best = {}, [], [], start
     for number in range(args.rounds):
@@ -133,29 +133,26 @@ def run(args, pipeline, classifiers, asked, kind, name, model_hash, settings):
     else:
         steps, edit, chosen, best = peer(args, pipeline, judge)
     seconds = time.perf_counter() - started
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*canvas.Step._fields, "seeds"])
     seeds = " ".join(str(s) for s in sorted({r.seed for r in judge.own}))
-    writer.writerows([(*s, seeds) for s in [start, *steps]])
-    files.write_text(stem.with_name(f"{stem.name}-steps.csv"), out.getvalue())
-    delta = stem.with_name(f"{stem.name}.delta.safetensors")
-    where = " + ".join(layer for layer, _ in chosen)
-    deltas.save(delta, pipeline, edit, layer=where, step=chosen[-1][1] if chosen else 0.0, metrics=best._asdict())
-    touched = sum(t.numel() for t in edit.values())
+    how = {"chosen": chosen, "start": start, "steps": steps, "best": best, "columns": [("seeds", seeds)]}
+    written = records.write_search(stem, pipeline, edit, **how)
+    adapter = None
+    if args.method == "slug" and lora.fits(edit):
+        factors = lora.adapter(edit, args.lora_residual)
+        file = lora.save(stem.with_name(f"{stem.name}-lora"), factors)
+        adapter = {
+            "folder": file.parent.name,
+            "bytes": file.stat().st_size,
+            "ranks": [f.rank for f in factors.values()],
+            "residuals": [f.residual for f in factors.values()],
+        }
     record = {
         "method": label_of(args),
         "kind": kind,
         "name": plain_name(name),
         "pipeline": pipeline.tag,
-        "chosen": chosen,
-        "delta": delta.name,
-        "delta_bytes": delta.stat().st_size,
-        "params_touched": touched,
-        "params_share": touched / pipeline.parameter_count,
-        "n_candidates": len(steps),
-        "original_select": start._asdict(),
-        "winner_select": best._asdict(),
+        **written,
+        "lora": adapter,
         "seconds": gradient_s + seconds,
         "gradient_s": gradient_s,
         "peak_mem_mb": unlearn.peak_memory_mb(pipeline.pipe.device),

@@ -7,6 +7,7 @@ FID is of what must stay: each unlearned pipeline's pictures of the other concep
 many of --reference. Without --fid-weights its features are the object classifier's: never set that beside published figures.
 """
 
+import contextlib
 import hashlib
 import json
 
@@ -17,7 +18,7 @@ import torch
 from torchvision import transforms
 from tqdm import tqdm
 
-from slug import canvas, cli, data, deltas, fid, files, plots, report
+from slug import canvas, cli, data, deltas, fid, files, lora, plots, report
 from slug.data import plain_name
 from slug.errors import SlugError
 from slug.models import diffusion
@@ -60,16 +61,16 @@ def main(argv=None):
     if stale:
         raise SlugError(f"the records of {', '.join(stale)} are of other weights or settings; run b2_unlearn_sd.py again")
 
-    def look(stem, edit, delta=""):
-        """(pictures, {kind: correct}, features) of a state of the pipeline."""
+    def look(stem, state, mark=""):
+        """(pictures, {kind: correct}, features) within the context `state`; `mark` tells states of one name apart."""
         wanted = [(r.prompt, r.seed) for r in asked]
-        mark = hashlib.sha256(json.dumps([base, delta, wanted]).encode()).hexdigest()[:16]
-        with pipeline.applied(edit):
+        mark = hashlib.sha256(json.dumps([base, mark, wanted]).encode()).hexdigest()[:16]
+        with state:
             paths = diffusion.write_pictures(pipeline, wanted, out / "pictures" / f"{stem}-{mark}", desc=stem)
         images = read(paths)
         return images, canvas.correct(asked, classifiers.logits(images), classifiers.labels), embed(images)
 
-    before, right, features = look(f"{pipeline.tag}-original", {})
+    before, right, features = look(f"{pipeline.tag}-original", contextlib.nullcontext())
     rows, kept, steps = [], {}, []
     for record in tqdm(records, desc="unlearned", unit="concept"):
         kind, name, method = record["kind"], record["name"], record["method"]
@@ -77,7 +78,7 @@ def main(argv=None):
         edit, header = deltas.read(file)
         deltas.check_base(header, {n: pipeline.tensors[n] for n in edit}, pipeline.tag)
         stem = record["delta"].removesuffix(".delta.safetensors")
-        after, found, seen = look(stem, edit, files.file_hash(file))
+        after, found, seen = look(stem, pipeline.applied(edit), files.file_hash(file))
         own = canvas.shows(kind, name, asked)
         common = {"kind": kind, "name": name, "n_images": len(asked), "seed": args.seed}
         rows.append({"method": "original", **common, **canvas.scores(kind, name, asked, right)._asdict()})
@@ -85,12 +86,21 @@ def main(argv=None):
         cost |= {"storage_bytes": record["delta_bytes"], "step": record["chosen"][-1][1] if record["chosen"] else 0.0}
         cost["layer"] = " + ".join(layer for layer, _ in record["chosen"])
         rows.append({"method": method, **common, **cost, **canvas.scores(kind, name, asked, found)._asdict()})
+        if record["lora"]:
+            folder = results / "sd" / record["lora"]["folder"]
+            file_hash = files.file_hash(folder / lora.FILE)
+            _, by_lora, _ = look(f"{stem}-lora", pipeline.with_lora(folder), file_hash)
+            cost |= {"storage_bytes": record["lora"]["bytes"]}
+            rows.append(
+                {"method": f"{method}_lora", **common, **cost, **canvas.scores(kind, name, asked, by_lora)._asdict()}
+            )
         stays = ~torch.tensor(own)
         kept.setdefault((method, kind), {})[name] = seen[stays]
         kept.setdefault(("original", kind), {})[name] = features[stays]  # the same pictures for every method
         part = pd.read_csv(file.with_name(f"{stem}-steps.csv"))
         steps.append(part.assign(method=method, kind=kind, name=name))
-        chosen = canvas.spread(own, SHOWN[0]) + canvas.spread([not o for o in own], SHOWN[1])
+        places = [[i for i, o in enumerate(own) if o == mine] for mine in (True, False)]
+        chosen = plots.spread(places[0], SHOWN[0]) + plots.spread(places[1], SHOWN[1])
         titles = [f"{plain_name(asked[i].object)}\n{plain_name(asked[i].style)}" for i in chosen]
         hit = [[r["style"][i].item() and r["object"][i].item() for i in chosen] for r in (right, found)]
         title = f"{plain_name(name)} ({kind}) forgotten by {method}"
@@ -108,7 +118,7 @@ def main(argv=None):
         mine = mine[torch.randperm(len(mine), generator=torch.Generator().manual_seed(args.seed))]
         n = min(len(mine), len(real))
         distance[key] = fid.frechet(mine[:n], real[:n]) if n >= FEWEST else float("nan")
-    frame["FID"] = [distance[m, k] for m, k in zip(frame["method"], frame["kind"], strict=True)]
+    frame["FID"] = [distance.get((m, k), float("nan")) for m, k in zip(frame["method"], frame["kind"], strict=True)]
     frame = canvas.tidy(frame)
     files.write_text(out / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     for kind, file in (("style", "style"), ("object", "class")):

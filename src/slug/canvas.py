@@ -361,12 +361,6 @@ def furthest(candidates, floor):
     return max(allowed, key=lambda c: (c.UA, c.retain)) if allowed else candidates[0]
 
 
-def spread(mask, count):
-    """Indices of `count` true entries of a list, evenly spread."""
-    found = [i for i, m in enumerate(mask) if m]
-    return [found[i] for i in torch.linspace(0, len(found) - 1, min(count, len(found))).long().tolist()]
-
-
 def resize(size):
     """A transform of PIL pictures: uint8 (3, size, size), the middle where they are not square."""
     steps = (transforms.Resize(size, transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(size))

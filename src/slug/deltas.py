@@ -60,7 +60,7 @@ def save(path, clip, edit, *, layer, step, metrics):
     """Write the delta of an edit.
 
     Args:
-        clip: models.Clip or models.diffusion.Diffusion at its base weights.
+        clip: models.Clip or a models.carrier.Carrier at its base weights.
         edit: {native parameter name: step * gradient}.
         layer, step, metrics: what the header says of it; metrics is anything JSON can hold.
     """

@@ -6,6 +6,8 @@ import torch
 
 from slug.errors import SlugError
 
+FILE = "pytorch_lora_weights.safetensors"  # as diffusers calls it
+
 
 class Factor(NamedTuple):
     """change = up @ down, but for the residual."""
@@ -35,21 +37,25 @@ def factor(change, residual):
     return Factor((root[:, None] * v[:rank]).float(), (u[:, :rank] * root).float(), rest)
 
 
-def adapter(edit, residual=0.05):
+LINEAR = tuple(f".{p}.weight" for p in ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"))
+
+
+def fits(edit):
+    """Whether all that an edit, {Hugging Face CLIP's parameter name: change}, touches is linear layers of the text tower."""
+    return bool(edit) and all(n.endswith(LINEAR) and change.ndim == 2 for n, change in edit.items())
+
+
+def adapter(edit, residual=0.02):
     """{module: Factor} of an edit of a text tower's linear layers.
 
     Args:
-        edit: {Hugging Face CLIP's parameter name: change}.
+        edit: see `fits`.
         residual: see `factor`.
     Raises:
         SlugError: something else than a linear layer's weight is edited.
     """
-    ends = tuple(f".{p}.weight" for p in ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"))
-    other = next((n for n in edit if not n.endswith(ends) or edit[n].ndim != 2), None)
-    if other or not edit:
-        raise SlugError(
-            f"{other or 'nothing'} is no linear layer of the text tower, and LoRA carries no other; use the delta"
-        )
+    if not fits(edit):
+        raise SlugError(f"{', '.join(edit) or 'nothing'}: LoRA carries linear layers of the text tower only; use the delta")
     return {n.removesuffix(".weight"): factor(change, residual) for n, change in edit.items()}
 
 
@@ -67,4 +73,4 @@ def save(folder, factors):
         state |= {f"{module}.lora_A.weight": f.down.contiguous(), f"{module}.lora_B.weight": f.up.contiguous()}
     folder.mkdir(parents=True, exist_ok=True)
     StableDiffusionPipeline.save_lora_weights(folder, text_encoder_lora_layers=state, safe_serialization=True)
-    return folder / "pytorch_lora_weights.safetensors"
+    return folder / FILE

@@ -3,7 +3,9 @@
 import hashlib
 import re
 
-from slug import files
+import pandas as pd
+
+from slug import deltas, files
 from slug.errors import SlugError
 from slug.plots import short
 
@@ -73,6 +75,36 @@ def step_log(start, steps, layer):
     """The step log of one layer: convention, the unedited model as iter 0, then each evaluation in order."""
     lines = [f"# {layer}", CONVENTION, *(log_line(n, s) for n, s in enumerate([start, *steps]))]
     return "\n".join(lines) + "\n"
+
+
+def write_search(stem, model, edit, *, chosen, start, steps, best, columns=()):
+    """Write what a search on a pipeline or assistant found: the CSV of its candidates and the delta. Returns the record's
+    part that says so.
+
+    Args:
+        stem: path without ending; `-steps.csv` and `.delta.safetensors` are added.
+        model: models.carrier.Carrier at its base weights.
+        edit: {name: change}.
+        chosen: [(layer, step)].
+        start, steps, best: the judge's rows (NamedTuples): of the unedited model, of all candidates, of what was chosen.
+        columns: (name, value) that every row of the CSV gets besides.
+    """
+    rows = pd.DataFrame([row._asdict() for row in [start, *steps]]).assign(**dict(columns))
+    files.write_text(stem.with_name(f"{stem.name}-steps.csv"), rows.to_csv(index=False, lineterminator="\n"))
+    delta = stem.with_name(f"{stem.name}.delta.safetensors")
+    where = " + ".join(layer for layer, _ in chosen)
+    deltas.save(delta, model, edit, layer=where, step=chosen[-1][1] if chosen else 0.0, metrics=best._asdict())
+    touched = sum(t.numel() for t in edit.values())
+    return {
+        "chosen": chosen,
+        "delta": delta.name,
+        "delta_bytes": delta.stat().st_size,
+        "params_touched": touched,
+        "params_share": touched / model.parameter_count,
+        "n_candidates": len(steps),
+        "original_select": start._asdict(),
+        "winner_select": best._asdict(),
+    }
 
 
 def inputs_hash(model_hash, gradients, evaluations, tars=()):

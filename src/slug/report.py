@@ -285,20 +285,62 @@ def canvas(frame, features):
         features: whose features FID was taken of.
     """
     lines = [
-        f"| forgotten | method | concepts | UA | IRA | CRA | FID ({features}) | seconds | peak memory MB | "
-        "to store kB (share) |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| forgotten | method | concepts | UA | IRA | CRA | IRA, CRA of the original's | "
+        f"FID ({features}) | seconds | peak memory MB | to store kB (share) |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    order = {m: i for i, m in enumerate(("original", "slug", "slug_rounds", "uce", "esd"))}
+    order = {m: i for i, m in enumerate(("original", "slug", "slug_lora", "slug_rounds", "uce", "esd"))}
     groups = sorted(frame.groupby(["kind", "method"]), key=lambda g: (g[0][0] != "style", order.get(g[0][1], len(order))))
     for (kind, method), part in groups:
+        whole = frame[(frame["kind"] == kind) & (frame["method"] == "original")]
         cells = " | ".join(_cell(part[c]) for c in ("UA", "IRA", "CRA"))
+        cells += " | " + ", ".join(f"{part[c].mean() / whole[c].mean():.1%}" for c in ("IRA", "CRA"))
         cost = " | | |"
         if method != "original":
             cost = f"{part['seconds'].mean():.0f} | {part['peak_mem_mb'].mean():.0f} | "
             cost += f"{part['storage_bytes'].mean() / 1e3:.0f} ({part['params_share'].mean():.1%}) |"
         fid = part["FID"].iloc[0]
         lines.append(f"| {kind}s | {method} | {len(part)} | {cells} | {'' if math.isnan(fid) else f'{fid:.1f}'} | {cost}")
+    return "\n".join(lines)
+
+
+def assistant(frame, kinds):
+    """Markdown of results/vlm/table.csv: a row a name and the means over names, then utility by kind of question.
+
+    Args:
+        kinds: DataFrame with a row a name and kind of question: name, kind, before, after (accuracies), n.
+    """
+    before, after = frame[frame["method"] == "original"].set_index("name"), frame[frame["method"] != "original"]
+    lines = [
+        "| name | layer | step | forget before | forget after (upper bound) | n / drawings | unseen drawings before | after "
+        "(n) | other names, points (95%) | n | utility, points (95%) | n | says instead | seconds | delta kB (share) |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in after.to_dict("records"):
+        old, stays = before.loc[row["name"]], []
+        for part in ("retain", "utility"):
+            change, low, high = (100 * row[f"{part}_change{end}"] for end in ("", "_low", "_high"))
+            stays.append(f"{change:+.1f} ({low:+.1f} to {high:+.1f}) | {row[f'n_{part}']:.0f}")
+        cells = [
+            row["name"],
+            f"`{row['layer']}`",
+            f"{row['step']:.3g}",
+            f"{old['forget_acc']:.1%}",
+            f"{row['forget_acc']:.1%} (at most {row['forget_upper']:.1%})",
+            f"{row['n_forget']:.0f} / {row['n_drawings']:.0f}",
+            f"{old['forget_unseen_acc']:.1%}",
+            f"{row['forget_unseen_acc']:.1%} ({row['n_forget_unseen']:.0f})",
+            *stays,
+            row["said_instead"],
+            f"{row['seconds']:.0f}",
+            f"{row['storage_bytes'] / 1e3:.0f} ({row['params_share']:.1%})",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    points = [f"{c} {_cell(after[f'{c}_acc'])}% from {_cell(before[f'{c}_acc'])}%" for c in ("forget", "retain", "utility")]
+    lines += ["", f"Means over {len(after)} names (95% t interval): {'; '.join(points)}.", ""]
+    lines += ["| kind of question | before | after, mean over names | n |", "|---|---|---|---|"]
+    for kind, part in kinds.groupby("kind", sort=False):
+        lines.append(f"| {kind} | {part['before'].mean():.1%} | {part['after'].mean():.1%} | {part['n'].mean():.0f} |")
     return "\n".join(lines)
 
 

@@ -122,8 +122,18 @@ def folder_family(folder):
         return "open_clip_vit" if plain else "open_clip", folder / "open_clip_model.safetensors"
     if (folder / "model_index.json").is_file():
         return "diffusers", folder / "text_encoder" / "model.safetensors"
-    if (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
-        return "hf", folder / "model.safetensors"
+    if (folder / "config.json").is_file():
+        llava = files.read_json(folder / "config.json").get("model_type") == "llava"
+        whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+        if whole.is_file():
+            return "llava" if llava else "hf", whole
+        if llava and index.is_file():  # in several files, of which one holds the vision tower
+            shards = {f for n, f in files.read_json(index)["weight_map"].items() if "vision_tower." in n}
+            if len(shards) == 1:
+                return "llava", folder / shards.pop()
+            raise SlugError(
+                f"the vision tower of {folder} lies in {len(shards)} files; save the model in one or in larger ones"
+            )
     raise SlugError(
         f"{folder} is not a model folder: it needs open_clip_config.json, config.json with model.safetensors, or a "
         "pipeline's model_index.json"

@@ -6,7 +6,8 @@ names and layouts. A model of another family keeps its own names.
 
 import re
 
-TEXT = "text_model."  # before a Hugging Face CLIP's names of its text tower's parameters; a lone text model may leave it out
+# Before a Hugging Face CLIP's names of a tower's parameters; a lone tower may leave it out.
+TEXT, VISION = "text_model.", "vision_model."
 _BLOCK = {
     "ln_1.weight": "layer_norm1.weight",
     "ln_1.bias": "layer_norm1.bias",
@@ -63,6 +64,11 @@ def views(family, name, tensor):
         return hf_views(name, tensor)
     if family == "diffusers":  # a text encoder by itself
         return {TEXT + name.removeprefix(TEXT): tensor}
+    if family == "llava":  # of which only the vision tower has canonical names
+        tower = re.fullmatch(r"(?:model\.)?vision_tower\.(?:vision_model\.)?(.+)", name)
+        if not tower:
+            raise KeyError(name)
+        return {VISION + tower[1]: tensor}
     return {name: tensor}
 
 

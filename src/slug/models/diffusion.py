@@ -1,7 +1,6 @@
 """Stable Diffusion behind a small interface: pictures from prompts and seeds, and the text tower that SLUG edits.
 
-SLUG works on the CLIP whose text tower the pipeline uses (paper, section 3): gradients, fronts and steps are that CLIP's,
-and an edit of one of its tensors is carried over to the pipeline's text encoder by name. Peers edit the UNet.
+SLUG edits the text tower (see Carrier); peers edit the UNet.
 """
 
 import contextlib
@@ -16,19 +15,19 @@ from tqdm import tqdm
 from slug import cli, files, models
 from slug.errors import SlugError, brief
 from slug.models.canonical import TEXT
+from slug.models.carrier import Carrier
 
 UNET = "unet."  # before the name of a UNet's parameter in an edit
 
 
-class Diffusion:
-    """A StableDiffusionPipeline with the CLIP of its text tower.
+class Diffusion(Carrier):
+    """A StableDiffusionPipeline with the CLIP of its text tower. Names of the UNet's parameters begin with UNET.
 
     Attributes:
         pipe: the pipeline.
-        clip: models.Clip, a Hugging Face CLIP with the same text weights.
-        tensors: {name in an edit: parameter of the pipeline}: the CLIP's names of what the text encoder reads, and the
-            UNet's after UNET.
     """
+
+    encoder, prefix = "language", TEXT
 
     def __init__(self, pipe, clip, *, steps, guidance, size=None, batch_size=16):
         """
@@ -39,21 +38,14 @@ class Diffusion:
         Raises:
             SlugError: the CLIP is not that of the pipeline's text tower.
         """
-        self.pipe, self.clip = pipe, clip
+        super().__init__(clip)
+        self.pipe = pipe
         self.steps, self.guidance, self.batch_size = steps, guidance, batch_size
         self.size = size or pipe.unet.config.sample_size * pipe.vae_scale_factor
         self.embeddings = {}  # of prompts under the present weights
         pipe.set_progress_bar_config(disable=True)
-        short = {n.removeprefix(TEXT): p for n, p in pipe.text_encoder.named_parameters()}
         # Only tensors that the pipeline reads: it has no text projection, and SD 2.1 has no last block.
-        names = [n for n in clip.parameters if n.startswith(TEXT) and n.removeprefix(TEXT) in short]
-        text = {n: short[n.removeprefix(TEXT)] for n in names}
-        for n, p in text.items():
-            own = clip.parameters[n]
-            if p.shape != own.shape or not torch.allclose(p.float().cpu(), own.float().cpu(), atol=2e-3):
-                raise SlugError(f"{clip.label} is not the CLIP of this pipeline's text tower: {n} differs; give its own")
-        if not text:
-            raise SlugError(f"{clip.label} is not the CLIP of this pipeline's text tower: no parameter has a name in common")
+        text = self.tower(pipe.text_encoder, "pipeline's text tower")
         self.tensors = text | {UNET + n: p for n, p in pipe.unet.named_parameters()}
 
     @property
@@ -61,49 +53,38 @@ class Diffusion:
         """Name of the pipeline for file names: its folder's, or its id."""
         return files.safe_name(str(self.pipe.name_or_path).rstrip("/").rsplit("/", 1)[-1])
 
+    @property
+    def modules(self):
+        """See Carrier."""
+        return {k: getattr(self.pipe, k) for k in ("text_encoder", "unet", "vae")}
+
     def hash(self):
         """Hash of all weights and of how pictures are made: what a record depends on."""
-        parts = {f"{k}.{n}": p for k in ("text_encoder", "unet", "vae") for n, p in getattr(self.pipe, k).named_parameters()}
         scheduler = self.pipe.scheduler
         how = (self.steps, self.guidance, self.size, type(scheduler).__name__, sorted(scheduler.config.items()))
-        return hashlib.sha256(f"{files.tensor_hash(parts)}{how}".encode()).hexdigest()
-
-    @property
-    def parameters(self):
-        """`tensors`: what a delta of this pipeline may edit."""
-        return self.tensors
-
-    def canonical_views(self, tensors):
-        """As Clip.canonical_views: the names are canonical."""
-        return tensors
-
-    @property
-    def parameter_count(self):
-        """Parameters of the whole pipeline."""
-        modules = (self.pipe.text_encoder, self.pipe.unet, self.pipe.vae)
-        return sum(p.numel() for m in modules for p in m.parameters())
-
-    def candidates(self):
-        """Names of the CLIP's layers that SLUG may edit and that this pipeline reads, in the model's order."""
-        return [n for n, encoder in self.clip.candidates().items() if encoder == "language" and n in self.tensors]
+        return hashlib.sha256(f"{self.weights_hash()}{how}".encode()).hexdigest()
 
     @contextlib.contextmanager
     def applied(self, edit):
-        """Context within which the pipeline carries an edit, {name of `tensors`: tensor to add}. May be nested."""
-        kept = {n: self.tensors[n].detach().clone() for n in edit}
+        """See Carrier."""
         outer = self.embeddings
         if any(not n.startswith(UNET) for n in edit):  # else the texts stay what they are
             self.embeddings = {}
         try:
-            with torch.no_grad():
-                for n, change in edit.items():
-                    p = self.tensors[n]
-                    p.copy_(p.float() + change.to(p.device).float())
+            with super().applied(edit):
+                yield
+        finally:
+            self.embeddings = outer
+
+    @contextlib.contextmanager
+    def with_lora(self, folder):
+        """Context within which the pipeline carries an adapter (see slug.lora); diffusers loads and unloads it."""
+        outer, self.embeddings = self.embeddings, {}
+        self.pipe.load_lora_weights(folder)
+        try:
             yield
         finally:
-            with torch.no_grad():
-                for n, value in kept.items():
-                    self.tensors[n].copy_(value)
+            self.pipe.unload_lora_weights()
             self.embeddings = outer
 
     def embed(self, prompts):

@@ -1,0 +1,126 @@
+"""A LLaVA behind a small interface: answers to questions about pictures, and the vision tower that SLUG edits."""
+
+import re
+
+import slug.torchvision_cpu  # noqa: F401  (before transformers)
+
+import torch
+from tqdm import tqdm
+
+from slug import cli, files, models
+from slug.errors import SlugError, brief
+from slug.models.canonical import VISION
+from slug.models.carrier import Carrier
+
+
+class Vlm(Carrier):
+    """A LlavaForConditionalGeneration with the CLIP of its vision tower.
+
+    Attributes:
+        module, processor: of transformers.
+    """
+
+    encoder, prefix = "vision", VISION
+
+    def __init__(self, module, processor, clip, *, label, batch_size=32, max_new_tokens=16):
+        """Raises SlugError if the CLIP is not that of the model's tower."""
+        super().__init__(clip)
+        self.module, self.processor, self.label = module, processor, label
+        self.batch_size, self.max_new_tokens = batch_size, max_new_tokens
+        found, last = self.tower(module.model.vision_tower, "model's vision tower"), self._last_block()
+        self.tensors = {n: p for n, p in found.items() if self._reads(n, last)}
+
+    def _last_block(self):
+        """Number of the last block whose output is read: LLaVA takes the hidden states of layer -2, not the last one's."""
+        layers = self.module.config.vision_feature_layer
+        count = self.module.config.vision_config.num_hidden_layers
+        # hidden_states[0] is what enters the first block.
+        return max(i if i >= 0 else count + 1 + i for i in ([layers] if isinstance(layers, int) else layers)) - 1
+
+    @staticmethod
+    def _reads(name, last):
+        block = re.search(r"encoder\.layers\.(\d+)\.", name)
+        return int(block[1]) <= last if block else "post_layernorm" not in name
+
+    @property
+    def tag(self):
+        """Name of the model for file names."""
+        return files.safe_name(self.label)
+
+    @property
+    def modules(self):
+        """See Carrier."""
+        return {"llava": self.module}
+
+    def prompt(self, text):
+        """A question in the model's chat template."""
+        said = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
+        return self.processor.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
+
+    def answer(self, asked, desc=None):
+        """The answers to questions.Question's, as text, by greedy decoding."""
+        return self.ask(asked, desc)[0]
+
+    @torch.inference_mode()
+    def ask(self, asked, desc=None):
+        """(answers, (N,) margins) to N questions.Question's: as `answer`, and by how much the logit of the right answer's
+        first token exceeds that of the best other one, where the answer begins."""
+        out, margins = [], []
+        tokenizer = self.processor.tokenizer
+        starts = range(0, len(asked), self.batch_size)
+        for start in tqdm(starts, desc=desc, unit="batch", leave=False, disable=desc is None):
+            part = asked[start : start + self.batch_size]
+            inputs = self.processor(
+                images=[q.picture() for q in part],
+                text=[self.prompt(q.text) for q in part],
+                padding=True,
+                return_tensors="pt",
+            )
+            inputs.pop("token_type_ids", None)
+            inputs = inputs.to(self.module.device, self.module.dtype)
+            how = {"do_sample": False, "max_new_tokens": self.max_new_tokens}
+            made = self.module.generate(**inputs, **how, output_logits=True, return_dict_in_generate=True)
+            ids = made.sequences[:, inputs["input_ids"].shape[1] :]
+            out += tokenizer.batch_decode(ids, skip_special_tokens=True)
+            first = [tokenizer(q.answer, add_special_tokens=False).input_ids[:1] or [tokenizer.unk_token_id] for q in part]
+            right, logits = torch.tensor(first), made.logits[0].float().cpu()
+            margins.append(logits.gather(1, right)[:, 0] - logits.scatter(1, right, -torch.inf).max(1).values)
+        return [" ".join(text.split()) for text in out], torch.cat(margins) if margins else torch.zeros(0)
+
+
+def add_flags(parser):
+    """The flags that say which model is meant."""
+    parser.add_argument("--vlm", default="llava-hf/llava-1.5-7b-hf", help="transformers id or folder of a LLaVA")
+    parser.add_argument("--clip-model-id", default="openai/clip-vit-large-patch14-336", help="the CLIP of its vision tower")
+    parser.add_argument("--four-bit", action="store_true", help="load the language model in 4 bits (CUDA, bitsandbytes)")
+    parser.add_argument("--device-map", default="", help="transformers' device_map, e.g. auto; else all on --device")
+    parser.add_argument("--answer-batch-size", type=int, default=32, help="questions answered at once")
+
+
+def from_args(args, device):
+    """The Vlm of the flags of `add_flags`. SlugError if it cannot be loaded or the CLIP is not its own."""
+    from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+    clip = models.load(clip_model_id=args.clip_model_id, device=device)
+    local = files.resolve(args.vlm)
+    source = str(local) if local.is_dir() else args.vlm
+    how = {"dtype": cli.PRECISIONS[args.precision] or torch.float32}
+    if args.device_map:
+        how["device_map"] = args.device_map
+    if args.four_bit:
+        from transformers import BitsAndBytesConfig
+
+        # The tower stays as it is: its tensors are what is edited.
+        skip = ["vision_tower", "multi_modal_projector", "lm_head"]
+        how["quantization_config"] = BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=skip)
+    try:
+        module = LlavaForConditionalGeneration.from_pretrained(source, **how)
+        processor = AutoProcessor.from_pretrained(source)
+    except Exception as err:  # transformers, safetensors and the hub raise many kinds; each is a bad or absent folder
+        raise SlugError(f"cannot load the model {args.vlm}: {brief(err, 300)}") from err
+    if not (args.device_map or args.four_bit):
+        module.to(device)
+    processor.tokenizer.padding_side = "left"
+    module.eval().requires_grad_(False)
+    label = local.name if local.is_dir() else args.vlm
+    return Vlm(module, processor, clip, label=label, batch_size=args.answer_batch_size)
