@@ -201,8 +201,8 @@ def write_pairs(path, captions, *, broken=()):
 
 
 def stage(name):
-    """The module of a stage script, src/{clip,sd}/{name}.py."""
-    path = ROOT / "src" / ("sd" if name.startswith("b") else "clip") / f"{name}.py"
+    """The module of a stage script, src/{clip,sd,vlm}/{name}.py."""
+    path = ROOT / "src" / {"a": "clip", "b": "sd", "c": "vlm"}[name[0]] / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"stage_{name}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

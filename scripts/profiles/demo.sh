@@ -39,6 +39,12 @@
 : "${GENERATE_BATCH:=32}" # pictures made at once
 : "${SD_METHODS:=slug uce esd}"
 
+: "${VLM:=$DATA_DIR/models/mini-llava}" # put together from data/models/ by src/demo/convert_vlm.py
+: "${VLM_CLIP:=$DATA_DIR/models/mini-clip-hf}" # the CLIP of its vision tower
+: "${VLM_NAMES:=Elephant Frog Lion Owl Police_Officer}"
+: "${QUESTIONS:=$DATA_DIR/vlm/questions.jsonl}"
+: "${VLM_UTILITY:=}" # public sets that are asked besides
+
 : "${DEVICE:=auto}"
 : "${SEED:=0}"
 : "${WORKERS:=2}"

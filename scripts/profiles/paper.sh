@@ -41,6 +41,12 @@
 : "${GENERATE_BATCH:=8}" # pictures made at once
 : "${SD_METHODS:=slug}"
 
+: "${VLM:=llava-hf/llava-1.5-7b-hf}"
+: "${VLM_CLIP:=openai/clip-vit-large-patch14-336}" # the CLIP of its vision tower
+: "${VLM_NAMES:=$NAMES}"
+: "${QUESTIONS:=$DATA_DIR/vlm/questions.jsonl}" # pictures of the names with what is asked about them: data/README.md
+: "${VLM_UTILITY:=}" # public sets that are asked besides: folders or files of MME, GQA, MMBench
+
 : "${DEVICE:=auto}"
 : "${SEED:=0}"
 : "${WORKERS:=4}"

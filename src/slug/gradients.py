@@ -18,6 +18,11 @@ from slug.errors import SlugError, brief
 METHODS = ("calc_grad", "calc_importance", "calc_grad_o", "calc_importance_o")
 CONVENTION = "gradient of the forget loss 1 - cos; a positive step ADDS it"
 BOTH = "both"  # encoders
+STAGES = {
+    BOTH: "src/clip/a1_compute_grad.py",
+    "language": "src/sd/b1_compute_grad.py",
+    "vision": "src/vlm/c1_unlearn_vlm.py",
+}
 
 
 def batch_indices(n, batch_size, *, drop_last):
@@ -189,7 +194,7 @@ def load_both(args, clip, name, model, method, batch_size, encoder=BOTH):
     Raises:
         SlugError: a file is missing, damaged or stale, or the retain gradient holds pairs of the name.
     """
-    stage = "src/clip/a1_compute_grad.py" if encoder == BOTH else "src/sd/b1_compute_grad.py"
+    stage = STAGES[encoder]
     remedy = f"python {stage} --unlearn-method {method} --celeb-name {' '.join(args.celeb_name)}"
     square = "importance" in method
     where = folder(args.result_dir, name, clip.tag)

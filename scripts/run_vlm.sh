@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# A vision-language model forgets VLM_NAMES: gradients of its vision tower, the search, and what it says before and after on
+# the report half. Reads LAION_DIR, VLM, VLM_CLIP and QUESTIONS; writes RESULT_DIR/{grads,vlm}/. What is valid is
+# kept. Further arguments go to c1_unlearn_vlm.py.
+set -euo pipefail
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+
+IFS=$' \t\n' read -r -d '' -a names <<<"$VLM_NAMES" || true
+[ ${#names[@]} -gt 0 ] || die "no names to forget; give VLM_NAMES, e.g. VLM_NAMES='Elon_Musk Taylor_Swift'"
+if [ "$PROFILE" = demo ]; then
+  run "$PYTHON" src/demo/build_world.py --out "$DATA_DIR"
+  run "$PYTHON" src/demo/convert_vlm.py --out "$DATA_DIR/models"
+  run "$PYTHON" src/demo/build_questions.py --out "$DATA_DIR/vlm"
+fi
+need "$QUESTIONS" "see data/README.md, Questions"
+run "$PYTHON" src/clip/a0_create_tar.py --name "${names[@]}" --laion-dir "$LAION_DIR" --tar-dir "$TAR_DIR" \
+  --image-dir "$IMAGE_DIR" --known-names "$KNOWN_NAMES" --max-count "$MAX_COUNT" "${RUN_FLAGS[@]}"
+model=(--vlm "$VLM" --clip-model-id "$VLM_CLIP" "${RUN_FLAGS[@]}")
+run "$PYTHON" src/vlm/c1_unlearn_vlm.py --celeb-name "${names[@]}" --questions "$QUESTIONS" --tar-dir "$TAR_DIR" \
+  --train-data "$TRAIN_DATA" --batch-size "$BATCH_SIZE" "${model[@]}" "$@"
+run "$PYTHON" src/vlm/c2_eval_vlm.py --questions "$QUESTIONS" ${VLM_UTILITY:+--utility $VLM_UTILITY} "${model[@]}"
+[ -n "$DRY_RUN" ] || echo "with everything $SECONDS s; table, transcripts and sheets: $RESULT_DIR/vlm/"

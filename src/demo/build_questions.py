@@ -1,0 +1,118 @@
+"""Write the questions that mini-LLaVA is judged by: pictures of EmojiCanvas and what is asked about them, by halves.
+
+Example: python src/demo/build_questions.py
+Writes data/demo/vlm/questions.jsonl and its pictures. Drawings, not pictures, are dealt to the select and the report half;
+drawings that training never saw are of the report half and marked so. The forget names are asked for in every wording.
+"""
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+import slug.torchvision_cpu  # noqa: F401  (before transformers)
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from demo import canvases, emoji
+from slug import cli, files, questions
+
+TIMES = 4  # pictures of each drawing of a forget name, each asked in every wording
+UTILITY = 100  # of each kind and half
+
+
+def forget_names():
+    """The demo's forget names as concepts.csv has them."""
+    lines = files.read_text(emoji.DATA / "forget_names.txt").splitlines()
+    return [line.strip().replace("_", " ").lower() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def scenes(world, seed):
+    """[(Scene, [question], half, seen)]: what is asked of one picture, in one wording or in several.
+
+    Args:
+        world: (concepts, pictures), see canvases.answers_of.
+    """
+    concepts, pictures = world
+    rng, wanted = np.random.default_rng([seed, 21]), set(forget_names())
+    by_concept = {}
+    for i, p in enumerate(pictures):
+        by_concept.setdefault(p.concept, {}).setdefault(p.drawing, []).append(i)
+    halves = {"select": [], "report": []}  # icons of seen drawings
+    out = []
+    for concept, drawings in by_concept.items():
+        seen = [d for d, rows in drawings.items() if pictures[rows[0]].seen]
+        order = [seen[i] for i in rng.permutation(len(seen))]
+        count = len(order) // 2 + (len(order) % 2 and rng.random() < 0.5)
+        half = {d: "select" if i < count else "report" for i, d in enumerate(order)}
+        identity, forget = concepts[concept].kind == "identity", concepts[concept].name.lower() in wanted
+        asked = list(drawings) if identity or forget else order[:1]  # of objects one drawing, of either half
+        for drawing in asked:
+            rows, part = drawings[drawing], half.get(drawing, "report")
+            if drawing in half:
+                halves[part] += rows
+            for number in range(TIMES if forget else 1):
+                icon = rows[number % len(rows)]
+                found = canvases.scene(rng, world, None, kind="who", icon=icon)
+                out.append((found, canvases.WHO if forget else [found.question], part, drawing in half))
+    for part, icons in halves.items():
+        kinds = {k: [i for i in icons if concepts[pictures[i].concept].kind == k] for k in ("identity", "object")}
+        for kind in ("style", "colour", "count", "present"):
+            for _ in range(UTILITY):
+                found = canvases.scene(rng, world, kinds, kind=kind)
+                out.append((found, [found.question], part, True))
+    return out
+
+
+def digest(seed):
+    """Hash of what the questions depend on."""
+    sources = [*sorted(emoji.DATA.iterdir()), Path(emoji.__file__), Path(canvases.__file__), Path(__file__)]
+    return hashlib.sha256(json.dumps([seed, *(files.file_hash(p) for p in sources)]).encode()).hexdigest()
+
+
+def build(out, *, seed=0, limit=None, force=False, progress=tqdm):
+    """Write the folder `out`, unless it stands there already. `limit`: only this many concepts of each kind."""
+    mark = {"digest": digest(seed), "limit": limit}
+    if not force and (out / "source.json").is_file() and files.read_json(out / "source.json") == mark:
+        return
+    concepts = emoji.concepts()
+    if limit:
+        wanted = set(forget_names())
+        kinds = {k: [c for c in concepts if c.kind == k] for k in ("identity", "object")}
+        kept = {c.name for cs in kinds.values() for c in sorted(cs, key=lambda c: c.name.lower() not in wanted)[:limit]}
+        concepts = [c for c in concepts if c.name in kept]
+    pictures = emoji.pictures(concepts)
+    asked = scenes((concepts, pictures), seed)
+    icons = emoji.icons(concepts, progress=progress)
+    rng = np.random.default_rng([seed, 22])
+    found = []
+    with files.replacing_folder(out) as temporary:
+        (temporary / "pictures").mkdir(parents=True)
+        for number, (scene, texts, half, seen) in enumerate(progress(asked, desc="pictures")):
+            image = temporary / f"pictures/{number:05d}.png"
+            x = canvases.paint(icons, [scene], rng)[0]
+            Image.fromarray((x * 255).round().byte().permute(1, 2, 0).numpy()).save(image)
+            first = pictures[scene.icons[0]]
+            alone = scene.kind in ("who", "style")
+            about = (concepts[first.concept].name, first.drawing) if alone else ("", "")
+            found += [questions.Question(str(image), t, scene.answer, scene.kind, *about, half, seen) for t in texts]
+        questions.write(temporary / "questions.jsonl", found)
+        files.write_json(temporary / "source.json", mark)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default="data/demo/vlm", help="folder to write")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--force", action="store_true", help="write again what is there")
+    args = parser.parse_args(argv)
+    out = files.resolve(args.out)
+    build(out, seed=args.seed, force=args.force)
+    found = questions.read(out / "questions.jsonl")
+    print(f"{len(found)} questions about {len({q.image for q in found})} pictures -> {out}")
+
+
+if __name__ == "__main__":
+    cli.exit_with(main)

@@ -1,0 +1,48 @@
+"""Put mini-LLaVA together: its projector and language model (data/models/mini-llava) with mini-CLIP's vision tower.
+
+Example: python src/demo/convert_vlm.py
+Writes data/demo/models/mini-clip-hf, the CLIP, and data/demo/models/mini-llava, a folder that transformers loads as it is.
+"""
+
+import argparse
+from pathlib import Path
+
+import slug.torchvision_cpu  # noqa: F401  (before transformers)
+
+import torch
+from safetensors.torch import load_file
+from transformers import LlavaProcessor
+
+from demo import convert_clip, train_vlm
+from slug import cli, files
+
+
+def assemble(source, clip, out):
+    """Write the model folder `out` of the parts in `source` and the vision tower of the Hugging Face CLIP folder `clip`."""
+    processor = LlavaProcessor.from_pretrained(source)
+    model = train_vlm.make_model(clip, processor.tokenizer)
+    state = load_file(files.existing(source / "language.safetensors", "mini-LLaVA's weights", "train it again"))
+    for name, module in train_vlm.trained(model).items():
+        part = {k.removeprefix(f"{name}."): t.float() for k, t in state.items() if k.startswith(f"{name}.")}
+        module.load_state_dict(part)
+    model.to(torch.float16)
+    with files.replacing_folder(out) as temporary:
+        model.save_pretrained(temporary)
+        processor.save_pretrained(temporary)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path, default="data/models/mini-llava", help="folder of the trained parts")
+    parser.add_argument("--clip", type=Path, default="data/models/mini-clip", help="open_clip folder")
+    parser.add_argument("--out", type=Path, default="data/demo/models", help="where both folders go")
+    args = parser.parse_args(argv)
+    source = files.existing(args.source, "mini-LLaVA's parts", "train them with src/demo/train_vlm.py")
+    out = files.resolve(args.out)
+    convert_clip.convert(files.resolve(args.clip), out / "mini-clip-hf")
+    assemble(source, out / "mini-clip-hf", out / "mini-llava")
+    print(f"{args.source}, {args.clip} -> {out}/mini-llava, {out}/mini-clip-hf")
+
+
+if __name__ == "__main__":
+    cli.exit_with(main)

@@ -1,0 +1,192 @@
+"""Train mini-LLaVA: a transformers LlavaForConditionalGeneration on EmojiCanvas, its vision tower mini-CLIP's, frozen.
+
+Example: python src/demo/train_vlm.py          (2 cores; resumes from its checkpoint when run again)
+
+Only the projector and the language model are trained and written, in fp16, with the processor; src/demo/convert_vlm.py puts
+the tower beside them. Drawings that mini-CLIP's training never saw are not seen here either.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import slug.torchvision_cpu  # noqa: F401  (before transformers)
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, normalizers, pre_tokenizers
+from tokenizers.models import WordLevel
+from tqdm import tqdm
+from transformers import (
+    AutoImageProcessor,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+
+from demo import canvases, convert_clip, emoji
+from demo.training import Part
+from slug import cli, files
+
+BATCH = 64
+STEPS = 6000
+RATE = 2e-3
+TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}user: {% else %}assistant: {% endif %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} {% endif %}"
+    "{% endfor %}{% if message['role'] == 'assistant' %}</s>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+
+def make_processor(clip, concepts):
+    """The LlavaProcessor: a word-level tokenizer of all that is ever said here, and the CLIP's picture processing."""
+    special = ["<pad>", "<unk>", "<s>", "</s>", "<image>"]
+    vocabulary = {w: i for i, w in enumerate([*special, *canvases.words(concepts)])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        additional_special_tokens=["<image>"],
+        padding_side="left",
+    )
+    return LlavaProcessor(
+        image_processor=AutoImageProcessor.from_pretrained(clip, backend="pil"),
+        tokenizer=fast,
+        patch_size=CLIPVisionConfig.from_pretrained(clip).patch_size,
+        vision_feature_select_strategy="full",
+        num_additional_image_tokens=1,
+        image_token="<image>",
+        chat_template=TEMPLATE,
+    )
+
+
+def image_tokens(config):
+    """Tokens of a picture: a CLIPVisionConfig's patches and its class token."""
+    return (config.image_size // config.patch_size) ** 2 + 1
+
+
+def make_model(clip, tokenizer):
+    """The model with untrained language parts and the vision tower of the Hugging Face CLIP folder `clip`."""
+    tower = CLIPVisionModel.from_pretrained(clip).float()
+    text = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=192,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=6,
+        max_position_embeddings=128,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    config = LlavaConfig(
+        vision_config=tower.config,
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="full",
+        image_seq_length=image_tokens(tower.config),
+    )
+    model = LlavaForConditionalGeneration(config)
+    model.model.vision_tower.load_state_dict(tower.state_dict())
+    return model
+
+
+def trained(model):
+    """{name: module} that are trained."""
+    return {"projector": model.model.multi_modal_projector, "language": model.model.language_model}
+
+
+def encode(processor, scenes, tokens):
+    """(ids, labels) of conversations, padded on the left; labels are -100 but for the answers.
+
+    Args:
+        tokens: of a picture.
+    """
+    tokenizer, image = processor.tokenizer, "<image> " * tokens
+    rows = []
+    for s in scenes:
+        prompt = tokenizer(f"user: {image}{s.question} assistant:", add_special_tokens=False).input_ids
+        answer = [*tokenizer(s.answer, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+        rows.append((prompt + answer, [-100] * len(prompt) + answer))
+    longest = max(len(ids) for ids, _ in rows)
+    ids = torch.tensor([[tokenizer.pad_token_id] * (longest - len(i)) + i for i, _ in rows])
+    labels = torch.tensor([[-100] * (longest - len(n)) + n for _, n in rows])
+    return ids, labels
+
+
+class World:
+    """The icons of the training's drawings."""
+
+    def __init__(self):
+        self.concepts = emoji.concepts()
+        self.pictures = emoji.pictures(self.concepts)
+        self.icons = torch.from_numpy(emoji.icons(self.concepts, progress=tqdm))
+        seen = [i for i, p in enumerate(self.pictures) if p.seen]
+        kinds = {k: [i for i in seen if self.concepts[self.pictures[i].concept].kind == k] for k in ("identity", "object")}
+        # Concepts come equally often, however many houses draw them.
+        self.rows = {k: np.array(rows) for k, rows in kinds.items()}
+
+    def scenes(self, rng, count):
+        """`count` Scenes."""
+        world = self.concepts, self.pictures
+        return [canvases.scene(rng, world, self.rows) for _ in range(count)]
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=STEPS, help="of training")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default="data/models/mini-llava", help="folder to write")
+    parser.add_argument("--checkpoint", type=Path, default="results/train/mini-llava", help="folder of the checkpoint")
+    args = parser.parse_args(argv)
+    out, checkpoint = files.resolve(args.out), files.resolve(args.checkpoint)
+    torch.manual_seed(args.seed)
+    world, clip = World(), checkpoint / "mini-clip-hf"
+    convert_clip.convert(files.resolve("data/models/mini-clip"), clip)
+    processor = make_processor(clip, world.concepts)
+    model = make_model(clip, processor.tokenizer)
+    model.model.vision_tower.eval().requires_grad_(False)
+
+    def loss_of(step):
+        rng = np.random.default_rng([args.seed, 11, step])
+        scenes = world.scenes(rng, BATCH)
+        x = canvases.paint(world.icons, scenes, rng) * 2 - 1
+        ids, labels = encode(processor, scenes, model.config.image_seq_length)
+        mask = (ids != processor.tokenizer.pad_token_id).long()
+        return model(input_ids=ids, attention_mask=mask, pixel_values=x, labels=labels).loss
+
+    part = Part("llava", trained(model), RATE, args.steps, checkpoint, decay=0.05)
+    found = part.run(loss_of)
+    state = {f"{n}.{k}": t.half().contiguous() for n, m in found.items() for k, t in m.state_dict().items()}
+    processor.save_pretrained(out)
+    model.config.save_pretrained(out)
+    with files.replacing(out / "language.safetensors") as temporary:
+        save_file(state, temporary)
+    record = {
+        "command": f"python src/demo/train_vlm.py --steps {args.steps} --seed {args.seed}",
+        "minutes": round(part.spent / 60, 1),
+        "parameters": sum(t.numel() for t in state.values()),
+        "threads": torch.get_num_threads(),
+        "source": "drawings of data/emoji/ (see NOTICE)",
+        "licence": "CC-BY-SA-4.0, as the share-alike icon sets in it ask",
+        "versions": cli.versions(),
+    }
+    files.write_json(out / "training.json", record)
+    print(json.dumps(record["parameters"]), f"parameters, {part.step} steps -> {out}")
+
+
+if __name__ == "__main__":
+    cli.exit_with(main)

@@ -1,0 +1,251 @@
+"""Questions about pictures with their answers, in this project's own file and in those of MME, GQA and MMBench."""
+
+import base64
+import hashlib
+import io
+import json
+import math
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from PIL import Image
+
+from slug import files
+from slug.data import Matcher, plain_name
+from slug.errors import SlugError, brief
+
+NAMING = "who"  # the task whose answer is a name
+
+
+class Question(NamedTuple):
+    """A question about one picture."""
+
+    image: str | bytes  # a file, or its content
+    text: str
+    answer: str
+    task: str  # who, or what else is asked; a name of the public set's own
+    name: str = ""  # the identity or object shown
+    group: str = ""  # pictures of one group (one drawing) stay in one half
+    half: str = "report"
+    seen: bool = True  # the group was in the model's training data
+
+    def picture(self):
+        """The RGB picture. SlugError if it cannot be decoded."""
+        try:
+            with Image.open(io.BytesIO(self.image) if isinstance(self.image, bytes) else self.image) as image:
+                return image.convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
+            where = "a picture within the file" if isinstance(self.image, bytes) else self.image
+            raise SlugError(f"cannot decode {where} ({brief(err)}); get it again") from err
+
+
+def read(path):
+    """The Questions of a public set or of our own: a .jsonl (ours), a .tsv (MMBench), a GQA questions .json beside its
+    images/ folder, or a folder (MME). SlugError if it is none of these or is damaged."""
+    path = files.existing(path, "questions", "data/README.md says what a file of questions looks like")
+    if path.is_dir():
+        found = _mme(path)
+    elif path.suffix == ".jsonl":
+        found = _jsonl(path)
+    elif path.suffix == ".tsv":
+        found = _mmbench(path)
+    elif path.suffix == ".json":
+        found = _gqa(path)
+    else:
+        raise SlugError(f"{path} is no file of questions: it must end in .jsonl, .tsv or .json, or be a folder")
+    if not found:
+        raise SlugError(f"{path} holds no question")
+    return found
+
+
+def digest(path):
+    """Hash of a file of questions, of a folder's texts: what a record depends on. Pictures count by the names in it."""
+    path = files.existing(path, "questions", "data/README.md says what a file of questions looks like")
+    parts = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
+    return hashlib.sha256("".join(files.file_hash(p) for p in parts).encode()).hexdigest()
+
+
+def _jsonl(path):
+    found = []
+    for number, line in enumerate(files.read_text(path).splitlines(), 1):
+        try:
+            row = json.loads(line)
+            found.append(Question(**{**row, "image": str(path.parent / row["image"])}))
+        except (ValueError, TypeError, KeyError) as err:
+            raise SlugError(f"{path}, line {number}, is no question ({brief(err)}); make the file again") from err
+    return found
+
+
+def _mme(folder):
+    """MME: a folder a task, a picture and a text file of the same name with lines `question<TAB>Yes or No`."""
+    found = []
+    for text in sorted(folder.rglob("*.txt")):
+        beside = [p for p in (text.with_suffix(e) for e in (".jpg", ".png")) if p.is_file()]
+        moved = [p for e in (".jpg", ".png") if (p := text.parents[1] / "images" / f"{text.stem}{e}").is_file()]
+        task = text.parent.parent.name if text.parent.name == "questions_answers_YN" else text.parent.name
+        for line in files.read_text(text).splitlines():
+            if "\t" in line and (beside or moved):
+                question, answer = line.split("\t")[:2]
+                found.append(Question(str((beside or moved)[0]), question.strip(), answer.strip(), task))
+    return found
+
+
+def _gqa(path):
+    """GQA: {id: {"question", "answer", "imageId"}}, pictures in images/{imageId}.jpg beside the file."""
+    rows = files.read_json(path)
+    try:
+        images = path.parent / "images"
+        return [Question(str(images / f"{r['imageId']}.jpg"), r["question"], r["answer"], "gqa") for r in rows.values()]
+    except (KeyError, AttributeError, TypeError) as err:
+        raise SlugError(f"{path} is no file of GQA's questions: it lacks {brief(err)}") from err
+
+
+def _mmbench(path):
+    """MMBench: a table with index, image (base64), question, A to D, answer, and for some a hint."""
+    try:
+        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+        rows = table.to_dict("records")
+        found = []
+        for r in rows:
+            options = [f"{letter}. {r[letter]}" for letter in "ABCD" if r.get(letter)]
+            text = "\n".join([*filter(None, [r.get("hint", "")]), r["question"], *options])
+            text += "\nAnswer with the option's letter from the given choices directly."
+            found.append(Question(base64.b64decode(r["image"]), text, r["answer"], r.get("category", "mmbench")))
+        return found
+    except (KeyError, ValueError) as err:
+        raise SlugError(f"{path} is no table of MMBench ({brief(err)})") from err
+
+
+def write(path, found):
+    """Write Questions whose pictures are files below the folder of `path`."""
+    lines = [json.dumps(q._asdict() | {"image": str(Path(q.image).relative_to(path.parent))}) for q in found]
+    files.write_text(path, "\n".join(lines) + "\n")
+
+
+def same_name(a, b):
+    """Whether two names are one, underscores and capitals aside."""
+    return plain_name(a).casefold() == plain_name(b).casefold()
+
+
+class Marker:
+    """Whether an answer is right, by whole words; of several names in it the longest counts at each place."""
+
+    def __init__(self, found):
+        """
+        Args:
+            found: all Questions: their answers are what can be said.
+        """
+        names = sorted({plain_name(q.answer) for q in found if q.task == NAMING})
+        self.names = Matcher(names, names)
+
+    def right(self, question, said):
+        """Whether `said` answers a Question: the name stands in it; else its first word (yes, no, a letter) or the whole
+        text is the answer's."""
+        if question.task == NAMING:
+            return plain_name(question.answer) in self.names.find(said)
+        folded, wanted = (" ".join(Matcher([t]).names) if t else "" for t in (said, question.answer))
+        return folded.strip() == wanted.strip() or folded.split()[:1] == wanted.split()
+
+
+class Step(NamedTuple):
+    """One candidate on one half, as search.Step is for zero-shot accuracies."""
+
+    layer: str
+    step: float
+    forget_acc: float  # of the forgotten name, over all wordings
+    retain_acc: float = math.nan  # of the other names
+    utility_acc: float = math.nan  # of what else is asked
+    margin: float = math.nan  # mean over the name's questions, see Vlm.ask
+    margin_sd: float = math.nan
+    wanted: float = 0.0  # forget accuracy up to which the name counts as forgotten
+    seconds: float = math.nan
+
+    @property
+    def forget_acc1(self):
+        """As search.Step calls it."""
+        return self.forget_acc
+
+    @property
+    def forgets(self):
+        """Whether the name is forgotten, as counted and as estimated: few drawings sit on the brink and are none the less
+        zero, so the margins must also lie SIGMAS deviations below 0."""
+        return self.forget_acc <= self.wanted + 1e-9 and not self.margin + SIGMAS * self.margin_sd > 0
+
+    @property
+    def forget_acck(self):
+        """What brackets the step: 0 where it forgets."""
+        return 0.0 if self.forgets else self.forget_acc
+
+    @property
+    def retain(self):
+        """What a step is chosen by: the mean of the two that must stay (of the one there is)."""
+        known = [x for x in (self.retain_acc, self.utility_acc) if not math.isnan(x)]
+        return sum(known) / len(known) if known else math.nan
+
+
+SIGMAS = 1.0
+PARTS = ("forget", "retain", "utility")
+CHUNK = 128  # questions between two looks at whether a candidate can still win
+
+
+class Judge:
+    """Scores the assistant's present weights for one name on questions of one half; see unlearn.Judge."""
+
+    def __init__(self, vlm, found, name, *, half="select", wanted=0.0):
+        """
+        Args:
+            vlm: models.vlm.Vlm.
+            found: [Question]; those of `half` are asked.
+            wanted: see Step.
+        Raises:
+            SlugError: nothing of the half asks for the name, or nothing for anything else.
+        """
+        self.vlm, self.name, self.wanted, self.marker = vlm, name, wanted, Marker(found)
+        mine = [q for q in found if q.half == half]
+        named = [same_name(q.name, name) for q in mine]
+        same = [q.task == NAMING and n for q, n in zip(mine, named, strict=True)]
+        self.asked = {
+            "forget": [q for q, s in zip(mine, same, strict=True) if s],
+            "retain": [q for q, s in zip(mine, same, strict=True) if not s and q.task == NAMING],
+            # What is asked besides about a picture of the forgotten name is left out: whether it is here is no utility.
+            "utility": [q for q, n in zip(mine, named, strict=True) if q.task != NAMING and not n],
+        }
+        if not self.asked["forget"] or not (self.asked["retain"] or self.asked["utility"]):
+            raise SlugError(f"the questions' {half} half has none about {name}, or about nothing else; give other questions")
+        g = torch.Generator().manual_seed(0)  # a part of them is spread over all
+        for part in ("retain", "utility"):
+            rows = self.asked[part]
+            self.asked[part] = [rows[i] for i in torch.randperm(len(rows), generator=g).tolist()]
+
+    def applied(self, edit):
+        """Context within which the model carries an edit."""
+        return self.vlm.applied(edit)
+
+    def step(self, layer, step, edited, *, best=None, log_all=False, known=None):
+        """Score the present weights: Step. What must stay is asked only where the name is forgotten, and only until the
+        bound on what can still be reached falls below the best candidate's."""
+        started = time.perf_counter()
+        said, margins = self.vlm.ask(self.asked["forget"])
+        right = [self.marker.right(q, s) for q, s in zip(self.asked["forget"], said, strict=True)]
+        row = Step(layer, step, sum(right) / len(right), margin=margins.mean().item(), wanted=self.wanted)
+        row = row._replace(margin_sd=margins.std().item() if len(margins) > 1 else 0.0)
+        if log_all or row.forgets:
+            beat = best.retain if best is not None and best.forgets and not log_all else -math.inf
+            row = row._replace(**self._retain(beat))
+        return row._replace(seconds=time.perf_counter() - started)
+
+    def _retain(self, beat):
+        parts = {p: self.asked[p] for p in ("retain", "utility") if self.asked[p]}
+        wrong, bound = dict.fromkeys(parts, 0), dict.fromkeys(parts, 1.0)
+        for start in range(0, max(map(len, parts.values())), CHUNK):
+            for part, rows in parts.items():
+                chunk = rows[start : start + CHUNK]
+                said = self.vlm.answer(chunk)
+                wrong[part] += sum(not self.marker.right(q, s) for q, s in zip(chunk, said, strict=True))
+                bound[part] = 1 - wrong[part] / len(rows)
+            if sum(bound.values()) / len(bound) < beat:
+                return {}
+        return {f"{p}_acc": b for p, b in bound.items()}

@@ -1,0 +1,102 @@
+"""Make a LLaVA forget names by one step on one layer of its vision tower (paper, section 3).
+
+Example: python src/vlm/c1_unlearn_vlm.py --celeb-name Elon_Musk --questions data/vlm/questions.jsonl
+         python src/vlm/c1_unlearn_vlm.py --vlm data/demo/models/mini-llava --clip-model-id data/demo/models/mini-clip-hf ...
+Takes the forget and retain gradients of the vision tower's CLIP (computed and kept under results/grads/ where there are
+none), the front of the layers that the model reads, and the step whose answers to the select half's questions forget the
+name and keep the most of the rest. Writes under results/vlm/, per name: a .json record, a .csv of all steps, the
+.delta.safetensors, and the Pareto plot. src/clip/a2_unlearn_slug.py apply puts a delta into the model's folder, and into
+its CLIP's. Valid records are kept.
+"""
+
+import time
+
+from tqdm import tqdm
+
+from slug import cli, files, gradients, layers, plots, questions, records, unlearn
+from slug.data import plain_name
+from slug.models import vlm
+
+NOT_SETTINGS = ("force", "celeb_name", "device", "workers", "result_dir")
+
+
+def parse_args(argv=None):
+    parser = cli.parser(__doc__)
+    vlm.add_flags(parser)
+    gradients.add_flags(parser)
+    parser.add_argument("--batch-size", type=int, default=16, help="pairs a batch of the gradient pass")
+    parser.add_argument("--questions", default="data/vlm/questions.jsonl", help="questions of both halves")
+    parser.add_argument(
+        "--wanted", type=float, default=0.0, help="forget accuracy on the select half up to which a step forgets"
+    )
+    parser.add_argument("--evaluations", type=int, default=8, help="steps evaluated a layer, at most")
+    parser.add_argument("--log-all", action="store_true", help="ask everything at every step")
+    return parser.parse_args(argv)
+
+
+def run(args, model, found, name, model_hash, settings):
+    """Search, choose and write one name; returns the record."""
+    judge = questions.Judge(model, found, name, wanted=args.wanted)
+    start = judge.step("", 0.0, None, log_all=True)
+    forget, retain, _, _ = gradients.load_both(
+        args, model.clip, name, model_hash, args.unlearn_method, args.batch_size, "vision"
+    )
+    rows = layers.figures(model.clip, forget, retain, model.candidates())
+    front = layers.pareto_front(rows)
+    unlearn.reset_peak_memory(model.module.device)
+    started = time.perf_counter()
+    bar = tqdm(front, desc=f"{name}: layers", unit="layer")
+    curves, best = unlearn.search_all(model.clip, judge, bar, forget, evaluations=args.evaluations, log_all=args.log_all)
+    seconds, gradient_s = time.perf_counter() - started, gradients.seconds(args, model.clip, name, args.unlearn_method)
+    stem = files.resolve(args.result_dir) / "vlm" / records.file_name(model.label, name, "")
+    edit = unlearn.edit_of(model.clip, best.layer, forget, best.step)
+    steps = [s for part in curves.values() for s in part]
+    written = records.write_search(stem, model, edit, chosen=[(best.layer, best.step)], start=start, steps=steps, best=best)
+    plots.pareto(rows, front, best.layer, f"{name}: vision tower of {model.label}", stem.with_name(f"{stem.name}-pareto"))
+    record = {
+        "method": "slug",
+        "name": plain_name(name),
+        "model": model.label,
+        "layer": best.layer,
+        "step": best.step,
+        **written,
+        "seconds": gradient_s + seconds,
+        "gradient_s": gradient_s,
+        "peak_mem_mb": unlearn.peak_memory_mb(model.module.device),
+        **settings,
+    }
+    files.write_json(stem.with_name(f"{stem.name}.json"), record)
+    return record
+
+
+def one_line(record):
+    """A record in one line for the terminal."""
+    before, after = record["original_select"], record["winner_select"]
+    shares = ", ".join(f"{k} {before[f'{k}_acc']:.1%} -> {after[f'{k}_acc']:.1%}" for k in questions.PARTS)
+    return (
+        f"{record['name']}: {record['layer']} {record['step']:.4g}; select half: {shares}; {record['n_candidates']} "
+        f"candidates, {record['seconds']:.0f} s, delta {record['delta_bytes'] / 1e3:.0f} kB = {record['params_share']:.2%}"
+    )
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    device = cli.settle(args)
+    folder = cli.check_result_dir(args) / "vlm"
+    found = questions.read(args.questions)
+    model = vlm.from_args(args, device)
+    gradients.write_all(args, model.clip, encoder="vision")
+    model_hash = gradients.model_hash(model.clip)
+    settings = {"settings": cli.settings(args, without=NOT_SETTINGS), "versions": cli.versions()}
+    common = {"vlm_hash": model.weights_hash(), "questions_hash": questions.digest(args.questions)}
+    for name in args.celeb_name:
+        inputs = common | {"forget_hash": files.file_hash(files.resolve(gradients.forget_tar(args, name)))}
+        path = folder / records.file_name(model.label, name, ".json")
+        record = None if args.force else records.valid(path, settings | inputs)
+        if record is None:
+            record = run(args, model, found, name, model_hash, settings | inputs)
+        print(one_line(record))
+
+
+if __name__ == "__main__":
+    cli.exit_with(main)

@@ -1,0 +1,144 @@
+"""What a LLaVA says after c1_unlearn_vlm.py: forget, retain and utility accuracy on the report half, with transcripts.
+
+Example: python src/vlm/c2_eval_vlm.py --vlm data/demo/models/mini-llava --clip-model-id data/demo/models/mini-clip-hf \\
+             --questions data/demo/vlm/questions.jsonl
+         python src/vlm/c2_eval_vlm.py --utility data/MME data/gqa/testdev_balanced_questions.json data/mmbench_dev_en.tsv
+Names in drawings that the model's training never saw stand in rows of their own. An answer is right if the name stands in it
+in whole words; else by its first word or its whole text. Writes under results/vlm/: table.csv, report.md, a transcript
+{model}-{name}.jsonl of every question with the answers before and after, and a sheet of pictures with answers.
+"""
+
+import json
+from collections import Counter
+
+import pandas as pd
+from tqdm import tqdm
+
+from slug import cli, deltas, files, metrics, plots, questions, records, report
+from slug.errors import SlugError
+from slug.models import vlm
+
+COLUMNS = (
+    "method name layer step forget_acc retain_acc utility_acc n_forget n_retain n_utility forget_upper forget_unseen_acc "
+    "n_forget_unseen n_drawings retain_unseen_acc n_retain_unseen retain_change retain_change_low retain_change_high "
+    "utility_change utility_change_low utility_change_high said_instead commonest_share seconds peak_mem_mb storage_bytes "
+    "params_share n_candidates seed"
+).split()
+SHOWN = 4, 5  # columns of a sheet: of the forgotten name, of others
+
+
+def parse_args(argv=None):
+    parser = cli.parser(__doc__)
+    vlm.add_flags(parser)
+    parser.add_argument("--questions", default="data/vlm/questions.jsonl", help="questions of both halves")
+    parser.add_argument("--utility", nargs="*", default=[], help="public sets (MME, GQA, MMBench), asked besides")
+    parser.add_argument("--out", default="", help="folder to write; else results/vlm")
+    parser.add_argument("--readme", default="", help="Markdown file whose vlm block is filled")
+    return parser.parse_args(argv)
+
+
+def parts(asked, name):
+    """{part: [index]} of questions: forget and retain with those of unseen drawings apart, utility."""
+    out = {p: [] for p in ("forget", "forget_unseen", "retain", "retain_unseen", "utility")}
+    for i, q in enumerate(asked):
+        mine = questions.same_name(q.name, name)
+        if q.task == questions.NAMING:
+            out[("forget" if mine else "retain") + ("" if q.seen else "_unseen")].append(i)
+        elif not mine:
+            out["utility"].append(i)
+    return out
+
+
+def figures(asked, rows, right):
+    """{column: value} of one state."""
+    found = {f"{p}_acc": sum(right[i] for i in r) / len(r) if r else float("nan") for p, r in rows.items()}
+    return found | {f"n_{p}": len(r) for p, r in rows.items()}
+
+
+def changes(asked, rows, before, after, seed):
+    """Paired changes of what must stay, with 95% bootstrap intervals over drawings (over pictures where none is named)."""
+    found = {}
+    for part in ("retain", "utility"):
+        groups = [asked[i].group or str(asked[i].image) for i in rows[part]]
+        pair = ([state[i] for i in rows[part]] for state in (before, after))
+        names = (f"{part}_change", f"{part}_change_low", f"{part}_change_high")
+        found |= dict(zip(names, metrics.paired_difference(*pair, groups, seed=seed), strict=True))
+    return found
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    device = cli.settle(args)
+    results = cli.check_result_dir(args) / "vlm"
+    out = files.check_writable(args.out or results)
+    model = vlm.from_args(args, device)
+    found = questions.read(args.questions)
+    marker = questions.Marker(found)
+    asked = [q for q in found if q.half == "report"]
+    asked += [q._replace(half="report") for path in args.utility for q in questions.read(path)]
+    made = [files.read_json(p) for p in sorted(results.glob(f"{files.safe_name(model.label)}-*.json"))]
+    if not made:
+        raise SlugError(f"{results} has no record of {model.label}; make them with src/vlm/c1_unlearn_vlm.py")
+    base = model.weights_hash()
+    stale = [r["name"] for r in made if r["vlm_hash"] != base]
+    if stale:
+        raise SlugError(f"the records of {', '.join(stale)} are of other weights; run c1_unlearn_vlm.py again")
+
+    def states(desc):
+        said = model.answer(asked, desc=desc)
+        return said, [marker.right(q, s) for q, s in zip(asked, said, strict=True)]
+
+    said, right = states("unedited model")
+    table, kinds = [], []
+    for record in tqdm(made, desc="names", unit="name"):
+        name, rows = record["name"], parts(asked, record["name"])
+        edit, header = deltas.read(results / record["delta"])
+        deltas.check_base(header, {n: model.tensors[n] for n in edit}, model.label)
+        with model.applied(edit):
+            after, hit = states(name)
+        common = {"name": name, "seed": args.seed, "n_drawings": len({asked[i].group for i in rows["forget"]})}
+        table.append({"method": "original", **common, **figures(asked, rows, right)})
+        instead = Counter(after[i] for i in rows["forget"] + rows["forget_unseen"])
+        most = instead.most_common(1)[0][1] / instead.total() if instead else float("nan")
+        cost = {k: record[k] for k in ("layer", "step", "seconds", "peak_mem_mb", "params_share", "n_candidates")}
+        cost |= {"storage_bytes": record["delta_bytes"], "commonest_share": most}
+        cost["said_instead"] = "; ".join(f"{text} ({n})" for text, n in instead.most_common(4))
+        row = {"method": record["method"], **common, **cost, **figures(asked, rows, hit)}
+        right_ones = sum(hit[i] for i in rows["forget"])
+        row["forget_upper"] = metrics.interval(right_ones, max(len(rows["forget"]), 1))[1]
+        table.append(row | changes(asked, rows, right, hit, args.seed))
+        for kind in dict.fromkeys(asked[i].task for i in rows["utility"]):
+            mine = [i for i in rows["utility"] if asked[i].task == kind]
+            share = [sum(state[i] for i in mine) / len(mine) for state in (right, hit)]
+            kinds.append({"name": name, "kind": kind, "before": share[0], "after": share[1], "n": len(mine)})
+        lines = [
+            q._asdict()
+            | {"image": q.image.rsplit("/", 1)[-1] if isinstance(q.image, str) else "", "part": part}
+            | {"before": said[i], "after": after[i], "right_before": right[i], "right_after": hit[i]}
+            for part, chosen in rows.items()
+            for i in chosen
+            for q in [asked[i]]
+        ]
+        stem = out / records.file_name(model.label, name, "")
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        files.write_text(stem.with_name(f"{stem.name}.jsonl"), text)
+        chosen = [plots.spread(rows["forget"], SHOWN[0]), plots.spread(rows["retain"], SHOWN[1])]
+        plots.answers(
+            [asked[i].picture() for i in chosen[0] + chosen[1]],
+            [(said[i], after[i]) for i in chosen[0] + chosen[1]],
+            [(right[i], hit[i]) for i in chosen[0] + chosen[1]],
+            len(chosen[0]),
+            f"{model.label}: {name} forgotten",
+            stem.with_name(f"sheet-{stem.name}"),
+        )
+    frame = pd.DataFrame(table).reindex(columns=COLUMNS)
+    files.write_text(out / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+    text = report.assistant(frame, pd.DataFrame(kinds))
+    files.write_text(out / "report.md", text + "\n")
+    print(text)
+    if args.readme:
+        report.fill_blocks(args.readme, {"vlm": text})
+
+
+if __name__ == "__main__":
+    cli.exit_with(main)

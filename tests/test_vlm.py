@@ -1,0 +1,383 @@
+"""Vision-language models on an untrained LLaVA: questions and their files, the judge, the stages, deltas."""
+
+import base64
+import io
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+import torch
+from PIL import Image
+from transformers import CLIPModel, LlavaForConditionalGeneration
+
+from demo import build_questions, canvases, emoji, train_vlm
+from slug import deltas, files, models, questions
+from slug.errors import SlugError
+from slug.models import vlm
+
+NAMES = ["Frog", "Owl", "apple", "Red Panda"]
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_clip, tmp_path_factory):
+    """llava/ and its CLIP, hugging_face/, and questions.jsonl with pictures. Only for reading."""
+    out = tmp_path_factory.mktemp("vlm")
+    (out / "hugging_face").symlink_to(tiny_clip / "hugging_face")
+    processor = train_vlm.make_processor(out / "hugging_face", emoji.concepts())
+    torch.manual_seed(0)
+    train_vlm.make_model(out / "hugging_face", processor.tokenizer).save_pretrained(out / "llava")
+    processor.save_pretrained(out / "llava")
+    (out / "pictures").mkdir()
+    asked = []
+    for i, name in enumerate(NAMES * 4):
+        path = out / f"pictures/{i}.png"
+        path.write_bytes(tiny.jpeg(i, size=64))
+        half = questions_half(i)
+        asked.append(questions.Question(str(path), "what is this?", name.lower(), "who", name, f"{name}/{i}", half))
+        asked.append(questions.Question(str(path), "which colour is behind it?", "red", "colour", "", "", half))
+    questions.write(out / "questions.jsonl", asked)
+    return out
+
+
+def questions_half(i):
+    return "select" if i % 8 < 4 else "report"
+
+
+def load(folder):
+    from transformers import AutoProcessor
+
+    clip = models.load(clip_model_id=str(folder / "hugging_face"))
+    module = LlavaForConditionalGeneration.from_pretrained(folder / "llava").eval()
+    processor = AutoProcessor.from_pretrained(folder / "llava")
+    processor.tokenizer.padding_side = "left"
+    return vlm.Vlm(module, processor, clip, label="llava", batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return load(folder)
+
+
+def strong_edit(model, name):
+    """An edit of one parameter, as large as it is itself."""
+    g = torch.Generator().manual_seed(0)
+    p = model.tensors[name]
+    return {name: torch.randn(p.shape, generator=g) * (p.norm() / math.sqrt(p.numel()) + 0.1)}
+
+
+def picture_features(model, found):
+    inputs = model.processor.image_processor([q.picture() for q in found], return_tensors="pt")
+    with torch.no_grad():
+        out = model.module.get_image_features(inputs["pixel_values"])
+    out = getattr(out, "pooler_output", out)
+    return torch.stack(list(out)) if isinstance(out, (list, tuple)) else out
+
+
+# --------------------------------------------------------------------------------------------------------------- model
+
+
+def test_only_layers_that_the_model_reads_are_candidates_and_each_reaches_its_features(model, folder):
+    """LLaVA takes layer -2: the last block, the last norm and the projection say nothing to it."""
+    names = model.candidates()
+    last = model.module.config.vision_config.num_hidden_layers - 1
+    assert names and all(n.startswith("vision_model.") for n in names)
+    assert not any(f"layers.{last}." in n or "post_layernorm" in n or "projection" in n for n in names)
+    asked = questions.read(folder / "questions.jsonl")[:2]
+    before = picture_features(model, asked)
+    for name in names:
+        with model.applied(strong_edit(model, name)):
+            assert not torch.allclose(picture_features(model, asked), before, atol=1e-4), name
+    assert torch.equal(picture_features(model, asked), before)
+
+
+def test_what_the_model_does_not_read_changes_nothing(model, folder):
+    asked = questions.read(folder / "questions.jsonl")[:2]
+    before = picture_features(model, asked)
+    unread = [n for n in model.tower(model.module.model.vision_tower, "tower") if n not in model.tensors]
+    assert unread
+    parameters = model.tower(model.module.model.vision_tower, "tower")
+    for name in unread:
+        with torch.no_grad():
+            kept = parameters[name].clone()
+            parameters[name].add_(1.0)
+            same = torch.equal(picture_features(model, asked), before)
+            parameters[name].copy_(kept)
+        assert same, name
+
+
+def test_another_clip_is_refused(folder, tmp_path):
+    tiny.write_random_clip(tmp_path, seed=1)
+    module = LlavaForConditionalGeneration.from_pretrained(folder / "llava")
+    other = models.load(clip_model_id=str(tmp_path / "hugging_face"))
+    with pytest.raises(SlugError, match="is not the CLIP of this model's vision tower"):
+        vlm.Vlm(module, None, other, label="x")
+
+
+def test_an_answer_does_not_depend_on_what_is_asked_beside_it(model, folder):
+    asked = questions.read(folder / "questions.jsonl")
+    together, margins = model.ask(asked)
+    alone = [model.ask([q]) for q in asked[:9]]
+    assert together[:9] == [said for (said,), _ in alone]
+    assert torch.allclose(margins[:9], torch.cat([m for _, m in alone]), atol=1e-4) and (margins < 0).any()
+
+
+# ----------------------------------------------------------------------------------------------------------- questions
+
+
+def test_answers_are_marked_by_whole_words():
+    def asks(answer, task="who"):
+        return questions.Question("x.png", "?", answer, task)
+
+    names = [asks(n) for n in ("frog", "tree frog", "owl", "red panda", "panda")]
+    marker = questions.Marker(names)
+    assert marker.right(asks("frog"), "this is a Frog.") and not marker.right(asks("frog"), "frogs")
+    assert marker.right(asks("tree frog"), "a tree frog") and not marker.right(asks("frog"), "a tree frog")
+    assert marker.right(asks("red panda"), "A red panda!") and not marker.right(asks("panda"), "red panda")
+    assert not marker.right(asks("owl"), "")
+    assert marker.right(asks("yes", "present"), "Yes, there is") and not marker.right(asks("yes", "present"), "no yes")
+    assert marker.right(asks("B", "mmbench"), "B. a dog") and marker.right(asks("dark blue", "colour"), "Dark blue")
+
+
+def test_public_sets_are_read_as_they_are_published(tmp_path):
+    picture = tiny.jpeg(0, size=16)
+    mme = tmp_path / "MME" / "color"
+    mme.mkdir(parents=True)
+    (mme / "1.jpg").write_bytes(picture)
+    (mme / "1.txt").write_text("Is it red?\tYes\nIs it blue?\tNo\n")
+    found = questions.read(tmp_path / "MME")
+    assert [(q.text, q.answer, q.task) for q in found] == [("Is it red?", "Yes", "color"), ("Is it blue?", "No", "color")]
+    assert found[0].picture().size == (16, 16)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "7.jpg").write_bytes(picture)
+    row = {"question": "What is it?", "answer": "dog", "imageId": "7", "isBalanced": True}
+    (tmp_path / "gqa.json").write_text(json.dumps({"1": row}))
+    (question,) = questions.read(tmp_path / "gqa.json")
+    assert (question.answer, question.picture().size) == ("dog", (16, 16))
+    table = {"index": [1], "image": [base64.b64encode(picture).decode()], "question": ["Which?"], "hint": [""]}
+    table |= {"A": ["cat"], "B": ["dog"], "C": [""], "D": [""], "answer": ["B"], "category": ["logic"]}
+    pd.DataFrame(table).to_csv(tmp_path / "mmbench.tsv", sep="\t", index=False)
+    (question,) = questions.read(tmp_path / "mmbench.tsv")
+    assert question.text.startswith("Which?\nA. cat\nB. dog\n") and question.picture().size == (16, 16)
+    assert questions.Marker([question]).right(question, "B")
+
+
+def test_files_of_questions_that_will_not_do(tmp_path):
+    with pytest.raises(SlugError, match="questions not found"):
+        questions.read(tmp_path / "nothing.jsonl")
+    (tmp_path / "a.jsonl").write_text('{"image": "x.png"}\n')
+    with pytest.raises(SlugError, match="line 1, is no question"):
+        questions.read(tmp_path / "a.jsonl")
+    (tmp_path / "a.csv").write_text("")
+    with pytest.raises(SlugError, match="no file of questions"):
+        questions.read(tmp_path / "a.csv")
+    (tmp_path / "a.json").write_text('{"1": {"question": "?"}}')
+    with pytest.raises(SlugError, match="no file of GQA"):
+        questions.read(tmp_path / "a.json")
+    (tmp_path / "a.tsv").write_text("index\tquestion\n1\t?\n")
+    with pytest.raises(SlugError, match="no table of MMBench"):
+        questions.read(tmp_path / "a.tsv")
+    broken = questions.Question(b"no picture", "?", "a", "who")
+    with pytest.raises(SlugError, match="cannot decode"):
+        broken.picture()
+
+
+def test_the_worlds_questions_keep_drawings_apart_and_say_what_is_shown(tmp_path):
+    build_questions.build(tmp_path / "vlm", limit=8, progress=lambda items, **_: items)
+    found = questions.read(tmp_path / "vlm/questions.jsonl")
+    by_name = [q for q in found if q.task == "who"]
+    halves = {}
+    for q in by_name:
+        halves.setdefault(q.group, set()).add(q.half)
+    assert all(len(h) == 1 for h in halves.values())
+    assert all(q.half == "report" for q in by_name if not q.seen) and any(not q.seen for q in by_name)
+    forget = [q for q in by_name if q.name == "frog"]
+    assert {q.text for q in forget} == set(canvases.WHO) and all(q.answer == "frog" for q in forget)
+    yes_no = [q.answer for q in found if q.task == "present"]
+    assert set(yes_no) == {"yes", "no"} and 0.35 < yes_no.count("yes") / len(yes_no) < 0.65
+    for q in found:
+        if q.task == "colour":
+            rgb = np.asarray(q.picture(), float)[[0, 0, -1, -1], [0, -1, 0, -1]].mean(0) / 255
+            near = min(canvases.COLOURS, key=lambda c: np.abs(np.array(canvases.COLOURS[c]) - rgb).sum())
+            assert near == q.answer
+            break
+    before = (tmp_path / "vlm/questions.jsonl").stat().st_mtime_ns
+    build_questions.build(tmp_path / "vlm", limit=8)
+    assert (tmp_path / "vlm/questions.jsonl").stat().st_mtime_ns == before
+
+
+# --------------------------------------------------------------------------------------------------------------- judge
+
+
+class Scripted:
+    """An assistant that says what a function of the question says."""
+
+    def __init__(self, says):
+        self.says, self.asked = says, 0
+
+    def answer(self, found, desc=None):
+        self.asked += len(found)
+        return [self.says(q) for q in found]
+
+    def ask(self, found, desc=None):
+        said = self.answer(found)
+        return said, torch.tensor([1.0 if s == q.answer else -1.0 for q, s in zip(found, said, strict=True)])
+
+
+def judge(says, count=400):
+    rows = [("Frog", "frog"), ("Owl", "owl"), ("", "red")]
+    found = [
+        questions.Question("x", "?", answer, "who" if name else "colour", name, f"{name}{i}", "select")
+        for i in range(count)
+        for name, answer in rows
+    ]
+    return questions.Judge(Scripted(says), found, "Frog")
+
+
+def test_a_judge_asks_the_rest_only_where_the_name_is_forgotten_and_can_win():
+    sound = judge(lambda q: q.answer)
+    row = sound.step("l", 1.0, "l")
+    assert row.forget_acc == 1 and math.isnan(row.retain) and sound.vlm.asked == 400
+    gone = judge(lambda q: "owl" if q.name else q.answer)
+    row = gone.step("l", 1.0, "l")
+    assert (row.forget_acc, row.retain_acc, row.utility_acc, row.retain) == (0, 1, 1, 1)
+    best = row._replace(retain_acc=0.9, utility_acc=0.9)
+    poor = judge(lambda q: "owl" if q.name else "blue")
+    row = poor.step("l", 1.0, "l", best=best)
+    assert math.isnan(row.retain) and poor.vlm.asked < 1200
+    assert judge(lambda q: "owl" if q.name else "blue").step("l", 1.0, "l", log_all=True).retain == 0.5
+
+
+def test_a_name_nobody_asks_for_is_refused():
+    with pytest.raises(SlugError, match="none about Dragon"):
+        questions.Judge(Scripted(str), judge(str).asked["retain"], "Dragon")
+
+
+# -------------------------------------------------------------------------------------------------------------- stages
+
+
+@pytest.fixture(scope="module")
+def done(folder, tmp_path_factory):
+    """Both stages for one name."""
+    work = tmp_path_factory.mktemp("run")
+    tiny.write_pairs(work / "Frog.tar", ["a frog", "the frog", "frog!", "my frog"])
+    tiny.write_pairs(work / "train.tar", ["a dog", "a cat", "owl", "tree", "a key", "a house", "a car", "a boat"])
+    run(folder, work, "c1_unlearn_vlm", *arguments(work))
+    (work / "MME" / "color").mkdir(parents=True)
+    (work / "MME/color/1.jpg").write_bytes(tiny.jpeg(0, size=64))
+    (work / "MME/color/1.txt").write_text("Is it red?\tYes\nIs it blue?\tNo\n")
+    run(folder, work, "c2_eval_vlm", "--utility", work / "MME")
+    return work
+
+
+def arguments(work):
+    data = ["--tar-dir", work, "--train-data", work / "train.tar", "--batch-size", 4]
+    return ["--celeb-name", "Frog", *data, "--evaluations", 2]
+
+
+def flags(folder, work):
+    model = [
+        "--vlm",
+        folder / "llava",
+        "--clip-model-id",
+        folder / "hugging_face",
+        "--questions",
+        folder / "questions.jsonl",
+    ]
+    return [*model, "--result-dir", work / "results", "--device", "cpu", "--workers", 0]
+
+
+def run(folder, work, stage, *more):
+    tiny.run(stage, *more, *flags(folder, work))
+
+
+def test_the_kept_step_is_the_one_logged(done, folder):
+    record = files.read_json(done / "results/vlm/llava-Frog.json")
+    rows = pd.read_csv(done / "results/vlm/llava-Frog-steps.csv")
+    row = rows[(rows["layer"] == record["layer"]) & np.isclose(rows["step"], record["step"])].iloc[0]
+    model = load(folder)
+    assert record["layer"] in model.candidates()
+    edit, _ = deltas.read(done / "results/vlm" / record["delta"])
+    judge = questions.Judge(model, questions.read(folder / "questions.jsonl"), "Frog")
+    with model.applied(edit):
+        again = judge.step("", 0, None, log_all=True)
+    assert again.forget_acc == pytest.approx(row["forget_acc"])
+    assert (done / "results/vlm/llava-Frog-pareto.png").is_file()
+
+
+def test_tables_and_transcripts_say_what_the_model_says(done, folder):
+    table = pd.read_csv(done / "results/vlm/table.csv")
+    assert list(table["method"]) == ["original", "slug"] and set(table["name"]) == {"Frog"}
+    lines = [json.loads(line) for line in (done / "results/vlm/llava-Frog.jsonl").read_text().splitlines()]
+    asked = [q for q in questions.read(folder / "questions.jsonl") if q.half == "report"]
+    asked += questions.read(done / "MME")
+    model = load(folder)
+    with model.applied(deltas.read(done / "results/vlm/llava-Frog.delta.safetensors")[0]):
+        said = dict(zip([(q.image.rsplit("/", 1)[-1], q.text) for q in asked], model.answer(asked), strict=True))
+    for line in lines:
+        assert line["after"] == said[line["image"], line["text"]]
+    row = table.iloc[1]
+    own = [line for line in lines if line["part"] == "forget"]
+    assert row["n_forget"] == len(own) and row["forget_acc"] == pytest.approx(np.mean([o["right_after"] for o in own]))
+    rest = [line for line in lines if line["part"] == "utility"]
+    assert row["n_utility"] == len(rest) and {r["task"] for r in rest} == {"colour", "color"}
+    assert row["utility_change"] == pytest.approx(np.mean([r["right_after"] - r["right_before"] for r in rest]), abs=1e-6)
+    assert (done / "results/vlm/sheet-llava-Frog.png").is_file() and "kind of question" in (
+        done / "results/vlm/report.md"
+    ).read_text()
+
+
+def test_a_delta_goes_into_the_assistant_and_into_its_clip_and_out_again(done, folder, tmp_path):
+    delta = done / "results/vlm/llava-Frog.delta.safetensors"
+    for kind in ("llava", "hugging_face"):
+        source = folder / kind
+        tiny.run("a2_unlearn_slug", "apply", "--delta", delta, "--model-dir", source, "--out", tmp_path / kind)
+        back = tmp_path / f"{kind}-back"
+        tiny.run("a2_unlearn_slug", "revert", "--delta", delta.name, "--model-dir", tmp_path / kind, "--out", back)
+        assert files.file_hash(back / "model.safetensors") == files.file_hash(source / "model.safetensors")
+    asked = questions.read(folder / "questions.jsonl")[:3]
+    model = load(folder)
+    pixels = model.processor.image_processor([q.picture() for q in asked], return_tensors="pt")["pixel_values"]
+    layer = model.module.config.vision_feature_layer
+    towers = [
+        LlavaForConditionalGeneration.from_pretrained(tmp_path / "llava").model.vision_tower,
+        CLIPModel.from_pretrained(tmp_path / "hugging_face").vision_model,
+    ]
+    with torch.no_grad():
+        states = [t.eval()(pixels, output_hidden_states=True).hidden_states[layer] for t in towers]
+        original = model.module.model.vision_tower(pixels, output_hidden_states=True).hidden_states[layer]
+    assert torch.allclose(*states, atol=1e-6) and not torch.allclose(states[0], original, atol=1e-4)
+
+
+def test_what_is_valid_is_kept(done, folder, monkeypatch):
+    def no(*_, **__):
+        raise AssertionError("asked again")
+
+    monkeypatch.setattr(vlm.Vlm, "answer", no)
+    run(folder, done, "c1_unlearn_vlm", *arguments(done))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--celeb-name", "Dragon"], "forget set not found"),
+        (["--questions", "nowhere.jsonl"], "questions not found"),
+        (["--vlm", "nowhere/at-all"], "cannot load the model"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_line(done, folder, tmp_path, monkeypatch, capfd, more, said):
+    given = [*arguments(done), *flags(folder, tmp_path), *more]
+    assert said in tiny.failure(monkeypatch, capfd, "c1_unlearn_vlm", *given)
+
+
+def test_records_must_be_of_this_model(folder, tmp_path, monkeypatch, capfd):
+    assert "c1_unlearn_vlm.py" in tiny.failure(monkeypatch, capfd, "c2_eval_vlm", *flags(folder, tmp_path))
+
+
+def test_a_picture_that_is_none_is_said_in_one_line():
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, "PNG")
+    with pytest.raises(SlugError, match="cannot decode"):
+        questions.Question(buffer.getvalue()[:40], "?", "a", "who").picture()
