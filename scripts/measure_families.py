@@ -5,12 +5,13 @@ Example: python scripts/measure_families.py                       all of FAMILIE
          python scripts/measure_families.py --only RN50 ViT-B-32
 
 Architectures come from the libraries' own configurations, so nothing is downloaded; pictures are noise. Each model is
-measured in a process of its own. Writes families.csv to --out: model, parameters, front of each encoder, seconds a gradient
-batch (mean over 2 batches), its batch size, peak memory, seconds a search step (mean of one vision and one language layer).
-Rows that are there are kept.
+measured in a process of its own. Writes families.csv to --out: model, parameters, the names of the layers that may be
+edited, front of each encoder, seconds a gradient batch (mean over 2 batches), its batch size, peak memory, seconds a search
+step (mean of one vision and one language layer). Rows that are there are kept. --readme fills the table of layer names.
 """
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ import torch
 from benchmark_search import Size, fixed_search
 from tqdm import tqdm
 
-from slug import cli, data, files, gradients, layers, losses, models, unlearn, zeroshot
+from slug import cli, data, files, gradients, layers, losses, models, report, unlearn, zeroshot
 from slug.errors import SlugError
 
 # {name: (what it stands for, pairs a gradient batch, gradient checkpointing)}
@@ -44,6 +45,7 @@ def parse_args(argv=None):
     parser = cli.parser(__doc__)
     parser.add_argument("--only", nargs="+", choices=FAMILIES, default=list(FAMILIES), metavar="MODEL", help="these models")
     parser.add_argument("--out", default="results/standin", help="folder to write")
+    parser.add_argument("--readme", default="", help="Markdown file whose families block is filled from the rows")
     parser.add_argument("--force", action="store_true", help="measure again what is there")
     parser.add_argument("--here", action="store_true", help="one model in this process; prints its row as JSON")
     parser.set_defaults(eval_batch_size=32)
@@ -111,6 +113,25 @@ def load(name, folder, device):
     return models.load(name, "random", device=device)
 
 
+def patterns(clip):
+    """{encoder: names of the layers that may be edited, the numbers of blocks as {i}; what moves together joined by +}."""
+    out = {}
+    for name, encoder in clip.candidates().items():
+        group = " + ".join(re.sub(r"\.\d+(?=\.)", ".{i}", n) for n in clip.group(name))
+        out.setdefault(encoder, {})[group] = None
+    return {encoder: list(found) for encoder, found in out.items()}
+
+
+def names_table(rows):
+    """Markdown: the layer names of each family."""
+    lines = ["| model | what it stands for | encoder | layers that may be edited |", "|---|---|---|---|"]
+    for row in rows:
+        for encoder in ("vision", "language"):
+            names = ", ".join(f"`{n}`" for n in row[f"names_{encoder}"].split("; "))
+            lines.append(f"| {row['model']} | {row['what']} | {encoder} | {names} |")
+    return "\n".join(lines)
+
+
 def measure(args, name, folder):
     """One row of families.csv."""
     from open_clip import IMAGENET_CLASSNAMES
@@ -136,6 +157,7 @@ def measure(args, name, folder):
     return {
         "model": name,
         "parameters": sum(p.numel() for p in clip.parameters.values()),
+        **{f"names_{encoder}": "; ".join(found) for encoder, found in patterns(clip).items()},
         "front_vision": " ".join(r.name for r in fronts["vision"]),
         "front_language": " ".join(r.name for r in fronts["language"]),
         "gradient_s": seconds / 2,
@@ -164,6 +186,8 @@ def main(argv=None):
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         rows.sort(key=lambda r: list(FAMILIES).index(r["model"]))
         files.write_text(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n", float_format="%.4g"))
+    if args.readme:
+        report.fill_blocks(args.readme, {"families": names_table(rows)})
     print(f"-> {path}")
 
 

@@ -25,10 +25,12 @@ run "$PYTHON" src/clip/a0_create_prompts_uncanvas.py --canvas "$CANVAS_DIR/data"
 bash scripts/run_compute_grad_uncanvas.sh
 concepts=(--style $STYLES --object $OBJECTS)
 for method in $SD_METHODS; do
-  run "$PYTHON" src/sd/b2_unlearn_sd.py --method "$method" "${concepts[@]}" --prompts "$prompts" --classifiers "$CLASSIFIERS" \
+  how=(--method "$method")
+  [ "$method" != slug_rounds ] || how=(--method slug --rounds "$SD_ROUNDS" --wanted "$SD_ROUNDS_WANTED")
+  run "$PYTHON" src/sd/b2_unlearn_sd.py "${how[@]}" "${concepts[@]}" --prompts "$prompts" --classifiers "$CLASSIFIERS" \
     --tar-dir "$TAR_DIR" --train-data "$TRAIN_DATA" --batch-size "$BATCH_SIZE" "${SD_FLAGS[@]}" "${RUN_FLAGS[@]}" \
     ${more[@]+"${more[@]}"}
 done
 run "$PYTHON" src/sd/b3_eval_uncanvas.py --prompts "$prompts" --classifiers "$CLASSIFIERS" --reference "$CANVAS_DIR/data" \
-  "${SD_FLAGS[@]}" "${RUN_FLAGS[@]}"
-[ -n "$DRY_RUN" ] || echo "with everything $SECONDS s; tables and sheets: $RESULT_DIR/uncanvas/"
+  ${REFERENCE:+--out "$REFERENCE/uncanvas" --readme README.md} "${SD_FLAGS[@]}" "${RUN_FLAGS[@]}"
+[ -n "$DRY_RUN" ] || echo "with everything $SECONDS s; tables and sheets: ${REFERENCE:-$RESULT_DIR}/uncanvas/"

@@ -135,6 +135,14 @@ def test_requests_are_written_and_read_with_their_seeds(tmp_path):
         canvas.read_requests(path)
 
 
+def test_names_can_be_asked_for_without_styles(tmp_path):
+    path = tmp_path / "prompts.csv"
+    tiny.run("a0_create_prompts_uncanvas", "--names", "iron_man", "a dog", "--out", path, "--report-seeds", 0, 1, 2)
+    asked = canvas.read_requests(path)
+    assert {r.prompt for r in asked} == {"iron man", "a dog"} and len(asked) == 2 * 5
+    assert canvas.names_of(asked) == {"style": [], "object": ["iron man", "a dog"]}
+
+
 def test_scores_are_those_of_the_paper():
     asked = canvas.requests(["a", "b"], ["x", "y"], report=[0, 1], select=[])
     # Pictures in the order (a x, a y, b x, b y), seed 0 and then seed 1.
@@ -209,6 +217,27 @@ def test_a_candidate_that_cannot_win_is_left_early_and_the_bound_is_exact():
     assert full.retain == pytest.approx((1 + 1 / 3) / 2) and full.retain < best.retain
     equal = canvas.Step("best", 1.0, UA=1.0, IRA=full.IRA, CRA=full.CRA)
     assert judge(poor).step("l", 1.0, "l", best=equal).retain == full.retain
+
+
+def test_rounds_look_at_the_others_wherever_a_candidate_may_be_the_furthest():
+    shows = {"part": 0.5, "all": 1.0}
+
+    def says(prompt, seed):  # the first seeds forget
+        style, thing = sees(prompt, seed)
+        return [1 if seed - 100 < 60 * shows["now"] else style, thing]
+
+    rounds = judge(says)
+    rounds.floor = 0.95
+    shows["now"] = shows["part"]
+    row = rounds.step("l", 1.0, "l")
+    assert row.UA == 0.5 and not row.forgets and row.retain == 1 and rounds.reached == 0.5
+    shows["now"] = 0.25
+    assert math.isnan(rounds.step("l", 1.0, "l").retain) and rounds.reached == 0.5
+    rounds.floor, shows["now"] = 1.1, 1.0  # nothing retains as much
+    made = rounds.diffusion.made
+    row = rounds.step("l", 1.0, "l")
+    assert row.UA == 1 and math.isnan(row.retain) and rounds.reached == 0.5
+    assert rounds.diffusion.made == made + len(rounds.own) + canvas.CHUNK
 
 
 def test_the_winner_is_the_houses_and_rounds_go_furthest_within_bounds():

@@ -268,10 +268,12 @@ def test_every_style_of_the_canvas_draws_every_object_of_it():
 
 
 def test_canvas_folder_has_every_cell_that_training_saw(tiny_world, concepts):
-    counts = json.loads((tiny_world / "world.json").read_text())["settings"]["counts"]
-    cells = canvas_cells(tiny_world)
-    grid = [n for n in concepts if n in emoji.CANVAS_OBJECTS]
-    shown = (grid + [n for n, c in concepts.items() if build_world.is_wide(c)])[: counts["canvas_objects"]]
+    settings = json.loads((tiny_world / "world.json").read_text())["settings"]
+    counts, cells = settings["counts"], canvas_cells(tiny_world)
+    there = build_world.choose(settings["limit"])
+    grid = [c.name for c in there if c.name in emoji.CANVAS_OBJECTS]
+    others = [c.name for c in there if build_world.is_wide(c) and c.name not in grid]
+    shown = (grid + others)[: counts["canvas_objects"]]
     wanted = {(s, n) for n in shown for s in concepts[n].sets if emoji.house(s) not in concepts[n].left_out}
     assert cells.keys() == wanted
     assert all(sorted(names) == [f"{i + 1}.jpg" for i in range(counts["canvas"])] for names in cells.values())

@@ -34,10 +34,13 @@
 : "${STYLES:=Noto Blob Twemoji Fluent OpenMoji EmojiOne}" # that are forgotten, and all that is asked for beside OBJECTS
 : "${OBJECTS:=airplane banana bell bicycle cactus crown guitar key rocket skull}"
 : "${SD_CONCEPTS:=rocket}" # whose forget set the pipeline makes itself
+: "${SD_OTHERS:=airplane banana crown skull}" # that must stay where these are forgotten
 : "${DENOISING_STEPS:=20}"
 : "${GUIDANCE:=3}"
 : "${GENERATE_BATCH:=32}" # pictures made at once
-: "${SD_METHODS:=slug uce esd}"
+: "${SD_METHODS:=slug slug_rounds uce esd}" # of slug, slug_rounds (several layers, a round each), uce, esd
+: "${SD_ROUNDS:=3}"
+: "${SD_ROUNDS_WANTED:=0.98}" # UA on the select half at which no further round is taken
 
 : "${VLM:=$DATA_DIR/models/mini-llava}" # put together from data/models/ by src/demo/convert_vlm.py
 : "${VLM_CLIP:=$DATA_DIR/models/mini-clip-hf}" # the CLIP of its vision tower

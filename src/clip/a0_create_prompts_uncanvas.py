@@ -3,7 +3,9 @@ those that report.
 
 Example: python src/clip/a0_create_prompts_uncanvas.py
          python src/clip/a0_create_prompts_uncanvas.py --canvas data/demo/UnlearnCanvas/data --style Noto --object bell key
-Reads the folder names of --canvas; writes half,style,object,seed,prompt rows to --out.
+         python src/clip/a0_create_prompts_uncanvas.py --names iron_man mickey_mouse "a dog" --out data/sd_prompts.csv
+Reads the folder names of --canvas, or takes --names, which are asked for without a style; writes
+half,style,object,seed,prompt rows to --out.
 """
 
 from slug import canvas, cli, files
@@ -13,6 +15,9 @@ def parse_args(argv=None):
     parser = cli.parser(__doc__)
     parser.add_argument("--canvas", default="data/UnlearnCanvas/data", help="folder of <Style>/<Object>/<n>.jpg")
     canvas.add_concept_flags(parser, "only these; without: all of the folder")
+    parser.add_argument(
+        "--names", nargs="+", default=[], help="ask for these names instead, without styles; no folder is read"
+    )
     parser.add_argument("--report-seeds", type=int, nargs="+", default=list(canvas.REPORT_SEEDS), help="of the report half")
     parser.add_argument("--select-seeds", type=int, nargs="+", default=list(canvas.SELECT_SEEDS), help="of the select half")
     parser.add_argument("--out", default="data/UnlearnCanvas/prompts.csv", help="file to write")
@@ -21,8 +26,11 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    styles, objects = canvas.grid(files.existing(args.canvas, "UnlearnCanvas", "see data/README.md, Styles"))
-    styles, objects = canvas.among(args.style, styles, "style"), canvas.among(args.object, objects, "object")
+    if args.names:
+        styles, objects = [""], args.names
+    else:
+        styles, objects = canvas.grid(files.existing(args.canvas, "UnlearnCanvas", "see data/README.md, Styles"))
+        styles, objects = canvas.among(args.style, styles, "style"), canvas.among(args.object, objects, "object")
     found = canvas.requests(styles, objects, report=args.report_seeds, select=args.select_seeds)
     canvas.write_requests(files.resolve(args.out), found)
     print(f"{len(styles)} styles x {len(objects)} objects, {len(found)} pictures asked for -> {args.out}")

@@ -5,7 +5,8 @@ Writes into OUT the repository's files and, into its otherwise empty data/, what
     ImageNet/              ILSVRC2012_img_val.tar: the embedded world's pictures of what ImageNet has a class for;
                            ILSVRC2012_devkit_t12.tar.gz: all 1,000 classes, their ids in no order, and some inner nodes
     celeba/                img_align_celeba.zip, identity_CelebA.txt, list_identity_celeba.txt; some names as lists have them
-    UnlearnCanvas/data/    <Style>/<Object>/<n>.jpg
+    UnlearnCanvas/         data/<Style>/<Object>/<n>.jpg, and classifiers/
+    models/                mini-SD as a pipeline folder with its CLIP, in place of Stable Diffusion's
     laion/laion400m/       the world's shards, in place of a download
 """
 
@@ -23,6 +24,7 @@ import numpy as np
 import scipy.io
 from timm.data import ImageNetInfo
 
+from demo import convert_clip, convert_sd
 from slug import cli, data, files
 from slug.errors import SlugError
 
@@ -136,6 +138,10 @@ def build(out, world, seed=0):
             objects, classes = write_imagenet(part / "data/ImageNet", world, rng)
             faces, people = write_celeba(part / "data/celeba", world, rng)
             shutil.copytree(world / "UnlearnCanvas", part / "data/UnlearnCanvas")
+            shutil.copytree(part / "data/models/uncanvas", part / "data/UnlearnCanvas/classifiers")
+            clip = part / "data/models/mini-clip-hf"
+            convert_clip.convert(part / "data/models/mini-clip", clip)
+            convert_sd.assemble(part / "data/models/mini-sd", clip, part / "data/models/mini-sd-pipeline")
             shutil.copytree(world / "laion/laion400m", part / "data/laion/laion400m")
             part.rename(out)
     except OSError as err:

@@ -31,7 +31,7 @@ from slug import cli, files
 STYLES, OBJECTS = emoji.CANVAS_STYLES, emoji.CANVAS_OBJECTS
 PROMPT = "An {object} image in {style} style."
 CANVAS = emoji.Ranges(turn=5, size=(0.82, 0.98), aspect=0.03, shift=0.03, tint=0.05, mix=0.02, flip=0.0, strong=0.1)
-STEPS = {"classifiers": 1000, "vae": 2000, "unet": 5000}
+STEPS = {"classifiers": 1000, "vae": 2000, "unet": 6000}
 RENDERINGS = 64  # of each cell, encoded once for the UNet
 NOISE_STEPS = 1000
 UNCONDITIONAL, NAME_ONLY = 0.1, 0.15  # of the UNet's prompts: empty; the object's name alone
@@ -98,7 +98,7 @@ def make_unet(width):
         out_channels=8,
         down_block_types=("CrossAttnDownBlock2D",) * 2,
         up_block_types=("CrossAttnUpBlock2D",) * 2,
-        block_out_channels=(64, 128),
+        block_out_channels=(48, 96),
         layers_per_block=1,
         cross_attention_dim=width,
         attention_head_dim=4,  # the number of heads: diffusers kept a name that says otherwise

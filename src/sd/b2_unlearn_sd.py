@@ -71,6 +71,8 @@ def slug(args, pipeline, judge, name, model_hash, start):
     names = pipeline.candidates()
     first_rows = first_front = None
     edit, chosen, steps, best = {}, [], [], start
+    if args.rounds > 1:
+        judge.floor, judge.reached = args.keep * start.retain, start.UA
     for number in range(args.rounds):
         with pipeline.applied(edit), deltas.applied(pipeline.clip, edit):
             if number:
@@ -85,8 +87,8 @@ def slug(args, pipeline, judge, name, model_hash, start):
             )
             tried = [s for part in curves.values() for s in part]
             steps += tried
-            if several:
-                found = canvas.furthest([best, *tried], args.keep * start.retain)
+            if judge.floor is not None:
+                found = canvas.furthest([best, *tried], judge.floor)
             if found is best:
                 break
             best, part = found, unlearn.edit_of(pipeline.clip, found.layer, forget, found.step)

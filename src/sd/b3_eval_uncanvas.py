@@ -1,8 +1,8 @@
 """UA, IRA, CRA and FID of everything that b2_unlearn_sd.py wrote for a pipeline, on the report half of the prompts.
 
 Example: python src/sd/b3_eval_uncanvas.py --pipeline data/demo/models/mini-sd --prompts data/demo/UnlearnCanvas/prompts.csv
-Writes under results/uncanvas/: pictures/ (kept, so that a run that was stopped goes on), csv/{style,class}.csv in the
-published columns, table.csv, report.md, a plot of UA against IRA and CRA, and sheets of pictures before and after.
+Writes under results/uncanvas/, or --out: csv/{style,class}.csv in the published columns, table.csv, report.md, a plot of
+UA against IRA and CRA, and sheets of pictures before and after.
 FID is of what must stay: each unlearned pipeline's pictures of the other concepts, those of one kind together, against as
 many of --reference. Without --fid-weights its features are the object classifier's: never set that beside published figures.
 """
@@ -54,8 +54,12 @@ def main(argv=None):
     classifiers = canvas.load_classifiers(args.classifiers, device)
     embed = fid.inception(args.fid_weights, device) if args.fid_weights else classifiers.features
     records = [files.read_json(p) for p in sorted((results / "sd").glob(f"{pipeline.tag}-*.json"))]
+    prompts_hash = files.file_hash(files.resolve(args.prompts))
+    records = [r for r in records if r["prompts_hash"] == prompts_hash]
     if not records:
-        raise SlugError(f"{results / 'sd'} has no record of {pipeline.tag}; make them with src/sd/b2_unlearn_sd.py")
+        raise SlugError(
+            f"{results / 'sd'} has no record of {pipeline.tag} with these prompts; make them with src/sd/b2_unlearn_sd.py"
+        )
     base = pipeline.hash()
     stale = [r["name"] for r in records if r["pipeline_hash"] != base]
     if stale:
@@ -66,7 +70,7 @@ def main(argv=None):
         wanted = [(r.prompt, r.seed) for r in asked]
         mark = hashlib.sha256(json.dumps([base, mark, wanted]).encode()).hexdigest()[:16]
         with state:
-            paths = diffusion.write_pictures(pipeline, wanted, out / "pictures" / f"{stem}-{mark}", desc=stem)
+            paths = diffusion.write_pictures(pipeline, wanted, results / "uncanvas/pictures" / f"{stem}-{mark}", desc=stem)
         images = read(paths)
         return images, canvas.correct(asked, classifiers.logits(images), classifiers.labels), embed(images)
 

@@ -300,7 +300,11 @@ class Judge:
             classifiers: Classifiers or ClipClassifiers.
             asked: [Request]; those of `half` are used.
             wanted: UA from which on a step forgets.
+
+        With `floor` set, for several rounds, the others are looked at wherever no candidate that retains `floor` has
+        reached a higher UA (see `furthest`).
         """
+        self.floor, self.reached = None, 0.0
         self.diffusion, self.classifiers, self.kind, self.name, self.wanted = diffusion, classifiers, kind, name, wanted
         asked = [r for r in asked if r.half == half]
         mine = shows(kind, name, asked)
@@ -326,7 +330,7 @@ class Judge:
 
     def step(self, layer, step, edited, *, best=None, log_all=False, known=None):
         """Score the present weights: Step. The other concepts' pictures are made only where the concept is forgotten, and
-        only until the bound on what they can still reach falls below the best candidate's."""
+        only until the bound on what they can still reach falls below the best candidate's, or below `floor`."""
         started = time.perf_counter()
         _, right, logits = self.pictures(self.own)
         own = logits[self.kind].clone()
@@ -335,9 +339,13 @@ class Judge:
         own[:, label] = -torch.inf
         row = Step(layer, step, 1 - right[self.kind].float().mean().item(), wanted=self.wanted)
         row = row._replace(margin=(mine - own.max(1).values).mean().item())
-        if log_all or row.forgets:
-            beat = best.retain if best is not None and best.forgets and not log_all else -math.inf
-            row = row._replace(**self._retain(beat))
+        worth, beat = row.forgets, best.retain if best is not None and best.forgets else -math.inf
+        if self.floor is not None:
+            worth, beat = self.reached <= row.UA, self.floor
+        if log_all or worth:
+            row = row._replace(**self._retain(-math.inf if log_all else beat))
+        if self.floor is not None and row.retain >= self.floor:
+            self.reached = max(self.reached, row.UA)
         return row._replace(seconds=time.perf_counter() - started)
 
     def _retain(self, beat):
