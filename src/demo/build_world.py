@@ -286,8 +286,9 @@ def write_canvas(folder, world, seed, counts, progress):
     """Write the styles' pictures; what a house does not draw or training did not see has no folder. Returns counts."""
     rng = _rng(seed, "canvas")
     # mini-SD's objects first: a world that was cut short may lack some of them.
-    wide = [i for i, c in enumerate(world.concepts) if is_wide(c)]
-    shown = sorted(wide, key=lambda i: world.concepts[i].name not in emoji.CANVAS_OBJECTS)[: counts.canvas_objects]
+    grid = [i for i, c in enumerate(world.concepts) if c.name in emoji.CANVAS_OBJECTS]
+    others = [i for i, c in enumerate(world.concepts) if is_wide(c) and i not in grid]
+    shown = (grid + others)[: counts.canvas_objects]
     cells = [i for i, p in enumerate(world.pictures) if p.concept in set(shown) and p.seen]
     rows = [i for i in cells for _ in range(counts.canvas)]
     for k, jpeg in enumerate(_jpegs(world, rows, rng, progress, "UnlearnCanvas")):
