@@ -181,3 +181,37 @@ def test_a_model_without_the_layer_is_refused(tiny_clip, tmp_path):
     with pytest.raises(SlugError, match=r"has no tensor elsewhere.weight"):
         deltas.apply(path, tiny_clip / "open_clip", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_several_deltas_go_in_at_once_and_come_out_in_any_order(folder, tmp_path, capsys):
+    """Same layer and others: what is left is as if the reverted one had never been there."""
+    source, names = folder / "open_clip", ["a", "b", "c"]
+    for name, layer, relative in zip(names, (0, 0, 1), (0.5, -0.3, 0.2), strict=True):
+        make(folder, tmp_path / f"{name}.delta.safetensors", layer=layer, relative=relative)
+    paths = [tmp_path / f"{n}.delta.safetensors" for n in names]
+    together = deltas.apply(paths, source, tmp_path / "together")
+    tiny.run("a2_unlearn_slug", "list", "--model-dir", together)
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [p.name for p in paths]
+    weights = WEIGHTS["open_clip"]
+    for gone in names:
+        left = deltas.revert(f"{gone}.delta.safetensors", together, tmp_path / f"without-{gone}")
+        only = deltas.apply([p for n, p in zip(names, paths, strict=True) if n != gone], source, tmp_path / f"only-{gone}")
+        assert (left / weights).read_bytes() == (only / weights).read_bytes()
+    back = deltas.revert([p.name for p in paths], together, tmp_path / "back")
+    assert (back / weights).read_bytes() == (source / weights).read_bytes()
+    with pytest.raises(SlugError, match="already; revert it first"):
+        deltas.apply(paths[:1], together, tmp_path / "twice")
+
+
+def test_a_delta_in_a_models_own_names_is_the_edit_it_was_made_of(folder, tmp_path):
+    for family in ("open_clip", "hugging_face"):
+        for layer in range(3):
+            path = tmp_path / f"{family}-{layer}.delta.safetensors"
+            edit = make(folder, path, family, layer)
+            clip = tiny.load(folder, family)
+            found = deltas.native(clip, *deltas.read(path))
+            assert found.keys() == edit.keys() and all(torch.equal(found[n], edit[n]) for n in edit)
+    with torch.no_grad():
+        clip.parameters[next(iter(edit))].add_(1)
+    with pytest.raises(SlugError, match="made for other weights"):
+        deltas.native(clip, *deltas.read(path))

@@ -13,12 +13,13 @@ import subprocess
 import sys
 import tarfile
 
+import pandas as pd
 import pytest
 import tiny
 import torch
 from safetensors import safe_open
 
-from slug import data, deltas, files, gradients, layers, losses, plots, search, zeroshot
+from slug import data, deltas, files, gradients, layers, losses, models, plots, search, zeroshot
 
 NAMES = ("Alien", "Bento_Box")
 STAGES = sorted(p.stem for p in (tiny.ROOT / "src" / "clip").glob("*.py"))
@@ -503,3 +504,45 @@ def test_every_variant_of_a_setting_makes_a_record_stale(done):
         assert records.valid(path, settings | change) is None
     assert records.valid(path.with_name("none.json"), settings) is None
     assert record["settings"]["evaluations"] == 6 and "workers" not in record["settings"]
+
+
+# ------------------------------------------------------------------------------------------------------ several at once
+
+
+def test_several_names_are_forgotten_together(done, quick, tmp_path):
+    """a5's figures are those of a model that carries both deltas, judged anew; the joint steps are no longer than needed."""
+    flags = [*done.model, *done.evaluation, *done.out]
+    tiny.run("a5_unlearn_multi", "--celeb-name", *NAMES, "--joint", *flags)
+    table = pd.read_csv(done.results / "clip/multi/table.csv")
+    assert set(table["method"]) == {"sum", "joint"} and set(table["count"]) == {2}
+    source = tiny.ROOT / done.model[1].removeprefix("local-dir:")
+    paths = [next((done.results / "clip").glob(f"*-{n}.delta.safetensors")) for n in NAMES]
+    deltas.apply(paths, source, tmp_path / "edited")
+    assert set(deltas.of_folder(tmp_path / "edited")) == {p.name for p in paths}
+    clip = models.load(f"local-dir:{tmp_path / 'edited'}")
+    identities = data.load_celeba(tiny.ROOT / done.evaluation[1], clip.transform)
+    objects = data.load_imagenet(tiny.ROOT / done.evaluation[3], clip.transform)
+    evaluation = zeroshot.Evaluation(clip, identities, objects)
+    mine = {t.task: t.label for t in map(evaluation.target, NAMES)}
+    summed = table[table["method"] == "sum"]
+    for name in NAMES:
+        target = evaluation.target(name)
+        half = ~data.halves(evaluation.tasks[target.task].pictures, 0)
+        rank = evaluation.ranks(target.task, evaluation.rows(target.task, half, label=target.label), None)
+        row = summed[summed["name"] == data.plain_name(name)].iloc[0]
+        assert (row["n_forget"], row["forget_acc1"]) == (len(rank), pytest.approx(float((rank < 1).float().mean())))
+    rest = summed[summed["name"] == "all"].iloc[0]
+    for task, label in mine.items():
+        half = ~data.halves(evaluation.tasks[task].pictures, 0)
+        rank = evaluation.ranks(task, evaluation.rows(task, half, without=label), None)
+        assert rest[f"{task}_acc1"] == pytest.approx(zeroshot.accuracies(rank)[0])
+    joint = table[(table["method"] == "joint") & (table["name"] != "all")]
+    assert (joint["factor"] > 0).all() and "joint" in (done.results / "clip/multi/report.md").read_text()
+
+
+def test_a_single_name_is_refused_where_several_are_meant(done, quick, monkeypatch, capfd):
+    flags = [*done.model, *done.evaluation, *done.out]
+    line = tiny.failure(monkeypatch, capfd, "a5_unlearn_multi", "--celeb-name", NAMES[0], *flags)
+    assert "two names or more" in line
+    line = tiny.failure(monkeypatch, capfd, "a5_unlearn_multi", "--celeb-name", NAMES[0], "Dragon", *flags)
+    assert "delta not found" in line

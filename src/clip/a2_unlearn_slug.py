@@ -2,8 +2,9 @@
 
 Example: python src/clip/a2_unlearn_slug.py --celeb-name Elon_Musk --model ViT-B-32 --pretrained laion400m_e32
          python src/clip/a2_unlearn_slug.py --celeb-name Elon_Musk --layer visual.proj --step 3.5      (redo one)
-         python src/clip/a2_unlearn_slug.py apply  --delta results/clip/X.delta.safetensors --model-dir M --out E
-         python src/clip/a2_unlearn_slug.py revert --delta X.delta.safetensors --model-dir E --out M
+         python src/clip/a2_unlearn_slug.py apply  --delta results/clip/X.delta.safetensors [more] --model-dir M --out E
+         python src/clip/a2_unlearn_slug.py revert --delta X.delta.safetensors [more] --model-dir E --out M
+         python src/clip/a2_unlearn_slug.py list --model-dir E
 Needs a1_compute_grad.py. Searches every layer of both Pareto fronts on the select half of the pictures and reports the
 winner on the other half. Writes under results/clip/: Pareto, step-size and cosine plots, a step log a layer, and per name
 a .json record, a .csv of all steps and the .delta.safetensors that carries the edit. Valid records are kept.
@@ -106,9 +107,9 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
     edit = unlearn.edit_of(clip, best.layer, forget, best.step)
     halves = unlearn.both_halves(judge, reporter, edited, lambda: deltas.applied(clip, edit), args.unlearn_method, args.seed)
     with deltas.applied(clip, edit):
-        names, similar, n_shown = zeroshot.similarity(evaluation, target, reporter.half, edited, seed=args.seed)
+        names, similar, n_shown = zeroshot.similarity(evaluation, [target], reporter.half, edited, seed=args.seed)
         images, truth, said = zeroshot.shown(evaluation, target, reporter.half, edited, seed=args.seed)
-    _, similar_before, _ = zeroshot.similarity(evaluation, target, reporter.half, None, seed=args.seed)
+    _, similar_before, _ = zeroshot.similarity(evaluation, [target], reporter.half, None, seed=args.seed)
     _, _, said_before = zeroshot.shown(evaluation, target, reporter.half, None, seed=args.seed)
 
     if rank:
@@ -206,18 +207,25 @@ def search_names(args):
 
 
 def edit_folder(command, argv):
-    parser = cli.parser(f"{command} a delta on a model folder (open_clip or Hugging Face).")
-    parser.add_argument("--delta", required=True, help="the .delta.safetensors file; to revert, its name is enough")
+    parser = cli.parser(f"{command} deltas of a model folder (open_clip, Hugging Face, diffusers, LLaVA).")
     parser.add_argument("--model-dir", required=True, help="model folder to start from")
-    parser.add_argument("--out", required=True, help="model folder to write; may be the same")
+    if command != "list":
+        parser.add_argument(
+            "--delta", nargs="+", required=True, help=".delta.safetensors files; to revert, names are enough"
+        )
+        parser.add_argument("--out", required=True, help="model folder to write; may be the same")
     args = parser.parse_args(argv)
+    if command == "list":
+        for name, header in deltas.of_folder(args.model_dir).items():
+            print(f"{name}: {header['layer']}, step {float(header['step']):.6g}, made for {header['model']}")
+        return
     out = getattr(deltas, command)(args.delta, args.model_dir, args.out)
-    print(f"{command}: {args.delta} -> {out}")
+    print(f"{command}: {', '.join(args.delta)} -> {out}")
 
 
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
-    if argv and argv[0] in ("apply", "revert"):
+    if argv and argv[0] in ("apply", "revert", "list"):
         edit_folder(argv[0], argv[1:])
     else:
         search_names(parse_args(argv))

@@ -104,7 +104,7 @@ def main(argv=None):
         part = pd.read_csv(file.with_name(f"{stem}-steps.csv"))
         steps.append(part.assign(method=method, kind=kind, name=name))
         places = [[i for i, o in enumerate(own) if o == mine] for mine in (True, False)]
-        chosen = plots.spread(places[0], SHOWN[0]) + plots.spread(places[1], SHOWN[1])
+        chosen = data.spread(places[0], SHOWN[0]) + data.spread(places[1], SHOWN[1])
         titles = [f"{plain_name(asked[i].object)}\n{plain_name(asked[i].style)}" for i in chosen]
         hit = [[r["style"][i].item() and r["object"][i].item() for i in chosen] for r in (right, found)]
         title = f"{plain_name(name)} ({kind}) forgotten by {method}"

@@ -55,6 +55,12 @@ def plain_name(name):
     return " ".join(name.replace("_", " ").split())
 
 
+def spread(items, count):
+    """`count` of a list's items, evenly spread: what a sheet shows of many."""
+    count = min(count, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
+
+
 MOST_SCREENED = 200  # names
 BETWEEN_WORDS = re.compile(r"[\W_]+")  # \w is what str.isalnum calls a letter or digit, and `_`
 

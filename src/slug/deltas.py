@@ -177,34 +177,69 @@ def _edit_folder(source, out, change):
     return out
 
 
-def apply(delta, source, out):
-    """Write the model folder `source` plus a delta to `out` (may be `source`). Loads in open_clip or transformers as is.
+def of_folder(folder):
+    """{file name: header} of the deltas that a model folder carries. SlugError if there is no such folder."""
+    folder = files.existing(folder, "model folder", "give --model-dir")
+    return {p.name: read(p)[1] for p in sorted((folder / EDITS).glob("*.delta.safetensors"))}
 
-    Raises SlugError for a wrong base, a delta that is applied already, or an `out` that holds something else.
+
+def native(clip, tensors, header):
+    """{native parameter name: change} of a delta that `read` gave, for a loaded model at its base weights.
+
+    Raises SlugError if the delta was made for other weights or another kind of model.
     """
-    delta = files.existing(delta, "delta", "make one with src/clip/a2_unlearn_slug.py")
-    read(delta)
-    name = delta.name if delta.name.endswith(".delta.safetensors") else f"{delta.stem}.delta.safetensors"
+    parameters, changes = clip.parameters, {}
+    for name, p in parameters.items():
+        zeros = torch.zeros_like(p, dtype=torch.float32)
+        views = clip.canonical_views({name: zeros})
+        found = [c for c in views if c in tensors]
+        for c in found:
+            views[c] += tensors[c].to(p.device)
+        if found:
+            changes[name] = zeros
+    base = {c: v for c, v in clip.canonical_views({n: parameters[n] for n in changes}).items() if c in tensors}
+    missing = next((c for c in tensors if c not in base), None)
+    if missing:
+        raise SlugError(f"{clip.label} has no tensor {missing}, which the delta edits; it is a model of another kind")
+    check_base(header, {c: base[c] for c in tensors}, clip.label)
+    return changes
 
-    def add(paths):
-        if name in paths:
-            raise SlugError(f"{name} is applied to {source} already; revert it first")
-        return {**paths, name: delta}
+
+def apply(paths, source, out):
+    """Write the model folder `source` plus one delta or several to `out` (may be `source`). Loads in its library as it is.
+
+    Args:
+        paths: a path, or a list of them.
+    Raises:
+        SlugError: a wrong base, a delta that is applied already, or an `out` that holds something else.
+    """
+    paths = [paths] if isinstance(paths, (str, Path)) else paths
+    paths = [files.existing(p, "delta", "make one with src/clip/a2_unlearn_slug.py") for p in paths]
+    named = {p.name if p.name.endswith(".delta.safetensors") else f"{p.stem}.delta.safetensors": p for p in paths}
+    for path in paths:
+        read(path)
+
+    def add(there):
+        twice = next((n for n in named if n in there), None)
+        if twice:
+            raise SlugError(f"{twice} is applied to {source} already; revert it first")
+        return {**there, **named}
 
     return _edit_folder(source, out, add)
 
 
-def revert(delta_name, source, out):
-    """Take a delta back out of the edited folder `source`; the result in `out` is exact to the bit.
+def revert(names, source, out):
+    """Take one delta or several back out of the edited folder `source`; the result in `out` is exact to the bit.
 
     Args:
-        delta_name: file name of an applied delta (a path's last part is enough).
+        names: file name of an applied delta (a path's last part is enough), or a list of them.
     """
-    wanted = Path(delta_name).name
+    wanted = {Path(n).name for n in ([names] if isinstance(names, (str, Path)) else names)}
 
-    def remove(paths):
-        if wanted not in paths:
-            raise SlugError(f"{wanted} is not applied to {source}; applied are: {', '.join(paths) or 'none'}")
-        return {n: p for n, p in paths.items() if n != wanted}
+    def remove(there):
+        missing = next((n for n in sorted(wanted) if n not in there), None)
+        if missing:
+            raise SlugError(f"{missing} is not applied to {source}; applied are: {', '.join(there) or 'none'}")
+        return {n: p for n, p in there.items() if n not in wanted}
 
     return _edit_folder(source, out, remove)

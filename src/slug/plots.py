@@ -312,12 +312,6 @@ def pictures(images, truth, before, after, title, stem):
     _save(figure, stem)
 
 
-def spread(items, count):
-    """`count` of a list's items, evenly spread: what a sheet shows of many."""
-    count = min(count, len(items))
-    return [items[i * len(items) // count] for i in range(count)]
-
-
 def sheet(states, titles, right, own, title, stem):
     """Pictures of several states of a pipeline, a row each (before, after), the forgotten concept's on the left.
 

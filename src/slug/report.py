@@ -344,6 +344,28 @@ def assistant(frame, kinds):
     return "\n".join(lines)
 
 
+def multi(frame):
+    """Markdown of results/clip/multi/table.csv: a row a count of names and way of adding their edits up."""
+    lines = [
+        "| names | way | FA@1 of all (upper bound) | worst name | pictures | other identities, points (95%) | n | "
+        "other objects, points (95%) | n | factors |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (count, method), part in frame.groupby(["count", "method"], sort=False):
+        whole, own = part[part["name"] == "all"].iloc[0], part[part["name"] != "all"]
+        worst = own.loc[own["forget_acc1"].idxmax()]
+        stays = []
+        for task in ("identities", "objects"):
+            change, low, high = (100 * whole[f"{task}_change{end}"] for end in ("", "_low", "_high"))
+            stays.append(f"{change:+.2f} ({low:+.2f} to {high:+.2f}) | {whole[f'n_{task}']:.0f}")
+        factors = ", ".join(f"{f:.2f}" for f in own["factor"])
+        lines.append(
+            f"| {count} | {method} | {whole['forget_acc1']:.1%} (at most {whole['forget_upper']:.1%}) | {worst['name']} "
+            f"{worst['forget_acc1']:.1%} | {whole['n_forget']:.0f} | {' | '.join(stays)} | {factors} |"
+        )
+    return "\n".join([*lines, "", f"Names in their order: {frame['names'].iloc[-1]}."])
+
+
 def latex(frame):
     """The comparison as a LaTeX tabular (booktabs)."""
     rows = []

@@ -302,14 +302,20 @@ def evaluate_and_report(clip, pictures, templates, args, path):
     print(f"{len(pictures.names)} classes, {pictures.broken} broken pictures skipped -> {path}")
 
 
-def similarity(evaluation, target, half, edited, *, others=9, seed=0):
-    """Cosines of mean picture features and name prompts: (names, (K, K) array, number of pictures), the target first."""
+def similarity(evaluation, targets, half, edited, *, others=9, seed=0):
+    """Cosines of mean picture features and name prompts: (names, (K, K) array, number of pictures), the targets first.
+
+    Args:
+        targets: [Target] of one task.
+        others: how many other classes of the first one's block stand beside them.
+    """
+    target, own = targets[0], [t.label for t in targets]
     task = evaluation.tasks[target.task]
     blocks, labels = task.pictures.blocks, task.pictures.labels
-    rivals = [c for c in range(len(blocks)) if c != target.label and blocks[c] == blocks[target.label]]
+    rivals = [c for c in range(len(blocks)) if c not in own and blocks[c] == blocks[target.label]]
     rivals = [c for c in rivals if (labels[half[target.task]] == c).any()]
     g = torch.Generator().manual_seed(seed)
-    chosen = [target.label, *sorted(rivals[i] for i in torch.randperm(len(rivals), generator=g)[:others].tolist())]
+    chosen = [*own, *sorted(rivals[i] for i in torch.randperm(len(rivals), generator=g)[:others].tolist())]
     rows = torch.cat([evaluation.rows(target.task, half[target.task], label=c) for c in chosen])
     features, weights = evaluation.sides(target.task, rows, edited)
     means = torch.stack([features[(labels[rows] == c).to(features.device)].mean(0) for c in chosen])

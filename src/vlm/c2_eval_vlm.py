@@ -14,7 +14,7 @@ from collections import Counter
 import pandas as pd
 from tqdm import tqdm
 
-from slug import cli, deltas, files, metrics, plots, questions, records, report
+from slug import cli, data, deltas, files, metrics, plots, questions, records, report
 from slug.errors import SlugError
 from slug.models import vlm
 
@@ -122,7 +122,7 @@ def main(argv=None):
         stem = out / records.file_name(model.label, name, "")
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         files.write_text(stem.with_name(f"{stem.name}.jsonl"), text)
-        chosen = [plots.spread(rows["forget"], SHOWN[0]), plots.spread(rows["retain"], SHOWN[1])]
+        chosen = [data.spread(rows["forget"], SHOWN[0]), data.spread(rows["retain"], SHOWN[1])]
         plots.answers(
             [asked[i].picture() for i in chosen[0] + chosen[1]],
             [(said[i], after[i]) for i in chosen[0] + chosen[1]],
