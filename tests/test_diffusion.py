@@ -44,13 +44,6 @@ def pipeline(folder):
     return load_pipeline(folder)
 
 
-def strong_edit(pipeline, name):
-    """An edit of one parameter, as large as it is itself."""
-    g = torch.Generator().manual_seed(0)
-    p = pipeline.tensors[name]
-    return {name: torch.randn(p.shape, generator=g) * (p.norm() / math.sqrt(p.numel()) + 0.1)}
-
-
 # ------------------------------------------------------------------------------------------------------------ pictures
 
 
@@ -77,7 +70,7 @@ def test_every_candidate_reaches_the_pictures_and_no_other_layer_is_one(pipeline
     assert "text_projection.weight" not in names and not any("norm" in n or "bias" in n for n in names)
     before = pipeline.embed(PROMPTS)
     for name in names:
-        with pipeline.applied(strong_edit(pipeline, name)):
+        with pipeline.applied(tiny.strong_edit(pipeline, name)):
             assert not torch.allclose(pipeline.embed(PROMPTS), before, atol=1e-4), name
 
 
@@ -85,9 +78,9 @@ def test_an_edit_comes_and_goes_whole(pipeline):
     text, unet = pipeline.candidates()[0], uce.projections(pipeline)[0]
     before = {n: p.detach().clone() for n, p in pipeline.tensors.items()}
     picture, states = pipeline.generate(PROMPTS, [1, 1]), pipeline.embed(PROMPTS)
-    with pytest.raises(KeyboardInterrupt), pipeline.applied(strong_edit(pipeline, text)):
+    with pytest.raises(KeyboardInterrupt), pipeline.applied(tiny.strong_edit(pipeline, text)):
         assert not torch.equal(pipeline.generate(PROMPTS, [1, 1]), picture)
-        with pipeline.applied(strong_edit(pipeline, unet)):
+        with pipeline.applied(tiny.strong_edit(pipeline, unet)):
             pipeline.generate(PROMPTS, [1, 1])
         raise KeyboardInterrupt
     assert tiny.same_tensors(before, {n: p.detach() for n, p in pipeline.tensors.items()})
@@ -99,10 +92,10 @@ def test_texts_are_encoded_once_where_an_edit_leaves_them_alone(pipeline, monkey
     calls = []
     encode = pipeline.pipe.encode_prompt
     monkeypatch.setattr(pipeline.pipe, "encode_prompt", lambda p, *a, **k: calls.append(p) or encode(p, *a, **k))
-    with pipeline.applied(strong_edit(pipeline, uce.projections(pipeline)[0])):
+    with pipeline.applied(tiny.strong_edit(pipeline, uce.projections(pipeline)[0])):
         pipeline.embed([*PROMPTS, *PROMPTS])
     assert calls == []
-    with pipeline.applied(strong_edit(pipeline, pipeline.candidates()[0])):
+    with pipeline.applied(tiny.strong_edit(pipeline, pipeline.candidates()[0])):
         pipeline.embed([*PROMPTS, *PROMPTS])
     assert calls == [PROMPTS]
 
@@ -303,14 +296,14 @@ def test_a_step_is_factored_to_the_rank_its_residual_asks_for():
 
 def test_only_linear_layers_become_an_adapter(pipeline):
     name = next(n for n in pipeline.candidates() if n.endswith("q_proj.weight"))
-    assert list(lora.adapter(strong_edit(pipeline, name))) == [name.removesuffix(".weight")]
+    assert list(lora.adapter(tiny.strong_edit(pipeline, name))) == [name.removesuffix(".weight")]
     with pytest.raises(SlugError, match="linear layers of the text tower only"):
         lora.adapter({"text_model.embeddings.token_embedding.weight": torch.ones(3, 3)})
 
 
 def test_diffusers_loads_the_adapter_and_switches_it_off_again(pipeline, tmp_path):
     group = [n for n in pipeline.candidates() if ".0.self_attn." in n and n.split(".")[-2] in ("q_proj", "k_proj", "v_proj")]
-    edit = {n: change for name in group for n, change in strong_edit(pipeline, name).items()}
+    edit = {n: change for name in group for n, change in tiny.strong_edit(pipeline, name).items()}
     assert len(edit) == 3
     lora.save(tmp_path, lora.adapter(edit, 0.0))
     original = pipeline.embed(PROMPTS)

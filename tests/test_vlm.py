@@ -61,13 +61,6 @@ def model(folder):
     return load(folder)
 
 
-def strong_edit(model, name):
-    """An edit of one parameter, as large as it is itself."""
-    g = torch.Generator().manual_seed(0)
-    p = model.tensors[name]
-    return {name: torch.randn(p.shape, generator=g) * (p.norm() / math.sqrt(p.numel()) + 0.1)}
-
-
 def picture_features(model, found):
     inputs = model.processor.image_processor([q.picture() for q in found], return_tensors="pt")
     with torch.no_grad():
@@ -88,7 +81,7 @@ def test_only_layers_that_the_model_reads_are_candidates_and_each_reaches_its_fe
     asked = questions.read(folder / "questions.jsonl")[:2]
     before = picture_features(model, asked)
     for name in names:
-        with model.applied(strong_edit(model, name)):
+        with model.applied(tiny.strong_edit(model, name)):
             assert not torch.allclose(picture_features(model, asked), before, atol=1e-4), name
     assert torch.equal(picture_features(model, asked), before)
 

@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import json
+import math
 import sys
 import tarfile
 from pathlib import Path
@@ -108,6 +109,13 @@ def write_pipeline(folder, clip):
         feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(folder)
+
+
+def strong_edit(carrier, name):
+    """An edit of one parameter of a models.carrier.Carrier, as large as it is itself."""
+    g = torch.Generator().manual_seed(0)
+    p = carrier.tensors[name]
+    return {name: torch.randn(p.shape, generator=g) * (p.norm() / math.sqrt(p.numel()) + 0.1)}
 
 
 def write_classifiers(folder, labels):

@@ -31,7 +31,7 @@ from slug import cli, files
 STYLES, OBJECTS = emoji.CANVAS_STYLES, emoji.CANVAS_OBJECTS
 PROMPT = "An {object} image in {style} style."
 CANVAS = emoji.Ranges(turn=5, size=(0.82, 0.98), aspect=0.03, shift=0.03, tint=0.05, mix=0.02, flip=0.0, strong=0.1)
-STEPS = {"classifiers": 1000, "vae": 2000, "unet": 6000}
+STEPS = {"classifiers": 1000, "vae": [2000, 3000], "unet": 6000}  # several: cycles of the learning rate
 RENDERINGS = 64  # of each cell, encoded once for the UNet
 NOISE_STEPS = 1000
 UNCONDITIONAL, NAME_ONLY = 0.1, 0.15  # of the UNet's prompts: empty; the object's name alone

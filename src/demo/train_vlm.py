@@ -99,7 +99,7 @@ def make_model(clip, tokenizer):
         vision_feature_select_strategy="full",
         image_seq_length=image_tokens(tower.config),
     )
-    model = LlavaForConditionalGeneration(config)
+    model = LlavaForConditionalGeneration(config).float()
     model.model.vision_tower.load_state_dict(tower.state_dict())
     return model
 
@@ -133,7 +133,7 @@ class World:
     def __init__(self):
         self.concepts = emoji.concepts()
         self.pictures = emoji.pictures(self.concepts)
-        self.icons = torch.from_numpy(emoji.icons(self.concepts, progress=tqdm))
+        self.icons = emoji.icons(self.concepts, progress=tqdm)
         seen = [i for i, p in enumerate(self.pictures) if p.seen]
         kinds = {k: [i for i in seen if self.concepts[self.pictures[i].concept].kind == k] for k in ("identity", "object")}
         # Concepts come equally often, however many houses draw them.

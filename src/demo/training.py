@@ -1,5 +1,6 @@
 """What the demo's trainings share: a schedule, a checkpoint to go on from, an average of the weights, seeded chances."""
 
+import itertools
 import math
 import time
 
@@ -11,10 +12,18 @@ from slug import files
 
 
 class Part:
-    """One training of a fixed number of steps: its modules and a checkpoint that it goes on from."""
+    """One training of a fixed number of steps: its modules and a checkpoint that it goes on from.
 
-    def __init__(self, name, modules, rate, steps, folder, decay=0.01):
-        self.name, self.modules, self.rate, self.steps = name, modules, rate, steps
+    The learning rate falls along a cosine in each of its cycles.
+    """
+
+    def __init__(self, name, modules, rate, cycles, folder, decay=0.01):
+        """
+        Args:
+            cycles: steps of each cycle, or of the only one.
+        """
+        self.name, self.modules, self.rate = name, modules, rate
+        self.cycles = [cycles] if isinstance(cycles, int) else cycles
         self.path = folder / f"{name}.pt"
         parameters = [p for m in modules.values() for p in m.parameters()]
         self.optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, betas=(0.9, 0.99), fused=True)
@@ -48,9 +57,11 @@ class Part:
         """Take the steps that are left; `loss_of(step)` -> loss. Returns the averaged modules, in eval mode."""
         started = saved = time.perf_counter()
         before = self.spent
-        bar = tqdm(total=self.steps, initial=self.step, unit="step", desc=self.name, mininterval=2)
-        while self.step < self.steps:
-            done = self.step / self.steps
+        ends = list(itertools.accumulate(self.cycles))
+        bar = tqdm(total=ends[-1], initial=self.step, unit="step", desc=self.name, mininterval=2)
+        while self.step < ends[-1]:
+            cycle = next(i for i, end in enumerate(ends) if self.step < end)
+            done = 1 - (ends[cycle] - self.step) / self.cycles[cycle]
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rate * min(1, (self.step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * done))
             loss = loss_of(self.step)
@@ -66,7 +77,7 @@ class Part:
             bar.update()
             if self.step % 20 == 0:
                 bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-            if time.perf_counter() - saved > 120 or self.step == self.steps:
+            if time.perf_counter() - saved > 120 or self.step == ends[-1]:
                 saved = time.perf_counter()
                 self.save()
         bar.close()
