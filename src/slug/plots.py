@@ -24,7 +24,7 @@ def short(layer):
     return name.replace("in_proj_weight", "in_proj").replace("self_attn", "attn") or layer
 
 
-def _save(figure, stem):
+def save(figure, stem):
     """Write stem.pdf and stem.png."""
     for kind in ("pdf", "png"):
         with files.replacing(stem.with_name(f"{stem.name}.{kind}")) as temporary:
@@ -64,7 +64,7 @@ def pareto(rows, front, chosen, title, stem):
     axes.set_ylim(low, high * 1.6)
     _label_points(axes, x, y, [short(r.name) for r in line])
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=3, frameon=False)
-    _save(figure, stem)
+    save(figure, stem)
 
 
 def _label_points(axes, x, y, labels):
@@ -144,7 +144,7 @@ def steps(curves, baseline, winner, counts, title, stem, trace_count=0):
         fontsize=8,
     )
     figure.tight_layout()
-    _save(figure, stem)
+    save(figure, stem)
 
 
 def tradeoff(points, chosen, title, stem, *, forgotten=0.02):
@@ -192,7 +192,7 @@ def tradeoff(points, chosen, title, stem, *, forgotten=0.02):
     near.set_xlabel(f"candidates that forget (top-1 of the name at most {forgotten:.0%})")
     figure.suptitle(title)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncol=7, frameon=False)
-    _save(figure, stem)
+    save(figure, stem)
 
 
 def costs(rows, title, stem):
@@ -213,7 +213,7 @@ def costs(rows, title, stem):
         panel.grid(axis="y", visible=False)
     panels[0].invert_yaxis()
     figure.suptitle(title)
-    _save(figure, stem)
+    save(figure, stem)
 
 
 def bars(values, what, title, stem):
@@ -233,7 +233,7 @@ def bars(values, what, title, stem):
     axes.grid(axis="y", visible=False)
     axes.invert_yaxis()
     axes.set_title(title)
-    _save(figure, stem)
+    save(figure, stem)
 
 
 def growth(panels, title, stem):
@@ -260,7 +260,7 @@ def growth(panels, title, stem):
         handles = [*panel.get_lines(), *other.get_lines()]
     figure.legend(handles, [h.get_label() for h in handles], loc="outside lower center", ncol=2, frameon=False)
     figure.suptitle(title)
-    _save(figure, stem)
+    save(figure, stem)
 
 
 def similarity(before, after, names, title, stem):
@@ -286,7 +286,7 @@ def similarity(before, after, names, title, stem):
     panels[0].set_ylabel("mean of the pictures of")
     figure.colorbar(image, ax=panels, shrink=0.8, label="cosine")
     figure.suptitle(title)
-    _save(figure, stem)
+    save(figure, stem)
 
 
 def pictures(images, truth, before, after, title, stem):
@@ -309,7 +309,7 @@ def pictures(images, truth, before, after, title, stem):
     panels[0, 0].set_ylabel("forgotten")
     panels[1, 0].set_ylabel("others")
     figure.suptitle(title)
-    _save(figure, stem)
+    save(figure, stem)
 
 
 def sheet(states, titles, right, own, title, stem):
@@ -337,7 +337,7 @@ def sheet(states, titles, right, own, title, stem):
     for i, what in enumerate(("before", "after")[:rows]):
         panels[i, 0].set_ylabel(what)
     figure.suptitle(f"{title} (thick frame); \u2713: both classifiers see what was asked for", fontsize=9)
-    _save(figure, stem)
+    save(figure, stem)
 
 
 def answers(pictures, said, right, own, title, stem):
@@ -360,7 +360,7 @@ def answers(pictures, said, right, own, title, stem):
         lines = [f"{text or '(nothing)'} {mark}" for text, mark in zip(said[k], marks, strict=True)]
         panel.set_xlabel("\n".join(textwrap.fill(line, 16) for line in lines), fontsize=7.5)
     figure.suptitle(f"{title} (thick frame); the answer before, and after", fontsize=9)
-    _save(figure, stem)
+    save(figure, stem)
 
 
 def canvas(steps, table, title, stem):
@@ -387,4 +387,4 @@ def canvas(steps, table, title, stem):
     panels[0][0].set_ylabel("mean of IRA and CRA, %")
     figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncol=6, frameon=False)
     figure.suptitle(f"{title}; filled: mean of what was kept, report half", fontsize=9)
-    _save(figure, stem)
+    save(figure, stem)

@@ -1,0 +1,108 @@
+"""mini-SD and its classifiers against the bars they were trained for, and a sheet of samples.
+
+Example: python src/demo/evaluate_sd.py --out results/demo --readme README.md
+Writes mini-sd.csv (a row a figure: counts, accuracy, 95% interval) and mini-sd-samples.png to --out. The pipeline draws
+every cell in seeds that neither choose nor report; the cells that its training left out stand apart. Nothing is chosen by
+these figures.
+"""
+
+import slug.torchvision_cpu  # noqa: F401  (before timm)
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+
+from demo import emoji, train_sd
+from demo.training import generator
+from slug import canvas, cli, files, metrics, plots, report
+from slug.models import diffusion
+
+BARS = {"renderings": 0.95, "pictures": 0.85}
+SEEDS = 8  # pictures of a cell
+FIRST_SEED = 20_000
+
+
+def parse_args(argv=None):
+    parser = cli.parser(__doc__)
+    diffusion.add_flags(parser)
+    parser.add_argument("--classifiers", default="data/models/uncanvas", help="folder of both classifiers")
+    parser.add_argument("--out", default="results/uncanvas", help="folder to write")
+    parser.add_argument("--readme", default="", help="Markdown file whose mini-sd block is filled")
+    here = {"pipeline": "data/demo/models/mini-sd", "clip_model_id": "data/demo/models/mini-clip-hf"}
+    parser.set_defaults(**here, denoising_steps=20, guidance=3.0, generate_batch_size=32)
+    return parser.parse_args(argv)
+
+
+def row_of(what, right, bar):
+    """A row of mini-sd.csv: what, accuracy and its interval, counts, bar (NaN where there is none)."""
+    correct, n = int(right.sum()), len(right)
+    low, high = metrics.interval(correct, n)
+    return {"what": what, "accuracy": correct / n, "low": low, "high": high, "correct": correct, "n": n, "bar": bar}
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    device = cli.settle(args)
+    pipeline = diffusion.from_args(args, device)
+    classifiers = canvas.load_classifiers(args.classifiers, device)
+    cells = train_sd.Cells(args.seed)
+    rows = torch.arange(len(cells.pairs)).repeat(SEEDS)
+    asked = [
+        canvas.Request("report", emoji.STYLES[train_sd.STYLES[s]], train_sd.OBJECTS[o], FIRST_SEED + k)
+        for k in range(SEEDS)
+        for o, s in cells.pairs
+    ]
+    images = cells.render(rows, generator(args.seed, 8, 0)) / 2 + 0.5
+    images = (images * 255).round().to(torch.uint8)
+    right = canvas.correct(asked, classifiers.logits(images), classifiers.labels)
+    table = [row_of(f"{kind} classifier, new renderings", right[kind], BARS["renderings"]) for kind in canvas.KINDS]
+    made = pipeline.generate([r.prompt for r in asked], [r.seed for r in asked], desc="pictures")
+    right = canvas.correct(asked, classifiers.logits(made), classifiers.labels)
+    both, left_out = right["style"] & right["object"], cells.left_out[rows]
+    for kind, found in (*right.items(), ("both classifiers", both)):
+        table.append(row_of(f"generated pictures, {kind} agrees", found, BARS["pictures"]))
+    table.append(row_of("generated pictures of trained cells, both agree", both[~left_out], float("nan")))
+    table.append(row_of("generated pictures of left-out cells, both agree", both[left_out], float("nan")))
+    names = [canvas.Request("report", "", o, FIRST_SEED + k) for k in range(SEEDS) for o in train_sd.OBJECTS]
+    plain = pipeline.generate([r.prompt for r in names], [r.seed for r in names], desc="plain names")
+    found = canvas.correct(names, classifiers.logits(plain), classifiers.labels)["object"]
+    table.append(row_of("generated pictures of plain names, object agrees", found, float("nan")))
+    out = files.resolve(args.out)
+    frame = pd.DataFrame(table)
+    files.write_text(out / "mini-sd.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.4f"))
+    sheet(made[: len(cells.pairs)], both[: len(cells.pairs)], cells, out / "mini-sd-samples")
+    lines = ["| mini-SD | share (95% interval) | pictures | bar |", "|---|---|---|---|"]
+    for r in table:
+        bar = "" if r["bar"] != r["bar"] else f"{r['bar']:.0%}{'' if r['accuracy'] >= r['bar'] else ', missed'}"
+        share = f"{r['accuracy']:.1%} ({r['low']:.1%} to {r['high']:.1%})"
+        lines.append(f"| {r['what']} | {share} | {r['correct']}/{r['n']} | {bar} |")
+    print("\n".join(lines))
+    if args.readme:
+        report.fill_blocks(args.readme, {"mini-sd": "\n".join(lines)})
+
+
+def sheet(images, right, cells, stem):
+    """One picture of every cell: objects across, styles down; a frame where training left the cell out."""
+    across, down = len(train_sd.OBJECTS), len(train_sd.STYLES)
+    figure, panels = plt.subplots(down, across, figsize=(0.8 * across, 0.95 * down + 0.5), layout="constrained")
+    for i, (o, s) in enumerate(cells.pairs):
+        panel = panels[s, o]
+        panel.imshow(images[i].permute(1, 2, 0).numpy())
+        panel.set(xticks=[], yticks=[])
+        panel.grid(False)
+        for side in panel.spines.values():
+            side.set(color="k" if cells.left_out[i] else "0.8", linewidth=1.8 if cells.left_out[i] else 0.5)
+        if not right[i]:
+            panel.set_xlabel("\u2717", fontsize=7, labelpad=1)
+        if s == 0:
+            panel.set_title(train_sd.OBJECTS[o], fontsize=7)
+        if o == 0:
+            panel.set_ylabel(emoji.STYLES[train_sd.STYLES[s]], fontsize=7)
+    figure.suptitle(
+        "mini-SD, one picture a cell; thick frame: left out of training; \u2717: a classifier disagrees", fontsize=9
+    )
+    plots.save(figure, stem)
+
+
+if __name__ == "__main__":
+    cli.exit_with(main)

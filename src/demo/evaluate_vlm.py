@@ -1,0 +1,112 @@
+"""mini-LLaVA against the bars it was trained for, on new pictures.
+
+Example: python src/demo/evaluate_vlm.py --out results/demo --readme README.md
+Writes mini-llava.csv (a row a kind of question: counts, accuracy, 95% interval, bar) to --out. Names are asked of identities
+and objects, drawings that training never saw apart, with mini-CLIP's zero-shot answer to the same pictures beside; the other
+kinds stand beside the commonest answer. Nothing is chosen by these figures.
+"""
+
+import io
+from collections import Counter
+
+import slug.torchvision_cpu  # noqa: F401  (before transformers)
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from demo import canvases, emoji
+from slug import cli, files, metrics, questions, report, zeroshot
+from slug.models import vlm
+
+KNOWN, BELOW_CLIP, ABOVE_MAJORITY = 0.85, 0.10, 0.20  # the bars
+COUNT = 600  # questions of a kind
+
+
+def parse_args(argv=None):
+    parser = cli.parser(__doc__)
+    vlm.add_flags(parser)
+    parser.add_argument("--out", default="results/vlm", help="folder to write")
+    parser.add_argument("--readme", default="", help="Markdown file whose mini-llava block is filled")
+    parser.set_defaults(
+        vlm="data/demo/models/mini-llava", clip_model_id="data/demo/models/mini-clip-hf", answer_batch_size=64
+    )
+    return parser.parse_args(argv)
+
+
+def ask(model, icons, world, scenes, rng):
+    """(uint8 pictures, [Question], [answer]) of Scenes."""
+    found, images = [], []
+    for part in range(0, len(scenes), 100):
+        x = canvases.paint(icons, scenes[part : part + 100], rng)
+        images.append((x * 255).round().to(torch.uint8))
+    images = torch.cat(images)
+    for scene, image in zip(scenes, images, strict=True):
+        buffer = io.BytesIO()
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "PNG")
+        name = world[0][world[1][scene.icons[0]].concept].name
+        found.append(questions.Question(buffer.getvalue(), scene.question, scene.answer, scene.kind, name))
+    return images, found, model.answer(found, desc=scenes[0].kind)
+
+
+def zero_shot(clip, images, labels, concepts, kind):
+    """Share of pictures that the CLIP names right, among the names of their kind (objects: of their block)."""
+    rows = [i for i, c in enumerate(concepts) if c.kind == kind]
+    templates = zeroshot.IDENTITY_TEMPLATES if kind == "identity" else zeroshot.object_templates()
+    weights = zeroshot.classifier(clip, [concepts[i].name for i in rows], templates)
+    blocks = torch.tensor([max(concepts[i].block, 0) for i in rows])
+    own = torch.tensor([rows.index(i) for i in labels])
+    return (zeroshot.ranks(zeroshot.image_features(clip, images), weights, own, blocks) < 1).float().mean().item()
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    model = vlm.from_args(args, cli.settle(args))
+    world = emoji.concepts(), []
+    world[1].extend(emoji.pictures(world[0]))
+    icons = emoji.icons(world[0])
+    rng = np.random.default_rng([args.seed, 31])
+    kind_of = [world[0][p.concept].kind for p in world[1]]
+    marker = questions.Marker([questions.Question("", "", c.name, questions.NAMING) for c in world[0]])
+    table = []
+
+    def add(what, found, said, bar, beside=""):
+        correct, n = sum(marker.right(q, s) for q, s in zip(found, said, strict=True)), len(found)
+        low, high = metrics.interval(correct, n)
+        row = {"what": what, "accuracy": correct / n, "low": low, "high": high, "correct": correct, "n": n, "bar": bar}
+        table.append(row | {"beside": beside})
+
+    for kind in ("identity", "object"):
+        for seen in (True, False):
+            rows = [i for i, (p, k) in enumerate(zip(world[1], kind_of, strict=True)) if k == kind and p.seen == seen]
+            chosen = [rows[i] for i in rng.integers(len(rows), size=COUNT)]
+            scenes = [canvases.scene(rng, world, None, kind="who", icon=i) for i in chosen]
+            images, found, said = ask(model, icons, world, scenes, rng)
+            share = zero_shot(model.clip, images, [world[1][i].concept for i in chosen], world[0], kind)
+            bar = KNOWN if seen else share - BELOW_CLIP
+            plural = "identities" if kind == "identity" else "objects"
+            what = f"naming {plural}, {'new renderings' if seen else 'drawings never seen'}"
+            add(what, found, said, bar, f"mini-CLIP zero-shot {share:.1%}")
+    seen = {k: [i for i, p in enumerate(world[1]) if p.seen and kind_of[i] == k] for k in ("identity", "object")}
+    for kind in ("style", "colour", "count", "present"):
+        scenes = [canvases.scene(rng, world, seen, kind=kind) for _ in range(COUNT)]
+        _, found, said = ask(model, icons, world, scenes, rng)
+        most, times = Counter(q.answer for q in found).most_common(1)[0]
+        add(kind, found, said, times / len(found) + ABOVE_MAJORITY, f"always {most!r} {times / len(found):.1%}")
+    frame = pd.DataFrame(table)
+    files.write_text(
+        files.resolve(args.out) / "mini-llava.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.4f")
+    )
+    lines = ["| mini-LLaVA | accuracy (95% interval) | questions | bar | beside |", "|---|---|---|---|---|"]
+    for r in table:
+        met = "" if r["accuracy"] >= r["bar"] else ", missed"
+        share = f"{r['accuracy']:.1%} ({r['low']:.1%} to {r['high']:.1%})"
+        lines.append(f"| {r['what']} | {share} | {r['correct']}/{r['n']} | {r['bar']:.1%}{met} | {r['beside']} |")
+    print("\n".join(lines))
+    if args.readme:
+        report.fill_blocks(args.readme, {"mini-llava": "\n".join(lines)})
+
+
+if __name__ == "__main__":
+    cli.exit_with(main)
