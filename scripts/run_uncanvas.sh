@@ -21,7 +21,8 @@ if [ "$PROFILE" = demo ]; then
 fi
 prompts="$RESULT_DIR/sd/prompts.csv"
 run "$PYTHON" src/clip/a0_create_prompts_uncanvas.py --canvas "$CANVAS_DIR/data" --out "$prompts" \
-  ${STYLES:+--style $STYLES} ${OBJECTS:+--object $OBJECTS} ${seeds[@]+"${seeds[@]}"} "${RUN_FLAGS[@]}"
+  ${STYLES:+--style $STYLES} ${OBJECTS:+--object $OBJECTS} ${NEVER_LEARNED:+--leave-out "$NEVER_LEARNED"} \
+  ${seeds[@]+"${seeds[@]}"} "${RUN_FLAGS[@]}"
 bash scripts/run_compute_grad_uncanvas.sh
 concepts=(--style $STYLES --object $OBJECTS)
 for method in $SD_METHODS; do

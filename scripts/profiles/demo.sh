@@ -32,12 +32,13 @@
 : "${SD_CLIP:=$DATA_DIR/models/mini-clip-hf}" # the CLIP of its text tower
 : "${CANVAS_DIR:=$DATA_DIR/UnlearnCanvas}"
 : "${CLASSIFIERS:=$ROOT/data/models/uncanvas}"
+: "${NEVER_LEARNED:=$ROOT/data/models/mini-sd/training.json}" # lists cells that mini-SD was not trained on: none is asked for
 : "${STYLES:=Noto Blob Twemoji Fluent OpenMoji EmojiOne}" # that are forgotten, and all that is asked for beside OBJECTS
 : "${OBJECTS:=airplane banana bell bicycle cactus crown guitar key rocket skull}"
 : "${SD_CONCEPTS:=rocket}" # whose forget set the pipeline makes itself
 : "${SD_OTHERS:=airplane banana crown skull}" # that must stay where these are forgotten
 : "${DENOISING_STEPS:=20}"
-: "${GUIDANCE:=3}"
+: "${GUIDANCE:=1}" # up to 1: none, at half the time; mini-SD draws what it is asked for without
 : "${GENERATE_BATCH:=32}" # pictures made at once
 : "${SD_METHODS:=slug slug_rounds uce esd}" # of slug, slug_rounds (several layers, a round each), uce, esd
 : "${SD_ROUNDS:=3}"

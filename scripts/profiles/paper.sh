@@ -34,6 +34,7 @@
 : "${SD_CLIP:=openai/clip-vit-large-patch14}" # the CLIP of its text tower; SD 2.1: laion/CLIP-ViT-H-14-laion2B-s32B-b79K
 : "${CANVAS_DIR:=$DATA_DIR/UnlearnCanvas}"
 : "${CLASSIFIERS:=$CANVAS_DIR/classifiers}"
+: "${NEVER_LEARNED:=}" # JSON that lists prompts which are not asked for
 : "${STYLES:=}" # empty: all of CANVAS_DIR/data
 : "${OBJECTS:=}"
 : "${SD_CONCEPTS:=iron_man mickey_mouse avocado_chair}" # whose forget set the pipeline makes itself

@@ -18,6 +18,9 @@ def parse_args(argv=None):
     parser.add_argument(
         "--names", nargs="+", default=[], help="ask for these names instead, without styles; no folder is read"
     )
+    parser.add_argument(
+        "--leave-out", default="", help='JSON with a list "left_out" of prompts that the pipeline never learned'
+    )
     parser.add_argument("--report-seeds", type=int, nargs="+", default=list(canvas.REPORT_SEEDS), help="of the report half")
     parser.add_argument("--select-seeds", type=int, nargs="+", default=list(canvas.SELECT_SEEDS), help="of the select half")
     parser.add_argument("--out", default="data/UnlearnCanvas/prompts.csv", help="file to write")
@@ -32,8 +35,12 @@ def main(argv=None):
         styles, objects = canvas.grid(files.existing(args.canvas, "UnlearnCanvas", "see data/README.md, Styles"))
         styles, objects = canvas.among(args.style, styles, "style"), canvas.among(args.object, objects, "object")
     found = canvas.requests(styles, objects, report=args.report_seeds, select=args.select_seeds)
+    if args.leave_out:
+        skipped = set(files.read_json(files.existing(args.leave_out, "list of prompts", "give --leave-out"))["left_out"])
+        found = [r for r in found if r.prompt not in skipped]
     canvas.write_requests(files.resolve(args.out), found)
-    print(f"{len(styles)} styles x {len(objects)} objects, {len(found)} pictures asked for -> {args.out}")
+    cells = len({r.prompt for r in found})
+    print(f"{len(styles)} styles x {len(objects)} objects, {cells} cells, {len(found)} pictures asked for -> {args.out}")
 
 
 if __name__ == "__main__":
