@@ -48,9 +48,8 @@ def main(argv=None):
     cells = train_sd.Cells(args.seed)
     rows = torch.arange(len(cells.pairs)).repeat(SEEDS)  # cell by cell, seed after seed
     asked = [
-        canvas.Request("report", emoji.STYLES[train_sd.STYLES[s]], train_sd.OBJECTS[o], FIRST_SEED + k)
-        for k in range(SEEDS)
-        for o, s in cells.pairs
+        canvas.Request("report", emoji.STYLES[train_sd.STYLES[s]], train_sd.OBJECTS[o], FIRST_SEED + number)
+        for number, (o, s) in enumerate(cells.pairs * SEEDS)
     ]
     images = cells.render(rows, generator(args.seed, 8, 0)) / 2 + 0.5
     images = (images * 255).round().to(torch.uint8)
@@ -64,16 +63,15 @@ def main(argv=None):
         table.append(row_of(f"generated pictures of trained cells, {who}", found[~left_out], BARS["pictures"]))
     table.append(row_of("generated pictures of left-out cells, both classifiers agree", both[left_out], float("nan")))
     table.append(row_of("generated pictures of all cells, both classifiers agree", both, float("nan")))
-    names = [canvas.Request("report", "", o, FIRST_SEED + k) for k in range(SEEDS) for o in train_sd.OBJECTS]
-    plain = pipeline.generate([r.prompt for r in names], [r.seed for r in names], desc="plain names")
-    found = canvas.correct(names, classifiers.logits(plain), classifiers.labels)["object"]
+    plain = list(train_sd.OBJECTS) * SEEDS
+    names = [canvas.Request("report", "", o, FIRST_SEED + number) for number, o in enumerate(plain)]
+    made_plain = pipeline.generate([r.prompt for r in names], [r.seed for r in names], desc="plain names")
+    found = canvas.correct(names, classifiers.logits(made_plain), classifiers.labels)["object"]
     table.append(row_of("generated pictures of plain names, object agrees", found, float("nan")))
     out = files.resolve(args.out)
     frame = pd.DataFrame(table)
     files.write_text(out / "mini-sd.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.4f"))
-    # Every cell in another seed: one seed gives all of them one background.
-    shown = torch.arange(len(cells.pairs)) + len(cells.pairs) * (torch.arange(len(cells.pairs)) % SEEDS)
-    sheet(made[shown], both[shown], cells, out / "mini-sd-samples")
+    sheet(made[: len(cells.pairs)], both[: len(cells.pairs)], cells, out / "mini-sd-samples")
     lines = ["| mini-SD | share (95% interval) | pictures | bar |", "|---|---|---|---|"]
     for r in table:
         bar = "" if r["bar"] != r["bar"] else f"{r['bar']:.0%}{'' if r['accuracy'] >= r['bar'] else ', missed'}"
