@@ -327,7 +327,8 @@ def test_damage_is_seen(standin, tmp_path):
     for path in (root / "celeba/img_align_celeba").iterdir():
         path.write_bytes(b"no picture")
     (root / "ImageNet/val/strange").mkdir()
-    (root / "UnlearnCanvas/classifiers").mkdir()
+    for path in (root / "UnlearnCanvas/classifiers").iterdir():
+        path.unlink()
     (root / "UnlearnCanvas/classifiers/style.pth").write_bytes(b"weights")
     found = states(root)
     assert found["LAION shards"].usable and not found["LAION shards"].complete
@@ -438,10 +439,12 @@ def test_the_chapter_prepares_checks_plans_and_runs():
     found = script("readme_commands").commands((tiny.ROOT / "README.md").read_text())
     chapter = [command for title, command, block in found if title == "Real data" and block]
     wanted = ["check_data.py", "valprep.sh", "prepare_celeba.sh", "run_all_clip.sh --dry-run", "run_all_clip.sh"]
-    assert [next(w for w in wanted if c.endswith(w)) for c in chapter if "zipfile" not in c] == [
+    pipelines = ["a0_create_prompts_uncanvas.py", "run_uncanvas.sh", "run_compute_grad_sd.sh", "run_sd.sh"]
+    assert [next(w for w in wanted + pipelines if c.endswith(w)) for c in chapter if "zipfile" not in c] == [
         *wanted[:3],
         *wanted[:1],
         *wanted[3:],
+        *pipelines,
     ]
 
 
