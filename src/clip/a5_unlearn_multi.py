@@ -77,8 +77,8 @@ class Group:
     def joint(self):
         """Factors by which every name is still forgotten on the select half and each step is as short as it can be.
 
-        Names that the sum does not forget get longer steps first; then each step in turn, the longest way first, is
-        bisected between 0 and its present factor.
+        Names that the sum does not forget get longer steps first; then each step in turn is bisected between 0 and
+        its present factor.
         """
         factors = [1.0] * len(self.names)
         for _ in range(FACTORS):
@@ -152,13 +152,12 @@ def main(argv=None):
     out, table = folder / "multi", []
     for count in tqdm(range(2, len(names) + 1), desc="counts", unit="count"):
         group = Group(evaluation, half, names[:count], edits, args.seed)
-        before = group.ranks(None)
+        before, (_, original, _) = group.ranks(None), group.similarity(None)
         ways = {"sum": [1.0] * count} | ({"joint": group.joint()} if args.joint else {})
         for method, factors in ways.items():
             with evaluation.applied(group.edit(factors)):
                 table += rows_of(group, method, factors, before, group.ranks(zeroshot.BOTH))
                 shown, after, n = group.similarity(zeroshot.BOTH)
-            _, original, _ = group.similarity(None)
             title = f"{count} names, {method}, report half, {n} pictures"
             plots.similarity(original, after, shown, title, out / f"{files.safe_name(clip.label)}-cosine-{method}-{count}")
     frame = pd.DataFrame(table)
