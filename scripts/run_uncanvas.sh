@@ -27,7 +27,7 @@ bash scripts/run_compute_grad_uncanvas.sh
 concepts=(--style $STYLES --object $OBJECTS)
 for method in $SD_METHODS; do
   how=(--method "$method")
-  [ "$method" != slug_rounds ] || how=(--method slug --rounds "$SD_ROUNDS" --wanted "$SD_ROUNDS_WANTED")
+  [ "$method" != slug_rounds ] || how=(--method slug --rounds "$SD_ROUNDS")
   run "$PYTHON" src/sd/b2_unlearn_sd.py "${how[@]}" "${concepts[@]}" --prompts "$prompts" --classifiers "$CLASSIFIERS" \
     --tar-dir "$TAR_DIR" --train-data "$TRAIN_DATA" --batch-size "$BATCH_SIZE" "${SD_FLAGS[@]}" "${RUN_FLAGS[@]}" \
     ${more[@]+"${more[@]}"}

@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from slug import canvas, deltas, fid, files, layers, lora, models, search, unlearn
+from slug import canvas, deltas, fid, files, layers, lora, models, unlearn
 from slug.data import TarMembers
 from slug.errors import SlugError
 from slug.models import diffusion
+from slug.models.clip import ALONE
 from slug.peers import esd, uce, without
 
 STYLES, OBJECTS = ["Noto", "Blob_Old"], ["bell", "key", "palm_tree"]
@@ -172,9 +173,12 @@ class Reader:
         return {k: F.one_hot(images[:, i], len(self.labels[k])).float() for i, k in enumerate(("style", "object"))}
 
 
-def judge(says, wanted=0.9):
+def judge(says, **more):
+    """A judge of Noto that was made where the pipeline was sound; afterwards pictures are what `says` tells."""
     asked = canvas.requests(STYLES, OBJECTS, report=[0], select=list(range(100, 160)))
-    return canvas.Judge(Painted(says), Reader(), asked, "style", "Noto", wanted=wanted)
+    made = canvas.Judge(Painted(sees), Reader(), asked, "style", "Noto", **more)
+    made.diffusion.says, made.diffusion.made = says, 0
+    return made
 
 
 def sees(prompt, seed):
@@ -182,68 +186,70 @@ def sees(prompt, seed):
     return [prompt.find("Noto") < 0, next(i for i, o in enumerate(OBJECTS) if canvas.plain_name(o) in prompt)]
 
 
-def test_a_judge_makes_the_others_pictures_only_where_the_concept_is_forgotten():
+def no_bells(prompt, seed):
+    """Noto is painted as Blob, and bells as keys in every style."""
+    return [1, max(sees(prompt, seed)[1], 1)]
+
+
+def partly(share):
+    """Painters of whom the seeds of the first `share` of the judge's 60 forget Noto."""
+    return lambda prompt, seed: [1 if seed - 100 < 60 * share else sees(prompt, seed)[0], sees(prompt, seed)[1]]
+
+
+def test_a_judge_makes_the_others_pictures_only_where_something_is_forgotten():
     sound = judge(sees)
+    assert (sound.start.UA, sound.start.IRA, sound.start.CRA) == (0, 1, 1) and sound.best is sound.start
     row = sound.step("l", 1.0, "l")
-    assert (row.UA, row.margin) == (0, 1) and math.isnan(row.retain) and not row.forgets
+    assert (row.UA, row.margin) == (0, 1) and math.isnan(row.retain) and not row.forgets and sound.best is sound.start
     assert sound.diffusion.made == len(sound.own) == 180
     row = sound.step("l", 1.0, "l", log_all=True)
-    assert (row.IRA, row.CRA, row.retain) == (1, 1, 1)
-
-    def gone(prompt, seed):  # Noto is painted as Blob, and bells as keys in every style
-        return [1, max(sees(prompt, seed)[1], 1)]
-
-    row = judge(gone).step("l", 1.0, "l")
-    assert row.UA == 1 and row.forgets and row.IRA == 1 and pytest.approx(2 / 3) == row.CRA
+    assert (row.IRA, row.CRA, row.retain, row.kept) == (1, 1, 1, True)
+    row = judge(no_bells, keep=0.6).step("l", 1.0, "l")
+    assert row.UA == 1 and row.forgets and row.kept and row.IRA == 1 and pytest.approx(2 / 3) == row.CRA
 
 
-def test_a_candidate_that_cannot_win_is_left_early_and_the_bound_is_exact():
-    def poor(prompt, seed):
-        return [1, 0]
-
-    best = canvas.Step("best", 1.0, UA=1.0, IRA=1.0, CRA=0.9)
-    early = judge(poor)
-    row = early.step("l", 1.0, "l", best=best)
-    assert row.UA == 1 and math.isnan(row.retain)
-    assert early.diffusion.made < len(early.own) + len(early.others)
-    full = judge(poor).step("l", 1.0, "l", log_all=True)
-    assert full.retain == pytest.approx((1 + 1 / 3) / 2) and full.retain < best.retain
-    equal = canvas.Step("best", 1.0, UA=1.0, IRA=full.IRA, CRA=full.CRA)
-    assert judge(poor).step("l", 1.0, "l", best=equal).retain == full.retain
+def test_a_candidate_below_a_floor_is_left_early_and_goes_too_far():
+    early = judge(no_bells)  # CRA falls to 2/3
+    row = early.step("l", 1.0, "l")
+    assert row.UA == 1 and math.isnan(row.retain) and row.kept is False and early.best is early.start
+    assert len(early.own) < early.diffusion.made < len(early.own) + len(early.others)
+    assert canvas.Step("l", 1.0, UA=0.3, kept=False).progress("robust") == 1
+    assert canvas.Step("l", 1.0, UA=0.3, kept=True).progress("robust") == pytest.approx(1 / 3)
+    assert canvas.Step("l", 1.0, UA=0.9, wanted=0.9).progress("robust") == 1
+    judged = judge(no_bells, keep=2 / 3 - 1e-6)
+    assert judged.step("l", 1.0, "l").kept and judged.best.UA == 1
 
 
-def test_rounds_look_at_the_others_wherever_a_candidate_may_be_the_furthest():
-    shows = {"part": 0.5, "all": 1.0}
-
-    def says(prompt, seed):  # the first seeds forget
-        style, thing = sees(prompt, seed)
-        return [1 if seed - 100 < 60 * shows["now"] else style, thing]
-
-    rounds = judge(says)
-    rounds.floor = 0.95
-    shows["now"] = shows["part"]
-    row = rounds.step("l", 1.0, "l")
-    assert row.UA == 0.5 and not row.forgets and row.retain == 1 and rounds.reached == 0.5
-    shows["now"] = 0.25
-    assert math.isnan(rounds.step("l", 1.0, "l").retain) and rounds.reached == 0.5
-    rounds.floor, shows["now"] = 1.1, 1.0  # nothing retains as much
-    made = rounds.diffusion.made
-    row = rounds.step("l", 1.0, "l")
-    assert row.UA == 1 and math.isnan(row.retain) and rounds.reached == 0.5
-    assert rounds.diffusion.made == made + len(rounds.own) + canvas.CHUNK
+def test_a_candidate_that_only_ties_is_left_where_it_retains_less():
+    judged = judge(partly(1.0), keep=0.5)
+    best = judged.step("l", 1.0, "l")
+    assert judged.best is best and best.retain == 1
+    judged.diffusion.says, judged.diffusion.made = no_bells, 0
+    row = judged.step("m", 1.0, "m")
+    assert row.UA == 1 and math.isnan(row.retain) and row.kept is None and judged.best is best
+    assert judged.diffusion.made < len(judged.own) + len(judged.others)
 
 
-def test_the_winner_is_the_houses_and_rounds_go_furthest_within_bounds():
+def test_the_others_are_looked_at_wherever_a_candidate_may_be_the_furthest():
+    judged = judge(partly(0.5))
+    row = judged.step("l", 1.0, "l")
+    assert row.UA == 0.5 and not row.forgets and row.retain == 1 and judged.best is row
+    judged.diffusion.says, judged.diffusion.made = partly(0.25), 0
+    assert math.isnan(judged.step("l", 1.0, "l").retain) and judged.best is row
+    assert judged.diffusion.made == len(judged.own)
+
+
+def test_the_winner_goes_furthest_within_bounds():
     rows = [
-        canvas.Step("start", 0.0, UA=0.0, IRA=1.0, CRA=1.0),
-        canvas.Step("a", 1.0, UA=0.92, IRA=0.9, CRA=0.9),
-        canvas.Step("b", 1.0, UA=0.95, IRA=0.8, CRA=0.9),
-        canvas.Step("c", 1.0, UA=0.5, IRA=0.99, CRA=0.97),
-        canvas.Step("d", 1.0, UA=1.0),
+        canvas.Step("start", 0.0, UA=0.0, IRA=1.0, CRA=1.0, kept=True),
+        canvas.Step("a", 1.0, UA=0.92, IRA=0.9, CRA=0.9, kept=True),
+        canvas.Step("b", 1.0, UA=0.95, IRA=0.95, CRA=0.9, kept=True),
+        canvas.Step("c", 1.0, UA=0.5, IRA=0.99, CRA=0.97, kept=True),
+        canvas.Step("d", 1.0, UA=1.0, kept=False),
     ]
-    assert search.winner(rows).layer == "a"
-    assert canvas.furthest(rows, 0.95).layer == "c" and canvas.furthest(rows, 0.85).layer == "b"
-    assert canvas.furthest(rows, 2.0).layer == "start"
+    assert canvas.Judge.winner(rows).layer == "b"  # both reach the 0.9 that is wanted, and it retains more
+    assert canvas.Judge.winner([r._replace(wanted=0.93) for r in rows[:2] + rows[3:]]).layer == "a"
+    assert canvas.Judge.winner(rows[3:]).layer == "c" and canvas.Judge.winner(rows[4:]) is None
 
 
 # --------------------------------------------------------------------------------------------------------------- peers
@@ -393,7 +399,8 @@ class World:
 
     def b2(self, *more):
         given = ["--prompts", self.prompts, "--classifiers", self.sd / "classifiers", "--tar-dir", self.tars]
-        given += ["--train-data", self.train, "--batch-size", 4, "--evaluations", 3, "--wanted", 0.6]
+        given += ["--train-data", self.train, "--batch-size", 4, "--evaluations", 3]
+        given += ["--wanted", 0.6, "--keep", 0.1]
         return ["b2_unlearn_sd", *self.diffusion, *given, *more]
 
     def b3(self, *more):
@@ -561,10 +568,23 @@ def test_a_pipeline_makes_its_own_forget_set_and_goes_on_where_it_stopped(folder
     ) == 20
 
 
-def test_rounds_take_gradients_anew_and_clip_can_be_the_judge(done):
-    done.run(*done.b2("--style", "Noto", "--rounds", 2, "--keep", 0.1, "--select", "clip", "--wanted", 1.0, "--force"))
-    record = json.loads((done.results / "sd/pipeline-slug_rounds-style-Noto.json").read_text())
-    assert record["method"] == "slug_rounds" and len(record["chosen"]) <= 2
+def test_rounds_go_on_from_one_layer_with_new_gradients_and_clip_can_be_the_judge(done, monkeypatch):
+    stage = tiny.stage("b2_unlearn_sd")
+    anew, taken = stage.gradients_at, []
+    monkeypatch.setattr(stage, "gradients_at", lambda *a: taken.append(a) or anew(*a))
+    flags = ["--style", "Noto", "--keep", 0.1, "--select", "clip", "--wanted", 0.1, "--rounds-wanted", 1.0]
+    done.run(*done.b2(*flags, "--rounds", 2, "--force"))
+    one, two = (
+        json.loads((done.results / f"sd/pipeline-{method}-style-Noto.json").read_text())
+        for method in ("slug", "slug_rounds")
+    )
+    assert two["method"] == "slug_rounds" and two["chosen"][:1] == one["chosen"] and len(two["chosen"]) <= 2
+    assert len(taken) == (1 if one["chosen"] and one["winner_select"]["UA"] < 1 else 0)
+    first, both = (deltas.read(done.results / "sd" / r["delta"])[0] for r in (one, two))
+    assert set(first) <= set(both)
+    if len(two["chosen"]) == 1:
+        assert tiny.same_tensors(first, both)
+    assert two["seconds"] >= one["seconds"]
 
 
 @pytest.mark.parametrize(
@@ -620,4 +640,8 @@ def test_the_search_is_the_houses(pipeline, folder):
     }
     front = [layers.Layer(n, "language", 1.0, 0.0) for n in pipeline.candidates()[:4]]
     curves, best = unlearn.search_all(pipeline.clip, judged, front, forget, evaluations=2)
-    assert len(curves) == len({pipeline.clip.group(r.name) for r in front}) and isinstance(best, canvas.Step)
+    groups = {pipeline.clip.group(r.name) for r in front}
+    assert len(curves) == len(groups) and (best is None or isinstance(best, canvas.Step))
+    curves, _ = unlearn.search_all(pipeline.clip, judged, front, forget, evaluations=1, alone=True)
+    assert len(curves) == len(groups | {(r.name,) for r in front})
+    assert all(pipeline.clip.group(n) == (n.removesuffix(ALONE),) for n in curves if n.endswith(ALONE))

@@ -78,6 +78,14 @@ def test_pareto_front_is_what_no_layer_beats(rows):
 
 
 @given(st.lists(layer, max_size=30))
+def test_fronts_come_off_one_after_the_other(rows):
+    found = layers.all_fronts(rows)
+    assert sorted(r for part in found for r in part) == sorted(rows)
+    for i, part in enumerate(found):
+        assert part == layers.pareto_front([r for later in found[i:] for r in later])
+
+
+@given(st.lists(layer, max_size=30))
 def test_encoders_are_ranked_apart(rows):
     found = layers.fronts(rows)
     for encoder in ("vision", "language"):
@@ -151,6 +159,24 @@ def test_robust_rule_keeps_its_bracket_whatever_it_is_told(answers, first):
             assert step < min(hits)
             assert all(s < step for s, f in history if not f and s < min(hits))
         history.append((step, forgotten))
+
+
+def test_a_long_reach_grows_faster_and_may_end_above_the_first_step():
+    def history(progress, **reach):
+        return [s for s, _ in search.over_layer(lambda s, _: ((s, 0), progress(s)), 1.0, evaluations=8, **reach)]
+
+    reach = {"growth": 4, "far": 64, "below": False}
+    assert history(lambda s: False, **reach) == [1, 4, 16, 64]
+    assert history(lambda s: 1.0 if s >= 16 else 0.1, **reach)[:4] == [1, 4, 16, 8]
+    # Nothing is enough, but 4 gets furthest: both sides of it are looked at.
+    near = history(lambda s: 0.5 / (1 + abs(math.log2(s / 5))), **reach)
+    assert near[:7] == pytest.approx([1, 4, 16, 64, 8, 2, 32**0.5]) and len(near) == 8
+    assert min(abs(math.log2(s / 5)) for s in near[4:]) < 0.25
+
+
+def test_a_group_that_got_no_further_than_its_first_step_is_looked_for_below_it():
+    assert search.next_step([(1.0, 0.2), (2.0, 0.2), (4.0, 0.1)], 1.0, far=4) == 0.25
+    assert search.next_step([(1.0, 0.2), (2.0, 0.2), (4.0, 0.1)], 1.0, far=4, below=False) is None
 
 
 def test_robust_rule_stops_where_the_bracket_is_narrow():

@@ -42,7 +42,6 @@
 : "${GENERATE_BATCH:=32}" # pictures made at once
 : "${SD_METHODS:=slug slug_rounds uce esd}" # of slug, slug_rounds (several layers, a round each), uce, esd
 : "${SD_ROUNDS:=3}"
-: "${SD_ROUNDS_WANTED:=0.98}" # UA on the select half at which no further round is taken
 
 : "${VLM:=$DATA_DIR/models/mini-llava}" # put together from data/models/ by src/demo/convert_vlm.py
 : "${VLM_CLIP:=$DATA_DIR/models/mini-clip-hf}" # the CLIP of its vision tower

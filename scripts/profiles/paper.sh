@@ -44,7 +44,6 @@
 : "${GENERATE_BATCH:=8}" # pictures made at once
 : "${SD_METHODS:=slug}" # of slug, slug_rounds (several layers, a round each), uce, esd
 : "${SD_ROUNDS:=3}"
-: "${SD_ROUNDS_WANTED:=0.98}" # UA on the select half at which no further round is taken
 
 : "${VLM:=llava-hf/llava-1.5-7b-hf}"
 : "${VLM_CLIP:=openai/clip-vit-large-patch14-336}" # the CLIP of its vision tower

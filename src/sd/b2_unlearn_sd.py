@@ -10,17 +10,21 @@ the Pareto plot and -lora/, the same edit as an adapter that diffusers loads (of
 src/clip/a2_unlearn_slug.py apply puts a delta into a pipeline folder. Valid records are kept.
 """
 
+import argparse
 import time
 
 from tqdm import tqdm
 
-from slug import canvas, cli, data, deltas, files, gradients, layers, lora, losses, plots, records, search, unlearn
+from slug import canvas, cli, data, deltas, files, gradients, layers, lora, losses, plots, records, unlearn
 from slug.data import plain_name
 from slug.models import diffusion
+from slug.models.clip import ALONE
 from slug.peers import esd, uce, without
 
 METHODS = ("slug", "uce", "esd")
 NOT_SETTINGS = ("force", "style", "object", "device", "workers", "result_dir")
+# A pipeline forgets only at steps far beyond a tenth of the weights: 1, 4, 16, 64 times that, then bisected.
+REACH = {"growth": 4, "far": 64, "below": False}
 UCE_WEIGHTS = (0.1, 0.32, 1, 3.2, 10, 32)
 ESD_RATES, ESD_COUNT = (1e-4, 3.2e-4, 1e-3), 4
 
@@ -35,10 +39,13 @@ def parse_args(argv=None):
     parser.add_argument("--select", choices=("classifiers", "clip"), default="classifiers", help="what judges the pictures")
     parser.add_argument("--wanted", type=float, default=0.9, help="UA on the select half from which on a step forgets")
     parser.add_argument("--evaluations", type=int, default=8, help="steps evaluated a layer, at most")
-    parser.add_argument("--rounds", type=int, default=1, help="above 1: several layers, one a round, gradients taken anew")
     parser.add_argument(
-        "--keep", type=float, default=0.95, help="with --rounds: part of IRA and CRA that a round must leave"
+        "--fronts", type=int, default=3, help="Pareto fronts searched, one after the other until a step forgets"
     )
+    parser.add_argument("--whole-groups", action="store_true", help="q k v and fc1 fc2 together only, none of them alone")
+    parser.add_argument("--rounds", type=int, default=1, help="above 1: several layers, one a round, gradients taken anew")
+    parser.add_argument("--rounds-wanted", type=float, default=0.98, help="the same of a round after the first")
+    parser.add_argument("--keep", type=float, default=0.9, help="part of IRA, and of CRA, that a step must leave")
     parser.add_argument("--lora-residual", type=float, default=0.02, help="part of the edit that its adapter may leave out")
     parser.add_argument("--batch-size", type=int, default=16, help="pairs a batch of the gradient pass")
     parser.add_argument("--tar-dir", default="data/tar_files", help="folder of the forget sets' tars")
@@ -63,44 +70,51 @@ def gradients_at(args, pipeline, name, tar, left_out):
     return found
 
 
-def slug(args, pipeline, judge, name, model_hash, start):
-    """SLUG's candidates and choice: (steps, edit, [(layer, step)], rows of all layers, front, best)."""
+def one_layer(args, pipeline, judge, name, forget, retain):
+    """Search front after front at the present weights until a step is found that forgets: (candidates, rows of all layers,
+    first front, change of judge.best where a candidate became it, else {})."""
+    rows = layers.figures(pipeline.clip, forget, retain, pipeline.candidates())
+    fronts, steps = layers.all_fronts(rows)[: args.fronts], []
+    for number, front in enumerate(fronts, 1):
+        bar = tqdm(front, desc=f"{name}: front {number}", unit="layer")
+        how = {"evaluations": args.evaluations, "alone": not args.whole_groups} | REACH
+        curves, _ = unlearn.search_all(pipeline.clip, judge, bar, forget, **how)
+        steps += [s for part in curves.values() for s in part]
+        if judge.best.forgets:
+            break
+    best = judge.best
+    change = unlearn.edit_of(pipeline.clip, best.layer, forget, best.step) if any(s is best for s in steps) else {}
+    return steps, rows, fronts[0], change
+
+
+def slug(args, pipeline, judge, name, model_hash, first):
+    """SLUG's candidates and choice: (steps, edit, [(layer, step)], (rows, front) of the first gradients).
+
+    Args:
+        first: record and edit of one round, to go on from; None to make it.
+    """
     forget, retain, tar, left_out = gradients.load_both(
         args, pipeline.clip, name, model_hash, "calc_grad", args.batch_size, "language"
     )
-    names = pipeline.candidates()
-    first_rows = first_front = None
-    edit, chosen, steps, best = {}, [], [], start
-    if args.rounds > 1:
-        judge.floor, judge.reached = args.keep * start.retain, start.UA
-    for number in range(args.rounds):
+    if first is None:
+        steps, rows, front, edit = one_layer(args, pipeline, judge, name, forget, retain)
+        return steps, edit, [(judge.best.layer, judge.best.step)] if edit else [], (rows, front)
+    record, edit = first
+    steps, chosen = [], [tuple(c) for c in record["chosen"]]
+    judge.best = canvas.Step(**record["winner_select"])._replace(wanted=args.rounds_wanted)
+    while chosen and len(chosen) < args.rounds and not judge.best.forgets:
         with pipeline.applied(edit), deltas.applied(pipeline.clip, edit):
-            if number:
-                forget, retain = gradients_at(args, pipeline, name, tar, left_out)
-            rows = layers.figures(pipeline.clip, forget, retain, names)
-            front = layers.pareto_front(rows)
-            first_rows, first_front = first_rows or rows, first_front or front
-            bar = tqdm(front, desc=f"{name}: layers", unit="layer")
-            several = args.rounds > 1
-            curves, found = unlearn.search_all(
-                pipeline.clip, judge, bar, forget, evaluations=args.evaluations, log_all=several
-            )
-            tried = [s for part in curves.values() for s in part]
-            steps += tried
-            if judge.floor is not None:
-                found = canvas.furthest([best, *tried], judge.floor)
-            if found is best:
-                break
-            best, part = found, unlearn.edit_of(pipeline.clip, found.layer, forget, found.step)
-        edit = edit | {n: edit.get(n, 0) + change for n, change in part.items()}
-        chosen.append((best.layer, best.step))
-        if best.forgets:
+            found, _, _, change = one_layer(args, pipeline, judge, name, *gradients_at(args, pipeline, name, tar, left_out))
+        steps += found
+        if not change:
             break
-    return steps, edit, chosen, first_rows, first_front, best
+        edit = edit | {n: edit.get(n, 0) + part for n, part in change.items()}
+        chosen.append((judge.best.layer, judge.best.step))
+    return steps, edit, chosen, None
 
 
 def peer(args, pipeline, judge):
-    """The same of a peer: (steps, edit, [(setting, number)], best)."""
+    """The same of a peer: (steps, edit, [(setting, number)])."""
     own = list(dict.fromkeys(r.prompt for r in judge.own))
     if args.method == "uce":
         of = {r.prompt: without(r, judge.kind) for r in judge.own}
@@ -109,34 +123,37 @@ def peer(args, pipeline, judge):
     else:
         seeds = [6000 + i for i in range(len(own))]
         made = (c for rate in ESD_RATES for c in esd.candidates(pipeline, own, seeds, rate, ESD_COUNT, args.seed))
-    steps, best, kept = [], None, None
+    steps, kept = [], {}
     for label, number, edit in tqdm(made, desc=f"{judge.name}: {args.method}", unit="candidate"):
         with pipeline.applied(edit):
-            steps.append(judge.step(label, number, None, best=best))
-        best = search.winner(steps)
-        if best is steps[-1]:
+            steps.append(judge.step(label, number, None))
+        if judge.best is steps[-1]:
             kept = edit
-    return steps, kept, [(best.layer, best.step)], best
+    return steps, kept, [(judge.best.layer, judge.best.step)] if kept else []
 
 
-def run(args, pipeline, classifiers, asked, kind, name, model_hash, settings):
-    """Search, choose and write one concept; returns the record."""
-    judge = canvas.Judge(pipeline, classifiers, asked, kind, name, wanted=args.wanted)
-    start = judge.step("", 0.0, None, log_all=True)
+def run(args, pipeline, classifiers, asked, kind, name, model_hash, settings, first=None):
+    """Search, choose and write one concept; returns the record. `first`: see `slug`."""
+    wanted = args.rounds_wanted if first else args.wanted
+    judge = canvas.Judge(pipeline, classifiers, asked, kind, name, wanted=wanted, keep=args.keep)
     folder = files.resolve(args.result_dir) / "sd"
     stem = folder / canvas.file_stem(pipeline.tag, label_of(args), kind, name)
     unlearn.reset_peak_memory(pipeline.pipe.device)
     started, gradient_s = time.perf_counter(), 0.0
     if args.method == "slug":
-        steps, edit, chosen, rows, front, best = slug(args, pipeline, judge, name, model_hash, start)
+        steps, edit, chosen, plane = slug(args, pipeline, judge, name, model_hash, first)
         gradient_s = gradients.seconds(args, pipeline.clip, name, "calc_grad")
-        title = f"{plain_name(name)}: text tower of {pipeline.tag}"
-        plots.pareto(rows, front, chosen[0][0] if chosen else front[0].name, title, stem.with_name(f"{stem.name}-pareto"))
+        if plane:
+            title = f"{plain_name(name)}: text tower of {pipeline.tag}"
+            marked = chosen[0][0].removesuffix(ALONE) if chosen else None
+            plots.pareto(*plane, marked, title, stem.with_name(f"{stem.name}-pareto"))
     else:
-        steps, edit, chosen, best = peer(args, pipeline, judge)
+        steps, edit, chosen = peer(args, pipeline, judge)
     seconds = time.perf_counter() - started
+    if first:
+        seconds += first[0]["seconds"] - gradient_s
     seeds = " ".join(str(s) for s in sorted({r.seed for r in judge.own}))
-    how = {"chosen": chosen, "start": start, "steps": steps, "best": best, "columns": [("seeds", seeds)]}
+    how = {"chosen": chosen, "start": judge.start, "steps": steps, "best": judge.best, "columns": [("seeds", seeds)]}
     written = records.write_search(stem, pipeline, edit, **how)
     adapter = None
     if args.method == "slug" and lora.fits(edit):
@@ -178,18 +195,25 @@ def main(argv=None):
         classifiers = canvas.ClipClassifiers(pipeline.clip, canvas.names_of(asked))
     else:
         classifiers = canvas.load_classifiers(args.classifiers, device)
-    settings = {"settings": cli.settings(args, without=(*NOT_SETTINGS, "celeb_name")), "versions": cli.versions()}
     common = {"pipeline_hash": pipeline.hash(), "prompts_hash": files.file_hash(files.resolve(args.prompts))}
-    for kind, name in canvas.concepts(args):
-        tar = gradients.forget_tar(args, name)
-        inputs = dict(common)
+    common["versions"] = cli.versions()
+
+    def record_of(args, kind, name, first=None):
+        """The valid record of one concept, else that of a new search."""
+        inputs = common | {"settings": cli.settings(args, without=(*NOT_SETTINGS, "celeb_name"))}
         if args.method == "slug":
-            inputs["forget_hash"] = files.file_hash(files.existing(tar, "forget set", "see b0_generate_forget_set.py"))
+            tar = files.existing(gradients.forget_tar(args, name), "forget set", "see b0_generate_forget_set.py")
+            inputs["forget_hash"] = files.file_hash(tar)
         path = folder / f"{canvas.file_stem(pipeline.tag, label_of(args), kind, name)}.json"
-        record = None if args.force else records.valid(path, settings | inputs)
-        if record is None:
-            record = run(args, pipeline, classifiers, asked, kind, name, model_hash, settings | inputs)
-        print(canvas.one_line(record))
+        record = None if args.force else records.valid(path, inputs)
+        return record or run(args, pipeline, classifiers, asked, kind, name, model_hash, inputs, first)
+
+    for kind, name in canvas.concepts(args):
+        first = None
+        if args.rounds > 1 and args.method == "slug":
+            record = record_of(argparse.Namespace(**vars(args) | {"rounds": 1, "force": False}), kind, name)
+            first = record, deltas.read(folder / record["delta"])[0]
+        print(canvas.one_line(record_of(args, kind, name, first)))
 
 
 if __name__ == "__main__":

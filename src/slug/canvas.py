@@ -28,7 +28,7 @@ KINDS = ("style", "object")
 OTHER = {"style": "object", "object": "style"}
 HALVES = ("select", "report")
 REPORT_SEEDS, SELECT_SEEDS = (0, 1, 2, 3, 4), (1000, 1001)
-CHUNK = 64  # pictures between two looks at whether a candidate can still win
+CHUNK = 32  # pictures between two looks at whether a candidate can still win
 
 
 class Request(NamedTuple):
@@ -266,6 +266,7 @@ class Step(NamedTuple):
     CRA: float = math.nan
     margin: float = math.nan  # mean logit of the forgotten concept less that of the best other one, on its own prompts
     wanted: float = 0.9  # UA from which on the concept counts as forgotten
+    kept: bool | None = None  # whether IRA and CRA stay above the floors; None where that was not found out
     seconds: float = math.nan
 
     @property
@@ -274,14 +275,18 @@ class Step(NamedTuple):
         return 1 - self.UA
 
     @property
+    def reached(self):
+        """UA, as far as it is wanted."""
+        return min(self.UA, self.wanted)
+
+    @property
     def forgets(self):
         """Whether the concept is forgotten, on the select half."""
         return self.wanted - 1e-9 <= self.UA
 
-    @property
-    def forget_acck(self):
-        """What brackets the step: 0 where it forgets."""
-        return 0.0 if self.forgets else self.forget_acc1
+    def progress(self, rule):
+        """What search.next_step is told: 1 where the step goes far enough or too far, else the part of the way to it."""
+        return 1.0 if self.forgets or self.kept is False else min(self.UA / self.wanted, 0.99)
 
     @property
     def retain(self):
@@ -293,18 +298,19 @@ class Step(NamedTuple):
 class Judge:
     """Scores the pipeline's present weights for one concept on pictures of one half; see unlearn.Judge."""
 
-    def __init__(self, diffusion, classifiers, asked, kind, name, *, half="select", wanted=0.9):
+    def __init__(self, diffusion, classifiers, asked, kind, name, *, half="select", wanted=0.9, keep=0.9):
         """
         Args:
             diffusion: models.diffusion.Diffusion.
             classifiers: Classifiers or ClipClassifiers.
             asked: [Request]; those of `half` are used.
             wanted: UA from which on a step forgets.
+            keep: part of the present weights' IRA and of their CRA that a candidate has to leave.
 
-        With `floor` set, for several rounds, the others are looked at wherever no candidate that retains `floor` has
-        reached a higher UA (see `furthest`).
+        Attributes:
+            start: Step of the weights that the judge was made at, everything scored.
+            best: the Step that `winner` prefers so far, `start` to begin with.
         """
-        self.floor, self.reached = None, 0.0
         self.diffusion, self.classifiers, self.kind, self.name, self.wanted = diffusion, classifiers, kind, name, wanted
         asked = [r for r in asked if r.half == half]
         mine = shows(kind, name, asked)
@@ -317,6 +323,9 @@ class Judge:
             raise SlugError(
                 f"the prompts' {half} half has none of the {kind} {name}, or of nothing else; make other prompts"
             )
+        self.floors = {}
+        self.best = self.start = self.step("", 0.0, None, log_all=True)
+        self.floors = {n: keep * getattr(self.start, n) for n in ("IRA", "CRA") if not math.isnan(getattr(self.start, n))}
 
     def applied(self, edit):
         """Context within which the pipeline carries an edit."""
@@ -329,8 +338,8 @@ class Judge:
         return images, correct(asked, logits, self.classifiers.labels), logits
 
     def step(self, layer, step, edited, *, best=None, log_all=False, known=None):
-        """Score the present weights: Step. The other concepts' pictures are made only where the concept is forgotten, and
-        only until the bound on what they can still reach falls below the best candidate's, or below `floor`."""
+        """Score the present weights: Step. The other concepts' pictures are made only where `winner` may prefer it to
+        `best`, and only until it cannot any more."""
         started = time.perf_counter()
         _, right, logits = self.pictures(self.own)
         own = logits[self.kind].clone()
@@ -339,34 +348,39 @@ class Judge:
         own[:, label] = -torch.inf
         row = Step(layer, step, 1 - right[self.kind].float().mean().item(), wanted=self.wanted)
         row = row._replace(margin=(mine - own.max(1).values).mean().item())
-        worth, beat = row.forgets, best.retain if best is not None and best.forgets else -math.inf
-        if self.floor is not None:
-            worth, beat = self.reached <= row.UA, self.floor
-        if log_all or worth:
-            row = row._replace(**self._retain(-math.inf if log_all else beat))
-        if self.floor is not None and row.retain >= self.floor:
-            self.reached = max(self.reached, row.UA)
-        return row._replace(seconds=time.perf_counter() - started)
+        if log_all:
+            row = row._replace(**self._retain(-math.inf))
+        elif self.best.reached <= row.reached > 0:
+            row = row._replace(**self._retain(self.best.retain if self.best.reached == row.reached else -math.inf))
+        row = row._replace(seconds=time.perf_counter() - started)
+        if self.floors:
+            self.best = self.winner([self.best, row])
+        return row
 
     def _retain(self, beat):
+        """IRA, CRA and whether they stay above the floors. Without IRA and CRA where one falls below its floor, or their
+        mean below `beat`."""
+        names = {self.kind: "IRA", OTHER[self.kind]: "CRA"}
         wrong, done = {}, 0
         while done < len(self.others):
             part = self.others[done : done + CHUNK]
             for kind, right in self.pictures(part)[1].items():
-                wrong[kind] = wrong.get(kind, 0) + int((~right).sum())
+                wrong[names[kind]] = wrong.get(names[kind], 0) + int((~right).sum())
             done += len(part)
-            bound = {k: 1 - w / len(self.others) for k, w in wrong.items()}
+            bound = {n: 1 - w / len(self.others) for n, w in wrong.items()}
+            if any(b < self.floors.get(n, 0) for n, b in bound.items()):
+                return {"kept": False}
             if sum(bound.values()) / len(bound) < beat:
                 return {}
-        names = {self.kind: "IRA", OTHER[self.kind]: "CRA"}
-        return {names[k]: b for k, b in bound.items()}
+        return bound | {"kept": True}
 
-
-def furthest(candidates, floor):
-    """Of the candidates that retain `floor` or more the one of the highest UA, then the one that retains most: what a round
-    of several keeps. There is always one where the first of them is the state before the round."""
-    allowed = [c for c in candidates if c.retain >= floor]
-    return max(allowed, key=lambda c: (c.UA, c.retain)) if allowed else candidates[0]
+    @staticmethod
+    def winner(candidates):
+        """Of the candidates that stay above the floors the one of the highest UA, then the one that retains most: None where
+        there is none. Every method is chosen by this rule; all figures are of the select half. UA beyond what is wanted is
+        no merit."""
+        allowed = [c for c in candidates if c.kept]
+        return max(allowed, key=lambda c: (c.reached, c.retain)) if allowed else None
 
 
 def resize(size):

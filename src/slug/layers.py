@@ -51,6 +51,16 @@ def pareto_front(rows):
     return front
 
 
+def all_fronts(rows):
+    """[[Layer]]: the Pareto front, the front of the layers that it leaves, and so on until none is left."""
+    found = []
+    while rows:
+        found.append(pareto_front(rows))
+        taken = {id(r) for r in found[-1]}
+        rows = [r for r in rows if id(r) not in taken]
+    return found
+
+
 def fronts(rows):
     """The front of each encoder apart: {"vision": [Layer], "language": [Layer]}."""
     return {e: pareto_front([r for r in rows if r.encoder == e]) for e in ("vision", "language")}

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from slug import files
+from slug import files, search
 from slug.data import Matcher, plain_name
 from slug.errors import SlugError, brief
 
@@ -174,10 +174,9 @@ class Step(NamedTuple):
         zero, so the margins must also lie SIGMAS deviations below 0."""
         return self.forget_acc <= self.wanted + 1e-9 and not self.margin + SIGMAS * self.margin_sd > 0
 
-    @property
-    def forget_acck(self):
-        """What brackets the step: 0 where it forgets."""
-        return 0.0 if self.forgets else self.forget_acc
+    def progress(self, rule):
+        """What search.next_step is told: 1 where the name is forgotten, else a part of the way to it."""
+        return 1.0 if self.forgets else 0.99 * (1 - self.forget_acc)
 
     @property
     def retain(self):
@@ -219,6 +218,8 @@ class Judge:
         for part in ("retain", "utility"):
             rows = self.asked[part]
             self.asked[part] = [rows[i] for i in torch.randperm(len(rows), generator=g).tolist()]
+
+    winner = staticmethod(search.winner)
 
     def applied(self, edit):
         """Context within which the model carries an edit."""

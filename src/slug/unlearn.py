@@ -10,6 +10,7 @@ import torch
 
 from slug import layers, metrics, search, zeroshot
 from slug.errors import SlugError
+from slug.models.clip import ALONE
 
 RETAIN_CHUNK = 512  # pictures between two looks at whether a candidate can still win
 
@@ -98,6 +99,8 @@ class Judge:
         self.trace_s = 0.0  # what plots cost is no part of a search's time
         self.trace_rows = {task: self._spread(task, rows, trace) for task, rows in self.retain_rows.items() if trace}
 
+    winner = staticmethod(search.winner)
+
     def applied(self, edit):
         """Context within which the model carries an edit, {parameter name: tensor to add}."""
         return self.evaluation.applied(edit)
@@ -185,21 +188,35 @@ def edit_of(clip, layer, forget, step):
     return {n: step * forget[n].to(clip.device) for n in clip.group(layer)}
 
 
-def search_all(clip, judge, front, forget, *, evaluations=10, rule="robust", choose="retain", log_all=False, depth=1):
+def search_all(
+    clip,
+    judge,
+    front,
+    forget,
+    *,
+    evaluations=10,
+    rule="robust",
+    choose="retain",
+    log_all=False,
+    depth=1,
+    alone=False,
+    **reach,
+):
     """Search the step of every front layer: ({layer: [search.Step]}, the winner's search.Step). A group is searched once.
 
     Args:
         judge: Judge of the select half, or canvas.Judge.
         front: [layers.Layer] of both encoders.
         forget: {parameter name: gradient}.
-        evaluations, rule: see search.over_layer.
-        choose: "retain" for search.winner, "deepest" for the paper's rule.
+        evaluations, rule, reach: see search.over_layer.
+        choose: "retain" for the judge's winner, "deepest" for the paper's rule.
         log_all: score the retain sets at every step, not only where a step forgets and can win.
         depth: evaluations to look ahead: the forget pictures go through all steps that these may ask for in one pass.
+        alone: search a layer of a group also without the others of its group (models.clip.ALONE behind its name).
     """
     steps, done, candidates = {}, set(), []
-    for layer in front:
-        group = clip.group(layer.name)
+    for layer in (found.name + end for found in front for end in (("", ALONE) if alone else ("",))):
+        group = clip.group(layer)
         if group in done:
             continue
         done.add(group)
@@ -209,18 +226,18 @@ def search_all(clip, judge, front, forget, *, evaluations=10, rule="robust", cho
 
         def evaluate(step, coming, layer=layer, known=known):
             if step not in known and len(coming) > 1:
-                known |= judge.forget_steps(layer.name, forget, coming)
-            with judge.applied(edit_of(clip, layer.name, forget, step)):
+                known |= judge.forget_steps(layer, forget, coming)
+            with judge.applied(edit_of(clip, layer, forget, step)):
                 # By the paper's rule a layer that loses overall may still be the deepest: score all that forget.
-                best = search.winner(candidates) if choose == "retain" else None
-                row = judge.step(layer.name, step, layer.name, best=best, log_all=log_all, known=known.get(step))
+                best = judge.winner(candidates) if choose == "retain" else None
+                row = judge.step(layer, step, layer, best=best, log_all=log_all, known=known.get(step))
             candidates.append(row)
-            return row, row.forget_acck == 0 and (rule == "paper" or row.forgets)
+            return row, row.progress(rule)
 
-        steps[layer.name] = list(search.over_layer(evaluate, first, evaluations=evaluations, rule=rule, depth=depth))
+        steps[layer] = list(search.over_layer(evaluate, first, evaluations=evaluations, rule=rule, depth=depth, **reach))
     if choose == "deepest":
         return steps, search.deepest(candidates, lambda n: layers.depth_order(clip, n))
-    return steps, search.winner(candidates)
+    return steps, judge.winner(candidates)
 
 
 def figures(judge, ranks, more):

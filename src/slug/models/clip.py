@@ -16,6 +16,8 @@ from torchvision import transforms
 from slug import fastpath
 from slug.models import canonical
 
+ALONE = " alone"  # behind a layer's name: without the others of its group
+
 
 class Clip:
     """A two-tower model in eval mode. Subclasses know one library each.
@@ -138,8 +140,9 @@ class Clip:
         return {n: e for n, e in found.items() if e}
 
     def group(self, name):
-        """The tensors that are updated together with `name`, by one step size: by default itself alone."""
-        return (name,)
+        """The tensors that are updated together with `name`, by one step size: by default itself alone; with ALONE behind
+        its name always."""
+        return (name.removesuffix(ALONE),)
 
     def canonical_views(self, tensors):
         """{name: tensor} of this model -> {canonical name: view}."""
@@ -313,9 +316,9 @@ class HuggingFaceClip(Clip):
         """q, k and v together, fc1 and fc2 together, everything else alone."""
         for members in (("q_proj", "k_proj", "v_proj"), ("fc1", "fc2")):
             part = next((m for m in members if f".{m}." in name), None)
-            if part:
+            if part and not name.endswith(ALONE):
                 return tuple(name.replace(f".{part}.", f".{m}.") for m in members)
-        return (name,)
+        return super().group(name)
 
     def tokenize(self, texts):
         """Texts -> token ids (N, L), padded to the longest."""
