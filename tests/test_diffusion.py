@@ -31,7 +31,9 @@ def folder(tiny_clip, tmp_path_factory):
     out = tmp_path_factory.mktemp("sd")
     (out / "hugging_face").symlink_to(tiny_clip / "hugging_face")
     tiny.write_pipeline(out / "pipeline", tiny_clip / "hugging_face")
-    tiny.write_classifiers(out / "classifiers", {"style": STYLES, "object": OBJECTS})
+    asked = canvas.requests(STYLES, OBJECTS, report=[])
+    images = load_pipeline(out).generate([r.prompt for r in asked], [r.seed for r in asked])
+    tiny.write_classifiers(out / "classifiers", {"style": STYLES, "object": OBJECTS}, images)
     return out
 
 
