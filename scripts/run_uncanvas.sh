@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The UnlearnCanvas protocol for all STYLES and OBJECTS: prompts, forget sets, gradients, SLUG and the peers (SD_METHODS), and
-# UA, IRA, CRA and FID on the report half. Reads CANVAS_DIR, PIPELINE and CLASSIFIERS; writes RESULT_DIR/{grads,sd,uncanvas}/.
+# UA, IRA, CRA and FID on the report half; SD_JOBS at once. Reads CANVAS_DIR, PIPELINE and CLASSIFIERS; writes RESULT_DIR/{grads,sd,uncanvas}/.
 # --quick: 2 styles, 3 objects, 2 seeds. Further arguments go to b2_unlearn_sd.py. What is valid is kept.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -24,14 +24,31 @@ run "$PYTHON" src/clip/a0_create_prompts_uncanvas.py --canvas "$CANVAS_DIR/data"
   ${STYLES:+--style $STYLES} ${OBJECTS:+--object $OBJECTS} ${NEVER_LEARNED:+--leave-out "$NEVER_LEARNED"} \
   ${seeds[@]+"${seeds[@]}"} "${RUN_FLAGS[@]}"
 bash scripts/run_compute_grad_uncanvas.sh
-concepts=(--style $STYLES --object $OBJECTS)
-for method in $SD_METHODS; do
-  how=(--method "$method")
-  [ "$method" != slug_rounds ] || how=(--method slug --rounds "$SD_ROUNDS")
-  run "$PYTHON" src/sd/b2_unlearn_sd.py "${how[@]}" "${concepts[@]}" --prompts "$prompts" --classifiers "$CLASSIFIERS" \
-    --tar-dir "$TAR_DIR" --train-data "$TRAIN_DATA" --batch-size "$BATCH_SIZE" "${SD_FLAGS[@]}" "${RUN_FLAGS[@]}" \
-    ${more[@]+"${more[@]}"}
+# forget I: all methods, on the I-th of SD_JOBS parts of the concepts
+forget() {
+  local method how
+  for method in $SD_METHODS; do
+    how=(--method "$method")
+    [ "$method" != slug_rounds ] || how=(--method slug --rounds "$SD_ROUNDS")
+    run "$PYTHON" src/sd/b2_unlearn_sd.py "${how[@]}" --style $STYLES --object $OBJECTS --part "$1" "$SD_JOBS" \
+      --prompts "$prompts" --classifiers "$CLASSIFIERS" --tar-dir "$TAR_DIR" --train-data "$TRAIN_DATA" \
+      --batch-size "$BATCH_SIZE" "${SD_FLAGS[@]}" "${RUN_FLAGS[@]}" ${more[@]+"${more[@]}"}
+  done
+}
+
+# Two processes of one thread make half as many pictures again as one process of two.
+[ "$SD_JOBS" = 1 ] || export OMP_NUM_THREADS=$((($(getconf _NPROCESSORS_ONLN) + SD_JOBS - 1) / SD_JOBS))
+set -m # each job in a process group of its own, so that what it started stops with it
+jobs=()
+trap '[ ${#jobs[@]} -eq 0 ] || kill -- "${jobs[@]/#/-}" 2>/dev/null || true' EXIT
+for part in $(seq "$SD_JOBS"); do
+  forget "$part" &
+  jobs+=($!)
+  [ -z "$DRY_RUN" ] || wait $!
 done
+for job in "${jobs[@]}"; do wait "$job"; done
+jobs=()
+unset OMP_NUM_THREADS
 run "$PYTHON" src/sd/b3_eval_uncanvas.py --prompts "$prompts" --classifiers "$CLASSIFIERS" --reference "$CANVAS_DIR/data" \
   ${REFERENCE:+--out "$REFERENCE/uncanvas" --readme README.md} "${SD_FLAGS[@]}" "${RUN_FLAGS[@]}"
 [ -n "$DRY_RUN" ] || echo "with everything $SECONDS s; tables and sheets: ${REFERENCE:-$RESULT_DIR}/uncanvas/"

@@ -42,6 +42,7 @@
 : "${GENERATE_BATCH:=32}" # pictures made at once
 : "${SD_METHODS:=slug slug_rounds uce esd}" # of slug, slug_rounds (several layers, a round each), uce, esd
 : "${SD_ROUNDS:=3}"
+: "${SD_JOBS:=2}" # processes that search at once, each a part of the concepts
 
 : "${VLM:=$DATA_DIR/models/mini-llava}" # put together from data/models/ by src/demo/convert_vlm.py
 : "${VLM_CLIP:=$DATA_DIR/models/mini-clip-hf}" # the CLIP of its vision tower

@@ -44,6 +44,7 @@
 : "${GENERATE_BATCH:=8}" # pictures made at once
 : "${SD_METHODS:=slug}" # of slug, slug_rounds (several layers, a round each), uce, esd
 : "${SD_ROUNDS:=3}"
+: "${SD_JOBS:=1}" # processes that search at once, each a part of the concepts
 
 : "${VLM:=llava-hf/llava-1.5-7b-hf}"
 : "${VLM_CLIP:=openai/clip-vit-large-patch14-336}" # the CLIP of its vision tower

@@ -22,7 +22,7 @@ from slug.models.clip import ALONE
 from slug.peers import esd, uce, without
 
 METHODS = ("slug", "uce", "esd")
-NOT_SETTINGS = ("force", "style", "object", "device", "workers", "result_dir")
+NOT_SETTINGS = ("force", "part", "style", "object", "device", "workers", "result_dir")
 # A pipeline forgets only at steps far beyond a tenth of the weights: 1, 4, 16, 64 times that, then bisected.
 REACH = {"growth": 4, "far": 64, "below": False}
 UCE_WEIGHTS = (0.1, 0.32, 1, 3.2, 10, 32)
@@ -50,6 +50,9 @@ def parse_args(argv=None):
     parser.add_argument("--batch-size", type=int, default=16, help="pairs a batch of the gradient pass")
     parser.add_argument("--tar-dir", default="data/tar_files", help="folder of the forget sets' tars")
     parser.add_argument("--train-data", default="data/laion/laion400m/00000.tar", help="tar of the retain set")
+    parser.add_argument(
+        "--part", nargs=2, type=int, default=(1, 1), metavar=("I", "N"), help="the I-th of N parts of the concepts only"
+    )
     parser.add_argument("--force", action="store_true", help="do again what is valid")
     return parser.parse_args(argv)
 
@@ -208,7 +211,7 @@ def main(argv=None):
         record = None if args.force else records.valid(path, inputs)
         return record or run(args, pipeline, classifiers, asked, kind, name, model_hash, inputs, first)
 
-    for kind, name in canvas.concepts(args):
+    for kind, name in canvas.concepts(args)[args.part[0] - 1 :: args.part[1]]:
         first = None
         if args.rounds > 1 and args.method == "slug":
             record = record_of(argparse.Namespace(**vars(args) | {"rounds": 1, "force": False}), kind, name)
