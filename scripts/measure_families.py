@@ -54,7 +54,7 @@ def parse_args(argv=None):
 
 def write_hugging_face(folder, name):
     """An untrained CLIPModel with CLIP's tokenizer: the library's default size, ViT-B/32, or that of ViT-L/14 (a name with
-    large) or ViT-H/14 (huge)."""
+    large) or ViT-H/14 (huge); 336 in it is the side of its pictures in pixels instead of 224."""
     from open_clip.tokenizer import SimpleTokenizer
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
@@ -70,6 +70,8 @@ def write_hugging_face(folder, name):
         text |= {"hidden_act": "gelu"}
         vision |= {"patch_size": 14, "hidden_act": "gelu"}
         width = 1024
+    side = 336 if "336" in name else 224
+    vision |= {"image_size": side}
     shared = {"projection_dim": width}
     CLIPModel(CLIPConfig(text | shared, vision | shared, projection_dim=width)).save_pretrained(folder)
     words = SimpleTokenizer()
@@ -77,7 +79,7 @@ def write_hugging_face(folder, name):
     merges = [" ".join(pair) for pair in words.bpe_ranks]
     files.write_text(folder / "merges.txt", "\n".join(["#version: 0.2", *merges]) + "\n")
     CLIPTokenizer.from_pretrained(folder).save_pretrained(folder)
-    CLIPImageProcessor().save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}).save_pretrained(folder)
 
 
 def write_roberta(folder):

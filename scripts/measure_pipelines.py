@@ -1,16 +1,19 @@
 #!/usr/bin/env python
-"""Stable Diffusion pipelines through the stages b0 to b2 and back, at their true size, untrained.
+"""Stable Diffusion pipelines through the stages b0 to b2, and a LLaVA through c1, and back, at true size, untrained.
 
-Example: python scripts/measure_pipelines.py                    both; SD 2.1 wants 16 GB of memory and 10 GB of disk
-         python scripts/measure_pipelines.py --only sd15
+Example: python scripts/measure_pipelines.py                    all; SD 2.1 wants 16 GB of memory and 10 GB of disk
+         python scripts/measure_pipelines.py --only sd15 llava15
 
 Configurations are those of SD 1.5 with ViT-L/14 and of SD 2.1 with ViT-H/14, of whose 24 text blocks it takes 23; weights
 are drawn, so nothing is downloaded, and pictures are noise. The stages' own commands run, with few pictures and denoising
 steps: forget set (512 px), gradients, one step a front layer (128 px) judged by the unedited CLIP, delta into a folder
-that diffusers loads, and the adapter through load_lora_weights. Writes pipelines.csv to --out, a row a pipeline and stage:
+that diffusers loads, and the adapter through load_lora_weights. LLaVA 1.5 has its true tower, ViT-L/14 at 336 px, its
+projector and two language layers of the true width: gradients, one step a front layer judged by a few questions, the delta
+into the model's folder and into the CLIP's, and out of both. Writes pipelines.csv to --out, a row a pipeline and stage:
 seconds and peak memory of its process. Rows that are there are kept.
 """
 
+import functools
 import os
 import subprocess
 import sys
@@ -21,13 +24,26 @@ from pathlib import Path
 import slug.torchvision_cpu  # noqa: F401  (before diffusers and transformers)
 
 import diffusers
+import numpy as np
 import pandas as pd
 import torch
+import webdataset as wds
 from measure_families import write_hugging_face
+from PIL import Image
 from tqdm import tqdm
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    CLIPVisionModel,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
 
-from slug import canvas, cli, deltas, files
+from demo import emoji, train_vlm
+from slug import canvas, cli, deltas, files, questions
 from slug.errors import SlugError
 
 UNETS = {
@@ -41,11 +57,15 @@ UNETS = {
 }
 TEXT_BLOCKS = {"sd15": 12, "sd21": 23}
 OBJECTS = ("mickey_mouse", "avocado_chair")
+LLAVA = "llava15"
+LANGUAGE = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32, "num_hidden_layers": 2}
+NAMES = ("frog", "owl")
+PYTHON, SOURCE = sys.executable, files.ROOT / "src"
 
 
 def parse_args(argv=None):
     parser = cli.parser(__doc__)
-    parser.add_argument("--only", nargs="+", choices=UNETS, default=list(UNETS), help="these pipelines")
+    parser.add_argument("--only", nargs="+", choices=[*UNETS, LLAVA], default=[*UNETS, LLAVA], help="these")
     parser.add_argument("--out", default="results/standin", help="folder to write")
     parser.add_argument("--force", action="store_true", help="measure again what is there")
     return parser.parse_args(argv)
@@ -87,53 +107,124 @@ def timed(command):
     return time.perf_counter() - started, usage.ru_maxrss / 1024
 
 
+def write_llava(folder):
+    """clip/ and llava/ of LLaVA 1.5 with few language layers, questions.jsonl, and the tars {name}.tar and retain.tar."""
+    torch.manual_seed(0)
+    write_hugging_face(folder / "clip", "large, 336")
+    processor = train_vlm.make_processor(folder / "clip", emoji.concepts())
+    tower = CLIPVisionModel.from_pretrained(folder / "clip")
+    config = LlavaConfig(
+        vision_config=tower.config,
+        text_config=LlamaConfig(vocab_size=32064, pad_token_id=processor.tokenizer.pad_token_id, **LANGUAGE),
+        image_token_index=processor.tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_select_strategy="full",
+        image_seq_length=train_vlm.image_tokens(tower.config),
+    )
+    model = LlavaForConditionalGeneration(config)
+    model.model.vision_tower.load_state_dict(tower.state_dict())
+    model.save_pretrained(folder / "llava")
+    processor.save_pretrained(folder / "llava")
+    rng, asked = np.random.default_rng(0), []
+    (folder / "pictures").mkdir()
+    for i, (name, half) in enumerate((n, h) for n in NAMES for h in ("select", "report")):
+        path = folder / f"pictures/{i}.png"
+        Image.fromarray(rng.integers(0, 256, (336, 336, 3), dtype=np.uint8)).save(path)
+        asked.append(questions.Question(str(path), "what is this?", name, questions.NAMING, name, name, half))
+    questions.write(folder / "questions.jsonl", asked)
+    for stem, names in ((NAMES[0], [NAMES[0]] * 2), ("retain", [NAMES[1]] * 2)):
+        with wds.TarWriter(str(folder / f"{stem}.tar"), mtime=0) as tar:
+            for i, name in enumerate(names):
+                picture = (folder / f"pictures/{i}.png").read_bytes()
+                tar.write({"__key__": f"{i:05d}", "png": picture, "txt": f"a photo of a {name}"})
+    return sum(p.numel() for p in model.parameters())
+
+
+def apply(command, delta, model, out):
+    """The command line that puts a delta into a model folder, or takes it out ("revert")."""
+    tool = [PYTHON, SOURCE / "clip/a2_unlearn_slug.py", command]
+    return [*tool, "--delta", delta if command == "apply" else delta.name, "--model-dir", model, "--out", out]
+
+
+def kept(record):
+    """What a record chose, in words."""
+    (layer, step), *_ = record["chosen"]
+    return f"{record['n_candidates']} candidates; kept {layer} {step:.3g}, {record['params_share']:.2%} of weights"
+
+
+def measure_llava(common, folder, row):
+    """LLaVA's rows; returns its number of parameters. SlugError where the two towers differ or do not come back."""
+    parameters, name = write_llava(folder), NAMES[0]
+    c1 = [PYTHON, SOURCE / "vlm/c1_unlearn_vlm.py", "--vlm", folder / "llava", "--clip-model-id", folder / "clip", *common]
+    c1 += ["--celeb-name", name, "--tar-dir", folder, "--train-data", folder / "retain.tar", "--batch-size", 2]
+    spent = timed([*c1, "--questions", folder / "questions.jsonl", "--evaluations", 1])
+    record = files.read_json(next((folder / "results/vlm").glob("*.json")))
+    row("c1", f"gradients of 2 pairs each, {kept(record)}", *spent)
+    delta = folder / "results/vlm" / record["delta"]
+    for kind in ("llava", "clip"):
+        spent = timed(apply("apply", delta, folder / kind, folder / f"{kind}-edited"))
+        row("apply", f"delta of {delta.stat().st_size / 1e6:.1f} MB into the {kind} folder", *spent)
+        timed(apply("revert", delta, folder / f"{kind}-edited", folder / f"{kind}-back"))
+        for file in sorted((folder / kind).glob("*.safetensors")):
+            if files.file_hash(file) != files.file_hash(folder / f"{kind}-back" / file.name):
+                raise SlugError(f"{file.name} of the {kind} folder does not come back to the bit")
+    x = torch.randn(1, 3, 336, 336, generator=torch.Generator().manual_seed(1))
+
+    def states(tower):
+        with torch.no_grad():
+            return tower.eval()(x, output_hidden_states=True).hidden_states[-2]
+
+    found = [states(CLIPModel.from_pretrained(folder / k).vision_model) for k in ("clip", "clip-edited")]
+    model = LlavaForConditionalGeneration.from_pretrained(folder / "llava-edited")
+    apart, moved = (found[1] - states(model.model.vision_tower)).norm(), (found[1] - found[0]).norm()
+    print(f"states of layer -2 moved by {moved:.4g}; those of the two towers differ by {apart:.4g}")
+    if not apart <= 1e-4 * moved:
+        raise SlugError("the edited model's tower is not the edited CLIP's")
+    return parameters
+
+
 def measure(args, name, folder):
-    """Rows of pipelines.csv of one pipeline."""
-    parameters = write(name, folder)
-    python, sd = sys.executable, files.ROOT / "src/sd"
+    """Rows of pipelines.csv of one pipeline or of LLaVA."""
     common = ["--device", args.device, "--seed", args.seed, "--workers", args.workers, "--result-dir", folder / "results"]
+    rows = []
+
+    def row(stage, what, seconds=float("nan"), megabytes=float("nan")):
+        rows.append({"pipeline": name, "stage": stage, "seconds": seconds, "peak_mem_mb": megabytes, "what": what})
+
+    run = measure_llava if name == LLAVA else functools.partial(measure_pipeline, name)
+    parameters = run(common, folder, row)
+    row("parameters", f"{parameters} in all")
+    return rows
+
+
+def measure_pipeline(name, common, folder, row):
+    """A pipeline's rows; returns its number of parameters."""
+    parameters, sd = write(name, folder), SOURCE / "sd"
     pipeline = ["--pipeline", folder / "pipeline", "--clip-model-id", folder / "clip", "--guidance", 1]
     tars = ["--tar-dir", folder / "tars"]
     concept, other = OBJECTS
     prompts = folder / "prompts.csv"
     asked = [canvas.Request(half, "", thing, seed) for half, seed in (("select", 1000), ("report", 0)) for thing in OBJECTS]
     canvas.write_requests(prompts, asked)
-    b0 = [python, sd / "b0_generate_forget_set.py", *pipeline, *tars, "--image-dir", folder / "pictures", *common]
+    b0 = [PYTHON, sd / "b0_generate_forget_set.py", *pipeline, *tars, "--image-dir", folder / "pictures", *common]
     b0 += ["--object", *OBJECTS, "--count", 2, "--size", 512, "--denoising-steps", 1, "--generate-batch-size", 2]
     gradient = ["--train-data", folder / f"tars/{other}.tar", "--batch-size", 2]
-    b1 = [python, sd / "b1_compute_grad.py", "--celeb-name", concept, "--clip-model-id", folder / "clip", *tars, *gradient]
-    b2 = [python, sd / "b2_unlearn_sd.py", *pipeline, *tars, *gradient, *common, "--object", concept, "--prompts", prompts]
-    b2 += ["--select", "clip", "--evaluations", 1, "--size", 128, "--denoising-steps", 1, "--wanted", 0]
-    rows = []
-
-    def row(stage, what, seconds, megabytes):
-        rows.append({"pipeline": name, "stage": stage, "seconds": seconds, "peak_mem_mb": megabytes, "what": what})
-
+    b1 = [PYTHON, sd / "b1_compute_grad.py", "--celeb-name", concept, "--clip-model-id", folder / "clip", *tars, *gradient]
+    # Pictures are noise and judged by an untrained CLIP: nothing need stay, so that a step is kept and carried on.
+    b2 = [PYTHON, sd / "b2_unlearn_sd.py", *pipeline, *tars, *gradient, *common, "--object", concept, "--prompts", prompts]
+    b2 += ["--select", "clip", "--evaluations", 1, "--size", 128, "--denoising-steps", 1, "--fronts", 1, "--keep", 0]
     row("b0", "4 pictures of 512 px, 1 denoising step", *timed(b0))
     row("b1", "forget and retain gradient, 2 pairs each", *timed([*b1, *common]))
     spent = timed(b2)
     record = files.read_json(next((folder / "results/sd").glob("*.json")))
-    (layer, step), *_ = record["chosen"]
-    row(
-        "b2",
-        f"{record['n_candidates']} candidates; kept {layer} {step:.3g}, {record['params_share']:.2%} of weights",
-        *spent,
-    )
+    if not record["chosen"]:
+        raise SlugError(f"{name}: no step was kept")
+    row("b2", kept(record), *spent)
     delta = folder / "results/sd" / record["delta"]
-    apply = [
-        python,
-        files.ROOT / "src/clip/a2_unlearn_slug.py",
-        "apply",
-        "--delta",
-        delta,
-        "--model-dir",
-        folder / "pipeline",
-    ]
-    row("apply", f"delta of {delta.stat().st_size / 1e6:.1f} MB", *timed([*apply, "--out", folder / "edited"]))
+    spent = timed(apply("apply", delta, folder / "pipeline", folder / "edited"))
+    row("apply", f"delta of {delta.stat().st_size / 1e6:.1f} MB", *spent)
     edit, _ = deltas.read(delta)
     check(folder, record, edit)
-    row("parameters", f"{parameters} in the pipeline", float("nan"), float("nan"))
-    return rows
+    return parameters
 
 
 def check(folder, record, edit):

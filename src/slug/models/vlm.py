@@ -98,18 +98,31 @@ def add_flags(parser):
 
 
 def from_args(args, device):
-    """The Vlm of the flags of `add_flags`. SlugError if it cannot be loaded or the CLIP is not its own."""
-    from transformers import AutoProcessor, LlavaForConditionalGeneration
+    """The Vlm of the flags of `add_flags`; see `load`."""
+    how = {"dtype": cli.PRECISIONS[args.precision] or torch.float32, "device_map": args.device_map}
+    how |= {"four_bit": args.four_bit, "batch_size": args.answer_batch_size}
+    return load(args.vlm, args.clip_model_id, device=device, **how)
 
-    clip = models.load(clip_model_id=args.clip_model_id, device=device)
-    local = files.resolve(args.vlm)
-    source = str(local) if local.is_dir() else args.vlm
-    how = {"dtype": cli.PRECISIONS[args.precision] or torch.float32}
-    if args.device_map:
-        how["device_map"] = args.device_map
-    if args.four_bit:
-        from transformers import BitsAndBytesConfig
 
+def load(vlm, clip, *, device="cpu", dtype=torch.float32, device_map="", four_bit=False, batch_size=32):
+    """The Vlm of a LLaVA's id or folder and the CLIP of its vision tower, an id or folder.
+
+    Args:
+        device_map: transformers', e.g. "auto"; else all goes to `device`.
+        four_bit: the language model in 4 bits (CUDA, bitsandbytes).
+        batch_size: questions answered at once.
+    Raises:
+        SlugError: the model cannot be loaded, or the CLIP is not its own.
+    """
+    from transformers import AutoProcessor, BitsAndBytesConfig, LlavaForConditionalGeneration
+
+    clip = models.load(clip_model_id=clip, device=device)
+    local = files.resolve(vlm)
+    source = str(local) if local.is_dir() else vlm
+    how = {"dtype": dtype}
+    if device_map:
+        how["device_map"] = device_map
+    if four_bit:
         # The tower stays as it is: its tensors are what is edited.
         skip = ["vision_tower", "multi_modal_projector", "lm_head"]
         how["quantization_config"] = BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=skip)
@@ -117,10 +130,9 @@ def from_args(args, device):
         module = LlavaForConditionalGeneration.from_pretrained(source, **how)
         processor = AutoProcessor.from_pretrained(source)
     except Exception as err:  # transformers, safetensors and the hub raise many kinds; each is a bad or absent folder
-        raise SlugError(f"cannot load the model {args.vlm}: {brief(err, 300)}") from err
-    if not (args.device_map or args.four_bit):
+        raise SlugError(f"cannot load the model {vlm}: {brief(err, 300)}") from err
+    if not (device_map or four_bit):
         module.to(device)
     processor.tokenizer.padding_side = "left"
     module.eval().requires_grad_(False)
-    label = local.name if local.is_dir() else args.vlm
-    return Vlm(module, processor, clip, label=label, batch_size=args.answer_batch_size)
+    return Vlm(module, processor, clip, label=local.name if local.is_dir() else vlm, batch_size=batch_size)
