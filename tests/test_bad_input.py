@@ -67,7 +67,7 @@ def sound(tiny_clip, tmp_path_factory):
     tiny.run(*place.a1())
     clip = tiny.load(folder)
     edit = {"visual.proj": torch.ones_like(clip.parameters["visual.proj"])}
-    deltas.save(folder / "a.delta.safetensors", clip, edit, layer="visual.proj", step=1.0, metrics={})
+    deltas.save(folder / "a.delta.safetensors", clip, edit, name="a", layer="visual.proj", step=1.0, metrics={})
     return folder
 
 

@@ -1,14 +1,18 @@
 """Deltas and edited folders: revert is exact, both formats agree, the wrong base is refused."""
 
 import json
+import shutil
 
 import pytest
 import tiny
 import torch
+from huggingface_hub import ModelCard
+from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file
+from transformers import CLIPModel
 
-from slug import deltas, files, gradients, layers, losses, unlearn
+from slug import card, deltas, files, gradients, layers, losses, unlearn
 from slug.errors import SlugError
 
 WEIGHTS = {"open_clip": "open_clip_model.safetensors", "hugging_face": "model.safetensors"}
@@ -42,7 +46,8 @@ def make(folder, path, family="open_clip", layer=0, relative=0.5):
     group = clip.group(layer)
     step = 10 * relative * layers.first_step([clip.parameters[n] for n in group], [grads[n] for n in group])
     edit = unlearn.edit_of(clip, layer, grads, step)
-    deltas.save(path, clip, edit, layer=layer, step=step, metrics={"forget_acc1": 0.0})
+    figures = {"forget_acc1": 0.025, "n_forget": 40, "half": "report"}
+    deltas.save(path, clip, edit, name="a frog", layer=layer, step=step, metrics=figures)
     return edit
 
 
@@ -105,6 +110,29 @@ def test_two_deltas_on_one_layer_come_out_in_either_order(folder, tmp_path, fami
     assert contents(edited) == contents(source)
 
 
+def test_an_edited_folder_has_a_card_and_the_original_one_comes_back(folder, tmp_path):
+    source, edited = tmp_path / "source", tmp_path / "edited"
+    shutil.copytree(folder / "open_clip", source)
+    (source / card.FILE).write_text("---\nlicense: mit\n---\n\n# A fine model\n")
+    for name in "ab":
+        make(folder, tmp_path / f"{name}.delta.safetensors", layer="ab".index(name))
+    deltas.apply(tmp_path / "a.delta.safetensors", source, edited)
+    one = (edited / card.FILE).read_text()
+    deltas.apply(tmp_path / "b.delta.safetensors", edited, edited)
+    found = ModelCard.load(edited / card.FILE)
+    assert found.data.license == "mit" and found.data.base_model and "machine-unlearning" in found.data.tags
+    assert found.text.count("forget accuracy @1 2.5% of 40 (report half)") == 2 and found.text.count("# A fine model") == 1
+    assert "without a frog, a frog" in found.text and "--delta a.delta.safetensors b.delta.safetensors" in found.text
+    deltas.revert("b.delta.safetensors", edited, edited)
+    assert (edited / card.FILE).read_text() == one
+    deltas.revert("a.delta.safetensors", edited, edited)
+    assert contents(edited) == contents(source)
+    (source / card.FILE).write_text("---\nlicense: [\n---\n")
+    with pytest.raises(SlugError, match="cannot be read as a model card"):
+        deltas.apply(tmp_path / "a.delta.safetensors", source, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize("layer", range(3))
 @pytest.mark.parametrize("made_for", tiny.FAMILIES)
 def test_one_delta_gives_both_formats_the_same_features(folder, tmp_path, made_for, layer):
@@ -143,7 +171,7 @@ def test_a_delta_is_small_and_says_what_it_is(folder, tmp_path):
                 stored = sum(f.get_tensor(n).numel() for n in f.keys())  # noqa: SIM118
             assert stored == sum(t.numel() for t in edit.values())
             assert header["layer"] == LAYERS[family][layer] and float(header["step"]) > 0
-            assert json.loads(header["metrics"]) == {"forget_acc1": 0.0}
+            assert json.loads(header["metrics"]) == {"forget_acc1": 0.025, "n_forget": 40, "half": "report"}
 
 
 def test_a_delta_of_another_base_is_refused(folder, tmp_path):
@@ -173,7 +201,7 @@ def test_a_delta_is_applied_once_and_only_what_is_applied_is_reverted(tiny_clip,
 def test_a_model_without_the_layer_is_refused(tiny_clip, tmp_path):
     path = tmp_path / "a.delta.safetensors"
     clip = tiny.load(tiny_clip)
-    deltas.save(path, clip, {"visual.proj": torch.ones(32, 24)}, layer="visual.proj", step=1, metrics={})
+    deltas.save(path, clip, {"visual.proj": torch.ones(32, 24)}, name="x", layer="visual.proj", step=1, metrics={})
     tensors, header = deltas.read(path)
     with files.replacing(path) as temporary:
         renamed = {n.replace("visual_projection", "elsewhere"): t for n, t in tensors.items()}
@@ -215,3 +243,26 @@ def test_a_delta_in_a_models_own_names_is_the_edit_it_was_made_of(folder, tmp_pa
         clip.parameters[next(iter(edit))].add_(1)
     with pytest.raises(SlugError, match="made for other weights"):
         deltas.native(clip, *deltas.read(path))
+
+
+@pytest.mark.parametrize("made_for", tiny.FAMILIES)
+@pytest.mark.parametrize("layer", range(3))
+def test_peft_loads_an_edit_as_an_adapter_and_switches_it_off_again(folder, tmp_path, made_for, layer):
+    path, source = tmp_path / "a.delta.safetensors", folder / "hugging_face"
+    make(folder, path, made_for, layer)
+    deltas.apply(path, source, tmp_path / "edited")
+    tiny.run("a2_unlearn_slug", "adapter", "--delta", path, "--out", tmp_path / "adapter", "--residual", 0)
+    inputs = {"input_ids": torch.tensor([[5, 6, 7, 8]]), "pixel_values": torch.ones(1, 3, 64, 64)}
+
+    def features(model):
+        with torch.no_grad():
+            found = model(**inputs)
+        return torch.cat([found.text_embeds, found.image_embeds])
+
+    original, edited = (CLIPModel.from_pretrained(f, dtype=torch.float32).eval() for f in (source, tmp_path / "edited"))
+    before, after = features(original), features(edited)
+    assert not torch.allclose(before, after, atol=1e-3)
+    loaded = PeftModel.from_pretrained(original, tmp_path / "adapter")
+    assert torch.allclose(features(loaded), after, atol=2e-3)
+    with loaded.disable_adapter():
+        assert torch.equal(features(loaded), before)

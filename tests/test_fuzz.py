@@ -52,7 +52,7 @@ def sound(tiny_clip, tiny_world, tmp_path_factory):
     tiny.write_shard(folder / "shards", 0, ["alien", "an alien icon", "a dog", "ALIEN", "cat"])
     clip = tiny.load(folder)
     edit = {"visual.proj": torch.ones_like(clip.parameters["visual.proj"])}
-    deltas.save(folder / "a.delta.safetensors", clip, edit, layer="visual.proj", step=1.0, metrics={})
+    deltas.save(folder / "a.delta.safetensors", clip, edit, name="a", layer="visual.proj", step=1.0, metrics={})
     gradients.save(folder / "grads.pt", edit, {"model": "m"})
     figures = {"forget_acc1": 0.0, "identities_acc1": 0.5, "objects_acc1": 0.5, "n_forget": 4, "forget_upper": 0.5}
     changes = {f"{t}_change{e}": 0.0 for t in ("identities", "objects") for e in ("", "_low", "_high")}

@@ -5,6 +5,7 @@ Example: python src/clip/a2_unlearn_slug.py --celeb-name Elon_Musk --model ViT-B
          python src/clip/a2_unlearn_slug.py apply  --delta results/clip/X.delta.safetensors [more] --model-dir M --out E
          python src/clip/a2_unlearn_slug.py revert --delta X.delta.safetensors [more] --model-dir E --out M
          python src/clip/a2_unlearn_slug.py list --model-dir E
+         python src/clip/a2_unlearn_slug.py adapter --delta X.delta.safetensors --out A              (LoRA, for peft)
 Needs a1_compute_grad.py. Searches every layer of both Pareto fronts on the select half of the pictures and reports the
 winner on the other half. Writes under results/clip/: Pareto, step-size and cosine plots, a step log a layer, and per name
 a .json record, a .csv of all steps and the .delta.safetensors that carries the edit. Valid records are kept.
@@ -25,6 +26,7 @@ from slug import (
     files,
     gradients,
     layers,
+    lora,
     models,
     plain,
     plots,
@@ -120,7 +122,8 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
         return folder / records.file_name(clip.label, name, end, part)
 
     delta = path(".delta.safetensors")
-    deltas.save(delta, clip, edit, layer=best.layer, step=best.step, metrics=halves["report"][args.unlearn_method])
+    metrics = halves["report"][args.unlearn_method] | {"half": "report"}
+    deltas.save(delta, clip, edit, name=data.plain_name(name), layer=best.layer, step=best.step, metrics=metrics)
     for encoder, part in fronts.items():
         title = f"{data.plain_name(name)}: {encoder} encoder of {clip.label}"
         every = [r for r in rows if r.encoder == encoder]
@@ -206,6 +209,21 @@ def search_names(args):
         records.write_important_layers(folder / "clip", clip.label)
 
 
+def write_adapter(argv):
+    parser = cli.parser(
+        "Write a delta as a LoRA adapter that peft.PeftModel.from_pretrained takes beside a Hugging Face CLIP."
+    )
+    parser.add_argument("--delta", required=True, help="a .delta.safetensors file that edits linear layers")
+    parser.add_argument("--out", required=True, help="folder to write")
+    parser.add_argument("--residual", type=float, default=0.02, help="part of the edit that the adapter may leave out")
+    args = parser.parse_args(argv)
+    edit, header = deltas.read(args.delta)
+    factors = lora.adapter(edit, args.residual)
+    lora.save_peft(files.resolve(args.out), factors, header["model"])
+    said = "; ".join(f"{n} rank {f.rank}, {f.residual:.1%} left out" for n, f in factors.items())
+    print(f"adapter: {said} -> {files.resolve(args.out)}")
+
+
 def edit_folder(command, argv):
     parser = cli.parser(f"{command} deltas of a model folder (open_clip, Hugging Face, diffusers, LLaVA).")
     parser.add_argument("--model-dir", required=True, help="model folder to start from")
@@ -227,6 +245,8 @@ def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in ("apply", "revert", "list"):
         edit_folder(argv[0], argv[1:])
+    elif argv and argv[0] == "adapter":
+        write_adapter(argv[1:])
     else:
         search_names(parse_args(argv))
 

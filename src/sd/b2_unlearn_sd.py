@@ -156,7 +156,8 @@ def run(args, pipeline, classifiers, asked, kind, name, model_hash, settings, fi
     if first:
         seconds += first[0]["seconds"] - gradient_s
     seeds = " ".join(str(s) for s in sorted({r.seed for r in judge.own}))
-    how = {"chosen": chosen, "start": judge.start, "steps": steps, "best": judge.best, "columns": [("seeds", seeds)]}
+    how = {"name": plain_name(name), "chosen": chosen, "start": judge.start, "steps": steps, "best": judge.best}
+    how |= {"counts": {"n_forget": len(judge.own), "n_retain": len(judge.others)}, "columns": [("seeds", seeds)]}
     written = records.write_search(stem, pipeline, edit, **how)
     adapter = None
     if args.method == "slug" and lora.fits(edit):

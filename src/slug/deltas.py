@@ -3,8 +3,9 @@
 A delta is one safetensors file: canonical parameter name -> step * gradient (float32, canonical layout), and in its header
 the step, the layer, the hash of the base tensors it edits, and figures. It refuses any other base.
 
-An edited folder keeps slug_edits/: the original touched tensors in their own dtype and every delta applied. Applying and
-reverting recompute base + deltas (sorted by file name) in float32 and then cast, so a revert is exact to the bit.
+An edited folder keeps slug_edits/: the original touched tensors in their own dtype, every delta applied, and the model card
+that stood there; its own card says what was done. Applying and reverting recompute base + deltas (sorted by file name) in
+float32 and then cast, so a revert is exact to the bit.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from slug import files, models
+from slug import card, files, models
 from slug.errors import SlugError
 from slug.models import canonical
 
@@ -56,18 +57,19 @@ def applied(clip, edit):
         yield clip
 
 
-def save(path, clip, edit, *, layer, step, metrics):
+def save(path, clip, edit, *, name, layer, step, metrics):
     """Write the delta of an edit.
 
     Args:
         clip: models.Clip or a models.carrier.Carrier at its base weights.
         edit: {native parameter name: step * gradient}.
-        layer, step, metrics: what the header says of it; metrics is anything JSON can hold.
+        name, layer, step, metrics: what the header says of it: what is forgotten, where, and anything JSON can hold.
     """
     base = clip.canonical_views({n: clip.parameters[n] for n in edit})
     change = clip.canonical_views({n: t.float() for n, t in edit.items()})
     header = {
         "format": FORMAT,
+        "name": name,
         "layer": layer,
         "step": repr(float(step)),
         "model": clip.tag,
@@ -141,10 +143,13 @@ def _canonical_names(family, name, tensor):
         return {}
 
 
-def _write_folder(source, out, weight_file, weights, metadata, base, delta_files):
+def _write_folder(source, out, weight_file, weights, metadata, base, delta_files, headers):
     """Write an edited folder, whole or not at all; `source` may be `out`."""
+    # Where there are edits already, the card in the folder is of them, and the original's is kept among them.
+    original = (source / EDITS if (source / EDITS).is_dir() else source) / card.FILE
+    original = files.read_text(original) if original.is_file() else ""
     with files.replacing_folder(out) as temporary:
-        left_out = {weight_file, source / EDITS}
+        left_out = {weight_file, source / EDITS, source / card.FILE}
         shutil.copytree(source, temporary, ignore=lambda at, names: [n for n in names if Path(at, n) in left_out])
         save_file(weights, temporary / weight_file.relative_to(source), metadata=metadata)
         if delta_files:
@@ -152,6 +157,9 @@ def _write_folder(source, out, weight_file, weights, metadata, base, delta_files
             save_file(base, temporary / EDITS / "base.safetensors")
             for name, path in delta_files.items():
                 shutil.copyfile(path, temporary / EDITS / name)
+            card.write(temporary, original, next(iter(headers.values()))["model"], headers)
+        if original:
+            files.write_text((temporary / EDITS if delta_files else temporary) / card.FILE, original)
 
 
 def _edit_folder(source, out, change):
@@ -173,7 +181,8 @@ def _edit_folder(source, out, change):
     for tensors, header in deltas.values():
         check_base(header, {c: views[c] for c in tensors}, source)
     _recompute(family, weights, base, deltas)
-    _write_folder(source, out, weight_file, weights, metadata, {n: base[n] for n in sorted(native)}, paths)
+    headers = {name: header for name, (_, header) in deltas.items()}
+    _write_folder(source, out, weight_file, weights, metadata, {n: base[n] for n in sorted(native)}, paths, headers)
     return out
 
 

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 
+from slug import files
 from slug.errors import SlugError
 
 FILE = "pytorch_lora_weights.safetensors"  # as diffusers calls it
@@ -37,16 +38,17 @@ def factor(change, residual):
     return Factor((root[:, None] * v[:rank]).float(), (u[:, :rank] * root).float(), rest)
 
 
-LINEAR = tuple(f".{p}.weight" for p in ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"))
+LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2", "visual_projection", "text_projection")
+LINEAR = tuple(f"{n}.weight" for n in LAYERS)
 
 
 def fits(edit):
-    """Whether all that an edit, {Hugging Face CLIP's parameter name: change}, touches is linear layers of the text tower."""
+    """Whether all that an edit, {Hugging Face CLIP's parameter name: change}, touches is linear layers."""
     return bool(edit) and all(n.endswith(LINEAR) and change.ndim == 2 for n, change in edit.items())
 
 
 def adapter(edit, residual=0.02):
-    """{module: Factor} of an edit of a text tower's linear layers.
+    """{module: Factor} of an edit of linear layers.
 
     Args:
         edit: see `fits`.
@@ -55,7 +57,7 @@ def adapter(edit, residual=0.02):
         SlugError: something else than a linear layer's weight is edited.
     """
     if not fits(edit):
-        raise SlugError(f"{', '.join(edit) or 'nothing'}: LoRA carries linear layers of the text tower only; use the delta")
+        raise SlugError(f"{', '.join(edit) or 'nothing'}: LoRA carries linear layers only; use the delta")
     return {n.removesuffix(".weight"): factor(change, residual) for n, change in edit.items()}
 
 
@@ -74,3 +76,31 @@ def save(folder, factors):
     folder.mkdir(parents=True, exist_ok=True)
     StableDiffusionPipeline.save_lora_weights(folder, text_encoder_lora_layers=state, safe_serialization=True)
     return folder / FILE
+
+
+def save_peft(folder, factors, base):
+    """Write `adapter`'s factors to a folder that peft.PeftModel.from_pretrained takes beside a Hugging Face CLIP.
+
+    Args:
+        base: name of the CLIP that the adapter belongs to.
+    """
+    from peft import LoraConfig
+    from safetensors.torch import save_file
+
+    ranks = {module: f.rank for module, f in factors.items()}
+    config = LoraConfig(
+        base_model_name_or_path=base,
+        target_modules=list(factors),
+        r=max(ranks.values()),
+        lora_alpha=max(ranks.values()),
+        rank_pattern=ranks,
+        alpha_pattern=ranks,  # as in `save`
+        inference_mode=True,
+    )
+    state = {}
+    for module, f in factors.items():
+        key = f"base_model.model.{module}"
+        state |= {f"{key}.lora_A.weight": f.down.contiguous(), f"{key}.lora_B.weight": f.up.contiguous()}
+    with files.replacing_folder(folder) as temporary:
+        config.save_pretrained(temporary)
+        save_file(state, temporary / "adapter_model.safetensors")

@@ -77,23 +77,26 @@ def step_log(start, steps, layer):
     return "\n".join(lines) + "\n"
 
 
-def write_search(stem, model, edit, *, chosen, start, steps, best, columns=()):
+def write_search(stem, model, edit, *, name, chosen, start, steps, best, counts, columns=()):
     """Write what a search on a pipeline or assistant found: the CSV of its candidates and the delta. Returns the record's
     part that says so.
 
     Args:
         stem: path without ending; `-steps.csv` and `.delta.safetensors` are added.
         model: models.carrier.Carrier at its base weights.
-        edit: {name: change}.
+        edit: {parameter name: change}.
+        name: what is forgotten.
         chosen: [(layer, step)].
         start, steps, best: the judge's rows (NamedTuples): of the unedited model, of all candidates, of what was chosen.
+        counts: {n_forget, n_retain, ...}: of what the judge's figures are.
         columns: (name, value) that every row of the CSV gets besides.
     """
     rows = pd.DataFrame([row._asdict() for row in [start, *steps]]).assign(**dict(columns))
     files.write_text(stem.with_name(f"{stem.name}-steps.csv"), rows.to_csv(index=False, lineterminator="\n"))
     delta = stem.with_name(f"{stem.name}.delta.safetensors")
     where = " + ".join(layer for layer, _ in chosen)
-    deltas.save(delta, model, edit, layer=where, step=chosen[-1][1] if chosen else 0.0, metrics=best._asdict())
+    metrics = best._asdict() | counts | {"half": "select"}
+    deltas.save(delta, model, edit, name=name, layer=where, step=chosen[-1][1] if chosen else 0.0, metrics=metrics)
     touched = sum(t.numel() for t in edit.values())
     return {
         "chosen": chosen,

@@ -51,7 +51,9 @@ def run(args, model, found, name, model_hash, settings):
     stem = files.resolve(args.result_dir) / "vlm" / records.file_name(model.label, name, "")
     edit = unlearn.edit_of(model.clip, best.layer, forget, best.step)
     steps = [s for part in curves.values() for s in part]
-    written = records.write_search(stem, model, edit, chosen=[(best.layer, best.step)], start=start, steps=steps, best=best)
+    how = {"name": plain_name(name), "chosen": [(best.layer, best.step)], "start": start, "steps": steps, "best": best}
+    counts = {f"n_{part}": len(rows) for part, rows in judge.asked.items()}
+    written = records.write_search(stem, model, edit, counts=counts, **how)
     plots.pareto(rows, front, best.layer, f"{name}: vision tower of {model.label}", stem.with_name(f"{stem.name}-pareto"))
     record = {
         "method": "slug",
