@@ -45,7 +45,7 @@ def parse_args(argv=None):
     parser.add_argument("--whole-groups", action="store_true", help="q k v and fc1 fc2 together only, none of them alone")
     parser.add_argument("--rounds", type=int, default=1, help="above 1: several layers, one a round, gradients taken anew")
     parser.add_argument("--rounds-wanted", type=float, default=0.98, help="the same of a round after the first")
-    parser.add_argument("--keep", type=float, default=0.9, help="part of IRA, and of CRA, that a step must leave")
+    parser.add_argument("--keep", type=float, default=0.87, help="part of IRA, and of CRA, that a step must leave")
     parser.add_argument("--lora-residual", type=float, default=0.02, help="part of the edit that its adapter may leave out")
     parser.add_argument("--batch-size", type=int, default=16, help="pairs a batch of the gradient pass")
     parser.add_argument("--tar-dir", default="data/tar_files", help="folder of the forget sets' tars")
