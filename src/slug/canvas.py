@@ -174,6 +174,11 @@ class ClipClassifiers:
         return {k: (features @ w.T).cpu() for k, w in self.weights.items()}
 
 
+def weights_of(folder, kind):
+    """Path of a classifier's weights in a folder as data/README.md describes it, None where they are missing."""
+    return next((p for end in (".safetensors", ".pth") if (p := folder / f"{kind}{end}").is_file()), None)
+
+
 def load_classifiers(folder, device="cpu"):
     """The Classifiers of a folder: classifiers.json says {"arch", "options", "labels", "mean", "std", "size"} of both,
     and style.safetensors and object.safetensors (or .pth) hold timm weights.
@@ -185,7 +190,7 @@ def load_classifiers(folder, device="cpu"):
     settings = files.read_json(folder / "classifiers.json")
     networks = {}
     for kind in KINDS:
-        path = next((p for end in (".safetensors", ".pth") if (p := folder / f"{kind}{end}").is_file()), None)
+        path = weights_of(folder, kind)
         if path is None:
             raise SlugError(f"{folder} has no {kind}.safetensors or {kind}.pth; data/README.md says where to get it")
         classes = len(settings["labels"][kind])

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from slug import canvas as protocol
 from slug import data, files
 from slug.errors import SlugError
 
@@ -162,14 +163,15 @@ def canvas(folder):
 
 
 def classifiers(folder):
-    """UnlearnCanvas's two classifiers."""
-    todo = "download style.pth and object.pth with UnlearnCanvas: data/README.md, Styles"
+    """UnlearnCanvas's two classifiers, and what says how to read them."""
+    todo = "download style.pth and object.pth with UnlearnCanvas and write classifiers.json: data/README.md, Styles"
 
     def look():
-        there = [n for n in ("style.pth", "object.pth") if (folder / n).is_file() and (folder / n).stat().st_size]
-        if not there:
-            raise _Unusable("neither style.pth nor object.pth")
-        return len(there) == 2, ", ".join(there), todo
+        weights = [p for k in protocol.KINDS if (p := protocol.weights_of(folder, k)) and p.stat().st_size]
+        if not weights:
+            raise _Unusable("neither style nor object weights (.pth or .safetensors)")
+        there = [p for p in (*weights, folder / "classifiers.json") if p.is_file()]
+        return len(there) == 3, ", ".join(p.name for p in there), todo
 
     return _state("UnlearnCanvas classifiers", folder, todo, look)
 
