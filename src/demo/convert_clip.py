@@ -111,6 +111,26 @@ def convert(source, out):
         save_file({n: t.contiguous() for n, t in tensors.items()}, temporary, metadata={"format": "pt"})
 
 
+def put_together(doc, name, trained_by, assemble, argv):
+    """The main of a script that puts the demo's model `name` together.
+
+    Args:
+        doc: its docstring.
+        trained_by: the script that makes its parts.
+        assemble: function (folder of the parts, Hugging Face CLIP folder, folder to write).
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path, default=f"data/models/{name}", help="folder of the trained parts")
+    parser.add_argument("--clip", type=Path, default="data/models/mini-clip", help="open_clip folder")
+    parser.add_argument("--out", type=Path, default="data/demo/models", help="where both folders go")
+    args = parser.parse_args(argv)
+    source = files.existing(args.source, f"the parts of {name}", f"train them with {trained_by}")
+    out = files.resolve(args.out)
+    convert(files.resolve(args.clip), out / "mini-clip-hf")
+    assemble(source, out / "mini-clip-hf", out / name)
+    print(f"{args.source}, {args.clip} -> {out}/{name}, {out}/mini-clip-hf")
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, default="data/models/mini-clip", help="open_clip folder")

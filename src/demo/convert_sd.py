@@ -4,9 +4,6 @@ Example: python src/demo/convert_sd.py
 Writes data/demo/models/mini-clip-hf, the CLIP, and data/demo/models/mini-sd, a folder that diffusers loads as it is.
 """
 
-import argparse
-from pathlib import Path
-
 import slug.torchvision_cpu  # noqa: F401  (before diffusers and transformers)
 
 import diffusers
@@ -35,16 +32,7 @@ def assemble(source, clip, out):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", type=Path, default="data/models/mini-sd", help="folder of the trained parts")
-    parser.add_argument("--clip", type=Path, default="data/models/mini-clip", help="open_clip folder")
-    parser.add_argument("--out", type=Path, default="data/demo/models", help="where both folders go")
-    args = parser.parse_args(argv)
-    source = files.existing(args.source, "mini-SD's parts", "train them with src/demo/train_sd.py")
-    out = files.resolve(args.out)
-    convert_clip.convert(files.resolve(args.clip), out / "mini-clip-hf")
-    assemble(source, out / "mini-clip-hf", out / "mini-sd")
-    print(f"{args.source}, {args.clip} -> {out}/mini-sd, {out}/mini-clip-hf")
+    convert_clip.put_together(__doc__, "mini-sd", "src/demo/train_sd.py", assemble, argv)
 
 
 if __name__ == "__main__":

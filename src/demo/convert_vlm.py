@@ -4,9 +4,6 @@ Example: python src/demo/convert_vlm.py
 Writes data/demo/models/mini-clip-hf, the CLIP, and data/demo/models/mini-llava, a folder that transformers loads as it is.
 """
 
-import argparse
-from pathlib import Path
-
 import slug.torchvision_cpu  # noqa: F401  (before transformers)
 
 import torch
@@ -32,16 +29,7 @@ def assemble(source, clip, out):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", type=Path, default="data/models/mini-llava", help="folder of the trained parts")
-    parser.add_argument("--clip", type=Path, default="data/models/mini-clip", help="open_clip folder")
-    parser.add_argument("--out", type=Path, default="data/demo/models", help="where both folders go")
-    args = parser.parse_args(argv)
-    source = files.existing(args.source, "mini-LLaVA's parts", "train them with src/demo/train_vlm.py")
-    out = files.resolve(args.out)
-    convert_clip.convert(files.resolve(args.clip), out / "mini-clip-hf")
-    assemble(source, out / "mini-clip-hf", out / "mini-llava")
-    print(f"{args.source}, {args.clip} -> {out}/mini-llava, {out}/mini-clip-hf")
+    convert_clip.put_together(__doc__, "mini-llava", "src/demo/train_vlm.py", assemble, argv)
 
 
 if __name__ == "__main__":
