@@ -9,11 +9,13 @@ model.safetensors, preprocessor_config.json and the tokenizer files, for CLIPMod
 import argparse
 import dataclasses
 import shutil
+import warnings
 from pathlib import Path
 
 import slug.torchvision_cpu  # noqa: F401  (before open_clip and transformers)
 
 import open_clip
+import transformers
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -124,6 +126,9 @@ def put_together(doc, name, trained_by, assemble, argv):
     parser.add_argument("--clip", type=Path, default="data/models/mini-clip", help="open_clip folder")
     parser.add_argument("--out", type=Path, default="data/demo/models", help="where both folders go")
     args = parser.parse_args(argv)
+    # A text tower out of a whole CLIP leaves half of it unused, as is meant; and the scheduler is as it was trained with.
+    transformers.logging.set_verbosity_error()
+    warnings.simplefilter("ignore", FutureWarning)
     source = files.existing(args.source, f"the parts of {name}", f"train them with {trained_by}")
     out = files.resolve(args.out)
     convert(files.resolve(args.clip), out / "mini-clip-hf")
