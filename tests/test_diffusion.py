@@ -12,9 +12,10 @@ import scipy.linalg
 import tiny
 import torch
 import torch.nn.functional as F
+from diffusers import DDPMScheduler
 from PIL import Image
 
-from slug import canvas, deltas, fid, files, layers, lora, models, unlearn
+from slug import canvas, deltas, fid, files, inversion, layers, lora, models, unlearn
 from slug.data import TarMembers
 from slug.errors import SlugError
 from slug.models import diffusion
@@ -288,6 +289,36 @@ def test_esd_moves_guesses_towards_its_target_and_leaves_the_pipeline_alone(pipe
             assert F.mse_loss(unet(x, t, text).sample, target) < F.mse_loss(concept, target)
 
 
+# ----------------------------------------------------------------------------------------------------- optimised tokens
+
+
+def test_a_token_learns_to_draw_what_it_is_shown(pipeline):
+    request = canvas.Request("report", "Noto", "key", 0)
+    assert inversion.prompt_with(request, "style") == "An key image in * style."
+    assert inversion.prompt_with(request, "object") == "An * image in Noto style."
+    prompts, latents = ["a *"] * 4, pipeline.latents(["a bell"] * 4, [0, 1, 2, 3])
+    before = {n: p.detach().clone() for n, p in pipeline.tensors.items()}
+    plain, other = pipeline.embed(["a *"]), pipeline.embed(["a key"])
+    start, found = (inversion.learn(pipeline, prompts, latents, start="key", steps=n, rate=0.05) for n in (0, 60))
+    weight = pipeline.pipe.text_encoder.get_input_embeddings().weight
+    ids = pipeline.pipe.tokenizer("key", add_special_tokens=False).input_ids
+    assert torch.allclose(start, weight[ids].mean(0)) and found.shape == start.shape and not found.requires_grad
+    assert tiny.same_tensors(before, {n: p.detach() for n, p in pipeline.tensors.items()})
+    losses = []
+    for vector in (start, found):
+        with inversion.spoken(pipeline, vector), torch.no_grad():
+            assert not torch.allclose(pipeline.embed(["a *"]), plain) and torch.equal(pipeline.embed(["a key"]), other)
+            g, total = torch.Generator().manual_seed(1), 0.0
+            for t in range(50, 1000, 100):
+                noise = torch.randn(latents.shape, generator=g)
+                schedule = DDPMScheduler.from_config(pipeline.pipe.scheduler.config)
+                x = schedule.add_noise(latents.float(), noise, torch.full((4,), t))
+                text = inversion.states(pipeline, prompts)
+                total += F.mse_loss(pipeline.pipe.unet(x, torch.full((4,), t), text).sample, noise).item()
+            losses.append(total)
+    assert losses[1] < losses[0] and torch.equal(pipeline.embed(["a *"]), plain)
+
+
 # ---------------------------------------------------------------------------------------------------------------- LoRA
 
 
@@ -499,6 +530,16 @@ def test_tables_hold_what_the_report_pictures_say(done, folder):
     assert len(pd.read_csv(done.results / "uncanvas/csv/class.csv")) == 1
     assert {p.suffix for p in done.results.glob("uncanvas/tradeoff.*")} == {".pdf", ".png"}
     assert len(list(done.results.glob("uncanvas/sheet-*.png"))) == 3
+
+
+def test_tokens_are_learned_for_the_original_and_for_every_edit(done):
+    given = ["--prompts", done.prompts, "--classifiers", done.sd / "classifiers", "--style", "Noto", "--training-steps", 2]
+    done.run("b4_optimised_tokens", *done.diffusion, *given)
+    table = pd.read_csv(done.results / "uncanvas/tokens.csv")
+    assert set(table["method"]) == {"original", "slug", "uce"} and set(table["n"]) == {6}
+    figures = pd.read_csv(done.results / "uncanvas/table.csv").query("name == 'Noto'").set_index("method")
+    for row in table.to_dict("records"):
+        assert row["by_name"] / row["n"] == pytest.approx(1 - figures.loc[row["method"], "UA"], abs=1e-5)
 
 
 def test_what_is_valid_is_kept_and_pictures_are_made_once(done, monkeypatch):

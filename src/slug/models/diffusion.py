@@ -44,6 +44,8 @@ class Diffusion(Carrier):
         self.size = size or pipe.unet.config.sample_size * pipe.vae_scale_factor
         self.embeddings = {}  # of prompts under the present weights
         pipe.set_progress_bar_config(disable=True)
+        for module in self.modules.values():
+            module.requires_grad_(False)  # who trains something asks for its gradients
         # Only tensors that the pipeline reads: it has no text projection, and SD 2.1 has no last block.
         text = self.tower(pipe.text_encoder, "pipeline's text tower")
         self.tensors = text | {UNET + n: p for n, p in pipe.unet.named_parameters()}

@@ -1,0 +1,94 @@
+"""Does an optimised prompt token bring back what b2_unlearn_sd.py took out? (textual inversion; see slug.inversion)
+
+Example: python src/sd/b4_optimised_tokens.py --style Van_Gogh --object Dogs --prompts data/UnlearnCanvas/prompts.csv
+For the original pipeline and for every record of the concepts, the embedding of "*" is trained on pictures that the original
+made of the concept; then the report half's prompts are drawn with "*" in the concept's place. The share that the classifier
+takes for the concept stands beside the share for its name. Writes tokens.csv and tokens.md to results/uncanvas/, or --out.
+"""
+
+import contextlib
+
+import pandas as pd
+from tqdm import tqdm
+
+from slug import canvas, cli, deltas, files, inversion, metrics, report
+from slug.data import plain_name
+from slug.errors import SlugError
+from slug.models import diffusion
+
+SEEDS = range(7000, 7004)  # of the pictures that the token is trained on; neither half has them
+START = {"style": "style", "object": "thing"}  # words that a token starts from
+
+
+def parse_args(argv=None):
+    parser = cli.parser(__doc__)
+    diffusion.add_flags(parser)
+    canvas.add_concept_flags(parser)
+    parser.add_argument("--prompts", default="data/UnlearnCanvas/prompts.csv", help="CSV of the prompts and their seeds")
+    parser.add_argument("--classifiers", default="data/UnlearnCanvas/classifiers", help="folder of both classifiers")
+    parser.add_argument("--training-steps", type=int, default=200, help="of a token")
+    parser.add_argument("--rate", type=float, default=0.01, help="learning rate of a token")
+    parser.add_argument("--out", default="", help="folder to write; else results/uncanvas")
+    parser.add_argument("--readme", default="", help="Markdown file whose tokens block is filled")
+    return parser.parse_args(argv)
+
+
+def shown(pipeline, classifiers, mine, kind, prompts):
+    """How many of the pictures of `prompts` (in the seeds of the Requests `mine`) the classifier takes for the concept."""
+    images = pipeline.generate(prompts, [r.seed for r in mine])
+    return int(canvas.correct(mine, classifiers.logits(images), classifiers.labels)[kind].sum())
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    device = cli.settle(args)
+    results = cli.check_result_dir(args)
+    out = files.check_writable(args.out or results / "uncanvas")
+    pipeline = diffusion.from_args(args, device)
+    classifiers = canvas.load_classifiers(args.classifiers, device)
+    asked = canvas.read_requests(args.prompts)
+    rows = []
+    for kind, name in canvas.concepts(args) or [(k, n) for k, names in canvas.names_of(asked).items() for n in names]:
+        own = [r for r, mine in zip(asked, canvas.shows(kind, name, asked), strict=True) if mine]
+        cells = list(dict.fromkeys(r._replace(half="select", seed=0) for r in own))
+        wanted = [r._replace(seed=s) for r in cells for s in SEEDS]
+        latents = pipeline.latents([r.prompt for r in wanted], [r.seed for r in wanted])
+        training = [inversion.prompt_with(r, kind) for r in wanted]
+        report_half = [r for r in own if r.half == "report"]
+        if not report_half:
+            raise SlugError(f"the prompts' report half has none of the {kind} {name}; make other prompts")
+        states = {"original": {}}
+        for path in sorted((results / "sd").glob(f"{pipeline.tag}-*-{kind}-{files.safe_name(name.replace(' ', '_'))}.json")):
+            record = files.read_json(path)
+            edit, header = deltas.read(path.parent / record["delta"])
+            deltas.check_base(header, {n: pipeline.tensors[n] for n in edit}, pipeline.tag)
+            states[record["method"]] = edit
+        for method, edit in tqdm(states.items(), desc=f"{name}: tokens", unit="pipeline"):
+            with pipeline.applied(edit) if edit else contextlib.nullcontext():
+                by_name = shown(pipeline, classifiers, report_half, kind, [r.prompt for r in report_half])
+                how = {"steps": args.training_steps, "rate": args.rate, "seed": args.seed}
+                vector = inversion.learn(pipeline, training, latents, start=START[kind], **how)
+                with inversion.spoken(pipeline, vector):
+                    prompts = [inversion.prompt_with(r, kind) for r in report_half]
+                    by_token = shown(pipeline, classifiers, report_half, kind, prompts)
+            row = {"method": method, "kind": kind, "name": plain_name(name), "n": len(report_half)}
+            rows.append(row | {"by_name": by_name, "by_token": by_token, "seed": args.seed})
+    frame = pd.DataFrame(rows)
+    files.write_text(out / "tokens.csv", frame.to_csv(index=False, lineterminator="\n"))
+    lines = ["| forgotten | method | concepts | shown for its name | for an optimised token (95% interval) | pictures |"]
+    lines.append("|---|---|---|---|---|---|")
+    for (kind, method), part in frame.groupby(["kind", "method"], sort=False):
+        n, named, found = (int(part[c].sum()) for c in ("n", "by_name", "by_token"))
+        low, high = metrics.interval(found, n)
+        lines.append(
+            f"| {kind}s | {method} | {len(part)} | {named / n:.1%} | {found / n:.1%} ({low:.1%} to {high:.1%}) | {n} |"
+        )
+    text = "\n".join(lines)
+    files.write_text(out / "tokens.md", text + "\n")
+    print(text)
+    if args.readme:
+        report.fill_blocks(args.readme, {"tokens": text})
+
+
+if __name__ == "__main__":
+    cli.exit_with(main)
