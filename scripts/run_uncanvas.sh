@@ -36,19 +36,30 @@ forget() {
   done
 }
 
-# Two processes of one thread make half as many pictures again as one process of two.
-[ "$SD_JOBS" = 1 ] || export OMP_NUM_THREADS=$((($(getconf _NPROCESSORS_ONLN) + SD_JOBS - 1) / SD_JOBS))
+# evaluate FLAGS: UA, IRA, CRA and FID of all that was written
+evaluate() {
+  run "$PYTHON" src/sd/b3_eval_uncanvas.py --prompts "$prompts" --classifiers "$CLASSIFIERS" --reference "$CANVAS_DIR/data" \
+    "${SD_FLAGS[@]}" "${RUN_FLAGS[@]}" "$@"
+}
+
+draw() { evaluate --part "$1" "$SD_JOBS"; }
+
+# at_once FUNCTION: FUNCTION I for all parts I. Two processes of one thread make half as many pictures again as one of two.
+at_once() {
+  local part job threads=$((($(getconf _NPROCESSORS_ONLN) + SD_JOBS - 1) / SD_JOBS))
+  for part in $(seq "$SD_JOBS"); do
+    OMP_NUM_THREADS="${OMP_NUM_THREADS:-$threads}" "$1" "$part" &
+    jobs+=($!)
+    [ -z "$DRY_RUN" ] || wait $!
+  done
+  for job in "${jobs[@]}"; do wait "$job"; done
+  jobs=()
+}
+
 set -m # each job in a process group of its own, so that what it started stops with it
 jobs=()
 trap '[ ${#jobs[@]} -eq 0 ] || kill -- "${jobs[@]/#/-}" 2>/dev/null || true' EXIT
-for part in $(seq "$SD_JOBS"); do
-  forget "$part" &
-  jobs+=($!)
-  [ -z "$DRY_RUN" ] || wait $!
-done
-for job in "${jobs[@]}"; do wait "$job"; done
-jobs=()
-unset OMP_NUM_THREADS
-run "$PYTHON" src/sd/b3_eval_uncanvas.py --prompts "$prompts" --classifiers "$CLASSIFIERS" --reference "$CANVAS_DIR/data" \
-  ${REFERENCE:+--out "$REFERENCE/uncanvas" --readme README.md} "${SD_FLAGS[@]}" "${RUN_FLAGS[@]}"
+at_once forget
+[ "$SD_JOBS" = 1 ] || at_once draw
+evaluate ${REFERENCE:+--out "$REFERENCE/uncanvas" --readme README.md}
 [ -n "$DRY_RUN" ] || echo "with everything $SECONDS s; tables and sheets: ${REFERENCE:-$RESULT_DIR}/uncanvas/"

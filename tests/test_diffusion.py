@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import math
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -546,6 +547,15 @@ def test_what_is_valid_is_kept_and_pictures_are_made_once(done, monkeypatch):
     def no(*_, **__):
         raise AssertionError("made again")
 
+    pictures = done.results / "uncanvas/pictures"
+    before = {p: p.stat().st_mtime_ns for p in pictures.rglob("*.png")}
+    gone = next(pictures.glob("*-original-*"))
+    shutil.rmtree(gone)
+    done.run(*done.b3("--part", 2, 2))  # the original is of the first part
+    assert not gone.exists() and len(list(pictures.iterdir())) > 1
+    done.run(*done.b3("--part", 1, 2))
+    after = {p: p.stat().st_mtime_ns for p in pictures.rglob("*.png")}
+    assert set(after) == set(before) and {p for p in before if before[p] != after[p]} == set(gone.iterdir())
     monkeypatch.setattr(diffusion.Diffusion, "_run", no)
     done.run(*done.b2("--style", "Noto", "--object", "palm_tree"))
     done.run(*done.b3())

@@ -34,6 +34,9 @@ def parse_args(argv=None):
     parser.add_argument("--classifiers", default="data/UnlearnCanvas/classifiers", help="folder of both classifiers")
     parser.add_argument("--reference", default="data/UnlearnCanvas/data", help="real pictures, <Style>/<Object>/<n>.jpg")
     parser.add_argument("--fid-weights", default="", help="Inception weights in pytorch-fid's format, for FID as published")
+    parser.add_argument(
+        "--part", nargs=2, type=int, metavar=("I", "N"), help="make the pictures of the I-th of N parts, and nothing else"
+    )
     parser.add_argument("--out", default="", help="folder to write; else results/uncanvas")
     parser.add_argument("--readme", default="", help="Markdown file whose uncanvas block is filled")
     return parser.parse_args(argv)
@@ -42,6 +45,11 @@ def parse_args(argv=None):
 def read(paths):
     """(N, 3, H, W) uint8 of picture files."""
     return data.decode([str(p) for p in paths], transforms.PILToTensor())[0]
+
+
+def stem_of(record):
+    """A record's file name without its ending."""
+    return record["delta"].removesuffix(".delta.safetensors")
 
 
 def main(argv=None):
@@ -74,15 +82,31 @@ def main(argv=None):
         images = read(paths)
         return images, canvas.correct(asked, classifiers.logits(images), classifiers.labels), embed(images)
 
-    before, right, features = look(f"{pipeline.tag}-original", contextlib.nullcontext())
-    rows, kept, steps = [], {}, []
-    for record in tqdm(records, desc="unlearned", unit="concept"):
-        kind, name, method = record["kind"], record["name"], record["method"]
+    def original():
+        return look(f"{pipeline.tag}-original", contextlib.nullcontext())
+
+    def by_delta(record):
         file = results / "sd" / record["delta"]
         edit, header = deltas.read(file)
         deltas.check_base(header, {n: pipeline.tensors[n] for n in edit}, pipeline.tag)
-        stem = record["delta"].removesuffix(".delta.safetensors")
-        after, found, seen = look(stem, pipeline.applied(edit), files.file_hash(file))
+        return look(stem_of(record), pipeline.applied(edit), files.file_hash(file))
+
+    def by_lora(record):
+        folder = results / "sd" / record["lora"]["folder"]
+        return look(f"{stem_of(record)}-lora", pipeline.with_lora(folder), files.file_hash(folder / lora.FILE))
+
+    adapters = [r for r in records if r["lora"]]
+    if args.part:
+        states = [original, *(lambda r=r: by_delta(r) for r in records), *(lambda r=r: by_lora(r) for r in adapters)]
+        for state in tqdm(states[args.part[0] - 1 :: args.part[1]], desc="pictures", unit="pipeline"):
+            state()
+        return
+    before, right, features = original()
+    rows, kept, steps = [], {}, []
+    for record in tqdm(records, desc="unlearned", unit="concept"):
+        kind, name, method = record["kind"], record["name"], record["method"]
+        stem = stem_of(record)
+        after, found, seen = by_delta(record)
         own = canvas.shows(kind, name, asked)
         common = {"kind": kind, "name": name, "n_images": len(asked), "seed": args.seed}
         rows.append({"method": "original", **common, **canvas.scores(kind, name, asked, right)._asdict()})
@@ -91,17 +115,13 @@ def main(argv=None):
         cost["layer"] = " + ".join(layer for layer, _ in record["chosen"])
         rows.append({"method": method, **common, **cost, **canvas.scores(kind, name, asked, found)._asdict()})
         if record["lora"]:
-            folder = results / "sd" / record["lora"]["folder"]
-            file_hash = files.file_hash(folder / lora.FILE)
-            _, by_lora, _ = look(f"{stem}-lora", pipeline.with_lora(folder), file_hash)
             cost |= {"storage_bytes": record["lora"]["bytes"]}
-            rows.append(
-                {"method": f"{method}_lora", **common, **cost, **canvas.scores(kind, name, asked, by_lora)._asdict()}
-            )
+            with_adapter = canvas.scores(kind, name, asked, by_lora(record)[1])
+            rows.append({"method": f"{method}_lora", **common, **cost, **with_adapter._asdict()})
         stays = ~torch.tensor(own)
         kept.setdefault((method, kind), {})[name] = seen[stays]
         kept.setdefault(("original", kind), {})[name] = features[stays]  # the same pictures for every method
-        part = pd.read_csv(file.with_name(f"{stem}-steps.csv"))
+        part = pd.read_csv(results / "sd" / f"{stem}-steps.csv")
         steps.append(part.assign(method=method, kind=kind, name=name))
         places = [[i for i, o in enumerate(own) if o == mine] for mine in (True, False)]
         chosen = data.spread(places[0], SHOWN[0]) + data.spread(places[1], SHOWN[1])
