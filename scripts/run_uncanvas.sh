@@ -46,9 +46,10 @@ draw() { evaluate --part "$1" "$SD_JOBS"; }
 
 # at_once FUNCTION: FUNCTION I for all parts I. Two processes of one thread make half as many pictures again as one of two.
 at_once() {
-  local part job threads=$((($(getconf _NPROCESSORS_ONLN) + SD_JOBS - 1) / SD_JOBS))
+  local part job
+  [ "$SD_JOBS" = 1 ] || local -x OMP_NUM_THREADS=$((($(getconf _NPROCESSORS_ONLN) + SD_JOBS - 1) / SD_JOBS))
   for part in $(seq "$SD_JOBS"); do
-    OMP_NUM_THREADS="${OMP_NUM_THREADS:-$threads}" "$1" "$part" &
+    "$1" "$part" &
     jobs+=($!)
     [ -z "$DRY_RUN" ] || wait $!
   done
