@@ -13,6 +13,7 @@ from slug.errors import SlugError
 from slug.models.clip import ALONE
 
 RETAIN_CHUNK = 512  # pictures between two looks at whether a candidate can still win
+TOGETHER = "together"  # stands for a layer's name where many are moved by one step
 
 
 def reset_peak_memory(device):
@@ -184,8 +185,23 @@ class Judge:
 
 
 def edit_of(clip, layer, forget, step):
-    """{parameter name: step * gradient} of a layer's group: a POSITIVE step adds the gradient of 1 - cos (trap 2)."""
-    return {n: step * forget[n].to(clip.device) for n in clip.group(layer)}
+    """{parameter name: step * gradient} of a layer's group: a POSITIVE step adds the gradient of 1 - cos (trap 2).
+
+    Args:
+        layer: a layer's name, or the names of the parameters themselves.
+    """
+    names = clip.group(layer) if isinstance(layer, str) else layer
+    return {n: step * forget[n].to(clip.device) for n in names}
+
+
+def union(clip, front):
+    """The parameters that [layers.Layer] and their groups move, in that order."""
+    return tuple(dict.fromkeys(n for found in front for n in clip.group(found.name)))
+
+
+def edited_by(clip, names):
+    """What Evaluation.sides is told of an edit of these parameters: BOTH towers, or the one that is read first."""
+    return zeroshot.BOTH if len({clip.tower(n) for n in names}) > 1 else min(names, key=clip.stage)
 
 
 def search_all(
@@ -200,6 +216,8 @@ def search_all(
     log_all=False,
     depth=1,
     alone=False,
+    together=False,
+    scale=1.0,
     **reach,
 ):
     """Search the step of every front layer: ({layer: [search.Step]}, the winner's search.Step). A group is searched once.
@@ -211,26 +229,33 @@ def search_all(
         evaluations, rule, reach: see search.over_layer.
         choose: "retain" for the judge's winner, "deepest" for the paper's rule.
         log_all: score the retain sets at every step, not only where a step forgets and can win.
-        depth: evaluations to look ahead: the forget pictures go through all steps that these may ask for in one pass.
+        depth: evaluations to look ahead: the forget pictures go through all steps that these may ask for in one pass; not
+            with `together`.
         alone: search a layer of a group also without the others of its group (models.clip.ALONE behind its name).
+        together: one search that moves all layers of the front by one step; its steps carry TOGETHER for a layer's name.
+        scale: begin at so many times the first step.
     """
     steps, done, candidates = {}, set(), []
-    for layer in (found.name + end for found in front for end in (("", ALONE) if alone else ("",))):
-        group = clip.group(layer)
+    if together:
+        groups = [(TOGETHER, union(clip, front))]
+    else:
+        names = (found.name + end for found in front for end in (("", ALONE) if alone else ("",)))
+        groups = ((layer, clip.group(layer)) for layer in names)
+    for layer, group in groups:
         if group in done:
             continue
         done.add(group)
-        first = layers.first_step([clip.parameters[n] for n in group], [forget[n] for n in group])
-
+        first = scale * layers.first_step([clip.parameters[n] for n in group], [forget[n] for n in group])
+        edited = edited_by(clip, group) if together else layer
         known = {}
 
-        def evaluate(step, coming, layer=layer, known=known):
+        def evaluate(step, coming, layer=layer, group=group, edited=edited, known=known):
             if step not in known and len(coming) > 1:
                 known |= judge.forget_steps(layer, forget, coming)
-            with judge.applied(edit_of(clip, layer, forget, step)):
+            with judge.applied(edit_of(clip, group, forget, step)):
                 # By the paper's rule a layer that loses overall may still be the deepest: score all that forget.
                 best = judge.winner(candidates) if choose == "retain" else None
-                row = judge.step(layer, step, layer, best=best, log_all=log_all, known=known.get(step))
+                row = judge.step(layer, step, edited, best=best, log_all=log_all, known=known.get(step))
             candidates.append(row)
             return row, row.progress(rule)
 
