@@ -49,7 +49,7 @@ VARIANTS = {
     for v in (
         Variant(STANDARD, "the best step of one layer, of both fronts"),
         Variant("front_together", "all layers of both fronts by one step", together=True),
-        Variant("all_together", "all layers by one step", ranking="all", together=True),
+        Variant("all_together", "all layers by one step", ranking="all", together=True, quick=False),
         Variant("importance", "layers by importance only", ranking="importance"),
         Variant("alignment", "layers by alignment only", ranking="alignment"),
         Variant("vision", "vision front only", encoders=("vision",)),
