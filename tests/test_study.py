@@ -72,13 +72,6 @@ def world(prepared):
     return study.World(args)
 
 
-@pytest.fixture
-def cheap(monkeypatch):
-    """Membership inference, most of the time of a run on so small a world, left out."""
-    none = {f"mia_{k}": math.nan for k in ("mean", "std", "others_mean", "others_std")}
-    monkeypatch.setattr(unlearn, "membership", lambda *a, **k: none)
-
-
 def assert_same(one, other):
     """The same rows, but for times, processes, and the settings, which say the number of jobs and where results go."""
     one, other = (f.drop(columns=CHANGING).reset_index(drop=True) for f in (one, other))
@@ -88,7 +81,7 @@ def assert_same(one, other):
 # --------------------------------------------------------------------------------------------------------------- runs
 
 
-def test_a_run_is_a_row_and_finished_ones_are_kept(prepared, cheap, capsys):
+def test_a_run_is_a_row_and_finished_ones_are_kept(prepared, capsys):
     first = prepared.study("kept", "--variant", "standard")
     assert list(first.columns) == study.SCHEMA.names and len(first) == len(NAMES)
     assert set(first["kind"]) == {"identity", "object"} and first["error"].isna().all()
@@ -107,14 +100,14 @@ def test_a_run_is_a_row_and_finished_ones_are_kept(prepared, cheap, capsys):
     assert not tiny.left_over(prepared.folder / "kept")
 
 
-def test_a_damaged_part_is_done_again(prepared, cheap):
+def test_a_damaged_part_is_done_again(prepared):
     first = prepared.study("damaged", "--variant", "vision", names=NAMES[:1])
     part = next((prepared.folder / "damaged" / "parts").iterdir())
     part.write_bytes(part.read_bytes()[:100])
     assert_same(prepared.study("damaged", "--variant", "vision", names=NAMES[:1]), first)
 
 
-def test_a_failed_run_is_a_row_and_is_tried_again(prepared, cheap, tmp_path, capsys, monkeypatch):
+def test_a_failed_run_is_a_row_and_is_tried_again(prepared, tmp_path, capsys, monkeypatch):
     """Drawings are not known without the shards; an error of a library is told by its kind."""
     empty = tmp_path / "shards"
     empty.mkdir()
@@ -196,7 +189,7 @@ def searched(world, monkeypatch):
     return find
 
 
-def test_standard_and_towers(world, searched, cheap):
+def test_standard_and_towers(world, searched):
     rows = layers.figures(world.clip, *world.gradients("Alien")[:2])
     fronts = layers.fronts(rows)
     calls, found = searched("standard")
@@ -224,7 +217,7 @@ def test_rankings_take_as_many_layers_as_the_front(world):
 
 
 @pytest.mark.parametrize("name", ["front_together", "all_together"])
-def test_together_moves_every_layer_by_one_step(world, searched, cheap, name):
+def test_together_moves_every_layer_by_one_step(world, searched, name):
     forget, retain, _, _ = world.gradients("Alien")
     rows = layers.figures(world.clip, forget, retain)
     fronts = layers.fronts(rows)
@@ -237,20 +230,20 @@ def test_together_moves_every_layer_by_one_step(world, searched, cheap, name):
     assert found.best.step / first in (pytest.approx(0.5), pytest.approx(1), pytest.approx(2))
 
 
-def test_figures_of_many_layers_are_those_of_the_plain_way(world, searched, cheap):
+def test_figures_of_many_layers_are_those_of_the_plain_way(world, searched):
     """What an edit of both towers does is judged on features that are all computed anew."""
     _, found = searched("front_together")
     target = world.evaluation.target("Alien")
-    judge = world.judge(world.evaluation, target, None, report=True)
+    judge = world.judge(world.evaluation, target, report=True)
     edited = unlearn.edited_by(world.clip, tuple(found.edit))
     with world.evaluation.applied(found.edit):
         fast = judge.ranks(edited)
         plain = world.evaluation_now()
-    plain = world.judge(plain, target, None, report=True).ranks(None)
+    plain = world.judge(plain, target, report=True).ranks(None)
     assert all(torch.equal(fast[k], plain[k]) for k in ("forget", "identities", "objects"))
 
 
-def test_first_step_evaluations_and_rule_reach_the_search(searched, cheap):
+def test_first_step_evaluations_and_rule_reach_the_search(searched):
     for name, key, value in (
         ("first_tenth", "scale", 0.1),
         ("first_tenfold", "scale", 10.0),
@@ -262,10 +255,10 @@ def test_first_step_evaluations_and_rule_reach_the_search(searched, cheap):
         assert calls[0][2][key] == value
 
 
-def test_the_first_step_is_scaled(world, cheap):
+def test_the_first_step_is_scaled(world):
     forget, retain, _, _ = world.gradients("Alien")
     front = layers.fronts(layers.figures(world.clip, forget, retain))["vision"][:1]
-    judge = world.judge(world.evaluation, world.evaluation.target("Alien"), None)
+    judge = world.judge(world.evaluation, world.evaluation.target("Alien"))
     first = {}
     for scale in (1.0, 10.0):
         curves, _ = unlearn.search_all(world.clip, judge, front, forget, evaluations=1, scale=scale)
@@ -273,7 +266,7 @@ def test_the_first_step_is_scaled(world, cheap):
     assert first[10.0] == pytest.approx(10 * first[1.0])
 
 
-def test_rounds_move_other_layers_by_gradients_taken_anew(world, searched, cheap):
+def test_rounds_move_other_layers_by_gradients_taken_anew(world, searched):
     before = {n: p.detach().clone() for n, p in world.clip.parameters.items()}
     calls, found = searched("rounds_3")
     moved = found.layer.split(" + ")

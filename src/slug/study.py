@@ -77,10 +77,10 @@ METHOD = "slug"
 FIGURES = (  # of the report half, see unlearn.figures and unlearn.changes
     "forget_acc1 forget_acc5 forget_upper forget_seen_acc1 forget_unseen_acc1 identities_acc1 identities_acc5 objects_acc1 "
     "objects_acc5 identities_change identities_change_low identities_change_high objects_change objects_change_low "
-    "objects_change_high forget_vision_acc1 forget_language_acc1 mia_mean mia_std mia_others_mean mia_others_std"
+    "objects_change_high forget_vision_acc1 forget_language_acc1"
 ).split()
 COUNTS = "n_forget n_forget_unseen n_drawings n_identities n_objects".split()
-BEFORE = "forget_acc1 identities_acc1 objects_acc1 mia_mean".split()  # of the unedited model, as original_*
+BEFORE = "forget_acc1 identities_acc1 objects_acc1".split()  # of the unedited model, as original_*
 SCHEMA = pa.schema(
     [(c, pa.string()) for c in "name kind variant model layer".split()]
     + [(c, pa.float64()) for c in "step params_share".split()]
@@ -122,13 +122,14 @@ class World:
         """zeroshot.Evaluation of the original weights."""
         return self.evaluation_now()
 
-    def judge(self, evaluation, target, forget_pairs, *, report=False):
-        """unlearn.Judge of the select half, on at most --select-pictures a task, or of all of the report half."""
+    def judge(self, evaluation, target, *, report=False):
+        """unlearn.Judge of the select half, on at most --select-pictures a task, or of all of the report half; it infers no
+        membership."""
         args = self.args
         half = {task: ~mask for task, mask in self.half.items()} if report else self.half
         k = args.fa_k or search.fa_rank(len(self.pictures[0].names))
         limit = None if report else args.select_pictures
-        return unlearn.Judge(self.clip, evaluation, target, forget_pairs, half, k=k, seed=args.seed, limit=limit)
+        return unlearn.Judge(self.clip, evaluation, target, None, half, k=k, seed=args.seed, limit=limit, mia=False)
 
     def gradients(self, name):
         """(forget gradient, retain gradient, path of the forget set, names left out of the retain set): a1's files."""
@@ -265,7 +266,7 @@ def search_variant(world, target, variant, forget, retain, forget_pairs):
             front = layers_of([r for r in layers.figures(clip, forget, retain) if r.name not in edit], variant)
             curves, best = unlearn.search_all(
                 clip,
-                world.judge(evaluation, target, forget_pairs),
+                world.judge(evaluation, target),
                 front,
                 forget,
                 evaluations=variant.evaluations,
@@ -337,8 +338,7 @@ def run(world, name, variant):
     began = time.perf_counter()
     found = search_variant(world, target, variant, forget, retain, used)
     search_s = time.perf_counter() - began
-    # Membership is told by the whole forget set in every variant, so that its figures compare.
-    judges = [world.judge(world.evaluation, target, pairs, report=report) for report in (False, True)]
+    judges = [world.judge(world.evaluation, target, report=report) for report in (False, True)]
     edited = unlearn.edited_by(clip, tuple(found.edit))
     halves = unlearn.both_halves(*judges, edited, lambda: deltas.applied(clip, found.edit), METHOD, args.seed)
     before, after = halves["report"]["original"], halves["report"][METHOD]

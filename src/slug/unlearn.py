@@ -72,7 +72,7 @@ def membership(clip, evaluation, target, forget_pairs, half, edited, seed):
 class Judge:
     """Scores the model's present weights for one target on one half of the evaluation."""
 
-    def __init__(self, clip, evaluation, target, forget_pairs, half, *, k=1, seed=0, limit=None, trace=0):
+    def __init__(self, clip, evaluation, target, forget_pairs, half, *, k=1, seed=0, limit=None, trace=0, mia=True):
         """
         Args:
             half: {task: (N,) bool}, the half's pictures.
@@ -81,7 +81,9 @@ class Judge:
                 is not touched needs no classifier).
             trace: score this many of them a task, of the first block, at every step, so that plots have a value even where
                 the rest is not worth it.
+            mia: infer membership wherever the retain sets are scored, which takes longer than they do in a small world.
         """
+        self.mia = mia
         self.clip, self.evaluation, self.target = clip, evaluation, target
         self.pairs, self.half, self.k, self.seed = forget_pairs, half, k, seed
         self.forget_rows = evaluation.rows(target.task, half[target.task], label=target.label)
@@ -174,8 +176,10 @@ class Judge:
                 beat = best.retain if best is not None and best.forgets and not log_all else -math.inf
                 scores = self.retain(edited, beat)
                 if scores:
+                    row = row._replace(**scores)
+                if scores and self.mia:
                     mia = membership(self.clip, self.evaluation, self.target, self.pairs, self.half, edited, self.seed)
-                    row = row._replace(**scores, mia_mean=mia["mia_mean"], mia_std=mia["mia_std"])
+                    row = row._replace(mia_mean=mia["mia_mean"], mia_std=mia["mia_std"])
             seconds, started = time.perf_counter() - started, time.perf_counter()
             for task, rows in self.trace_rows.items():
                 share = zeroshot.accuracies(self.evaluation.ranks(task, rows, edited))[0]
@@ -327,7 +331,8 @@ def both_halves(select, report, edited, inside, method, seed):
         found = {}
         with select.evaluation.same_weights():
             for part, judge in judges.items():
-                more = membership(judge.clip, judge.evaluation, judge.target, judge.pairs, judge.half, which, seed)
+                sides = judge.clip, judge.evaluation, judge.target, judge.pairs, judge.half
+                more = membership(*sides, which, seed) if judge.mia else {}
                 found[part] = judge.ranks(which), more if which is None else more | one_side(judge, which)
         return found
 
