@@ -50,7 +50,7 @@ CLAIMS = (
     Claim("The language tower alone will do", ASKED, _as_good("language", ONE)),
     Claim(
         "The first step hardly matters",
-        PAPER,
+        ASKED,
         (*_as_good("first_tenth", ONE), *_as_good("first_tenfold", ONE)),
     ),
     Claim("Ten evaluations a layer are enough", PAPER, _as_good(ONE, "evaluations_20")),
@@ -101,7 +101,7 @@ def values(frame, variant, figure):
     return 0 * found if variant == ORIGINAL else found
 
 
-def test(frame, statement):
+def compare(frame, statement):
     """Result of a Statement, over the names that have both variants; fewer than two resolve nothing."""
     differences = (
         values(frame, statement.ours, statement.figure) - values(frame, statement.theirs, statement.figure)
@@ -144,7 +144,7 @@ def table(frame):
     """Markdown: a row a claim with its verdict and what it rests on."""
     lines = ["| claim | of | verdict | comparison: result, points (95%), names |", "|---|---|---|---|"]
     for claim in CLAIMS:
-        results = [test(frame, s) for s in claim.statements]
+        results = [compare(frame, s) for s in claim.statements]
         said = "; ".join(map(_said, claim.statements, results))
         lines.append(f"| {claim.says} | {claim.source} | **{verdict(results)}** | {said} |")
     return "\n".join(lines)
