@@ -139,6 +139,7 @@ def test_two_jobs_give_the_rows_of_one(prepared):
     assert_same(one, two)
 
 
+@pytest.mark.slow  # Ray gives up where its own processes have to wait for a busy machine
 def test_two_workers_of_ray_give_the_rows_of_one_process(prepared, request):
     pytest.importorskip("ray")
     one = prepared.study("one", "--variant", "vision")
