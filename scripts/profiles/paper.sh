@@ -11,6 +11,8 @@
 : "${CLIP_MODEL_ID:=}" # a Hugging Face CLIP instead of MODEL
 : "${NAMES:=Elon_Musk Jeff_Bezos Taylor_Swift Kim_Kardashian Mark_Zuckerberg}" # underscores for spaces
 : "${MULTI_NAMES:=Elon_Musk Mark_Zuckerberg Jeff_Bezos Taylor_Swift Kim_Kardashian Kanye_West}" # forgotten together, two or more
+: "${STUDY_NAMES:=}" # beside NAMES in the study of the claims
+: "${STUDY_JOBS:=1}" # processes that do its runs at once, each with its share of the cores
 
 : "${METADATA_DIR:=$DATA_DIR/laion/metadata}" # LAION-400M's own parquet files, for scripts/download_laion400m.sh
 : "${LAION_DIR:=$DATA_DIR/laion/laion400m}"

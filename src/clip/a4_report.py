@@ -2,6 +2,7 @@
 
 Example: python src/clip/a4_report.py --result-dir results            writes results/clip/report/
          python src/clip/a4_report.py --out results/demo --readme README.md    also copies plots and logs, fills README
+         python src/clip/a4_report.py --study results/study            a6_study.py's runs: verdicts on the paper's claims
 """
 
 import shutil
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from slug import cli, files, plots, records, report
+from slug import claims, cli, files, plots, records, report, study
 from slug.errors import SlugError
 
 
@@ -18,6 +19,7 @@ def parse_args(argv=None):
     parser = cli.parser(__doc__)
     parser.add_argument("--out", default="", help="folder to write; default {result-dir}/clip/report")
     parser.add_argument("--readme", default="", help="Markdown file whose results block is filled from the table")
+    parser.add_argument("--study", default="", help="folder of a study's runs.parquet: report on it instead")
     return parser.parse_args(argv)
 
 
@@ -71,8 +73,26 @@ def place(source, target):
             shutil.copyfile(source, temporary)
 
 
+def report_study(args):
+    """REPORT.md of a study beside its table, or a copy of both in --out; with --readme its block too."""
+    source = files.resolve(args.study)
+    out = files.resolve(args.out) if args.out else source
+    frame = study.read(source / "runs.parquet")
+    files.write_text(out / "REPORT.md", claims.markdown(frame))
+    if out != source:
+        place(source / "runs.parquet", out / "runs.parquet")
+    if args.readme:
+        report.fill_blocks(args.readme, claims.blocks(frame))
+    print(claims.counts(frame))
+    print(claims.table(frame))
+    print(f"verdicts and variants: {out / 'REPORT.md'}")
+
+
 def main(argv=None):
     args = parse_args(argv)
+    if args.study:
+        report_study(args)
+        return
     source = files.resolve(args.result_dir) / "clip"
     out = files.resolve(args.out) if args.out else source / "report"
     found = records.read_all(source)

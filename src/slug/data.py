@@ -7,6 +7,7 @@ workers nor on that of processes.
 import hashlib
 import html
 import io
+import json
 import re
 import tarfile
 import unicodedata
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from safetensors import SafetensorError
@@ -22,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from slug import files
-from slug.errors import SlugError
+from slug.errors import SlugError, brief
 
 
 class Pairs(NamedTuple):
@@ -299,6 +302,40 @@ def load_pairs(path, transform, *, leave_out=None, workers=0, limit=None):
         raise SlugError(f"{path}: no picture can be used ({len(samples)} tried); make it again")
     chosen = [samples[i] for i in kept]
     return Pairs(images, [s[2] for s in chosen], [s[0] for s in chosen], len(samples) - len(chosen))
+
+
+def some(pairs, rows):
+    """The pairs at `rows`, a list of indices, as `Pairs`."""
+    chosen = ([texts[i] for i in rows] for texts in (pairs.captions, pairs.keys))
+    return Pairs(pairs.images[rows], *chosen, pairs.broken)
+
+
+def drawings_of(tar, shards):
+    """The drawing that each pair of a forget set shows, by the pictures' bytes in the shards it was curated from.
+
+    Args:
+        tar: path of the forget set.
+        shards: folder of NNNNN.parquet with NNNNN.tar, whose sidecar files (.json) say `drawing`, as the demo's do.
+    Returns:
+        {key of the pair: drawing}.
+    Raises:
+        SlugError: a picture is in no shard, or its sidecar does not say its drawing.
+    """
+    hashes = {key: hashlib.sha256(image).hexdigest() for key, image, _ in read_tar(tar)}
+    found = {}
+    for path in sorted(shards.glob("*.parquet")):
+        try:
+            rows = pq.read_table(path, columns=["key", "sha256"], filters=[("sha256", "in", set(hashes.values()))])
+            if rows.num_rows:
+                with TarMembers(path.with_suffix(".tar")) as members:
+                    for row in rows.to_pylist():
+                        found[row["sha256"]] = json.loads(members[f"{row['key']}.json"])["drawing"]
+        except (pa.ArrowException, tarfile.TarError, OSError, ValueError, KeyError) as err:
+            raise SlugError(f"{path} and its tar do not say which drawing a picture is of ({brief(err)})") from err
+    missing = next((key for key, value in hashes.items() if value not in found), None)
+    if missing:
+        raise SlugError(f"the picture {missing} of {tar} is in no shard of {shards}; make {tar.name} again from these")
+    return {key: found[value] for key, value in hashes.items()}
 
 
 def _groups(folder, names):

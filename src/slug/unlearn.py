@@ -13,6 +13,7 @@ from slug.errors import SlugError
 from slug.models.clip import ALONE
 
 RETAIN_CHUNK = 512  # pictures between two looks at whether a candidate can still win
+TOGETHER = "together"  # stands for a layer's name where many are moved by one step
 
 
 def reset_peak_memory(device):
@@ -71,7 +72,7 @@ def membership(clip, evaluation, target, forget_pairs, half, edited, seed):
 class Judge:
     """Scores the model's present weights for one target on one half of the evaluation."""
 
-    def __init__(self, clip, evaluation, target, forget_pairs, half, *, k=1, seed=0, limit=None, trace=0):
+    def __init__(self, clip, evaluation, target, forget_pairs, half, *, k=1, seed=0, limit=None, trace=0, mia=True):
         """
         Args:
             half: {task: (N,) bool}, the half's pictures.
@@ -80,7 +81,9 @@ class Judge:
                 is not touched needs no classifier).
             trace: score this many of them a task, of the first block, at every step, so that plots have a value even where
                 the rest is not worth it.
+            mia: infer membership wherever the retain sets are scored, which takes longer than they do in a small world.
         """
+        self.mia = mia
         self.clip, self.evaluation, self.target = clip, evaluation, target
         self.pairs, self.half, self.k, self.seed = forget_pairs, half, k, seed
         self.forget_rows = evaluation.rows(target.task, half[target.task], label=target.label)
@@ -173,8 +176,10 @@ class Judge:
                 beat = best.retain if best is not None and best.forgets and not log_all else -math.inf
                 scores = self.retain(edited, beat)
                 if scores:
+                    row = row._replace(**scores)
+                if scores and self.mia:
                     mia = membership(self.clip, self.evaluation, self.target, self.pairs, self.half, edited, self.seed)
-                    row = row._replace(**scores, mia_mean=mia["mia_mean"], mia_std=mia["mia_std"])
+                    row = row._replace(mia_mean=mia["mia_mean"], mia_std=mia["mia_std"])
             seconds, started = time.perf_counter() - started, time.perf_counter()
             for task, rows in self.trace_rows.items():
                 share = zeroshot.accuracies(self.evaluation.ranks(task, rows, edited))[0]
@@ -184,8 +189,23 @@ class Judge:
 
 
 def edit_of(clip, layer, forget, step):
-    """{parameter name: step * gradient} of a layer's group: a POSITIVE step adds the gradient of 1 - cos (trap 2)."""
-    return {n: step * forget[n].to(clip.device) for n in clip.group(layer)}
+    """{parameter name: step * gradient} of a layer's group: a POSITIVE step adds the gradient of 1 - cos (trap 2).
+
+    Args:
+        layer: a layer's name, or the names of the parameters themselves.
+    """
+    names = clip.group(layer) if isinstance(layer, str) else layer
+    return {n: step * forget[n].to(clip.device) for n in names}
+
+
+def union(clip, front):
+    """The parameters that [layers.Layer] and their groups move, in that order."""
+    return tuple(dict.fromkeys(n for found in front for n in clip.group(found.name)))
+
+
+def edited_by(clip, names):
+    """What Evaluation.sides is told of an edit of these parameters: BOTH towers, or the one that is read first."""
+    return zeroshot.BOTH if len({clip.tower(n) for n in names}) > 1 else min(names, key=clip.stage)
 
 
 def search_all(
@@ -200,6 +220,8 @@ def search_all(
     log_all=False,
     depth=1,
     alone=False,
+    together=False,
+    scale=1.0,
     **reach,
 ):
     """Search the step of every front layer: ({layer: [search.Step]}, the winner's search.Step). A group is searched once.
@@ -211,26 +233,33 @@ def search_all(
         evaluations, rule, reach: see search.over_layer.
         choose: "retain" for the judge's winner, "deepest" for the paper's rule.
         log_all: score the retain sets at every step, not only where a step forgets and can win.
-        depth: evaluations to look ahead: the forget pictures go through all steps that these may ask for in one pass.
+        depth: evaluations to look ahead: the forget pictures go through all steps that these may ask for in one pass; not
+            with `together`.
         alone: search a layer of a group also without the others of its group (models.clip.ALONE behind its name).
+        together: one search that moves all layers of the front by one step; its steps carry TOGETHER for a layer's name.
+        scale: begin at so many times the first step.
     """
     steps, done, candidates = {}, set(), []
-    for layer in (found.name + end for found in front for end in (("", ALONE) if alone else ("",))):
-        group = clip.group(layer)
+    if together:
+        groups = [(TOGETHER, union(clip, front))]
+    else:
+        names = (found.name + end for found in front for end in (("", ALONE) if alone else ("",)))
+        groups = ((layer, clip.group(layer)) for layer in names)
+    for layer, group in groups:
         if group in done:
             continue
         done.add(group)
-        first = layers.first_step([clip.parameters[n] for n in group], [forget[n] for n in group])
-
+        first = scale * layers.first_step([clip.parameters[n] for n in group], [forget[n] for n in group])
+        edited = edited_by(clip, group) if together else layer
         known = {}
 
-        def evaluate(step, coming, layer=layer, known=known):
+        def evaluate(step, coming, layer=layer, group=group, edited=edited, known=known):
             if step not in known and len(coming) > 1:
                 known |= judge.forget_steps(layer, forget, coming)
-            with judge.applied(edit_of(clip, layer, forget, step)):
+            with judge.applied(edit_of(clip, group, forget, step)):
                 # By the paper's rule a layer that loses overall may still be the deepest: score all that forget.
                 best = judge.winner(candidates) if choose == "retain" else None
-                row = judge.step(layer, step, layer, best=best, log_all=log_all, known=known.get(step))
+                row = judge.step(layer, step, edited, best=best, log_all=log_all, known=known.get(step))
             candidates.append(row)
             return row, row.progress(rule)
 
@@ -302,7 +331,8 @@ def both_halves(select, report, edited, inside, method, seed):
         found = {}
         with select.evaluation.same_weights():
             for part, judge in judges.items():
-                more = membership(judge.clip, judge.evaluation, judge.target, judge.pairs, judge.half, which, seed)
+                sides = judge.clip, judge.evaluation, judge.target, judge.pairs, judge.half
+                more = membership(*sides, which, seed) if judge.mia else {}
                 found[part] = judge.ranks(which), more if which is None else more | one_side(judge, which)
         return found
 

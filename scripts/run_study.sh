@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# The study of the paper's claims on NAMES and STUDY_NAMES: forget sets, gradients, every name in every variant (a6) by STUDY_JOBS
+# processes, verdicts (a4). Reads LAION_DIR, TRAIN_DATA, VAL_DATA and IMAGENET_VAL; writes RESULT_DIR/study/, for the gradients
+# leave all these names out of the retain set. --quick: 2 identities and an object in the quick variants, which the full study
+# keeps. Further arguments go to a6_study.py: --engine ray for the machines of a Ray cluster. Finished runs are kept.
+set -euo pipefail
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+
+export NAMES="$NAMES $STUDY_NAMES" RESULT_DIR="$RESULT_DIR/study"
+IFS=$' \t\n' read -r -d '' -a NAME_LIST <<<"$NAMES" || true
+need_names
+RUN_FLAGS=(--device "$DEVICE" --seed "$SEED" --workers "$WORKERS" --precision "$PRECISION" --result-dir "$RESULT_DIR")
+
+if [ "$PROFILE" = demo ]; then
+  run "$PYTHON" src/demo/build_world.py --out "$DATA_DIR"
+fi
+run "$PYTHON" src/clip/a0_create_tar.py --name "${NAME_LIST[@]}" --laion-dir "$LAION_DIR" --tar-dir "$TAR_DIR" \
+  --image-dir "$IMAGE_DIR" --known-names "$KNOWN_NAMES" --max-count "$MAX_COUNT" "${RUN_FLAGS[@]}"
+bash scripts/run_compute_grad.sh
+run "$PYTHON" src/clip/a6_study.py --celeb-name "${NAME_LIST[@]}" --jobs "$STUDY_JOBS" --tar-dir "$TAR_DIR" \
+  --train-data "$TRAIN_DATA" --laion-dir "$LAION_DIR" --val-data "$VAL_DATA" --imagenet-val "$IMAGENET_VAL" \
+  --imagenet-share "$IMAGENET_SHARE" "${MODEL_FLAGS[@]}" "${RUN_FLAGS[@]}" "$@"
+run "$PYTHON" src/clip/a4_report.py --study "$RESULT_DIR" ${REFERENCE:+--out "$REFERENCE/study" --readme README.md}
+[ -n "$DRY_RUN" ] || echo "with everything $SECONDS s; verdicts: ${REFERENCE:-${RESULT_DIR%/study}}/study/REPORT.md"

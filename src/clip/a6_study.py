@@ -1,0 +1,83 @@
+"""A study of SLUG's choices: every name is forgotten in every variant, each a run from the original weights.
+
+Example: python src/clip/a6_study.py --celeb-name Elon_Musk Jeff_Bezos --variant standard front_together --jobs 4
+         python src/clip/a6_study.py --celeb-name Elon_Musk Jeff_Bezos --engine ray --jobs 16     (the machines of a cluster)
+Needs a1_compute_grad.py of all names. Variants: one layer, all layers of the fronts, all layers; rankings; encoders; first
+step and evaluations; forget and retain sets of other sizes; the deepest layer; several rounds (slug.study.VARIANTS).
+Writes under --result-dir: parts/, a file a run, and runs.parquet, a row a run. Finished runs of the same settings are kept;
+a run that fails is a row with its error, and is tried again the next time. a4_report.py --study makes the report.
+"""
+
+import functools
+import json
+from concurrent.futures import BrokenExecutor
+
+import torch
+from tqdm import tqdm
+
+from slug import cli, curation, data, study
+from slug.errors import SlugError
+
+
+def parse_args(argv=None):
+    parser = cli.parser(__doc__)
+    cli.add_model_flags(parser)
+    cli.add_data_flags(parser)
+    parser.set_defaults(result_dir="results/study")
+    parser.add_argument("--laion-dir", default="data/laion/laion400m", help="shards that say which drawing a picture is of")
+    parser.add_argument("--variant", nargs="+", choices=list(study.VARIANTS), help="only these; default all")
+    parser.add_argument("--quick", action="store_true", help="the quick variants, on 2 identities and an object")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that do runs, each with its share of the threads")
+    engines = (curation.LOCAL, "ray")
+    parser.add_argument("--engine", choices=engines, default=engines[0], help="where they are; ray: a Ray cluster's machines")
+    parser.add_argument("--force", action="store_true", help="do again what is finished")
+    args = parser.parse_args(argv)
+    if args.jobs < 1:
+        raise SlugError(f"--jobs {args.jobs}: there must be one process or more")
+    return args
+
+
+def quick_names(world):
+    """The first names of each kind, as many as a quick study takes."""
+    identities = {n.casefold() for n in world.pictures[0].names}
+    left, out = dict(study.QUICK_NAMES), []
+    for name in world.args.celeb_name:
+        kind = "identity" if data.plain_name(name).casefold() in identities else "object"
+        if left[kind]:
+            left[kind] -= 1
+            out.append(name)
+    return out
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    folder = cli.check_result_dir(args)
+    threads = max(1, torch.get_num_threads() // args.jobs)
+    settings = json.dumps(vars(args), sort_keys=True)
+    world = study.world_of(settings)
+    names = list(dict.fromkeys(quick_names(world) if args.quick else args.celeb_name))
+    variants = args.variant or [n for n, v in study.VARIANTS.items() if v.quick or not args.quick]
+    for variant in (study.VARIANTS[v] for v in variants):
+        if variant.retain_share < 1:
+            world.retain_part(variant, make=True)
+    planned = study.plan(world, names, variants)
+    todo = [p for p in planned if args.force or not study.finished(folder, p)]
+    if len(todo) < len(planned):
+        print(f"{len(planned) - len(todo)} runs are finished and kept")
+    do = functools.partial(study.attempt, settings=settings, threads=threads)
+    rows, table = [], folder / "runs.parquet"
+    try:
+        done = curation.spread(do, todo, workers=args.jobs, distributor=args.engine)
+        for row in tqdm(done, total=len(todo), desc="study", unit="run"):
+            tqdm.write(study.one_line(row))
+            rows.append(row)
+    except BrokenExecutor as err:
+        raise SlugError("a process of the study was killed, for its memory perhaps; fewer --jobs take less") from err
+    finally:  # also when it is interrupted: what was finished is in the table
+        total = study.merge(folder, planned[0].shared, table)
+    failed = [r for r in rows if r.get("error")]
+    print(f"{total} runs, {len(rows)} of them new, {len(failed)} failed -> {table}")
+
+
+if __name__ == "__main__":
+    cli.exit_with(main)

@@ -1,0 +1,447 @@
+"""A study of the method's choices: runs that each forget one name in one way, and the table they are kept in.
+
+A run is a (name, variant). Every run starts from the original weights, chooses on the select half and reports on the other.
+The standard variant is what a2_unlearn_slug.py does; each other one differs from it in one choice. `slug.claims` reads the
+table and says what became of the paper's claims.
+"""
+
+import argparse
+import functools
+import hashlib
+import json
+import os
+import time
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from slug import cli, data, deltas, files, gradients, layers, losses, models, records, search, unlearn, zeroshot
+from slug.errors import SlugError, brief
+
+STANDARD = "standard"
+
+
+class Variant(NamedTuple):
+    """One way to forget a name. The defaults are the standard's."""
+
+    name: str
+    says: str  # for tables
+    ranking: str = "front"  # which layers of an encoder: its front; as many by one figure, importance or alignment; or all
+    encoders: tuple[str, ...] = ("vision", "language")
+    together: bool = False  # all these layers by one step, instead of the best one
+    scale: float = 1.0  # of the first step
+    evaluations: int = 10  # steps a layer
+    renderings: int = 0  # of each drawing in the forget set, at most; 0: all
+    drawings: int = 0  # in the forget set, at most; 0: all
+    retain_share: float = 1.0  # part of the retain set
+    draw: int = 0  # which draw of parts
+    choose: str = "retain"  # or deepest: see unlearn.search_all
+    rounds: int = 1  # layers moved one after the other, gradients taken anew
+    quick: bool = True  # whether a quick study has it
+
+
+VARIANTS = {
+    v.name: v
+    for v in (
+        Variant(STANDARD, "the best step of one layer, of both fronts"),
+        Variant("front_together", "all layers of both fronts by one step", together=True),
+        Variant("all_together", "all layers by one step", ranking="all", together=True, quick=False),
+        Variant("importance", "layers by importance only", ranking="importance"),
+        Variant("alignment", "layers by alignment only", ranking="alignment"),
+        Variant("vision", "vision front only", encoders=("vision",)),
+        Variant("language", "language front only", encoders=("language",)),
+        Variant("first_tenth", "first step x 0.1", scale=0.1, quick=False),
+        Variant("first_tenfold", "first step x 10", scale=10.0, quick=False),
+        Variant("evaluations_5", "5 evaluations a layer", evaluations=5),
+        Variant("evaluations_20", "20 evaluations a layer", evaluations=20, quick=False),
+        Variant("renderings_1", "forget set: 1 rendering of each drawing", renderings=1),
+        Variant("renderings_5", "forget set: 5 renderings of each drawing", renderings=5, quick=False),
+        Variant("drawings_1", "forget set: all renderings of 1 drawing", drawings=1),
+        Variant("drawings_2", "forget set: all renderings of 2 drawings", drawings=2, quick=False),
+        Variant("retain_10", "10% of the retain set", retain_share=0.1),
+        Variant("retain_30", "30% of the retain set", retain_share=0.3, quick=False),
+        Variant("retain_30_again", "another 30% of the retain set", retain_share=0.3, draw=1, quick=False),
+        Variant("deepest", "the deepest layer that forgets", choose="deepest", quick=False),
+        Variant("rounds_3", "three layers, a third of the way each, gradients taken anew", rounds=3, quick=False),
+    )
+}
+NO_SETTINGS = ("name", "says", "quick")  # of a Variant, change no result
+SHARED = "seed precision batch_size imagenet_share select_pictures fa_k".split()  # flags that every run depends on
+QUICK_NAMES = {"identity": 2, "object": 1}
+METHOD = "slug"
+
+FIGURES = (  # of the report half, see unlearn.figures and unlearn.changes
+    "forget_acc1 forget_acc5 forget_upper forget_seen_acc1 forget_unseen_acc1 identities_acc1 identities_acc5 objects_acc1 "
+    "objects_acc5 identities_change identities_change_low identities_change_high objects_change objects_change_low "
+    "objects_change_high forget_vision_acc1 forget_language_acc1"
+).split()
+COUNTS = "n_forget n_forget_unseen n_drawings n_identities n_objects".split()
+BEFORE = "forget_acc1 identities_acc1 objects_acc1".split()  # of the unedited model, as original_*
+SCHEMA = pa.schema(
+    [(c, pa.string()) for c in "name kind variant model layer".split()]
+    + [(c, pa.float64()) for c in "step params_share".split()]
+    + [(c, pa.int64()) for c in "n_moved n_layers n_candidates n_pairs n_pair_drawings".split()]
+    + [(c, pa.float64()) for c in "seconds gradient_s search_s run_s select_forget_acc1".split()]
+    + [("select_forgets", pa.bool_())]
+    + [(c, pa.float64()) for c in FIGURES]
+    + [(c, pa.int64()) for c in COUNTS]
+    + [(f"original_{c}", pa.float64()) for c in BEFORE]
+    + [(c, pa.int64()) for c in "seed process".split()]
+    + [(c, pa.string()) for c in "settings versions shared fingerprint error".split()]
+)
+
+
+# -------------------------------------------------------------------------------------------------------------- world
+
+
+class World:
+    """What the runs of one process share: the model at its original weights, the evaluation, the gradients' files."""
+
+    def __init__(self, args):
+        """
+        Args:
+            args: flags of cli.add_model_flags and cli.add_data_flags, and `laion_dir`.
+        """
+        self.args = args
+        self.clip = models.from_args(args, cli.settle(args))
+        self.model_hash = gradients.model_hash(self.clip)
+        identities, objects, self.half = data.load_evaluation(args, self.clip.transform)
+        self.pictures = (identities, objects)
+
+    def evaluation_now(self):
+        """zeroshot.Evaluation whose unedited model is the one at the present weights."""
+        how = {"batch_size": self.args.eval_batch_size, "cache_gb": self.args.cache_gb}
+        return zeroshot.Evaluation(self.clip, *self.pictures, **how)
+
+    @functools.cached_property
+    def evaluation(self):
+        """zeroshot.Evaluation of the original weights."""
+        return self.evaluation_now()
+
+    def judge(self, evaluation, target, *, report=False):
+        """unlearn.Judge of the select half, on at most --select-pictures a task, or of all of the report half; it infers no
+        membership."""
+        args = self.args
+        half = {task: ~mask for task, mask in self.half.items()} if report else self.half
+        k = args.fa_k or search.fa_rank(len(self.pictures[0].names))
+        limit = None if report else args.select_pictures
+        return unlearn.Judge(self.clip, evaluation, target, None, half, k=k, seed=args.seed, limit=limit, mia=False)
+
+    def gradients(self, name):
+        """(forget gradient, retain gradient, path of the forget set, names left out of the retain set): a1's files."""
+        return gradients.load_both(self.args, self.clip, name, self.model_hash, "calc_grad", self.args.batch_size)
+
+    @functools.cached_property
+    def left_out(self):
+        """The names whose pairs the retain set leaves out."""
+        return self.gradients(self.args.celeb_name[0])[3]
+
+    @functools.cached_property
+    def retain_pairs(self):
+        """data.Pairs of the retain set."""
+        path = files.existing(self.args.train_data, "retain set", "give --train-data")
+        leave_out = data.Matcher(self.left_out)
+        return data.load_pairs(path, self.clip.transform, leave_out=leave_out, workers=self.args.workers)
+
+    def compute(self, pairs, loss, desc):
+        """(gradient at the present weights, its figures), as gradients.compute."""
+        return gradients.compute(self.clip, pairs, loss, batch_size=self.args.batch_size, desc=desc)
+
+    def retain_part(self, variant, *, make=False):
+        """The gradient of the variant's part of the retain set. SlugError if its file is stale or not there.
+
+        Args:
+            make: write the file where it is not valid: it serves all names, so it is made before runs are dealt out.
+        """
+        args, tar = self.args, files.existing(self.args.train_data, "retain set", "give --train-data")
+        loss = losses.contrastive
+        mark = gradients.fingerprint(self.model_hash, tar, loss, args.batch_size, False, self.left_out)
+        mark |= {"share": variant.retain_share, "draw": variant.draw, "seed": args.seed}
+        folder = gradients.folder(args.result_dir, "retain", self.clip.tag)
+        path = folder / f"train_grads_{variant.retain_share:g}_{variant.draw}.pt"
+        if make and not gradients.is_valid(path, mark):
+            rows = part_of(len(self.retain_pairs.captions), variant.retain_share, [args.seed, variant.draw])
+            desc = f"{variant.retain_share:.0%} of the retain set"
+            found, figures = self.compute(data.some(self.retain_pairs, rows), loss, desc)
+            gradients.save(path, found, {**mark, **figures, "convention": gradients.CONVENTION})
+        return gradients.load(path, mark, "python src/clip/a6_study.py")
+
+    def shared_hash(self):
+        """Hash of all that every run of a study depends on: model, evaluation, retain set, flags, rules, versions."""
+        _, retain, _, _ = self.gradients(self.args.celeb_name[0])
+        inputs = records.inputs_hash(self.model_hash, (retain,), self.pictures)
+        rule = (search.MAX_FORGET, search.SIGMAS, search.CLOSE, search.FAR)
+        flags = {k: getattr(self.args, k) for k in SHARED}
+        return _hash([inputs, rule, flags, self.left_out, cli.versions()])
+
+
+_worlds = {}  # one a process
+
+
+def world_of(settings):
+    """The World of these settings, the JSON of all flags; made once a process."""
+    if settings not in _worlds:
+        _worlds.clear()
+        _worlds[settings] = World(argparse.Namespace(**json.loads(settings)))
+    return _worlds[settings]
+
+
+def _hash(value):
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+# -------------------------------------------------------------------------------------------------- what a variant means
+
+
+def part_of(n, share, seed):
+    """`share` of the indices 0 to n - 1, drawn by `seed`, ascending."""
+    return sorted(np.random.default_rng(seed).permutation(n)[: max(1, round(share * n))].tolist())
+
+
+def forget_part(drawings, variant, seed):
+    """Indices of the pairs of a forget set that a variant keeps, ascending.
+
+    Args:
+        drawings: the drawing of each pair.
+    """
+    rng = np.random.default_rng([seed, variant.draw])
+    kept = rng.permutation(sorted(set(drawings)))[: variant.drawings or None].tolist()
+    rows = []
+    for drawing in kept:
+        mine = [i for i, d in enumerate(drawings) if d == drawing]
+        rows += rng.permutation(mine)[: variant.renderings or None].tolist()
+    return sorted(rows)
+
+
+def layers_of(rows, variant):
+    """The layers that a variant tries, or moves together: [layers.Layer] out of those of all layers."""
+    found = []
+    for encoder, front in layers.fronts(rows).items():
+        if encoder in variant.encoders:
+            mine = [r for r in rows if r.encoder == encoder]
+            found += {
+                "front": front,
+                "importance": sorted(mine, key=lambda r: -r.importance)[: len(front)],
+                "alignment": sorted(mine, key=lambda r: abs(r.alignment))[: len(front)],
+                "all": mine,
+            }[variant.ranking]
+    return found
+
+
+class Found(NamedTuple):
+    """What the search of a variant came to."""
+
+    edit: dict[str, torch.Tensor]  # {parameter name: change}
+    layer: str
+    best: search.Step  # the last round's winner
+    n_layers: int  # tried, or moved together
+    n_candidates: int
+
+
+def search_variant(world, target, variant, forget, retain, forget_pairs):
+    """Find a variant's edit on the select half.
+
+    With several rounds, the first of R layers moves 1/R of the step that would forget, the next one 1/(R - 1) of what
+    would then, the last one all of it; each is chosen anew, at the weights then, among the layers not moved yet.
+
+    Args:
+        target: zeroshot.Target.
+        forget, retain: gradients at the original weights.
+        forget_pairs: the pairs that `forget` was taken of.
+    Returns:
+        Found.
+    """
+    clip, edit, moved, tried, steps = world.clip, {}, [], 0, 0
+    for left in range(variant.rounds, 0, -1):
+        with deltas.applied(clip, edit):
+            evaluation = world.evaluation
+            if edit:
+                forget, _ = world.compute(forget_pairs, losses.FORGET[""], "forget set, at the edited weights")
+                retain, _ = world.compute(world.retain_pairs, losses.contrastive, "retain set, at the edited weights")
+                evaluation = world.evaluation_now()
+            front = layers_of([r for r in layers.figures(clip, forget, retain) if r.name not in edit], variant)
+            curves, best = unlearn.search_all(
+                clip,
+                world.judge(evaluation, target),
+                front,
+                forget,
+                evaluations=variant.evaluations,
+                choose=variant.choose,
+                together=variant.together,
+                scale=variant.scale,
+            )
+        if best is None:
+            raise SlugError(f"{clip.label} has no layer that the variant {variant.name} may edit")
+        group = unlearn.union(clip, front) if variant.together else clip.group(best.layer)
+        for name, change in unlearn.edit_of(clip, group, forget, best.step / left).items():
+            edit[name] = edit.get(name, 0) + change
+        moved.append(best.layer)
+        tried, steps = tried + len(front), steps + sum(len(s) for s in curves.values())
+    return Found(edit, " + ".join(moved), best, tried, steps)
+
+
+# --------------------------------------------------------------------------------------------------------------- runs
+
+
+class Planned(NamedTuple):
+    """A run that is asked for."""
+
+    name: str  # as given
+    variant: str
+    shared: str  # World.shared_hash
+    fingerprint: str  # of all that it depends on
+
+
+def variant_settings(variant):
+    """What of a Variant decides its result."""
+    return {k: v for k, v in variant._asdict().items() if k not in NO_SETTINGS}
+
+
+def plan(world, names, variants):
+    """[Planned] of every name and variant."""
+    shared, out = world.shared_hash(), []
+    for name in names:
+        forget, _, tar, _ = world.gradients(name)
+        own = [files.tensor_hash(forget), files.file_hash(tar)]
+        for v in variants:
+            mark = _hash([shared, own, variant_settings(VARIANTS[v])])
+            out.append(Planned(name, v, shared, mark))
+    return out
+
+
+def run(world, name, variant):
+    """Forget one name in one way: the figures of its row.
+
+    Raises:
+        SlugError: a gradient is missing or stale; the drawings of the forget set are not known to a variant that needs them.
+    """
+    args, clip, started = world.args, world.clip, time.perf_counter()
+    target = world.evaluation.target(name)
+    forget, retain, tar, _ = world.gradients(name)
+    gradient_s = gradients.seconds(args, clip, name, "calc_grad")
+    pairs = used = data.load_pairs(tar, clip.transform, workers=args.workers)
+    drawings = None
+    if variant.renderings or variant.drawings:
+        known = data.drawings_of(tar, files.existing(args.laion_dir, "shard folder", "give --laion-dir"))
+        drawings = [known[key] for key in pairs.keys]
+        rows = forget_part(drawings, variant, args.seed)
+        used, drawings = data.some(pairs, rows), [drawings[i] for i in rows]
+        began = time.perf_counter()
+        forget, _ = world.compute(used, losses.FORGET[""], f"part of the forget set of {name}")
+        gradient_s = time.perf_counter() - began
+    if variant.retain_share < 1:
+        retain = world.retain_part(variant)
+    began = time.perf_counter()
+    found = search_variant(world, target, variant, forget, retain, used)
+    search_s = time.perf_counter() - began
+    judges = [world.judge(world.evaluation, target, report=report) for report in (False, True)]
+    edited = unlearn.edited_by(clip, tuple(found.edit))
+    halves = unlearn.both_halves(*judges, edited, lambda: deltas.applied(clip, found.edit), METHOD, args.seed)
+    before, after = halves["report"]["original"], halves["report"][METHOD]
+    touched = sum(t.numel() for t in found.edit.values())
+    return {
+        "name": target.name,
+        "kind": target.kind,
+        "model": clip.label,
+        "layer": found.layer,
+        "step": found.best.step,
+        "params_share": touched / sum(p.numel() for p in clip.parameters.values()),
+        "n_moved": len(found.edit),
+        "n_layers": found.n_layers,
+        "n_candidates": found.n_candidates,
+        "n_pairs": len(used.captions),
+        "n_pair_drawings": len(set(drawings)) if drawings else None,
+        "seconds": gradient_s + search_s,
+        "gradient_s": gradient_s,
+        "search_s": search_s,
+        "run_s": time.perf_counter() - started,
+        "select_forget_acc1": halves["select"][METHOD]["forget_acc1"],
+        "select_forgets": bool(found.best.forgets),
+        **{c: after[c] for c in (*FIGURES, *COUNTS)},
+        **{f"original_{c}": before[c] for c in BEFORE},
+    }
+
+
+def attempt(planned, settings, threads):
+    """Do one run, here or in a process that knows nothing yet; write its part and return its row.
+
+    Whatever a run fails of, memory and errors of libraries included, becomes its row's `error`: the other runs go on.
+
+    Args:
+        planned: Planned.
+        settings: JSON of all flags.
+        threads: of this process.
+    """
+    torch.set_num_threads(threads)
+    args = argparse.Namespace(**json.loads(settings))
+    row = planned._asdict() | {"name": data.plain_name(planned.name), "seed": args.seed, "process": os.getpid()}
+    said = {"flags": cli.settings(args), "variant": variant_settings(VARIANTS[planned.variant]), "threads": threads}
+    row |= {"settings": json.dumps(said, sort_keys=True), "versions": json.dumps(cli.versions())}
+    try:
+        row |= run(world_of(settings), planned.name, VARIANTS[planned.variant])
+    except Exception as err:
+        row["error"] = str(err) if isinstance(err, SlugError) else f"{type(err).__name__}: {brief(err)}"
+    with files.replacing(part_path(files.resolve(args.result_dir), planned)) as temporary:
+        pq.write_table(pa.Table.from_pylist([row], SCHEMA), temporary)
+    return row
+
+
+# -------------------------------------------------------------------------------------------------------------- table
+
+
+def part_path(folder, planned):
+    """Where a run's row lies until, and after, all rows are merged."""
+    return folder / "parts" / f"{files.safe_name(planned.name.replace(' ', '_'))}-{planned.variant}.parquet"
+
+
+def part(path):
+    """The row of a part file, {column: value}; None if it is not there or damaged."""
+    try:
+        return pq.read_table(path, schema=SCHEMA).to_pylist()[0]
+    except (OSError, pa.ArrowException, IndexError):
+        return None
+
+
+def finished(folder, planned):
+    """Whether this run was done before, with all the same, and did not fail."""
+    row = part(part_path(folder, planned))
+    return bool(row) and row["fingerprint"] == planned.fingerprint and row["error"] is None
+
+
+def merge(folder, shared, out):
+    """Write the rows of all runs that share one World.shared_hash to the Parquet file `out`; returns how many."""
+    rows = [r for r in map(part, sorted((folder / "parts").glob("*.parquet"))) if r and r["shared"] == shared]
+    order = list(VARIANTS)
+    rows = sorted((r for r in rows if r["variant"] in order), key=lambda r: (r["name"], order.index(r["variant"])))
+    with files.replacing(out) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), temporary)
+    return len(rows)
+
+
+def read(path):
+    """The table of a study as a DataFrame. SlugError if it is missing, damaged or no such table."""
+    path = files.existing(path, "table of a study", "make it with: bash scripts/run_study.sh")
+    try:
+        frame = pd.read_parquet(path)
+    except (OSError, ValueError, pa.ArrowException) as err:
+        raise SlugError(f"{path} is no whole Parquet file ({brief(err)}); run scripts/run_study.sh again") from err
+    lacks = next((c for c in SCHEMA.names if c not in frame), None)
+    if lacks or frame.empty:
+        raise SlugError(f"{path} has {'no column ' + lacks if lacks else 'no run'}; run scripts/run_study.sh again")
+    return frame
+
+
+def one_line(row):
+    """A run in one line for the terminal."""
+    if row.get("error"):
+        return f"{row['name']}, {row['variant']}: failed: {row['error']}"
+    return (
+        f"{row['name']}, {row['variant']}: {row['layer']} step {row['step']:.4g}, report half: "
+        f"FA@1 {row['original_forget_acc1']:.1%} -> {row['forget_acc1']:.1%} (at most {row['forget_upper']:.1%}), "
+        f"identities {100 * row['identities_change']:+.2f}, objects {100 * row['objects_change']:+.2f} points, "
+        f"{row['n_candidates']} candidates, {row['seconds']:.1f} s"
+    )
