@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Does what was forgotten come back? Every edit of NAMES on record in RECORDS, SLUG's and the baselines', under relearning, coarser
-# weights, a probe, other spellings, drawing styles and sums of features (a7). RECORDS is RESULT_DIR/clip, which run_all_clip.sh
-# fills, or results/demo, the committed run. Makes forget sets and gradients first, as baselines are trained again; writes
-# RESULT_DIR/lasting/. Resumable. Further arguments go to a7_lasting.py.
+# Does what was forgotten come back? Every edit of NAMES on record in RECORDS, SLUG's and the baselines', under relearning,
+# coarser weights, a probe, other spellings, drawing styles and sums of features (a7). RECORDS is RESULT_DIR/clip, which
+# run_all_clip.sh fills, or results/demo, the committed run. Makes forget sets and gradients first, as baselines are trained
+# again; writes RESULT_DIR/lasting/. Resumable. Further arguments go to a7_lasting.py.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 need_names

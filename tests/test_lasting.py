@@ -343,6 +343,10 @@ def test_expected_failures_end_in_one_line(run, frame, tmp_path, monkeypatch, ca
     for path in run.clip.glob("open_clip-Alien*.json"):
         (tmp_path / path.name).write_text(path.read_text())  # a record whose delta is not there
     assert "delta not found" in fails("--records", tmp_path, "--celeb-name", "Alien")
+    lame = {k: v for k, v in record(run, "ft", "Alien").items() if k != "inputs"}
+    (tmp_path / "open_clip-ft-Alien.json").write_text(json.dumps(lame))
+    more = ["--records", tmp_path, "--celeb-name", "Alien", "--unlearn-method", "ft"]
+    assert "is no whole record: it lacks 'inputs'" in fails(*more)
     out = tmp_path / "results" / "lasting"
     out.mkdir(parents=True)
     assert "has no rows of" in fails("--result-dir", tmp_path / "results", "--report")

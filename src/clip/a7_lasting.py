@@ -100,7 +100,7 @@ def read_aliases(paths):
 def read_runs(path):
     """The rows of runs.parquet; none where there is no such file. SlugError if it is damaged."""
     if not path.is_file():
-        return pd.DataFrame(columns=["name", "method", "test", "setting", "key"])
+        return pd.DataFrame(columns=["name", "method", "test", "setting", "made_with"])
     try:
         return pd.read_parquet(path)
     except (ArrowException, OSError, ValueError) as err:
@@ -125,24 +125,44 @@ class Edits:
         return data.load_pairs(self.train_data, transform, leave_out=matcher, workers=self.args.workers)
 
     def fingerprint(self, record):
-        """What tells one edit from another."""
-        if record["method"].startswith("slug"):
-            return files.file_hash(files.existing(self.folder / record["delta"], "delta", "run a2_unlearn_slug.py again"))
-        return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+        """What tells one edit from another. SlugError if the record does not say it, or the delta is not there."""
+        try:
+            if record["method"].startswith("slug"):
+                return files.file_hash(
+                    files.existing(self.folder / record["delta"], "delta", "run a2_unlearn_slug.py again")
+                )
+            said = [record[k] for k in ("setting", "step", "settings", "inputs")]
+        except KeyError as err:
+            path = self.folder / records.record_file(record)
+            raise SlugError(f"{path} is no whole record: it lacks {err}; delete it and run its stage again") from err
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
-    def check(self, record, inputs):
-        """SlugError if a baseline's record is of other data or another model than are here; a delta tells by itself."""
-        if not record["method"].startswith("slug") and record["inputs"] != inputs:
+    def check(self, name, record, inputs):
+        """SlugError if an edit cannot be made again: a baseline's record is of other data or another model than are here, or
+        its gradients are missing; a delta is refused by another model itself.
+
+        Args:
+            name: as people write it.
+        """
+        if record["method"].startswith("slug"):
+            deltas.native(self.clip, *deltas.read(self.folder / record["delta"]))
+            return
+        if record["inputs"] != inputs:
             raise SlugError(
                 f"the record of {record['method']} for {record['name']} was made with another model or other data; "
                 "run a3_unlearn_compare.py again"
             )
+        self.passes(name, record)
+
+    def passes(self, name, record):
+        """What a baseline reads from gradient files, as fields of baselines.Material."""
+        batch_size = record["settings"]["grad_batch_size"]
+        return compare.read_passes(self.args, self.clip, self.given[name], record["method"], self.model_hash, batch_size)[0]
 
     def weights(self, name, record, pairs):
         """{native parameter name: tensor} of an edited model where it differs from the original.
 
         Args:
-            name: as people write it.
             pairs: data.Pairs of the forget set.
         """
         method = record["method"]
@@ -152,10 +172,7 @@ class Edits:
         key = record["setting"], record["step"]
         if method == "ft" and key in self.trained:
             return self.trained[key]
-        made, _, _ = compare.read_passes(
-            self.args, self.clip, self.given[name], method, self.model_hash, record["settings"]["grad_batch_size"]
-        )
-        material = baselines.Material(pairs, self.retain, baselines.split(method)[1], **made)
+        material = baselines.Material(pairs, self.retain, baselines.split(method)[1], **self.passes(name, record))
         found = compare.redo(self.clip, record, material)
         if method == "ft":
             self.trained[key] = found
@@ -181,45 +198,72 @@ def joined(rows, original, common):
     return out
 
 
+def plan(args, edits, found, evaluations, frame):
+    """{(name, method): (all that its rows depend on, as JSON; tests that are not finished)}, in the order of the work.
+
+    Args:
+        found: {(name, method): record}.
+        evaluations: (identities, objects), data.PictureSet.
+        frame: rows of earlier runs.
+    Raises:
+        SlugError: something that the work will need is missing; it is missed now, not after hours.
+    """
+    aliases, jobs, inputs = read_aliases(args.aliases), {}, {}
+    settings = cli.settings(args, without=NOT_SETTINGS)
+    for (name, method), record in found.items():
+        if name not in inputs:
+            tars = [forget_tar(args, name), edits.train_data]
+            inputs[name] = records.inputs_hash(edits.model_hash, [], evaluations, tars)
+        made = {
+            "name": name,
+            "method": method,
+            "settings": settings,
+            "versions": cli.versions(),
+            "inputs": inputs[name],
+            "left_out": edits.left_out,
+        }
+        made |= {"aliases": aliases.get(name.casefold(), []), "edit": edits.fingerprint(record)}
+        mark = json.dumps(made, sort_keys=True)
+        done = set() if args.force else set(frame[frame["made_with"] == mark]["test"])
+        jobs[name, method] = mark, [t for t in lasting.TESTS if t not in done]
+        if jobs[name, method][1]:
+            edits.check(name, record, inputs[name])
+    return jobs
+
+
+def forget_tar(args, name):
+    """Path of a name's forget set. SlugError if it is not there."""
+    return files.existing(gradients.forget_tar(args, name), "forget set", f"run src/clip/a0_create_tar.py --name {name}")
+
+
 def run(args, clip, found, folder, left_out, path):
     """Every test of every edit that is not finished; rows go to `path` as they come. Returns those of this run."""
     identities, objects, half = data.load_evaluation(args, clip.transform)
-    edits, aliases = Edits(args, clip, folder, left_out), read_aliases(args.aliases)
-    evaluation, frame = None, read_runs(path)
-    counts = list(dict.fromkeys(args.relearn_pictures))
-    relearning = {"counts": counts, "points": tuple(sorted(set(args.relearn_steps))), "lr": args.relearn_lr}
-    settings = cli.settings(args, without=NOT_SETTINGS)
-    keys = set()
-    bar = tqdm(total=len(found) * len(lasting.TESTS), unit="test", desc="tests")
-    for name in dict.fromkeys(n for n, _ in found):
-        tar = files.existing(gradients.forget_tar(args, name), "forget set", f"run src/clip/a0_create_tar.py --name {name}")
-        inputs = records.inputs_hash(edits.model_hash, [], (identities, objects), [tar, edits.train_data])
-        mine = aliases.get(name.casefold(), [])
-        made = {"settings": settings, "aliases": mine, "left_out": left_out, "inputs": inputs, "versions": cli.versions()}
-        subject, unedited = None, {}
-        for method, record in ((m, r) for (n, m), r in found.items() if n == name):
-            edits.check(record, inputs)
-            mark = json.dumps(made | {"edit": edits.fingerprint(record)}, sort_keys=True)
-            key = hashlib.sha256(mark.encode()).hexdigest()
-            keys.add(key)
-            done = set() if args.force else set(frame[frame["key"] == key]["test"])
-            bar.set_postfix_str(f"{name}, {method}")
-            bar.update(len(done))
-            if len(done) == len(lasting.TESTS):
+    edits, frame = Edits(args, clip, folder, left_out), read_runs(path)
+    jobs = plan(args, edits, found, (identities, objects), frame)
+    relearning = {"counts": list(dict.fromkeys(args.relearn_pictures)), "lr": args.relearn_lr}
+    relearning["points"] = tuple(sorted(set(args.relearn_steps)))
+    evaluation, subjects, unedited = None, {}, {}
+    with tqdm(total=sum(len(todo) for _, todo in jobs.values()), unit="test", desc="tests") as bar:
+        for (name, method), (mark, todo) in jobs.items():
+            if not todo:
                 continue
-            if subject is None:
-                if evaluation is None:
-                    options = {"batch_size": args.eval_batch_size, "cache_gb": max(args.cache_gb, 0)}
-                    evaluation = zeroshot.Evaluation(clip, identities, objects, **options)
-                pairs = data.load_pairs(tar, clip.transform, workers=args.workers)
-                options = {"aliases": mine, "seed": args.seed, "limit": args.retain_pictures or None}
+            record = found[name, method]
+            bar.set_postfix_str(f"{name}, {method}")
+            if evaluation is None:
+                options = {"batch_size": args.eval_batch_size, "cache_gb": max(args.cache_gb, 0)}
+                evaluation = zeroshot.Evaluation(clip, identities, objects, **options)
+            if name not in subjects:
+                pairs = data.load_pairs(forget_tar(args, name), clip.transform, workers=args.workers)
+                options = {"aliases": json.loads(mark)["aliases"], "seed": args.seed, "limit": args.retain_pictures or None}
                 subject = lasting.Subject(clip, evaluation, half, evaluation.target(name), pairs, edits.retain, **options)
+                subjects, unedited = {name: subject}, {}  # the names come one after another
+            subject = subjects[name]
             common = {"name": name, "kind": record["kind"], "method": method, "model": clip.label, "seed": args.seed}
-            common |= {"relearn_lr": args.relearn_lr, "key": key, "made_with": mark}
+            common |= {"relearn_lr": args.relearn_lr, "made_with": mark}
             edited = record["layer"] if method.startswith("slug") else zeroshot.BOTH
-            weights = edits.weights(name, record, pairs)
-            tests = subject.tests(relearning)
-            for test in (t for t in lasting.TESTS if t not in done):
+            weights, tests = edits.weights(name, record, subject.pairs), subject.tests(relearning)
+            for test in todo:
                 beside = lasting.EDIT if test == lasting.RELEARNED else test
                 if beside not in unedited:
                     unedited[beside] = tests[beside](None)
@@ -235,8 +279,7 @@ def run(args, clip, found, folder, left_out, path):
                 with files.replacing(path) as temporary:
                     frame.to_parquet(temporary, index=False)
                 bar.update()
-    bar.close()
-    return frame[frame["key"].isin(keys)]
+    return frame[frame["made_with"].isin([mark for mark, _ in jobs.values()])]
 
 
 def compare_with_record(record, value):
