@@ -308,7 +308,8 @@ def main(argv=None):
     frame = frame.sort_values("method", key=lambda c: c.map(order), kind="stable")
     curves, original = lasting_report.curves(frame)
     plot = out / f"{files.safe_name(frame['model'].iloc[0])}-relearning"
-    title = f"Fine-tuning on pictures of the forgotten name, mean of names: {frame['name'].nunique()}, report half"
+    names = frame["name"].nunique()
+    title = f"Fine-tuning on pictures of the forgotten name: report half, {names} name{'s' * (names > 1)}"
     plots.relearning(curves, original, title, plot)
     text = lasting_report.markdown(frame, f"{plot.name}.png")
     files.write_text(out / "REPORT.md", text)
