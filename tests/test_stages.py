@@ -130,7 +130,7 @@ def test_every_flag_is_declared_read_and_explained(stage, monkeypatch):
     """A stage reads no setting that it does not declare, and declares none, the shared ones apart, that nothing reads."""
     seen, parse = [], argparse.ArgumentParser.parse_args
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", lambda self, *a: seen.append(self) or parse(self, *a))
-    with_names = ("a1_compute_grad", "a2_unlearn_slug", "a3_unlearn_compare", "a5_unlearn_multi", "a6_study")
+    with_names = ("a1_compute_grad", "a2_unlearn_slug", "a3_unlearn_compare", "a5_unlearn_multi", "a6_study", "a7_lasting")
     needed = {"a0_create_tar": "--name"} | dict.fromkeys(with_names, "--celeb-name")
     tiny.stage(stage).parse_args([needed[stage], "x"] if stage in needed else [])
     path = tiny.ROOT / "src" / "clip" / f"{stage}.py"

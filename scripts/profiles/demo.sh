@@ -66,3 +66,7 @@
 : "${SELECTION:=3.2 10 32}" # selection weights of ssd
 : "${EPOCHS:=3}"
 : "${FORGET_EPOCHS:=10}" # of ga, whose passes see the forget set alone
+
+: "${RECORDS:=$RESULT_DIR/clip}" # the edits that run_lasting.sh tests; results/demo: the committed ones
+: "${ALIASES:=data/emoji/concepts.csv data/emoji/synonyms.csv}" # CSVs of other names for them
+: "${RELEARN_LR:=1e-4}" # a tenth of what mini-CLIP was trained at

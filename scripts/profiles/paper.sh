@@ -68,3 +68,7 @@
 : "${SELECTION:=10}" # selection weights of ssd
 : "${EPOCHS:=10}"
 : "${FORGET_EPOCHS:=10}" # of ga, whose passes see the forget set alone
+
+: "${RECORDS:=$RESULT_DIR/clip}" # the edits that run_lasting.sh tests
+: "${ALIASES:=}" # CSVs of other names for them, with the columns name, alias
+: "${RELEARN_LR:=1e-5}"

@@ -74,6 +74,52 @@ def stored_choices(path, names, methods):
     return found
 
 
+def read_passes(args, clip, name, method, model_hash, batch_size):
+    """What a method reads from gradient files: (fields of baselines.Material, seconds of the name's own pass, seconds of the
+    retain pass that serves all names).
+
+    Args:
+        args, model_hash, batch_size: see gradients.load_both.
+    """
+    module, form = baselines.split(method)
+    made, own, shared = {}, 0.0, 0.0
+    if "gradient" in module.NEEDS:
+        kind = f"calc_grad{form}"
+        made["gradient"] = gradients.load_both(args, clip, name, model_hash, kind, batch_size)[0]
+        own = gradients.seconds(args, clip, name, kind)
+    if "forget_importance" in module.NEEDS:
+        kind = f"calc_importance{form}"
+        found = gradients.load_both(args, clip, name, model_hash, kind, batch_size)
+        made["forget_importance"], made["retain_importance"] = found[:2]
+        own, shared = (gradients.seconds(args, clip, name, kind, side) for side in ("forget", "train"))
+    return made, own, shared
+
+
+def changed(clip, base):
+    """{name: CPU tensor} of the model's parameters that differ from `base`, {name: tensor}."""
+    return {n: p.detach().cpu().clone() for n, p in clip.parameters.items() if not torch.equal(p, base[n])}
+
+
+def redo(clip, record, material):
+    """What a comparison chose, made again: {name: tensor} of the weights that differ from the model's, which stay.
+
+    Candidates' weights are not kept; setting, seed and data are, so that the same machine finds the same weights again and
+    another one the same up to rounding.
+
+    Args:
+        record: the JSON record of a baseline.
+        material: baselines.Material, of the pairs and gradients that the record was made with.
+    """
+    module, _ = baselines.split(record["method"])
+    made = record["settings"]
+    schedule = Schedule(record["setting"], *(made[k] for k in ("wd", "epochs", "batch_size", "warmup", "seed")))
+    with deltas.kept(clip, clip.parameters) as base:
+        for number in module.candidates(clip, material, schedule if module.TRAINS else record["setting"]):
+            if number == int(record["step"]):
+                return changed(clip, base)
+    raise SlugError(f"{record['method']} of {record['name']} has no candidate {record['step']}; run its stage again")
+
+
 class Comparison:
     """One model and one evaluation; runs jobs and settles (name, method)."""
 
@@ -177,18 +223,8 @@ class Comparison:
         return self.judges(name)[0].step("", 0.0, None, log_all=True)
 
     def passes(self, name, method):
-        """What a method reads from gradient files: (fields of baselines.Material, seconds of the name's own pass, seconds of
-        the retain pass that serves all names)."""
-        module, form = baselines.split(method)
-        made, own, shared = {}, 0.0, 0.0
-        if "gradient" in module.NEEDS:
-            made["gradient"] = self._gradients(name, f"calc_grad{form}")[0]
-            own = gradients.seconds(self.args, self.clip, name, f"calc_grad{form}")
-        if "forget_importance" in module.NEEDS:
-            kind = f"calc_importance{form}"
-            made["forget_importance"], made["retain_importance"], _, _ = self._gradients(name, kind)
-            own, shared = (gradients.seconds(self.args, self.clip, name, kind, side) for side in ("forget", "train"))
-        return made, own, shared
+        """As `read_passes`."""
+        return read_passes(self.args, self.clip, name, method, self.model_hash, self.args.grad_batch_size)
 
     # -------------------------------------------------------------------------------------------------------- files
 
@@ -267,8 +303,7 @@ class Comparison:
                     ahead[name] = search.winner([r for r in (ahead[name], row) if r])
                     best[name] = search.winner([r for r in (best.get(name), row) if r])
                     if best[name] is row:
-                        changed = {n: p for n, p in clip.parameters.items() if not torch.equal(p, base[n])}
-                        weights[name] = {n: p.detach().cpu().clone() for n, p in changed.items()}
+                        weights[name] = changed(clip, base)
                 if number == only:
                     break
                 started = time.perf_counter()
@@ -311,8 +346,8 @@ class Comparison:
         inside = functools.partial(deltas.holding, self.clip, weights)
         halves = unlearn.both_halves(*self.judges(name), zeroshot.BOTH, inside, method, self.args.seed)
         base = {n: p.detach().cpu() for n, p in self.clip.parameters.items()}
-        changed = {n: int((w != base[n]).sum()) for n, w in weights.items()}
-        touched = sum(changed.values())
+        counts = {n: int((w != base[n]).sum()) for n, w in weights.items()}
+        touched = sum(counts.values())
         _, own, shared = self.passes(name, method)
         record = {
             "method": method,
@@ -328,7 +363,7 @@ class Comparison:
             "inside_grid": min(jobs) < setting < max(jobs) if len(jobs) > 1 else None,
             "delta_bytes": job["delta_bytes"],
             "params_touched": touched,
-            "touched_most": dict(sorted(changed.items(), key=lambda item: -item[1])[:5]),
+            "touched_most": dict(sorted(counts.items(), key=lambda item: -item[1])[:5]),
             "params_share": touched / sum(p.numel() for p in base.values()),
             "n_candidates": len(rows),
             "winner_select": best._asdict(),

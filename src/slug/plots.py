@@ -388,3 +388,38 @@ def canvas(steps, table, title, stem):
     figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncol=6, frameon=False)
     figure.suptitle(f"{title}; filled: mean of what was kept, report half", fontsize=9)
     save(figure, stem)
+
+
+def relearning(curves, original, title, stem):
+    """Forget (top) and retain accuracy (bottom) against fine-tuning steps, a column a number of forget pictures.
+
+    Args:
+        curves: {label of a column: {method: (steps (N,), forget accuracy (N,), retain accuracy (N,))}}, fractions.
+        original: (forget, retain) accuracy of the unedited model.
+    """
+    figure, panels = plt.subplots(
+        2,
+        len(curves),
+        figsize=(1.2 + 3.1 * len(curves), 5.6),
+        sharex=True,
+        sharey="row",
+        squeeze=False,
+        layout="constrained",
+    )
+    for column, (label, methods) in zip(panels.T, curves.items(), strict=True):
+        for i, (method, (steps, *values)) in enumerate(methods.items()):
+            place = np.arange(len(steps))  # by rank: 0, 1, 2, 5, 10, 20 are about even on a log scale, which has no 0
+            for panel, value in zip(column, values, strict=True):
+                style = {"marker": MARKERS[i % len(MARKERS)], "ms": 4, "lw": 1.2, "mfc": "none"}
+                panel.plot(place, 100 * value, STYLES[i % 4], color=f"C{i}", label=method, **style)
+        for panel, value in zip(column, original, strict=True):
+            panel.axhline(100 * value, color="k", lw=0.9, ls=(0, (1, 1)), label="unedited model")
+            panel.set_ylim(-3, 103)
+        column[0].set_title(label, fontsize=9)
+        column[1].set_xticks(place, [f"{s:g}" for s in steps])
+        column[1].set_xlabel("fine-tuning steps")
+    panels[0][0].set_ylabel("zero-shot top-1 of\nthe forgotten name, %")
+    panels[1][0].set_ylabel("zero-shot top-1 of the rest, %\n(mean of identities and objects)")
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncol=7, frameon=False)
+    figure.suptitle(title)
+    save(figure, stem)

@@ -18,6 +18,7 @@ class Schedule(NamedTuple):
     batch_size: int = 32
     warmup: int = 0  # optimiser steps
     seed: int = 0
+    decay: bool = True  # False: the learning rate stays as it is
 
 
 class Pass(NamedTuple):
@@ -29,20 +30,23 @@ class Pass(NamedTuple):
 
 
 def cosine(step, total, schedule):
-    """Learning rate of optimiser step `step` of `total`: linear warm-up, then half a cosine down to 0."""
+    """Learning rate of optimiser step `step` of `total`: linear warm-up, then half a cosine down to 0, or none."""
     if step < schedule.warmup:
         return schedule.lr * (step + 1) / schedule.warmup
+    if not schedule.decay:
+        return schedule.lr
     done = (step - schedule.warmup) / max(total - schedule.warmup, 1)
     return schedule.lr * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def train(clip, passes, schedule, mask=None):
+def train(clip, passes, schedule, mask=None, *, each_step=False):
     """Train all parameters; yields the epoch (1, 2, ...) after each, with the model's weights as they are then.
 
     Args:
         clip: models.Clip in float32; its weights are changed.
         passes: [Pass] of one epoch, in order.
         mask: {name: bool tensor of the parameter's shape}; where given, everything outside it keeps its value exactly.
+        each_step: yield after every optimiser step instead, their number so far.
     Raises:
         SlugError: a loss is NaN or infinite.
     """
@@ -74,7 +78,10 @@ def train(clip, passes, schedule, mask=None):
                         # A zero gradient is not enough: weight decay would still shrink what the mask leaves out.
                         parameters[name].copy_(torch.where(inside, parameters[name], value))
                 step += 1
-        yield epoch
+                if each_step:
+                    yield step
+        if not each_step:
+            yield epoch
 
 
 def _update(clip, part, ids, rows, optimizer):
