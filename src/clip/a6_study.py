@@ -29,7 +29,7 @@ def parse_args(argv=None):
     parser.add_argument("--quick", action="store_true", help="the quick variants, on 2 identities and an object")
     parser.add_argument("--jobs", type=int, default=1, help="processes that do runs, each with its share of the threads")
     engines = (curation.LOCAL, "ray")
-    parser.add_argument("--engine", choices=engines, default=engines[0], help="where they are; ray: a Ray cluster's machines")
+    parser.add_argument("--engine", choices=engines, default=engines[0], help="where they are: here, or on a Ray cluster")
     parser.add_argument("--force", action="store_true", help="do again what is finished")
     args = parser.parse_args(argv)
     if args.jobs < 1:
