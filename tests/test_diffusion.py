@@ -341,11 +341,16 @@ def test_only_linear_layers_become_an_adapter(pipeline):
         lora.adapter({"text_model.embeddings.token_embedding.weight": torch.ones(3, 3)})
 
 
-def test_diffusers_loads_the_adapter_and_switches_it_off_again(pipeline, tmp_path):
-    group = [n for n in pipeline.candidates() if ".0.self_attn." in n and n.split(".")[-2] in ("q_proj", "k_proj", "v_proj")]
-    edit = {n: change for name in group for n, change in tiny.strong_edit(pipeline, name).items()}
-    assert len(edit) == 3
-    lora.save(tmp_path, lora.adapter(edit, 0.0))
+@pytest.mark.parametrize("layers", [("q_proj", "k_proj", "v_proj"), ("fc1", "fc2"), ("fc2",), ("out_proj",)], ids=" ".join)
+def test_diffusers_loads_the_adapter_and_switches_it_off_again(pipeline, tmp_path, layers):
+    group = [n for n in pipeline.candidates() if ".layers.0." in n and n.split(".")[-2] in layers]
+    edit = {n: tiny.strong_edit(pipeline, n)[n] for n in group}
+    assert len(edit) == len(layers)
+    u, s, v = torch.linalg.svd(edit[group[-1]], full_matrices=False)
+    edit[group[-1]] = (u[:, :2] * s[:2]) @ v[:2]  # another rank than the rest
+    factors = lora.adapter(edit, 1e-6)
+    assert [f.rank for f in factors.values()][-1] == 2
+    lora.save(tmp_path, factors)
     original = pipeline.embed(PROMPTS)
     with pipeline.applied(edit):
         edited = pipeline.embed(PROMPTS)

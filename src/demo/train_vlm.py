@@ -34,7 +34,7 @@ from demo.training import Part
 from slug import cli, files
 
 BATCH = 64
-STEPS = 6000
+STEPS = 4000
 RATE = 2e-3
 TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'user' %}user: {% else %}assistant: {% endif %}"

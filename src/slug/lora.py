@@ -72,7 +72,9 @@ def save(folder, factors):
 
     state = {}
     for module, f in factors.items():
-        state |= {f"{module}.lora_A.weight": f.down.contiguous(), f"{module}.lora_B.weight": f.up.contiguous()}
+        # diffusers knows peft's names of attention alone, and its own of every layer.
+        key = f"{module}.lora_linear_layer"
+        state |= {f"{key}.down.weight": f.down.contiguous(), f"{key}.up.weight": f.up.contiguous()}
     folder.mkdir(parents=True, exist_ok=True)
     StableDiffusionPipeline.save_lora_weights(folder, text_encoder_lora_layers=state, safe_serialization=True)
     return folder / FILE
