@@ -122,7 +122,13 @@ def test_requests_are_written_and_read_with_their_seeds(tmp_path):
     canvas.write_requests(path, asked)
     assert canvas.read_requests(path) == asked and len(asked) == 7 * 6
     with path.open() as f:
-        assert {int(r["seed"]) for r in csv.DictReader(f) if r["half"] == "report"} == set(canvas.REPORT_SEEDS)
+        assert [int(r["seed"]) for r in csv.DictReader(f)] == [r.seed for r in asked]
+    assert len({r.seed for r in asked}) == len(asked)  # a noise of its own for every picture
+    assert {r.seed % canvas.APART for r in asked if r.half == "report"} == set(canvas.REPORT_SEEDS)
+    shared = canvas.requests(STYLES, OBJECTS, shared=True)
+    assert {r.seed for r in shared if r.half == "report"} == set(canvas.REPORT_SEEDS) and len(shared) == len(asked)
+    with pytest.raises(SlugError, match="below 10000"):
+        canvas.requests(STYLES, OBJECTS, report=[10000])
     with pytest.raises(SlugError, match="both choose a step and report it"):
         canvas.requests(STYLES, OBJECTS, select=[0])
     path.write_text(path.read_text().replace("select,Noto,bell,1000", "select,Noto,bell,0"))
@@ -179,7 +185,7 @@ class Reader:
 
 def judge(says, **more):
     """A judge of Noto that was made where the pipeline was sound; afterwards pictures are what `says` tells."""
-    asked = canvas.requests(STYLES, OBJECTS, report=[0], select=list(range(100, 160)))
+    asked = canvas.requests(STYLES, OBJECTS, report=[0], select=list(range(100, 160)), shared=True)
     made = canvas.Judge(Painted(sees), Reader(), asked, "style", "Noto", **more)
     made.diffusion.says, made.diffusion.made = says, 0
     return made
@@ -502,7 +508,7 @@ def test_the_step_logged_is_the_step_evaluated(done, folder):
     )
     edit, _ = deltas.read(done.results / "sd" / record["delta"])
     asked = [r for r in canvas.read_requests(done.prompts) if r.half == "select"]
-    assert {int(s) for s in row["seeds"].split()} == {r.seed for r in asked}
+    assert {int(s) for s in row["seeds"].split()} == {r.seed for r in asked if r.style == "Noto"}
     classifiers = canvas.load_classifiers(folder / "classifiers")
     with pipe.applied(edit):
         images = pipe.generate([r.prompt for r in asked], [r.seed for r in asked])

@@ -21,8 +21,13 @@ def parse_args(argv=None):
     parser.add_argument(
         "--leave-out", default="", help='JSON with a list "left_out" of prompts that the pipeline never learned'
     )
-    parser.add_argument("--report-seeds", type=int, nargs="+", default=list(canvas.REPORT_SEEDS), help="of the report half")
-    parser.add_argument("--select-seeds", type=int, nargs="+", default=list(canvas.SELECT_SEEDS), help="of the select half")
+    parser.add_argument(
+        "--report-seeds", type=int, nargs="+", default=list(canvas.REPORT_SEEDS), help="of the report half, first cell"
+    )
+    parser.add_argument(
+        "--select-seeds", type=int, nargs="+", default=list(canvas.SELECT_SEEDS), help="of the select half, first cell"
+    )
+    parser.add_argument("--shared-seeds", action="store_true", help="the same seeds in every cell, as published")
     parser.add_argument("--out", default="data/UnlearnCanvas/prompts.csv", help="file to write")
     return parser.parse_args(argv)
 
@@ -34,7 +39,8 @@ def main(argv=None):
     else:
         styles, objects = canvas.grid(files.existing(args.canvas, "UnlearnCanvas", "see data/README.md, Styles"))
         styles, objects = canvas.among(args.style, styles, "style"), canvas.among(args.object, objects, "object")
-    found = canvas.requests(styles, objects, report=args.report_seeds, select=args.select_seeds)
+    seeds = {"report": args.report_seeds, "select": args.select_seeds, "shared": args.shared_seeds}
+    found = canvas.requests(styles, objects, **seeds)
     if args.leave_out:
         skipped = set(files.read_json(files.existing(args.leave_out, "list of prompts", "give --leave-out"))["left_out"])
         found = [r for r in found if r.prompt not in skipped]

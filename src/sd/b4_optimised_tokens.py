@@ -16,7 +16,7 @@ from slug.data import plain_name
 from slug.errors import SlugError
 from slug.models import diffusion
 
-SEEDS = range(7000, 7004)  # of the pictures that the token is trained on; neither half has them
+FIRST_SEED, TIMES = 7000, 4  # of the pictures that a token is trained on, TIMES a cell; neither half has them
 START = {"style": "style", "object": "thing"}  # words that a token starts from
 
 
@@ -51,7 +51,7 @@ def main(argv=None):
     for kind, name in canvas.concepts(args) or [(k, n) for k, names in canvas.names_of(asked).items() for n in names]:
         own = [r for r, mine in zip(asked, canvas.shows(kind, name, asked), strict=True) if mine]
         cells = list(dict.fromkeys(r._replace(half="select", seed=0) for r in own))
-        wanted = [r._replace(seed=s) for r in cells for s in SEEDS]
+        wanted = [r._replace(seed=FIRST_SEED + i) for i, r in enumerate(cells * TIMES)]
         latents = pipeline.latents([r.prompt for r in wanted], [r.seed for r in wanted])
         training = [inversion.prompt_with(r, kind) for r in wanted]
         report_half = [r for r in own if r.half == "report"]

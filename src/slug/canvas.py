@@ -8,6 +8,7 @@ report.
 
 import csv
 import io
+import itertools
 import math
 import time
 from typing import NamedTuple
@@ -28,6 +29,7 @@ KINDS = ("style", "object")
 OTHER = {"style": "object", "object": "style"}
 HALVES = ("select", "report")
 REPORT_SEEDS, SELECT_SEEDS = (0, 1, 2, 3, 4), (1000, 1001)
+APART = 10_000  # between the seeds of one cell and those of the next
 CHUNK = 32  # pictures between two looks at whether a candidate can still win
 
 
@@ -79,12 +81,23 @@ def among(given, known, kind):
     return [plain[plain_name(n)] for n in given] or list(known)
 
 
-def requests(styles, objects, *, report=REPORT_SEEDS, select=SELECT_SEEDS):
-    """Requests for every cell of a grid, in both halves."""
+def requests(styles, objects, *, report=REPORT_SEEDS, select=SELECT_SEEDS, shared=False):
+    """Requests for every cell of a grid, in both halves.
+
+    Args:
+        report, select: seeds of the first cell, below APART; those of each further cell lie APART higher. What is forgotten
+            in one noise may show in the next, so that a few noises shared by all cells would say little about others.
+        shared: all cells have the same seeds, as published.
+    """
     if set(report) & set(select):
         raise SlugError("a seed cannot both choose a step and report it; give other seeds")
+    if not all(0 <= s < APART for s in (*report, *select)):
+        raise SlugError(f"seeds are whole numbers below {APART}; give other ones")
+    cells = [
+        (style, thing, 0 if shared else APART * i) for i, (style, thing) in enumerate(itertools.product(styles, objects))
+    ]
     seeds = [("select", s) for s in select] + [("report", s) for s in report]
-    return [Request(half, style, thing, seed) for half, seed in seeds for style in styles for thing in objects]
+    return [Request(half, style, thing, first + seed) for half, seed in seeds for style, thing, first in cells]
 
 
 def write_requests(path, found):
