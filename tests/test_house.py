@@ -70,6 +70,9 @@ def bare(tmp_path):
     clone, path, log = tmp_path / "a clone", tmp_path / "bin", tmp_path / "pip.log"
     shutil.copytree(ROOT / "scripts", clone / "scripts")
     shutil.copy(ROOT / "pyproject.toml", clone)
+    (clone / "data/emoji").mkdir(parents=True)
+    for names in (ROOT / "data/emoji").glob("*_names.txt"):  # which profiles read
+        shutil.copy(names, clone / "data/emoji")
     path.mkdir()
     for name in ("python", "python3", "python3.11", "python3.12"):
         (path / name).write_text(FAKE_PYTHON)
