@@ -18,7 +18,7 @@ import torch
 from torchvision import transforms
 from tqdm import tqdm
 
-from slug import canvas, cli, data, deltas, fid, files, lora, plots, report
+from slug import canvas, cli, data, fid, files, lora, plots, report
 from slug.data import plain_name
 from slug.errors import SlugError
 from slug.models import diffusion
@@ -87,9 +87,7 @@ def main(argv=None):
 
     def by_delta(record):
         file = results / "sd" / record["delta"]
-        edit, header = deltas.read(file)
-        deltas.check_base(header, {n: pipeline.tensors[n] for n in edit}, pipeline.tag)
-        return look(stem_of(record), pipeline.applied(edit), files.file_hash(file))
+        return look(stem_of(record), pipeline.applied(pipeline.edit(file)), files.file_hash(file))
 
     def by_lora(record):
         folder = results / "sd" / record["lora"]["folder"]
@@ -152,10 +150,7 @@ def main(argv=None):
         files.write_text(out / "csv" / f"{file}.csv", text)
     plots.canvas(pd.concat(steps), frame, f"{pipeline.tag}: candidates on the select half", out / "tradeoff")
     text = report.canvas(frame, "Inception" if args.fid_weights else "object classifier")
-    files.write_text(out / "report.md", text + "\n")
-    print(text)
-    if args.readme:
-        report.fill_blocks(args.readme, {"uncanvas": text})
+    report.publish(out / "report.md", text, "uncanvas", args.readme)
 
 
 if __name__ == "__main__":

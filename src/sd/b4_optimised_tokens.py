@@ -6,12 +6,10 @@ made of the concept; then the report half's prompts are drawn with "*" in the co
 takes for the concept stands beside the share for its name. Writes tokens.csv and tokens.md to results/uncanvas/, or --out.
 """
 
-import contextlib
-
 import pandas as pd
 from tqdm import tqdm
 
-from slug import canvas, cli, deltas, files, inversion, metrics, report
+from slug import canvas, cli, files, inversion, metrics, report
 from slug.data import plain_name
 from slug.errors import SlugError
 from slug.models import diffusion
@@ -60,11 +58,9 @@ def main(argv=None):
         states = {"original": {}}
         for path in sorted((results / "sd").glob(f"{pipeline.tag}-*-{kind}-{files.safe_name(name.replace(' ', '_'))}.json")):
             record = files.read_json(path)
-            edit, header = deltas.read(path.parent / record["delta"])
-            deltas.check_base(header, {n: pipeline.tensors[n] for n in edit}, pipeline.tag)
-            states[record["method"]] = edit
+            states[record["method"]] = pipeline.edit(path.parent / record["delta"])
         for method, edit in tqdm(states.items(), desc=f"{name}: tokens", unit="pipeline"):
-            with pipeline.applied(edit) if edit else contextlib.nullcontext():
+            with pipeline.applied(edit):
                 by_name = shown(pipeline, classifiers, report_half, kind, [r.prompt for r in report_half])
                 how = {"steps": args.training_steps, "rate": args.rate, "seed": args.seed}
                 vector = inversion.learn(pipeline, training, latents, start=START[kind], **how)
@@ -83,11 +79,7 @@ def main(argv=None):
         lines.append(
             f"| {kind}s | {method} | {len(part)} | {named / n:.1%} | {found / n:.1%} ({low:.1%} to {high:.1%}) | {n} |"
         )
-    text = "\n".join(lines)
-    files.write_text(out / "tokens.md", text + "\n")
-    print(text)
-    if args.readme:
-        report.fill_blocks(args.readme, {"tokens": text})
+    report.publish(out / "tokens.md", "\n".join(lines), "tokens", args.readme)
 
 
 if __name__ == "__main__":

@@ -412,6 +412,14 @@ def fill_blocks(path, blocks):
     files.write_text(path, text)
 
 
+def publish(path, text, key, readme=""):
+    """Write a report's Markdown, print it, and fill the block `key` of the Markdown file `readme`, where one is given."""
+    files.write_text(path, text + "\n")
+    print(text)
+    if readme:
+        fill_blocks(readme, {key: text})
+
+
 def write(folder, frame):
     """Write table.csv and report.md; returns the table as a reader of the file has it, rounded, so that texts agree."""
     files.write_text(folder / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))

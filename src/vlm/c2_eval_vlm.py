@@ -14,7 +14,7 @@ from collections import Counter
 import pandas as pd
 from tqdm import tqdm
 
-from slug import cli, data, deltas, files, metrics, plots, questions, records, report
+from slug import cli, data, files, metrics, plots, questions, records, report
 from slug.errors import SlugError
 from slug.models import vlm
 
@@ -92,9 +92,7 @@ def main(argv=None):
     table, kinds = [], []
     for record in tqdm(made, desc="names", unit="name"):
         name, rows = record["name"], parts(asked, record["name"])
-        edit, header = deltas.read(results / record["delta"])
-        deltas.check_base(header, {n: model.tensors[n] for n in edit}, model.label)
-        with model.applied(edit):
+        with model.applied(model.edit(results / record["delta"])):
             after, hit = states(name)
         common = {"name": name, "seed": args.seed, "n_drawings": len({asked[i].group for i in rows["forget"]})}
         table.append({"method": "original", **common, **figures(asked, rows, right)})
@@ -134,10 +132,7 @@ def main(argv=None):
     frame = pd.DataFrame(table).reindex(columns=COLUMNS)
     files.write_text(out / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     text = report.assistant(frame, pd.DataFrame(kinds))
-    files.write_text(out / "report.md", text + "\n")
-    print(text)
-    if args.readme:
-        report.fill_blocks(args.readme, {"vlm": text})
+    report.publish(out / "report.md", text, "vlm", args.readme)
 
 
 if __name__ == "__main__":

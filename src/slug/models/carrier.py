@@ -39,6 +39,11 @@ class Carrier:
         return found
 
     @property
+    def tag(self):
+        """Name of the model for file names."""
+        raise NotImplementedError
+
+    @property
     def modules(self):
         """The modules that make up the model."""
         raise NotImplementedError
@@ -65,6 +70,12 @@ class Carrier:
         """Names of the CLIP's layers that SLUG may edit and that this model reads whole, in the model's order."""
         groups = {n: self.clip.group(n) for n, encoder in self.clip.candidates().items() if encoder == self.encoder}
         return [n for n, group in groups.items() if all(m in self.tensors for m in group)]
+
+    def edit(self, path):
+        """The edit of a delta file. SlugError if it is damaged, or was made for other weights."""
+        found, header = deltas.read(path)
+        deltas.check_base(header, {n: self.tensors[n] for n in found}, self.tag)
+        return found
 
     def applied(self, edit):
         """Context within which the model carries an edit, {name of `tensors`: tensor to add}. May be nested."""
