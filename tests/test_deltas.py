@@ -9,7 +9,7 @@ import torch
 from huggingface_hub import ModelCard
 from peft import PeftModel
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 
 from slug import card, deltas, files, gradients, layers, losses, unlearn
@@ -266,3 +266,15 @@ def test_peft_loads_an_edit_as_an_adapter_and_switches_it_off_again(folder, tmp_
     assert torch.allclose(features(loaded), after, atol=2e-3)
     with loaded.disable_adapter():
         assert torch.equal(features(loaded), before)
+
+
+@pytest.mark.parametrize("key, value", [("model", None), ("base", None), ("step", "one"), ("metrics", "{"), ("metrics", "[]")])
+def test_a_damaged_header_is_one_line(tiny_clip, tmp_path, key, value):
+    path = tmp_path / "a.delta.safetensors"
+    make(tiny_clip, path, "open_clip")
+    with safe_open(path, "pt") as f:
+        header = f.metadata()
+    header = {k: v for k, v in (header | {key: value}).items() if v is not None}
+    save_file(load_file(path), path, metadata=header)
+    with pytest.raises(SlugError, match="damaged header.*make the delta again"):
+        deltas.read(path)

@@ -25,7 +25,7 @@ SHARES = {  # of a delta's header: what to call it, and the count that belongs t
 
 def figures(header):
     """The figures of a delta's header in words, with counts and the half of the data that they are of."""
-    metrics = json.loads(header.get("metrics", "{}"))
+    metrics = json.loads(header["metrics"])
     said = []
     for key, (words, count) in SHARES.items():
         value = metrics.get(key)
@@ -50,7 +50,7 @@ def text(original, base, headers):
         raise SlugError(f"the {FILE} beside the model cannot be read as a model card: {brief(err)}") from err
     license = data.get("license") or "other"
     about = ModelCardData(base_model=base, license=license, tags=["machine-unlearning", "slug"])
-    names = [header.get("name") or name.removesuffix(".delta.safetensors") for name, header in headers.items()]
+    names = [header["name"] for header in headers.values()]
     rows = [
         f"| `{file}` | {name} | `{header['layer']}` | {float(header['step']):.4g} | {figures(header)} |"
         for name, (file, header) in zip(names, headers.items(), strict=True)
