@@ -120,6 +120,33 @@ def test_an_answer_does_not_depend_on_what_is_asked_beside_it(model, folder):
 # ----------------------------------------------------------------------------------------------------------- questions
 
 
+def test_questions_of_one_training_picture_know_nothing_of_one_another(model):
+    """Packed into one row, each gives the logits that it gives alone, as the chat template would write it."""
+    tokens, rng = model.module.config.image_seq_length, np.random.default_rng(0)
+    concepts = emoji.concepts()
+    world = concepts, emoji.pictures(concepts)
+    rows = {"identity": [0, 1, 2], "object": [i for i, p in enumerate(world[1]) if concepts[p.concept].kind == "object"][:9]}
+    asked = [canvases.conversation(rng, world, rows) for _ in range(6)]
+    assert {len(scenes) for scenes in asked} == {4} and len({len(scenes[0].icons) for scenes in asked}) > 1
+    x = torch.randn(len(asked), 3, 64, 64)
+    with torch.no_grad():
+        packed = train_vlm.encode(model.processor, asked, tokens)
+        together = model.module(pixel_values=x, **packed).logits
+        for row, scenes in enumerate(asked):
+            answers = together[row][(packed["labels"][row] != -100).nonzero()[:, 0] - 1]
+            for s in scenes:
+                content = [{"type": "image"}, {"type": "text", "text": s.question}]
+                template = {"add_generation_prompt": True, "tokenize": False}
+                text = model.processor.apply_chat_template([{"role": "user", "content": content}], **template)
+                text = text.replace("<image>", "<image> " * tokens) + f" {s.answer} </s>"
+                ids = model.processor.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+                n = len(model.processor.tokenizer(s.answer, add_special_tokens=False).input_ids) + 1
+                alone = model.module(input_ids=ids, pixel_values=x[row : row + 1]).logits[0, -n - 1 : -1]
+                assert torch.allclose(answers[:n], alone, atol=1e-5)
+                answers = answers[n:]
+            assert len(answers) == 0
+
+
 def test_answers_are_marked_by_whole_words():
     def asks(answer, task="who"):
         return questions.Question("x.png", "?", answer, task)

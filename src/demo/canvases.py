@@ -27,7 +27,6 @@ WORDINGS = {
     "count": ("how many things are there?", "how many drawings do you count?"),
     "present": ("is there a {name} here?", "do you see a {name}?", "does the picture show a {name}?"),
 }
-SHARES = {"who": 0.42, "style": 0.14, "colour": 0.10, "count": 0.10, "present": 0.24}
 
 
 class Scene(NamedTuple):
@@ -63,21 +62,20 @@ def answers_of(kind, scene_icons, world, colour, rng):
     return question.format(name=absent[int(rng.integers(len(absent)))].name.lower()), "no"
 
 
-def scene(rng, world, rows, kind=None, icon=None):
+def scene(rng, world, rows, kind, icon=None):
     """A Scene drawn by chance.
 
     Args:
         rng: numpy Generator.
         world: see `answers_of`.
         rows: icons to draw from, {kind of concept: [row]}; None where one icon is given and shown alone.
-        kind: of the question; drawn by SHARES where None.
+        kind: of the question.
         icon: the first icon shown; drawn where None.
     """
-    kind = kind or str(rng.choice(list(SHARES), p=list(SHARES.values())))
     # Names and styles are asked of one icon alone; of several, who is meant would be open.
     count = 1 if kind in ("who", "style") else int(rng.integers(1, 5))
     if icon is None:
-        pool = rows["identity" if rng.random() < 0.4 else "object"]
+        pool = rows["identity" if rng.random() < 0.25 else "object"]
         icon = int(pool[int(rng.integers(len(pool)))])
     shown = [icon]
     if count > 1:
@@ -85,6 +83,16 @@ def scene(rng, world, rows, kind=None, icon=None):
         shown += [int(group[int(i)]) for i in rng.integers(len(group), size=count - 1)]
     colour = str(rng.choice(list(COLOURS)))
     return Scene(tuple(shown), colour, kind, *answers_of(kind, shown, world, colour, rng))
+
+
+def conversation(rng, world, rows):
+    """Four Scenes of one picture, drawn by chance; see `scene`."""
+    kind, more = ("who", ("style", "style", "colour", "count")) if rng.random() < 0.5 else ("present", ("colour", "count"))
+    first = scene(rng, world, rows, kind)
+    return [first] + [
+        Scene(first.icons, first.colour, kind, *answers_of(kind, first.icons, world, first.colour, rng))
+        for kind in ("present", "present", str(rng.choice(more)))
+    ]
 
 
 def paint(icons, scenes, rng, size=emoji.SIZE):

@@ -34,7 +34,7 @@ from demo.training import Part
 from slug import cli, files
 
 BATCH = 64
-STEPS = 4000
+STEPS = 12_000
 RATE = 2e-3
 TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'user' %}user: {% else %}assistant: {% endif %}"
@@ -79,6 +79,7 @@ def image_tokens(config):
 def make_model(clip, tokenizer):
     """The model with untrained language parts and the vision tower of the Hugging Face CLIP folder `clip`."""
     tower = CLIPVisionModel.from_pretrained(clip).float()
+    tower.config._name_or_path = ""  # else the folder's place on this machine is written out
     text = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=192,
@@ -109,22 +110,36 @@ def trained(model):
     return {"projector": model.model.multi_modal_projector, "language": model.model.language_model}
 
 
-def encode(processor, scenes, tokens):
-    """(ids, labels) of conversations, padded on the left; labels are -100 but for the answers.
+def encode(processor, conversations, tokens):
+    """Conversations about one picture each, whose questions see the picture and nothing of one another.
 
     Args:
+        conversations: N lists of Scenes.
         tokens: of a picture.
+    Returns:
+        {"input_ids", "labels", "position_ids": (N, L), "attention_mask": (N, 1, L, L)}, padded on the right; labels are -100
+        but for the answers, positions are those of a conversation of this one question, the mask is added to the scores.
     """
-    tokenizer, image = processor.tokenizer, "<image> " * tokens
+
+    def ids_of(text):
+        return processor.tokenizer(text, add_special_tokens=False).input_ids
+
+    picture = ids_of("user: " + "<image> " * tokens)
     rows = []
-    for s in scenes:
-        prompt = tokenizer(f"user: {image}{s.question} assistant:", add_special_tokens=False).input_ids
-        answer = [*tokenizer(s.answer, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
-        rows.append((prompt + answer, [-100] * len(prompt) + answer))
-    longest = max(len(ids) for ids, _ in rows)
-    ids = torch.tensor([[tokenizer.pad_token_id] * (longest - len(i)) + i for i, _ in rows])
-    labels = torch.tensor([[-100] * (longest - len(n)) + n for _, n in rows])
-    return ids, labels
+    for scenes in conversations:
+        row = [(i, -100, place, 0) for place, i in enumerate(picture)]
+        for turn, s in enumerate(scenes, 1):
+            asked, answer = ids_of(f"{s.question} assistant:"), [*ids_of(s.answer), processor.tokenizer.eos_token_id]
+            pairs = [(i, -100) for i in asked] + [(i, i) for i in answer]
+            row += [(i, label, len(picture) + n, turn) for n, (i, label) in enumerate(pairs)]
+        rows.append(row)
+    longest = max(map(len, rows))
+    empty = (processor.tokenizer.pad_token_id, -100, 0, -1)
+    ids, labels, places, turns = torch.tensor([row + [empty] * (longest - len(row)) for row in rows]).unbind(2)
+    sees = (turns[:, None, :] == 0) | (turns[:, None, :] == turns[:, :, None])
+    hidden = ~(sees & torch.ones(longest, longest, dtype=torch.bool).tril())
+    mask = torch.zeros(hidden.shape).masked_fill(hidden, torch.finfo(torch.float32).min)
+    return {"input_ids": ids, "labels": labels, "position_ids": places, "attention_mask": mask[:, None]}
 
 
 class World:
@@ -136,13 +151,12 @@ class World:
         self.icons = emoji.icons(self.concepts, progress=tqdm)
         seen = [i for i, p in enumerate(self.pictures) if p.seen]
         kinds = {k: [i for i in seen if self.concepts[self.pictures[i].concept].kind == k] for k in ("identity", "object")}
-        # Concepts come equally often, however many houses draw them.
         self.rows = {k: np.array(rows) for k, rows in kinds.items()}
 
-    def scenes(self, rng, count):
-        """`count` Scenes."""
+    def conversations(self, rng, count):
+        """`count` conversations."""
         world = self.concepts, self.pictures
-        return [canvases.scene(rng, world, self.rows) for _ in range(count)]
+        return [canvases.conversation(rng, world, self.rows) for _ in range(count)]
 
 
 def main(argv=None):
@@ -162,11 +176,9 @@ def main(argv=None):
 
     def loss_of(step):
         rng = np.random.default_rng([args.seed, 11, step])
-        scenes = world.scenes(rng, BATCH)
-        x = canvases.paint(world.icons, scenes, rng) * 2 - 1
-        ids, labels = encode(processor, scenes, model.config.image_seq_length)
-        mask = (ids != processor.tokenizer.pad_token_id).long()
-        return model(input_ids=ids, attention_mask=mask, pixel_values=x, labels=labels).loss
+        asked = world.conversations(rng, BATCH)
+        x = canvases.paint(world.icons, [scenes[0] for scenes in asked], rng) * 2 - 1
+        return model(pixel_values=x, **encode(processor, asked, model.config.image_seq_length)).loss
 
     part = Part("llava", trained(model), RATE, args.steps, checkpoint, decay=0.05)
     found = part.run(loss_of)

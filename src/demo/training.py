@@ -21,6 +21,9 @@ class Part:
         """
         Args:
             cycles: steps of each cycle, or of the only one.
+
+        Attributes:
+            spent: seconds of CPU a thread, whatever else the machine did.
         """
         self.name, self.modules, self.rate = name, modules, rate
         self.cycles = [cycles] if isinstance(cycles, int) else cycles
@@ -55,7 +58,7 @@ class Part:
 
     def run(self, loss_of):
         """Take the steps that are left; `loss_of(step)` -> loss. Returns the averaged modules, in eval mode."""
-        started = saved = time.perf_counter()
+        saved, begun = time.perf_counter(), time.process_time()
         before = self.spent
         ends = list(itertools.accumulate(self.cycles))
         bar = tqdm(total=ends[-1], initial=self.step, unit="step", desc=self.name, mininterval=2)
@@ -73,7 +76,7 @@ class Part:
             for n, m in self.modules.items():
                 self.averages[n].update_parameters(m)
             self.step += 1
-            self.spent = before + time.perf_counter() - started
+            self.spent = before + (time.process_time() - begun) / torch.get_num_threads()
             bar.update()
             if self.step % 20 == 0:
                 bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)

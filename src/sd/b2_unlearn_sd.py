@@ -77,17 +77,11 @@ def one_layer(args, pipeline, judge, name, forget, retain):
     """Search front after front at the present weights until a step is found that forgets: (candidates, rows of all layers,
     first front, change of judge.best where a candidate became it, else {})."""
     rows = layers.figures(pipeline.clip, forget, retain, pipeline.candidates())
-    fronts, steps = layers.all_fronts(rows)[: args.fronts], []
-    for number, front in enumerate(fronts, 1):
-        bar = tqdm(front, desc=f"{name}: front {number}", unit="layer")
-        how = {"evaluations": args.evaluations, "alone": not args.whole_groups} | REACH
-        curves, _ = unlearn.search_all(pipeline.clip, judge, bar, forget, **how)
-        steps += [s for part in curves.values() for s in part]
-        if judge.best.forgets:
-            break
+    how = {"evaluations": args.evaluations, "alone": not args.whole_groups, "fronts": args.fronts, "desc": name} | REACH
+    steps, _ = unlearn.search_fronts(pipeline.clip, judge, rows, forget, lambda _: judge.best.forgets, **how)
     best = judge.best
     change = unlearn.edit_of(pipeline.clip, best.layer, forget, best.step) if any(s is best for s in steps) else {}
-    return steps, rows, fronts[0], change
+    return steps, rows, layers.pareto_front(rows), change
 
 
 def slug(args, pipeline, judge, name, model_hash, first):

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from slug import layers, metrics, search, zeroshot
 from slug.errors import SlugError
@@ -222,6 +223,7 @@ def search_all(
     alone=False,
     together=False,
     scale=1.0,
+    before=(),
     **reach,
 ):
     """Search the step of every front layer: ({layer: [search.Step]}, the winner's search.Step). A group is searched once.
@@ -238,8 +240,9 @@ def search_all(
         alone: search a layer of a group also without the others of its group (models.clip.ALONE behind its name).
         together: one search that moves all layers of the front by one step; its steps carry TOGETHER for a layer's name.
         scale: begin at so many times the first step.
+        before: candidates found before, which these have to beat.
     """
-    steps, done, candidates = {}, set(), []
+    steps, done, candidates = {}, set(), list(before)
     if together:
         groups = [(TOGETHER, union(clip, front))]
     else:
@@ -267,6 +270,25 @@ def search_all(
     if choose == "deepest":
         return steps, search.deepest(candidates, lambda n: layers.depth_order(clip, n))
     return steps, judge.winner(candidates)
+
+
+def search_fronts(clip, judge, rows, forget, enough, *, fronts, desc, **how):
+    """Search Pareto front after front until a winner will do: ([step in order], the winner).
+
+    Args:
+        rows: layers.figures of all candidates.
+        enough: winner -> whether to stop there.
+        fronts: how many, at most.
+        how: see `search_all`.
+    """
+    steps, best = [], None
+    for number, front in enumerate(layers.all_fronts(rows)[:fronts], 1):
+        bar = tqdm(front, desc=f"{desc}: front {number}", unit="layer")
+        curves, best = search_all(clip, judge, bar, forget, before=steps, **how)
+        steps += [s for part in curves.values() for s in part]
+        if best is not None and enough(best):
+            break
+    return steps, best
 
 
 def figures(judge, ranks, more):

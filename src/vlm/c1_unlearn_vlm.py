@@ -11,11 +11,10 @@ its CLIP's. Valid records are kept.
 
 import time
 
-from tqdm import tqdm
-
 from slug import cli, files, gradients, layers, plots, questions, records, unlearn
 from slug.data import plain_name
 from slug.models import vlm
+from slug.models.clip import ALONE
 
 NOT_SETTINGS = ("force", "celeb_name", "device", "workers", "result_dir")
 
@@ -30,6 +29,11 @@ def parse_args(argv=None):
         "--wanted", type=float, default=0.0, help="forget accuracy on the select half up to which a step forgets"
     )
     parser.add_argument("--evaluations", type=int, default=8, help="steps evaluated a layer, at most")
+    parser.add_argument(
+        "--fronts", type=int, default=3, help="Pareto fronts searched, one after the other until a step forgets and keeps"
+    )
+    parser.add_argument("--lost", type=float, default=0.02, help="share of what must stay that a step may lose to be enough")
+    parser.add_argument("--whole-groups", action="store_true", help="move q k v, and both fc layers, only together")
     parser.add_argument("--log-all", action="store_true", help="ask everything at every step")
     return parser.parse_args(argv)
 
@@ -42,19 +46,22 @@ def run(args, model, found, name, model_hash, settings):
         args, model.clip, name, model_hash, args.unlearn_method, args.batch_size, "vision"
     )
     rows = layers.figures(model.clip, forget, retain, model.candidates())
-    front = layers.pareto_front(rows)
     unlearn.reset_peak_memory(model.module.device)
     started = time.perf_counter()
-    bar = tqdm(front, desc=f"{name}: layers", unit="layer")
-    curves, best = unlearn.search_all(model.clip, judge, bar, forget, evaluations=args.evaluations, log_all=args.log_all)
+
+    def enough(best):
+        return best.forgets and best.retain >= start.retain - args.lost
+
+    how = {"evaluations": args.evaluations, "alone": not args.whole_groups, "log_all": args.log_all, "desc": name}
+    steps, best = unlearn.search_fronts(model.clip, judge, rows, forget, enough, fronts=args.fronts, **how)
     seconds, gradient_s = time.perf_counter() - started, gradients.seconds(args, model.clip, name, args.unlearn_method)
     stem = files.resolve(args.result_dir) / "vlm" / records.file_name(model.label, name, "")
     edit = unlearn.edit_of(model.clip, best.layer, forget, best.step)
-    steps = [s for part in curves.values() for s in part]
     how = {"name": plain_name(name), "chosen": [(best.layer, best.step)], "start": start, "steps": steps, "best": best}
     counts = {f"n_{part}": len(rows) for part, rows in judge.asked.items()}
     written = records.write_search(stem, model, edit, counts=counts, **how)
-    plots.pareto(rows, front, best.layer, f"{name}: vision tower of {model.label}", stem.with_name(f"{stem.name}-pareto"))
+    title, marked = f"{name}: vision tower of {model.label}", best.layer.removesuffix(ALONE)
+    plots.pareto(rows, layers.pareto_front(rows), marked, title, stem.with_name(f"{stem.name}-pareto"))
     record = {
         "method": "slug",
         "name": plain_name(name),
