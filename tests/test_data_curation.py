@@ -270,18 +270,32 @@ def test_two_processes_find_what_one_finds_in_the_same_order(tmp_path, shards, m
     assert alone.read_bytes() == both.read_bytes()
 
 
-@pytest.mark.parametrize(("name", "module"), [("ray", "ray.util.joblib"), ("pyspark", "joblibspark")])
-def test_a_cluster_gets_the_same_function_and_is_merged_in_order(monkeypatch, name, module):
-    """Through joblib's registration of a backend, here one of threads in the cluster's place."""
+def in_place_of(monkeypatch, name, module, kind):
+    """A distributor's backend is of this kind instead, installed or not."""
     backend, _, register, _ = curation.DISTRIBUTORS[name]
     registered = types.ModuleType(module)
-    threads = type(joblib.parallel.BACKENDS["threading"]())
-    setattr(registered, register, lambda: joblib.register_parallel_backend(backend, threads))
+    setattr(registered, register, lambda: joblib.register_parallel_backend(backend, kind))
     monkeypatch.setattr(joblib.parallel, "BACKENDS", dict(joblib.parallel.BACKENDS))
     for i in range(len(module.split("."))):
         parent = ".".join(module.split(".")[: i + 1])
         monkeypatch.setitem(sys.modules, parent, registered if parent == module else types.ModuleType(parent))
+
+
+@pytest.mark.parametrize(("name", "module"), [("ray", "ray.util.joblib"), ("pyspark", "joblibspark")])
+def test_a_cluster_gets_the_same_function_and_is_merged_in_order(monkeypatch, name, module):
+    """Through joblib's registration of a backend, here one of threads in the cluster's place."""
+    in_place_of(monkeypatch, name, module, type(joblib.parallel.BACKENDS["threading"]()))
     assert list(curation.spread(str, range(40), workers=2, distributor=name)) == [str(i) for i in range(40)]
+
+
+def test_a_cluster_that_does_not_start_is_said_in_one_line(monkeypatch):
+    class Down(joblib.parallel.ThreadingBackend):
+        def configure(self, **_):
+            raise Exception("The node timed out during startup")
+
+    in_place_of(monkeypatch, "ray", "ray.util.joblib", Down)
+    with pytest.raises(SlugError, match="processes of ray did not start: The node timed out"):
+        list(curation.spread(str, range(4), workers=2, distributor="ray"))
 
 
 def test_a_distributor_that_is_not_installed_is_named(shards, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@
 : "${PRETRAINED:=}"
 : "${CLIP_MODEL_ID:=}" # a Hugging Face CLIP instead of MODEL
 : "${NAMES:=$(sed 's/#.*//' "$ROOT/data/emoji/forget_names.txt")}" # forget names, underscores for spaces
-: "${MULTI_NAMES:=Elephant Frog Lion Owl Police_Officer}" # forgotten together, two or more
+: "${MULTI_NAMES:=Elephant Frog Lion Owl Police_Officer Dove}" # forgotten together, two or more
 : "${STUDY_NAMES:=$(sed 's/#.*//' "$ROOT/data/emoji/study_names.txt")}" # beside NAMES in the study of the claims
 : "${STUDY_JOBS:=2}" # processes that do its runs at once, each with its share of the cores
 

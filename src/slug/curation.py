@@ -99,7 +99,7 @@ def spread(function, items, *, workers=0, distributor=LOCAL):
         distributor: where they are: `multiprocessing` (this machine), or a `ray` or `pyspark` cluster through joblib, whose
             machines see the files at the same paths. Tried on one machine with ray 2.60, and pyspark 4.3, joblibspark 0.6.
     Raises:
-        SlugError: the distributor is not installed.
+        SlugError: the distributor is not installed, or its cluster does not start.
     """
     backend, module, register, package = DISTRIBUTORS[distributor]
     if module:
@@ -111,7 +111,12 @@ def spread(function, items, *, workers=0, distributor=LOCAL):
         yield from map(function, items)
         return
     wave = 8 * max(1, workers)  # joblib's cluster backends return lists; a whole list of LAION's would be held in memory
-    with joblib.parallel_config(backend=backend), joblib.Parallel(n_jobs=max(1, workers)) as pool:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(joblib.parallel_config(backend=backend))
+            pool = stack.enter_context(joblib.Parallel(n_jobs=max(1, workers)))
+        except Exception as err:  # clusters raise what they like
+            raise SlugError(f"the processes of {distributor} did not start: {brief(err)}") from err
         for i in range(0, len(items), wave):
             yield from pool(joblib.delayed(function)(item) for item in items[i : i + wave])
 
