@@ -4,8 +4,8 @@ Example: python src/clip/a5_unlearn_multi.py --celeb-name Elon_Musk Jeff_Bezos T
          python src/clip/a5_unlearn_multi.py --celeb-name ... --joint    (trims steps, or lengthens them, where edits meet)
 Needs a2_unlearn_slug.py for every name: each gradient was taken on the original model, each name has its own layer and step.
 For the first 2, 3, ... of the names it reports, on the report half, what is forgotten and what stays, and the cosine
-matrix before and after. Identities, objects and mixtures alike. Writes under results/clip/multi/: table.csv, report.md and
-the matrices. src/clip/a2_unlearn_slug.py apply puts several deltas into one model folder and takes each out again.
+matrix before and after. Identities, objects and mixtures alike. Writes under results/clip/multi/, or --out: table.csv,
+report.md and the matrices. src/clip/a2_unlearn_slug.py apply puts several deltas into one model folder and takes each out again.
 """
 
 import math
@@ -26,6 +26,8 @@ def parse_args(argv=None):
     cli.add_model_flags(parser)
     cli.add_data_flags(parser)
     parser.add_argument("--joint", action="store_true", help="beside the plain sum: scale the steps where edits interfere")
+    parser.add_argument("--out", default="", help="folder to write; else results/clip/multi")
+    parser.add_argument("--readme", default="", help="Markdown file whose multi block is filled")
     return parser.parse_args(argv)
 
 
@@ -142,6 +144,7 @@ def main(argv=None):
         raise SlugError("give two names or more; for one there is a2_unlearn_slug.py")
     device = cli.settle(args)
     folder = cli.check_result_dir(args) / "clip"
+    out = files.check_writable(args.out or folder / "multi")
     clip = models.from_args(args, device)
     edits = {}
     for name in names:
@@ -149,7 +152,7 @@ def main(argv=None):
         edits[name] = deltas.native(clip, *deltas.read(path))
     identities, objects, half = data.load_evaluation(args, clip.transform)
     evaluation = zeroshot.Evaluation(clip, identities, objects, batch_size=args.eval_batch_size, cache_gb=0.0)
-    out, table = folder / "multi", []
+    table = []
     for count in tqdm(range(2, len(names) + 1), desc="counts", unit="count"):
         group = Group(evaluation, half, names[:count], edits, args.seed)
         before, (_, original, _) = group.ranks(None), group.similarity(None)
@@ -162,9 +165,7 @@ def main(argv=None):
             plots.similarity(original, after, shown, title, out / f"{files.safe_name(clip.label)}-cosine-{method}-{count}")
     frame = pd.DataFrame(table)
     files.write_text(out / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-    text = report.multi(frame)
-    files.write_text(out / "report.md", text + "\n")
-    print(text)
+    report.publish(out / "report.md", report.multi(frame), "multi", args.readme)
 
 
 if __name__ == "__main__":
