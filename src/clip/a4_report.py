@@ -79,6 +79,8 @@ def report_study(args):
     out = files.resolve(args.out) if args.out else source
     frame = study.read(source / "runs.parquet")
     files.write_text(out / "REPORT.md", claims.markdown(frame))
+    title = "each variant beside the standard: names (circles), mean and 95% interval"
+    plots.variants(claims.against_standard(frame), report.mean_interval, title, out / "variants")
     if out != source:
         place(source / "runs.parquet", out / "runs.parquet")
     if args.readme:

@@ -5,7 +5,8 @@ Example: python src/clip/a5_unlearn_multi.py --celeb-name Elon_Musk Jeff_Bezos T
 Needs a2_unlearn_slug.py for every name: each gradient was taken on the original model, each name has its own layer and step.
 For the first 2, 3, ... of the names it reports, on the report half, what is forgotten and what stays, and the cosine
 matrix before and after. Identities, objects and mixtures alike. Writes under results/clip/multi/, or --out: table.csv,
-report.md and the matrices. src/clip/a2_unlearn_slug.py apply puts several deltas into one model folder and takes each out again.
+report.md and the matrices. src/clip/a2_unlearn_slug.py apply puts several deltas into one model folder and takes each out
+again.
 """
 
 import math

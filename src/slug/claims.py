@@ -119,6 +119,16 @@ def compare(frame, statement):
     return Result(found, mean, low, high, len(differences))
 
 
+def against_standard(frame):
+    """{figure: {variant: Series of points by name, a variant's less the standard's}} of the variants that were run."""
+    run = [v for v in study.VARIANTS if v != study.STANDARD and v in set(frame["variant"])]
+    found = {}
+    for figure in MARGINS:
+        standard = values(frame, study.STANDARD, figure)
+        found[figure] = {v: d for v in run if len(d := (values(frame, v, figure) - standard).dropna())}
+    return found
+
+
 def verdict(results):
     """A claim's verdict by those of its statements."""
     found = {r.verdict for r in results}

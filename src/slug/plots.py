@@ -390,6 +390,36 @@ def canvas(steps, table, title, stem):
     save(figure, stem)
 
 
+def variants(differences, interval, title, stem):
+    """A row a variant: its difference from the standard by name, the mean and its interval; a panel a figure.
+
+    Args:
+        differences: {figure: {variant: Series of points}}, see claims.against_standard.
+        interval: Series -> (mean, low, high).
+    """
+    rows = list(dict.fromkeys(v for part in differences.values() for v in part))
+    size = (9, 1.6 + 0.26 * len(rows))
+    figure, panels = plt.subplots(1, len(differences), figsize=size, sharey=True, squeeze=False)
+    for panel, (what, part) in zip(panels[0], differences.items(), strict=True):
+        for variant, points in part.items():
+            y = rows.index(variant)
+            panel.plot(points, [y] * len(points), "o", color="0.6", mfc="none", ms=4)
+            mean, low, high = interval(points)
+            panel.plot([low, high], [y, y], "-", color="C0", lw=2)
+            panel.plot(mean, y, "D", color="C0", ms=5)
+        panel.axvline(0, color="0.3", lw=1)
+        panel.set_xscale("symlog", linthresh=1)
+        left, right = panel.get_xlim()
+        panel.set_xlim(min(left, -1.5), max(right, 1.5))
+        panel.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+        panel.set_xlabel(f"{what}: points better than the standard")
+    panels[0][0].set_yticks(range(len(rows)), rows)
+    panels[0][0].invert_yaxis()
+    figure.suptitle(title)
+    figure.tight_layout()
+    save(figure, stem)
+
+
 def relearning(curves, original, title, stem):
     """Forget (top) and retain accuracy (bottom) against fine-tuning steps, a column a number of forget pictures.
 
