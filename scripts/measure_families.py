@@ -148,8 +148,12 @@ def measure(args, name, folder):
     found, seconds = [], 0.0
     for loss in (losses.cosine_embedding, losses.contrastive):
         started = time.perf_counter()
-        found.append(gradients.compute(clip, pairs, loss, batch_size=batch)[0])
+        grads, _ = gradients.compute(clip, pairs, loss, batch_size=batch)
         seconds = seconds or time.perf_counter() - started
+        path = folder / f"{loss.__name__}.pt"  # as between the stages: the passes do not hold each other's gradients
+        torch.save(grads, path)
+        del grads
+        found.append(torch.load(path, weights_only=True, mmap=True))
     fronts = layers.fronts(layers.figures(clip, *found))
     if not all(fronts.values()):
         raise SlugError(f"{name}: an encoder has no front: {fronts}")

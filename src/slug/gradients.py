@@ -77,7 +77,7 @@ def compute(clip, pairs, loss, *, batch_size=16, square=False, encoder=BOTH, des
         SlugError: a gradient is NaN or infinite.
     """
     total, (weight, value, n) = _accumulate(clip, pairs, loss, batch_size, square, encoder, desc)
-    mean = {name: (t / weight).float().cpu() for name, t in total.items()}
+    mean = {name: (total.pop(name) / weight).float().cpu() for name in list(total)}  # the sums go as the means come
     bad = next((name for name, g in mean.items() if not torch.isfinite(g).all()), None)
     if bad:
         raise SlugError(f"the gradient of {bad} is NaN or infinite; check the pictures and the model's weights")
