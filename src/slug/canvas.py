@@ -424,9 +424,9 @@ def one_line(record):
     """A record of b2_unlearn_sd.py in one line for the terminal."""
     before, after = record["original_select"], record["winner_select"]
     chosen = ", ".join(f"{layer} {step:.4g}" for layer, step in record["chosen"]) or "nothing"
+    known = (f"{k} {before[k]:.1%} -> {after[k]:.1%}" for k in Scores._fields if not math.isnan(before[k]))
     return (
-        f"{record['kind']} {record['name']}, {record['method']}: {chosen}; select half: UA {before['UA']:.1%} -> "
-        f"{after['UA']:.1%}, IRA {before['IRA']:.1%} -> {after['IRA']:.1%}, CRA {before['CRA']:.1%} -> {after['CRA']:.1%}, "
+        f"{record['kind']} {record['name']}, {record['method']}: {chosen}; select half: {', '.join(known)}; "
         f"{record['n_candidates']} candidates, {record['seconds']:.0f} s, delta {record['delta_bytes'] / 1e3:.0f} kB = "
         f"{record['params_share']:.2%} of the pipeline"
     )
