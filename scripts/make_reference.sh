@@ -12,4 +12,5 @@ run "$PYTHON" src/demo/evaluate_clip.py --out results/demo --readme README.md
 run "$PYTHON" src/clip/a4_report.py --result-dir "$RESULT_DIR" --out results/demo --readme README.md
 REFERENCE=results/demo bash scripts/run_multi.sh
 REFERENCE=results/demo bash scripts/run_uncanvas.sh
+REFERENCE=results/demo bash scripts/run_tokens.sh
 REFERENCE=results/demo bash scripts/run_study.sh

@@ -45,6 +45,8 @@
 : "${SD_METHODS:=slug slug_rounds uce esd}" # of slug, slug_rounds (several layers, a round each), uce, esd
 : "${SD_ROUNDS:=3}"
 : "${SD_JOBS:=2}" # processes that search at once, each a part of the concepts
+: "${TOKEN_STYLES:=Noto EmojiOne}" # that run_tokens.sh looks for again
+: "${TOKEN_OBJECTS:=bell rocket skull}"
 
 : "${VLM:=$DATA_DIR/models/mini-llava}" # put together from data/models/ by src/demo/convert_vlm.py
 : "${VLM_CLIP:=$DATA_DIR/models/mini-clip-hf}" # the CLIP of its vision tower

@@ -47,6 +47,8 @@
 : "${SD_METHODS:=slug}" # of slug, slug_rounds (several layers, a round each), uce, esd
 : "${SD_ROUNDS:=3}"
 : "${SD_JOBS:=1}" # processes that search at once, each a part of the concepts
+: "${TOKEN_STYLES:=$STYLES}" # that run_tokens.sh looks for again
+: "${TOKEN_OBJECTS:=$OBJECTS}"
 
 : "${VLM:=llava-hf/llava-1.5-7b-hf}"
 : "${VLM_CLIP:=openai/clip-vit-large-patch14-336}" # the CLIP of its vision tower

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Whether an optimised prompt token (textual inversion) brings back what run_uncanvas.sh took out: TOKEN_STYLES and TOKEN_OBJECTS,
+# for every method that was run. Writes tokens.csv and tokens.md to RESULT_DIR/uncanvas/. Further arguments go to
+# b4_optimised_tokens.py.
+set -euo pipefail
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+
+run "$PYTHON" src/sd/b4_optimised_tokens.py --style $TOKEN_STYLES --object $TOKEN_OBJECTS \
+  --prompts "$RESULT_DIR/sd/prompts.csv" --classifiers "$CLASSIFIERS" "${SD_FLAGS[@]}" "${RUN_FLAGS[@]}" \
+  ${REFERENCE:+--out "$REFERENCE/uncanvas" --readme README.md} "$@"
