@@ -156,7 +156,7 @@ def measure_llava(common, folder, row):
     parameters, name = write_llava(folder), NAMES[0]
     c1 = [PYTHON, SOURCE / "vlm/c1_unlearn_vlm.py", "--vlm", folder / "llava", "--clip-model-id", folder / "clip", *common]
     c1 += ["--celeb-name", name, "--tar-dir", folder, "--train-data", folder / "retain.tar", "--batch-size", 2]
-    spent = timed([*c1, "--questions", folder / "questions.jsonl", "--evaluations", 1])
+    spent = timed([*c1, "--questions", folder / "questions.jsonl", "--evaluations", 1, "--fronts", 1])
     record = files.read_json(next((folder / "results/vlm").glob("*.json")))
     row("c1", f"gradients of 2 pairs each, {kept(record)}", *spent)
     delta = folder / "results/vlm" / record["delta"]

@@ -5,7 +5,6 @@ set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 prompts="$RESULT_DIR/sd/prompts-names.csv"
-run "$PYTHON" src/clip/a0_create_prompts_uncanvas.py --names $SD_CONCEPTS $SD_OTHERS --out "$prompts" \
-  --select-seeds 1000 1001 1002 1003 "${RUN_FLAGS[@]}"
+run "$PYTHON" src/clip/a0_create_prompts_uncanvas.py --names $SD_CONCEPTS $SD_OTHERS --out "$prompts" "${RUN_FLAGS[@]}"
 run "$PYTHON" src/sd/b2_unlearn_sd.py --object $SD_CONCEPTS --select clip --prompts "$prompts" --tar-dir "$TAR_DIR" \
   --train-data "$TRAIN_DATA" --batch-size "$BATCH_SIZE" "${SD_FLAGS[@]}" "${RUN_FLAGS[@]}" "$@"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The UnlearnCanvas protocol for all STYLES and OBJECTS: prompts, forget sets, gradients, SLUG and the peers (SD_METHODS), and
 # UA, IRA, CRA and FID on the report half; SD_JOBS at once. Reads CANVAS_DIR, PIPELINE and CLASSIFIERS; writes RESULT_DIR/{grads,sd,uncanvas}/.
-# --quick: 2 styles, 3 objects, 2 seeds. Further arguments go to b2_unlearn_sd.py. What is valid is kept.
+# --quick: 2 styles, 3 objects, 2 seeds for the report, 4 that choose. Further arguments go to b2_unlearn_sd.py. What is valid is kept.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
@@ -10,7 +10,7 @@ more=()
 for argument in "$@"; do
   if [ "$argument" = --quick ]; then
     export STYLES="Noto Twemoji" OBJECTS="bell rocket skull" SD_METHODS=slug
-    seeds=(--report-seeds 0 1 --select-seeds 1000 1001)
+    seeds=(--report-seeds 0 1 --select-seeds 1000 1001 1002 1003)
   else
     more+=("$argument")
   fi

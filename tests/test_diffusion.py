@@ -120,7 +120,7 @@ def test_requests_are_written_and_read_with_their_seeds(tmp_path):
     path = tmp_path / "prompts.csv"
     asked = canvas.requests(STYLES, OBJECTS)
     canvas.write_requests(path, asked)
-    assert canvas.read_requests(path) == asked and len(asked) == 7 * 6
+    assert canvas.read_requests(path) == asked and len(asked) == 11 * 6
     with path.open() as f:
         assert [int(r["seed"]) for r in csv.DictReader(f)] == [r.seed for r in asked]
     assert len({r.seed for r in asked}) == len(asked)  # a noise of its own for every picture
@@ -143,7 +143,7 @@ def test_names_can_be_asked_for_without_styles(tmp_path):
     path = tmp_path / "prompts.csv"
     tiny.run("a0_create_prompts_uncanvas", "--names", "iron_man", "a dog", "--out", path, "--report-seeds", 0, 1, 2)
     asked = canvas.read_requests(path)
-    assert {r.prompt for r in asked} == {"iron man", "a dog"} and len(asked) == 2 * 5
+    assert {r.prompt for r in asked} == {"iron man", "a dog"} and len(asked) == 2 * 9
     assert canvas.names_of(asked) == {"style": [], "object": ["iron man", "a dog"]}
 
 
@@ -186,7 +186,7 @@ class Reader:
 def judge(says, **more):
     """A judge of Noto that was made where the pipeline was sound; afterwards pictures are what `says` tells."""
     asked = canvas.requests(STYLES, OBJECTS, report=[0], select=list(range(100, 160)), shared=True)
-    made = canvas.Judge(Painted(sees), Reader(), asked, "style", "Noto", **more)
+    made = canvas.Judge(Painted(sees), Reader(), asked, "style", "Noto", **({"others": 1000} | more))
     made.diffusion.says, made.diffusion.made = says, 0
     return made
 
@@ -247,6 +247,29 @@ def test_the_others_are_looked_at_wherever_a_candidate_may_be_the_furthest():
     judged.diffusion.says, judged.diffusion.made = partly(0.25), 0
     assert math.isnan(judged.step("l", 1.0, "l").retain) and judged.best is row
     assert judged.diffusion.made == len(judged.own)
+
+
+def test_a_candidate_far_behind_is_left_after_a_third_of_its_own_pictures():
+    judged = judge(partly(1.0))
+    best = judged.step("l", 1.0, "l")
+    judged.diffusion.says, judged.diffusion.made = sees, 0
+    row = judged.step("m", 1.0, "m")
+    assert row.UA == 0 and judged.best is best and judged.diffusion.made == len(judged.own) / 3
+    judged.diffusion.made = 0
+    assert judged.step("m", 1.0, "m", log_all=True).retain == 1
+
+
+def test_the_others_are_drawn_from_all_cells():
+    judged = judge(sees, others=30)
+    assert len(judged.others) == 30 and {r.object for r in judged.others} == set(OBJECTS)
+    assert judged.others == judge(sees).others[:30]
+
+
+def test_few_pictures_on_the_brink_are_not_forgotten():
+    brink = canvas.Step("l", 1.0, UA=1.0, margin=-1.0, margin_sd=1.0)
+    assert brink.expected == pytest.approx(0.8413, abs=1e-4) and brink.reached == brink.expected and not brink.forgets
+    assert brink._replace(margin=-2.0).forgets and brink._replace(margin_sd=0.0).forgets
+    assert not brink._replace(margin=-2.0, UA=0.8).forgets  # counted or expected, the lower one
 
 
 def test_the_winner_goes_furthest_within_bounds():
@@ -526,8 +549,10 @@ def test_the_step_logged_is_the_step_evaluated(done, folder):
 def test_tables_hold_what_the_report_pictures_say(done, folder):
     table = pd.read_csv(done.results / "uncanvas/table.csv")
     assert list(table.columns) == canvas.COLUMNS
-    both = set(itertools.product(("original", "slug", "slug_lora"), ("Noto", "palm tree")))
-    assert set(zip(table["method"], table["name"], strict=True)) == both | {("uce", "Noto")}
+    found = [json.loads(p.read_text()) for p in done.results.glob("sd/pipeline-slug-*.json")]
+    rows = set(itertools.product(("original", "slug"), ("Noto", "palm tree"))) | {("slug_lora", "Noto"), ("uce", "Noto")}
+    rows |= {("slug_lora", r["name"]) for r in found if r["lora"]}
+    assert set(zip(table["method"], table["name"], strict=True)) == rows
     asked = [r for r in canvas.read_requests(done.prompts) if r.half == "report"]
     classifiers = canvas.load_classifiers(folder / "classifiers")
     stage = tiny.stage("b3_eval_uncanvas")

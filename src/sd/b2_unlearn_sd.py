@@ -45,6 +45,9 @@ def parse_args(argv=None):
     parser.add_argument("--whole-groups", action="store_true", help="q k v and fc1 fc2 together only, none of them alone")
     parser.add_argument("--rounds", type=int, default=1, help="above 1: several layers, one a round, gradients taken anew")
     parser.add_argument("--rounds-wanted", type=float, default=0.98, help="the same of a round after the first")
+    parser.add_argument(
+        "--select-others", type=int, default=100, help="pictures of other concepts that a step is judged by, at most"
+    )
     parser.add_argument("--keep", type=float, default=0.87, help="part of IRA, and of CRA, that a step must leave")
     parser.add_argument("--lora-residual", type=float, default=0.02, help="part of the edit that its adapter may leave out")
     parser.add_argument("--batch-size", type=int, default=16, help="pairs a batch of the gradient pass")
@@ -132,7 +135,8 @@ def peer(args, pipeline, judge):
 def run(args, pipeline, classifiers, asked, kind, name, model_hash, settings, first=None):
     """Search, choose and write one concept; returns the record. `first`: see `slug`."""
     wanted = args.rounds_wanted if first else args.wanted
-    judge = canvas.Judge(pipeline, classifiers, asked, kind, name, wanted=wanted, keep=args.keep)
+    how = {"wanted": wanted, "keep": args.keep, "others": args.select_others}
+    judge = canvas.Judge(pipeline, classifiers, asked, kind, name, **how)
     folder = files.resolve(args.result_dir) / "sd"
     stem = folder / canvas.file_stem(pipeline.tag, label_of(args), kind, name)
     unlearn.reset_peak_memory(pipeline.pipe.device)

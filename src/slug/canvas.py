@@ -10,6 +10,7 @@ import csv
 import io
 import itertools
 import math
+import statistics
 import time
 from typing import NamedTuple
 
@@ -28,9 +29,10 @@ from slug.errors import SlugError, brief
 KINDS = ("style", "object")
 OTHER = {"style": "object", "object": "style"}
 HALVES = ("select", "report")
-REPORT_SEEDS, SELECT_SEEDS = (0, 1, 2, 3, 4), (1000, 1001)
+REPORT_SEEDS, SELECT_SEEDS = (0, 1, 2, 3, 4), (1000, 1001, 1002, 1003, 1004, 1005)
 APART = 10_000  # between the seeds of one cell and those of the next
 CHUNK = 32  # pictures between two looks at whether a candidate can still win
+THIRDS = 3  # parts of the forgotten concept's own pictures; after each a candidate that is far behind is given up
 
 
 class Request(NamedTuple):
@@ -283,6 +285,7 @@ class Step(NamedTuple):
     IRA: float = math.nan
     CRA: float = math.nan
     margin: float = math.nan  # mean logit of the forgotten concept less that of the best other one, on its own prompts
+    margin_sd: float = math.nan
     wanted: float = 0.9  # UA from which on the concept counts as forgotten
     kept: bool | None = None  # whether IRA and CRA stay above the floors; None where that was not found out
     seconds: float = math.nan
@@ -293,18 +296,26 @@ class Step(NamedTuple):
         return 1 - self.UA
 
     @property
+    def expected(self):
+        """UA that a normal fit to the margins expects of other pictures: of few pictures none may be recognised, and all be
+        on the brink. UA itself where there is no spread to go by."""
+        if not self.margin_sd > 0:
+            return self.UA
+        return 0.5 * math.erfc(self.margin / (self.margin_sd * math.sqrt(2)))
+
+    @property
     def reached(self):
-        """UA, as far as it is wanted."""
-        return min(self.UA, self.wanted)
+        """UA as counted and as expected, the lower of the two, as far as it is wanted."""
+        return min(self.UA, self.expected, self.wanted)
 
     @property
     def forgets(self):
         """Whether the concept is forgotten, on the select half."""
-        return self.wanted - 1e-9 <= self.UA
+        return self.wanted - 1e-9 <= self.reached
 
     def progress(self, rule):
         """What search.next_step is told: 1 where the step goes far enough or too far, else the part of the way to it."""
-        return 1.0 if self.forgets or self.kept is False else min(self.UA / self.wanted, 0.99)
+        return 1.0 if self.forgets or self.kept is False else min(self.reached / self.wanted, 0.99)
 
     @property
     def retain(self):
@@ -316,13 +327,14 @@ class Step(NamedTuple):
 class Judge:
     """Scores the pipeline's present weights for one concept on pictures of one half; see unlearn.Judge."""
 
-    def __init__(self, diffusion, classifiers, asked, kind, name, *, half="select", wanted=0.9, keep=0.9):
+    def __init__(self, diffusion, classifiers, asked, kind, name, *, half="select", wanted=0.9, keep=0.9, others=100):
         """
         Args:
             diffusion: models.diffusion.Diffusion.
             classifiers: Classifiers or ClipClassifiers.
             asked: [Request]; those of `half` are used.
-            wanted: UA from which on a step forgets.
+            others: pictures of other concepts, at most, drawn from all of them.
+            wanted: UA from which on a step forgets, as counted and as expected.
             keep: part of the present weights' IRA and of their CRA that a candidate has to leave.
 
         Attributes:
@@ -333,10 +345,9 @@ class Judge:
         asked = [r for r in asked if r.half == half]
         mine = shows(kind, name, asked)
         self.own = [r for r, m in zip(asked, mine, strict=True) if m]
-        # Cells in turn, so that a part of them is spread over all.
         self.others = [r for r, m in zip(asked, mine, strict=True) if not m]
         order = torch.randperm(len(self.others), generator=torch.Generator().manual_seed(0))
-        self.others = [self.others[i] for i in order.tolist()]
+        self.others = [self.others[i] for i in order[:others].tolist()]
         if not self.own or not self.others:
             raise SlugError(
                 f"the prompts' {half} half has none of the {kind} {name}, or of nothing else; make other prompts"
@@ -356,16 +367,23 @@ class Judge:
         return images, correct(asked, logits, self.classifiers.labels), logits
 
     def step(self, layer, step, edited, *, best=None, log_all=False, known=None):
-        """Score the present weights: Step. The other concepts' pictures are made only where `winner` may prefer it to
-        `best`, and only until it cannot any more."""
+        """Score the present weights: Step. The forgotten concept's pictures are made in THIRDS, and UA is of the first ones
+        only where these reach less than half of what the best step did. The other concepts' pictures are made only where
+        `winner` may prefer the step, and only until it cannot any more."""
         started = time.perf_counter()
-        _, right, logits = self.pictures(self.own)
-        own = logits[self.kind].clone()
         label = [plain_name(n) for n in self.classifiers.labels[self.kind]].index(plain_name(self.name))
-        mine = own[:, label].clone()
-        own[:, label] = -torch.inf
-        row = Step(layer, step, 1 - right[self.kind].float().mean().item(), wanted=self.wanted)
-        row = row._replace(margin=(mine - own.max(1).values).mean().item())
+        right, margins = [], []
+        for part in torch.arange(len(self.own)).chunk(THIRDS):
+            _, found, logits = self.pictures([self.own[i] for i in part.tolist()])
+            rest = logits[self.kind].clone()
+            rest[:, label] = -torch.inf
+            right += found[self.kind].tolist()
+            margins += (logits[self.kind][:, label] - rest.max(1).values).tolist()
+            row = Step(layer, step, 1 - sum(right) / len(right), wanted=self.wanted)
+            spread = statistics.stdev(margins) if len(margins) > 1 else 0.0
+            row = row._replace(margin=statistics.fmean(margins), margin_sd=spread)
+            if self.floors and row.reached < self.best.reached / 2:
+                break
         if log_all:
             row = row._replace(**self._retain(-math.inf))
         elif self.best.reached <= row.reached > 0:
@@ -395,8 +413,8 @@ class Judge:
     @staticmethod
     def winner(candidates):
         """Of the candidates that stay above the floors the one of the highest UA, then the one that retains most: None where
-        there is none. Every method is chosen by this rule; all figures are of the select half. UA beyond what is wanted is
-        no merit."""
+        there is none (Step.reached: UA beyond what is wanted is no merit). Every method is chosen by this rule; all figures
+        are of the select half."""
         allowed = [c for c in candidates if c.kept]
         return max(allowed, key=lambda c: (c.reached, c.retain)) if allowed else None
 

@@ -54,6 +54,7 @@ def _accumulate(clip, pairs, loss, batch_size, square, encoder, desc):
             if g is not None:
                 total[name] += weight * (g.double() ** 2 if square else g.double())
         count += torch.tensor([weight, weight * value.item(), len(rows)], dtype=torch.float64, device=clip.device)
+        del grads, g, value  # else the next batch's gradients stand beside these
     for p in parameters.values():
         p.requires_grad_(False)
     for t in (*total.values(), count):
