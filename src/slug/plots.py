@@ -24,12 +24,12 @@ def short(layer):
     return name.replace("in_proj_weight", "in_proj").replace("self_attn", "attn") or layer
 
 
-def save(figure, stem):
-    """Write stem.pdf and stem.png."""
+def save(figure, stem, dpi=None):
+    """Write stem.pdf and stem.png; `dpi` of the latter."""
     for kind in ("pdf", "png"):
         with files.replacing(stem.with_name(f"{stem.name}.{kind}")) as temporary:
             metadata = {"CreationDate": None} if kind == "pdf" else {"Software": None}
-            figure.savefig(temporary, format=kind, metadata=metadata)
+            figure.savefig(temporary, format=kind, metadata=metadata, dpi=dpi or "figure")
     plt.close(figure)
 
 
@@ -322,7 +322,7 @@ def sheet(states, titles, right, own, title, stem):
         own: how many of the K are of the forgotten concept.
     """
     rows, columns = len(states), len(titles)
-    figure, panels = plt.subplots(rows, columns, figsize=(1.15 * columns, 1.35 * rows + 0.9), layout="constrained")
+    figure, panels = plt.subplots(rows, columns, figsize=(1.15 * columns, 1.2 * rows + 0.5), layout="constrained")
     for i, (images, flags) in enumerate(zip(states, right, strict=True)):
         for k, (panel, image, flag) in enumerate(zip(panels[i], images, flags, strict=True)):
             panel.imshow(image.permute(1, 2, 0).numpy())
@@ -337,7 +337,7 @@ def sheet(states, titles, right, own, title, stem):
     for i, what in enumerate(("before", "after")[:rows]):
         panels[i, 0].set_ylabel(what)
     figure.suptitle(f"{title} (thick frame); \u2713: both classifiers see what was asked for", fontsize=9)
-    save(figure, stem)
+    save(figure, stem, dpi=100)  # the pictures have 64 pixels, and many sheets are committed
 
 
 def answers(pictures, said, right, own, title, stem):
@@ -372,7 +372,8 @@ def canvas(steps, table, title, stem):
         table: canvas.tidy's DataFrame.
     """
     kinds = [k for k in ("style", "object") if k in set(table["kind"])]
-    methods = ["original", *(m for m in dict.fromkeys(table["method"]) if m != "original")]
+    # An adapter is within a point of its edit (the table says how near): one mark serves both.
+    methods = [m for m in dict.fromkeys(["original", *table["method"]]) if not m.endswith("_lora")]
     figure, panels = plt.subplots(1, len(kinds), figsize=(4.6 * len(kinds), 4.2), squeeze=False, layout="constrained")
     for panel, kind in zip(panels[0], kinds, strict=True):
         for i, method in enumerate(methods):
@@ -381,9 +382,9 @@ def canvas(steps, table, title, stem):
             panel.scatter(100 * tried["UA"], 50 * (tried["IRA"] + tried["CRA"]), s=16, facecolors="none", lw=0.7, **style)
             kept = table[(table["kind"] == kind) & (table["method"] == method)]
             mean = 100 * kept["UA"].mean(), 50 * (kept["IRA"] + kept["CRA"]).mean()
-            panel.scatter(*mean, s=90, zorder=4, facecolors=style["edgecolors"], label=f"{method} ({len(kept)})", **style)
+            panel.scatter(*mean, s=90, zorder=4, facecolors=style["edgecolors"], label=method, **style)
         panel.set_xlabel(f"UA, % ({kind}s)")
-        panel.set_title(f"{kind}s", fontsize=9)
+        panel.set_title(f"{table.loc[table['kind'] == kind, 'name'].nunique()} {kind}s", fontsize=9)
     panels[0][0].set_ylabel("mean of IRA and CRA, %")
     figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncol=6, frameon=False)
     figure.suptitle(f"{title}; filled: mean of what was kept, report half", fontsize=9)
