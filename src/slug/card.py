@@ -50,7 +50,8 @@ def text(original, base, headers):
         raise SlugError(f"the {FILE} beside the model cannot be read as a model card: {brief(err)}") from err
     license = data.get("license") or "other"
     about = ModelCardData(base_model=base, license=license, tags=["machine-unlearning", "slug"])
-    names = [header["name"] for header in headers.values()]
+    # Deltas of earlier versions do not say the name.
+    names = [header.get("name") or name.removesuffix(".delta.safetensors") for name, header in headers.items()]
     rows = [
         f"| `{file}` | {name} | `{header['layer']}` | {float(header['step']):.4g} | {figures(header)} |"
         for name, (file, header) in zip(names, headers.items(), strict=True)

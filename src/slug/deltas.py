@@ -92,7 +92,7 @@ def read(path):
     if header.get("format") != FORMAT:
         raise SlugError(f"{path} is no SLUG delta (its header does not say {FORMAT})")
     try:
-        float(header["step"]), json.loads(header["metrics"]).items(), [header[k] for k in ("name", "layer", "model", "base")]
+        float(header["step"]), json.loads(header["metrics"]).items(), [header[k] for k in ("layer", "model", "base")]
     except (KeyError, ValueError, AttributeError) as err:
         raise SlugError(f"{path} has a damaged header ({err!r}); make the delta again") from err
     if not all(torch.isfinite(t).all() for t in tensors.values()):
