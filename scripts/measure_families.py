@@ -73,12 +73,14 @@ def write_hugging_face(folder, name):
     side = 336 if "336" in name else 224
     vision |= {"image_size": side}
     shared = {"projection_dim": width}
-    CLIPModel(CLIPConfig(text | shared, vision | shared, projection_dim=width)).save_pretrained(folder)
+    config = CLIPConfig(text_config=text | shared, vision_config=vision | shared, projection_dim=width)
+    CLIPModel(config).save_pretrained(folder)
     words = SimpleTokenizer()
-    files.write_json(folder / "vocab.json", words.encoder)
+    named = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}  # by open_clip, and by CLIPTokenizer
+    files.write_json(folder / "vocab.json", {named.get(word, word): i for word, i in words.encoder.items()})
     merges = [" ".join(pair) for pair in words.bpe_ranks]
     files.write_text(folder / "merges.txt", "\n".join(["#version: 0.2", *merges]) + "\n")
-    CLIPTokenizer.from_pretrained(folder).save_pretrained(folder)
+    CLIPTokenizer.from_pretrained(folder, model_max_length=77).save_pretrained(folder)
     CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}).save_pretrained(folder)
 
 
@@ -95,12 +97,12 @@ def write_roberta(folder):
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     words.train_from_iterator(open_clip.IMAGENET_CLASSNAMES, vocab_size=2000, special_tokens=special)
     words.save_model(str(text))
-    RobertaTokenizerFast.from_pretrained(text).save_pretrained(text)
+    RobertaTokenizerFast.from_pretrained(text).save_pretrained(folder)  # where open_clip looks for it
     RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1).save_pretrained(text)
     settings = open_clip.get_model_config("roberta-ViT-B-32")
     settings["text_cfg"] |= {"hf_model_name": str(text), "hf_tokenizer_name": str(text), "hf_model_pretrained": False}
     files.write_json(folder / "open_clip_config.json", {"model_cfg": settings, "preprocess_cfg": {}})
-    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_hf=False)
     save_file({n: t.contiguous() for n, t in model.state_dict().items()}, folder / "open_clip_model.safetensors")
 
 
