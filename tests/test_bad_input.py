@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -413,6 +414,24 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, error):
         temporary.write_text("half of the n")
         raise error
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_the_next_run_removes_what_a_killed_one_left(tmp_path):
+    write = """
+import os, sys
+from slug import files
+with files.replacing(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), 9)
+"""
+    env = os.environ | {"PYTHONPATH": str(tiny.ROOT / "src")}
+    path, running = tmp_path / "a.txt", tmp_path / f".b.txt.{os.uname().nodename}.{os.getppid()}.part"
+    running.write_text("half")
+    run = [sys.executable, "-c", write, path]
+    assert subprocess.run(run, env=env, check=False).returncode == -signal.SIGKILL
+    assert len(tiny.left_over(tmp_path)) == 2 and not path.exists()
+    files.write_text(tmp_path / "c.txt", "whole")
+    assert tiny.left_over(tmp_path) == [running]
 
 
 def test_an_interruption_is_no_error_of_ours(monkeypatch, capfd):

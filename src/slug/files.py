@@ -2,9 +2,11 @@
 
 import contextlib
 import csv
+import functools
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 from pathlib import Path
@@ -34,6 +36,20 @@ def safe_name(text):
     return re.sub(r"[^\w.-]+", "-", text).strip("-")
 
 
+@functools.cache  # once a folder and process: a folder may hold 100,000 pictures
+def remove_killed(folder):
+    """Remove from a folder the temporary files of `replacing` whose process, of this machine, was killed."""
+    for path in folder.glob(".*.part"):
+        owner = re.search(rf"\.{re.escape(platform.node())}\.(\d+)\.part$", path.name)
+        try:
+            if owner:
+                os.kill(int(owner[1]), 0)  # no signal: only asks whether the process is there
+        except ProcessLookupError:
+            path.unlink(missing_ok=True)
+        except OSError:  # somebody else's
+            pass
+
+
 @contextlib.contextmanager
 def replacing(path):
     """Yield a temporary path beside `path`; on success it takes the name `path`, on failure it is removed.
@@ -41,9 +57,10 @@ def replacing(path):
     Raises SlugError if the folder cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_killed(path.parent)
         yield temporary
         os.replace(temporary, path)
     except (OSError, SafetensorError, RuntimeError) as err:
