@@ -186,7 +186,9 @@ class Reader:
 def judge(says, **more):
     """A judge of Noto that was made where the pipeline was sound; afterwards pictures are what `says` tells."""
     asked = canvas.requests(STYLES, OBJECTS, report=[0], select=list(range(100, 160)), shared=True)
-    made = canvas.Judge(Painted(sees), Reader(), asked, "style", "Noto", **({"others": 1000} | more))
+    made = canvas.Judge(
+        Painted(sees), Reader(), asked, "style", "Noto", **({"wanted": 0.9, "keep": 0.9, "others": 1000} | more)
+    )
     made.diffusion.says, made.diffusion.made = says, 0
     return made
 
@@ -468,7 +470,8 @@ class World:
     def b2(self, *more):
         given = ["--prompts", self.prompts, "--classifiers", self.sd / "classifiers", "--tar-dir", self.tars]
         given += ["--train-data", self.train, "--batch-size", 4, "--evaluations", 3]
-        given += ["--wanted", 0.6, "--keep", 0.1]
+        # The untrained classifier sees a palm tree nowhere: only a margin that grows makes a step better than none.
+        given += ["--wanted", 0.95, "--keep", 0.1]
         return ["b2_unlearn_sd", *self.diffusion, *given, *more]
 
     def b3(self, *more):
@@ -549,9 +552,7 @@ def test_the_step_logged_is_the_step_evaluated(done, folder):
 def test_tables_hold_what_the_report_pictures_say(done, folder):
     table = pd.read_csv(done.results / "uncanvas/table.csv")
     assert list(table.columns) == canvas.COLUMNS
-    found = [json.loads(p.read_text()) for p in done.results.glob("sd/pipeline-slug-*.json")]
-    rows = set(itertools.product(("original", "slug"), ("Noto", "palm tree"))) | {("slug_lora", "Noto"), ("uce", "Noto")}
-    rows |= {("slug_lora", r["name"]) for r in found if r["lora"]}
+    rows = set(itertools.product(("original", "slug", "slug_lora"), ("Noto", "palm tree"))) | {("uce", "Noto")}
     assert set(zip(table["method"], table["name"], strict=True)) == rows
     asked = [r for r in canvas.read_requests(done.prompts) if r.half == "report"]
     classifiers = canvas.load_classifiers(folder / "classifiers")
@@ -723,7 +724,7 @@ def test_the_search_is_the_houses(pipeline, folder):
     """unlearn.search_all asks a canvas.Judge as it asks the CLIP's."""
     asked = canvas.requests(STYLES, OBJECTS, report=[0], select=[100])
     classifiers = canvas.load_classifiers(folder / "classifiers")
-    judged = canvas.Judge(pipeline, classifiers, asked, "style", "Noto", wanted=0.5)
+    judged = canvas.Judge(pipeline, classifiers, asked, "style", "Noto", wanted=0.5, keep=0.9, others=100)
     forget = {
         n: torch.randn(p.shape, generator=torch.Generator().manual_seed(1)) for n, p in pipeline.clip.parameters.items()
     }

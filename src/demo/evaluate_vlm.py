@@ -50,14 +50,17 @@ def ask(model, icons, world, scenes, rng):
     return images, found, model.answer(found, desc=scenes[0].kind)
 
 
-def zero_shot(clip, images, labels, concepts, kind):
-    """Share of pictures that the CLIP names right, among the names of their kind (objects: of their block)."""
-    rows = [i for i, c in enumerate(concepts) if c.kind == kind]
-    templates = zeroshot.IDENTITY_TEMPLATES if kind == "identity" else zeroshot.object_templates()
-    weights = zeroshot.classifier(clip, [concepts[i].name for i in rows], templates)
-    blocks = torch.tensor([max(concepts[i].block, 0) for i in rows])
-    own = torch.tensor([rows.index(i) for i in labels])
-    return (zeroshot.ranks(zeroshot.image_features(clip, images), weights, own, blocks) < 1).float().mean().item()
+def zero_shot(clip, images, labels, concepts):
+    """Shares of pictures that the CLIP names right: among the names of their kind (objects: of their block), as it is always
+    evaluated here, and among all names, as the assistant has to choose."""
+    features, own = zeroshot.image_features(clip, images), torch.tensor(labels)
+    weights = torch.empty(len(concepts), features.shape[1])
+    for kind, templates in (("identity", zeroshot.IDENTITY_TEMPLATES), ("object", zeroshot.object_templates())):
+        rows = [i for i, c in enumerate(concepts) if c.kind == kind]
+        weights[rows] = zeroshot.classifier(clip, [concepts[i].name for i in rows], templates)
+    blocks = torch.tensor([c.block for c in concepts])
+    found = (zeroshot.ranks(features, weights, own, part) for part in (blocks, torch.zeros_like(blocks)))
+    return [(ranks < 1).float().mean().item() for ranks in found]
 
 
 def main(argv=None):
@@ -83,11 +86,11 @@ def main(argv=None):
             chosen = [rows[i] for i in rng.integers(len(rows), size=COUNT)]
             scenes = [canvases.scene(rng, world, None, kind="who", icon=i) for i in chosen]
             images, found, said = ask(model, icons, world, scenes, rng)
-            share = zero_shot(model.clip, images, [world[1][i].concept for i in chosen], world[0], kind)
+            share, of_all = zero_shot(model.clip, images, [world[1][i].concept for i in chosen], world[0])
             bar = KNOWN if seen else share - BELOW_CLIP
             plural = "identities" if kind == "identity" else "objects"
             what = f"naming {plural}, {'new renderings' if seen else 'drawings never seen'}"
-            add(what, found, said, bar, f"mini-CLIP zero-shot {share:.1%}")
+            add(what, found, said, bar, f"mini-CLIP zero-shot {share:.1%}; among all {len(world[0])} names {of_all:.1%}")
     seen = {k: [i for i, p in enumerate(world[1]) if p.seen and kind_of[i] == k] for k in ("identity", "object")}
     for kind in ("style", "colour", "count", "present"):
         scenes = [canvases.scene(rng, world, seen, kind=kind) for _ in range(COUNT)]

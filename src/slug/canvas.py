@@ -211,16 +211,11 @@ def load_classifiers(folder, device="cpu"):
         classes = len(settings["labels"][kind])
         networks[kind] = timm.create_model(settings["arch"], num_classes=classes, **settings.get("options", {}))
         try:
-            if path.suffix == ".pth":
-                state = torch.load(path, weights_only=True, map_location="cpu")
-                state = state.get("model_state_dict", state)
-            else:
-                state = load_file(path)
+            state = load_file(path) if path.suffix != ".pth" else files.read_tensors(path, "get it again")
+            state = state.get("model_state_dict", state)
             networks[kind].load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in state.items()})
-        except (SafetensorError, RuntimeError, OSError, ValueError, EOFError) as err:
+        except (SafetensorError, RuntimeError, OSError, ValueError, AttributeError) as err:
             raise SlugError(f"{path} does not fit {settings['arch']}: {brief(err)}") from err
-        except Exception as err:  # what weights_only refuses has many kinds
-            raise SlugError(f"{path} is no plain weight file: {brief(err)}") from err
     return Classifiers(networks, settings["labels"], settings["mean"], settings["std"], settings["size"], device)
 
 
@@ -327,7 +322,7 @@ class Step(NamedTuple):
 class Judge:
     """Scores the pipeline's present weights for one concept on pictures of one half; see unlearn.Judge."""
 
-    def __init__(self, diffusion, classifiers, asked, kind, name, *, half="select", wanted=0.9, keep=0.9, others=100):
+    def __init__(self, diffusion, classifiers, asked, kind, name, *, wanted, keep, others, half="select"):
         """
         Args:
             diffusion: models.diffusion.Diffusion.

@@ -74,8 +74,4 @@ def _share(x):
 def inception(path, device="cpu"):
     """The Inception of a weight file. SlugError if it is missing, damaged or no such weights."""
     path = files.existing(path, "Inception weights", "give --fid-weights, pytorch-fid's file, or leave it out")
-    try:
-        weights = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as err:  # what weights_only refuses has many kinds
-        raise SlugError(f"{path} is no plain weight file: {brief(err)}") from err
-    return Inception(weights, device)
+    return Inception(files.read_tensors(path, "get it again"), device)

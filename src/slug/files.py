@@ -11,6 +11,7 @@ import re
 import shutil
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 
 from slug.errors import SlugError, brief
@@ -150,6 +151,18 @@ def read_json(path):
         raise SlugError(f"cannot read {path}: {err.strerror}") from err
     except ValueError as err:
         raise SlugError(f"{path} is not valid JSON ({err}); delete it and run its stage again") from err
+
+
+def read_tensors(path, remedy, **how):
+    """What a .pt file of plain tensors holds; SlugError if it is missing, damaged or holds anything that would be executed.
+
+    Args:
+        how: further arguments of torch.load.
+    """
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu", **how)
+    except Exception as err:  # what weights_only refuses has many kinds
+        raise SlugError(f"{path} is damaged or no plain file of tensors ({brief(err)}); {remedy}") from err
 
 
 def file_hash(path):

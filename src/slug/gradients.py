@@ -6,14 +6,13 @@ does not depend on how batches are dealt to processes.
 """
 
 import os
-import pickle
 import time
 
 import torch
 from tqdm import tqdm
 
 from slug import cli, data, files, losses, processes
-from slug.errors import SlugError, brief
+from slug.errors import SlugError
 
 METHODS = ("calc_grad", "calc_importance", "calc_grad_o", "calc_importance_o")
 CONVENTION = "gradient of the forget loss 1 - cos; a positive step ADDS it"
@@ -140,10 +139,7 @@ def load(path, expected, remedy):
     stale = [k for k, v in expected.items() if found.get(k) != v]
     if stale:
         raise SlugError(f"{path} is stale ({', '.join(stale)} differ from this run's); make it again with: {remedy}")
-    try:
-        grads = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as err:
-        raise SlugError(f"{path} is damaged ({brief(err)}); make it again with: {remedy}") from err
+    grads = files.read_tensors(path, f"make it again with: {remedy}", mmap=True)
     if not all(torch.isfinite(g).all() for g in grads.values()):
         raise SlugError(f"{path} holds NaN or infinity; make it again with: {remedy}")
     return grads
