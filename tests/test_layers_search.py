@@ -1,6 +1,7 @@
 """Which layers are tried, and how steps are found and chosen (traps 9 and 11)."""
 
 import math
+import re
 
 import pytest
 import tiny
@@ -231,6 +232,19 @@ def test_deepest_rule_takes_the_deepest_layer_that_forgets():
     rows = [scored("a", retain=0.9), scored("b", retain=0.5), scored("b", step=2, retain=0.6), scored("c", forget=0.4)]
     assert search.deepest(rows, order) == rows[2]
     assert search.deepest(rows[3:], order) == rows[3]
+
+
+def test_depth_is_that_of_the_tower_however_a_model_lists_its_parameters(clip):
+    """The projections are the last layers of both libraries' CLIPs; open_clip lists them first."""
+    order = sorted(clip.candidates(), key=lambda n: layers.depth_order(clip, n))
+    assert {n.removesuffix(".weight") for n in order[-2:]} in (
+        {"visual.proj", "text_projection"},
+        {"visual_projection", "text_projection"},
+    )
+    for tower in ("vision", "language"):
+        found = (re.search(r"(?:resblocks|layers)\.(\d+)\.", n) for n in order if clip.tower(n) == tower)
+        blocks = [int(f[1]) for f in found if f]
+        assert blocks == sorted(blocks) and max(blocks) > 0
 
 
 @pytest.mark.parametrize(("names", "k"), [(10177, 5), (100, 1), (4, 1), (2000, 1), (6000, 3)])

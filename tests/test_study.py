@@ -20,7 +20,7 @@ import tiny
 import torch
 
 from slug import claims, data, files, gradients, layers, study, unlearn
-from slug.claims import FORGETTING, RETAINING, Claim, Statement
+from slug.claims import AS_GOOD, BETTER, FORGETTING, RETAINING, SAME, Claim, Statement
 
 NAMES = ("Alien", "Bento_Box")
 CHANGING = ["seconds", "gradient_s", "search_s", "run_s", "process", "settings"]  # from run to run
@@ -83,7 +83,7 @@ def assert_same(one, other):
 # --------------------------------------------------------------------------------------------------------------- runs
 
 
-def test_a_run_is_a_row_and_finished_ones_are_kept(prepared, capsys):
+def test_a_run_is_a_row_and_finished_ones_are_kept(prepared, capsys, monkeypatch):
     first = prepared.study("kept", "--variant", "standard")
     assert list(first.columns) == study.SCHEMA.names and len(first) == len(NAMES)
     assert set(first["kind"]) == {"identity", "object"} and first["error"].isna().all()
@@ -99,6 +99,10 @@ def test_a_run_is_a_row_and_finished_ones_are_kept(prepared, capsys):
     # Another seed means other halves: nothing is kept, and the table holds nothing of the old ones.
     other = prepared.study("kept", "--variant", "vision", "--seed", "1")
     assert list(other["variant"]) == ["vision", "vision"] and set(other["seed"]) == {1}
+    # Nor does it of runs whose variant has changed since.
+    monkeypatch.setitem(study.VARIANTS, "vision", study.VARIANTS["vision"]._replace(evaluations=2))
+    changed = prepared.study("kept", "--variant", "standard", "--seed", "1")
+    assert list(changed["variant"]) == ["standard", "standard"]
     assert not tiny.left_over(prepared.folder / "kept")
 
 
@@ -128,7 +132,7 @@ def test_a_failed_run_is_a_row_and_is_tried_again(prepared, tmp_path, capsys, mo
     monkeypatch.setattr(unlearn, "search_all", broken)
     frame = prepared.study("failing", "--variant", "vision", names=NAMES[:1])
     assert list(frame.loc[frame["variant"] == "vision", "error"]) == ["MemoryError: no room for it"]
-    assert len(frame) == 5
+    assert len(frame) == 3  # of the name that was given
 
 
 def test_two_jobs_give_the_rows_of_one(prepared):
@@ -137,6 +141,20 @@ def test_two_jobs_give_the_rows_of_one(prepared):
     assert set(one["process"]) == {os.getpid()} and os.getpid() not in set(two["process"])
     assert one["error"].isna().all()
     assert_same(one, two)
+
+
+def test_variants_of_one_name_share_the_steps_that_they_score(prepared, monkeypatch):
+    """The rows are those of runs each by itself; fewer steps are scored."""
+    variants, scored = ("standard", "importance", "vision", "evaluations_5", "deepest", "drawings_1"), []
+    real = unlearn.Judge.step
+    monkeypatch.setattr(unlearn.Judge, "step", lambda *a, **k: scored.append(a[1:3]) or real(*a, **k))
+    shared = prepared.study("shared", "--variant", *variants, names=NAMES[:1])
+    together = len(scored)
+    for variant in variants:
+        monkeypatch.setattr(study, "_worlds", {})
+        alone = prepared.study("alone", "--variant", variant, names=NAMES[:1])
+    assert_same(shared, alone)
+    assert together < 0.8 * (len(scored) - together) == 0.8 * alone["n_candidates"].sum()
 
 
 @pytest.mark.slow  # Ray gives up where its own processes have to wait for a busy machine
@@ -370,22 +388,24 @@ STEADY, WILD = [-0.5, -0.6, -0.4, -0.5, -0.6, -0.4], [-9.0, 9.0, -9.0, 9.0, -9.0
 
 
 @pytest.mark.parametrize(
-    "theirs, better, wanted",
+    "theirs, how, wanted",
     [
-        ([r - 3 for r in STEADY], True, "holds"),  # 3 points worse: ours is better
-        ([r - 3 for r in STEADY], False, "holds"),
-        (STEADY, False, "holds"),
-        (STEADY, True, "fails"),  # no advantage
-        ([r - 0.5 + 0.4 * (-1) ** i for i, r in enumerate(STEADY)], True, "holds"),  # a small but clear one
-        ([r + 3 for r in STEADY], False, "fails"),
-        ([r + 3 for r in STEADY], True, "fails"),
-        (WILD, False, "not resolved"),
-        (WILD, True, "not resolved"),
+        ([r - 3 for r in STEADY], BETTER, "holds"),  # 3 points worse: ours is better
+        ([r - 3 for r in STEADY], AS_GOOD, "holds"),
+        ([r - 3 for r in STEADY], SAME, "fails"),
+        (STEADY, AS_GOOD, "holds"),
+        (STEADY, BETTER, "fails"),  # no advantage
+        (STEADY, SAME, "holds"),
+        ([r - 0.5 + 0.4 * (-1) ** i for i, r in enumerate(STEADY)], BETTER, "holds"),  # a small but clear one
+        ([r + 3 for r in STEADY], AS_GOOD, "fails"),
+        ([r + 3 for r in STEADY], BETTER, "fails"),
+        ([r + 3 for r in STEADY], SAME, "fails"),
+        *((WILD, how, "not resolved") for how in (AS_GOOD, BETTER, SAME)),
     ],
 )
-def test_a_comparison_by_its_interval(theirs, better, wanted):
+def test_a_statement_by_its_interval(theirs, how, wanted):
     frame = frame_of(standard=(ZERO, STEADY), other=(ZERO, theirs))
-    result = claims.compare(frame, Statement("standard", "other", RETAINING, better))
+    result = claims.compare(frame, Statement("standard", "other", RETAINING, how))
     differences = np.array(STEADY) - theirs
     assert result.verdict == wanted and result.names == 6
     assert result.mean == pytest.approx(differences.mean())
@@ -398,10 +418,44 @@ def test_forgetting_counts_what_is_still_recognised():
     ours = claims.compare(frame, Statement("standard", "other", FORGETTING))
     theirs = claims.compare(frame, Statement("other", "standard", FORGETTING))
     assert (ours.verdict, theirs.verdict) == ("holds", "fails") and ours.mean == pytest.approx(15) == -theirs.mean
-    limit = [claims.compare(frame, Statement(v, claims.LIMIT, FORGETTING, True)).verdict for v in ("standard", "other")]
-    assert limit == ["holds", "fails"]
     stays = claims.compare(frame, Statement("standard", claims.ORIGINAL, RETAINING))
     assert stays.verdict == "holds" and stays.mean == pytest.approx(-0.5)
+
+
+@pytest.mark.parametrize(
+    "forget, wanted, high",
+    [
+        (ZERO, "holds", 1.240),  # none of 240
+        ([0.1, 0.2, 0.1, 0.2, 0.1, 0.2], "fails", None),
+        ([0.0, 0.025, 0.0, 0.025, 0.0, 0.025], "not resolved", None),  # 1.25%, and few names
+        ([0.0, None, None, None, None, None], "not resolved", 7.216),  # none of 40
+    ],
+)
+def test_a_name_is_forgotten_where_interval_and_counts_say_so(forget, wanted, high):
+    frame = frame_of(standard=(forget, STEADY))
+    found = claims.compare(frame, Statement("standard", claims.LIMIT, FORGETTING))
+    assert found.verdict == wanted and (high is None or found.high == pytest.approx(high, abs=1e-3))
+    assert found.mean == pytest.approx(100 * np.mean([f for f in forget if f is not None]))
+
+
+@pytest.mark.parametrize(
+    "make, needs, gains, wanted",
+    [
+        (claims.as_good, ["holds", "holds"], [], "holds"),
+        (claims.as_good, ["holds", "fails"], [], "fails"),  # to forget as well is no merit where less is retained
+        (claims.as_good, ["not resolved", "fails"], [], "fails"),
+        (claims.as_good, ["holds", "not resolved"], [], "not resolved"),
+        (claims.retains_more, ["fails", "holds"], [], "fails"),
+        (claims.better, ["holds", "holds"], ["holds", "fails"], "holds"),  # the other one does not forget
+        (claims.better, ["holds", "holds"], ["fails", "fails"], "fails"),
+        (claims.better, ["holds", "holds"], ["not resolved", "fails"], "not resolved"),
+        (claims.better, ["holds", "fails"], ["holds", "fails"], "fails"),
+    ],
+)
+def test_a_comparison_by_its_statements(make, needs, gains, wanted):
+    comparison = make("standard", "vision")
+    assert (len(comparison.needs), len(comparison.gains)) == (len(needs), len(gains))
+    assert comparison.verdict([claims.Result(p, 0, 0, 0, 5) for p in needs + gains]) == wanted
 
 
 def test_only_names_that_have_both_runs_are_compared():
@@ -423,11 +477,12 @@ def test_only_names_that_have_both_runs_are_compared():
     ],
 )
 def test_a_verdict_is_that_of_its_comparisons(parts, wanted):
-    assert claims.verdict([claims.Result(p, 0, 0, 0, 5) for p in parts]) == wanted
+    assert claims.verdict(parts) == wanted
 
 
 def test_every_variant_is_tested_by_a_claim_and_every_claim_knows_its_variants():
-    named = {v for c in claims.CLAIMS for s in c.statements for v in (s.ours, s.theirs)}
+    comparisons = [comparison for claim in claims.CLAIMS for comparison in claim.comparisons]
+    named = {v for c in comparisons for s in (*c.needs, *c.gains) for v in (s.ours, s.theirs)}
     assert named == {*study.VARIANTS, claims.LIMIT, claims.ORIGINAL}
     assert len({c.says for c in claims.CLAIMS}) == len(claims.CLAIMS)
 
@@ -435,7 +490,7 @@ def test_every_variant_is_tested_by_a_claim_and_every_claim_knows_its_variants()
 def test_the_report_says_verdicts_counts_and_failures(tmp_path, monkeypatch):
     forget = [*ZERO[:5], None]
     frame = frame_of(standard=(ZERO, STEADY), front_together=(forget, [r - 3 for r in STEADY]))
-    monkeypatch.setattr(claims, "CLAIMS", [Claim("One is enough", "paper", claims._as_good("standard", "front_together"))])
+    monkeypatch.setattr(claims, "CLAIMS", [Claim("One is enough", "paper", (claims.as_good("standard", "front_together"),))])
     pq.write_table(pa.Table.from_pandas(frame, study.SCHEMA, preserve_index=False), tmp_path / "runs.parquet")
     (tmp_path / "README.md").write_text("# A\n\n<!-- study -->\nold\n<!-- /study -->\nend\n")
     out = tmp_path / "out"
@@ -449,6 +504,7 @@ def test_the_report_says_verdicts_counts_and_failures(tmp_path, monkeypatch):
             in part
         )
         assert "retaining as `front_together`: holds, +3.00 (+3.00 to +3.00), 5 |" in part
+        assert claims.RULE in part
     assert "* f, front_together: x: y" in text and "\nold\n" not in readme and readme.endswith("<!-- /study -->\nend\n")
     assert (
         "| `front_together`: all layers of both fronts by one step | identity | 5 (1) | 0.00 (0.00 to 0.00) | 0 of 200 |"

@@ -107,7 +107,8 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
 
     edited = best.layer
     edit = unlearn.edit_of(clip, best.layer, forget, best.step)
-    halves = unlearn.both_halves(judge, reporter, edited, lambda: deltas.applied(clip, edit), args.unlearn_method, args.seed)
+    judges = {"select": judge, "report": reporter}
+    halves = unlearn.halves(judges, edited, lambda: deltas.applied(clip, edit), args.unlearn_method, args.seed)
     with deltas.applied(clip, edit):
         names, similar, n_shown = zeroshot.similarity(evaluation, [target], reporter.half, edited, seed=args.seed)
         images, truth, said = zeroshot.shown(evaluation, target, reporter.half, edited, seed=args.seed)

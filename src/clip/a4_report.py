@@ -5,6 +5,7 @@ Example: python src/clip/a4_report.py --result-dir results            writes res
          python src/clip/a4_report.py --study results/study            a6_study.py's runs: verdicts on the paper's claims
 """
 
+import os
 import shutil
 
 import numpy as np
@@ -20,6 +21,7 @@ def parse_args(argv=None):
     parser.add_argument("--out", default="", help="folder to write; default {result-dir}/clip/report")
     parser.add_argument("--readme", default="", help="Markdown file whose results block is filled from the table")
     parser.add_argument("--study", default="", help="folder of a study's runs.parquet: report on it instead")
+    parser.add_argument("--report", default="", help="the study's report; else REPORT.md beside its table")
     return parser.parse_args(argv)
 
 
@@ -74,20 +76,22 @@ def place(source, target):
 
 
 def report_study(args):
-    """REPORT.md of a study beside its table, or a copy of both in --out; with --readme its block too."""
+    """The report of a study, its plot and, in --out, a copy of its table; with --readme its block too."""
     source = files.resolve(args.study)
     out = files.resolve(args.out) if args.out else source
+    path = files.resolve(args.report) if args.report else out / "REPORT.md"
     frame = study.read(source / "runs.parquet")
-    files.write_text(out / "REPORT.md", claims.markdown(frame))
     title = "each variant beside the standard: names (circles), mean and 95% interval"
     plots.variants(claims.against_standard(frame), report.mean_interval, title, out / "variants")
+    place(out / "variants.png", out / "variants.png")
     if out != source:
         place(source / "runs.parquet", out / "runs.parquet")
+    files.write_text(path, claims.markdown(frame, os.path.relpath(out / "variants.png", path.parent)))
     if args.readme:
         report.fill_blocks(args.readme, claims.blocks(frame))
     print(claims.counts(frame))
     print(claims.table(frame))
-    print(f"verdicts and variants: {out / 'REPORT.md'}")
+    print(f"verdicts and variants: {path}")
 
 
 def main(argv=None):

@@ -207,7 +207,7 @@ class Comparison:
 
     @functools.cache  # noqa: B019  (one Comparison lives as long as the process)
     def judges(self, name):
-        """(Judge of the select half, Judge of the report half) of a name."""
+        """{half: Judge} of a name."""
         args = self.args
         pairs = data.load_pairs(self.tars[name], self.clip.transform, workers=args.workers)
         k = args.fa_k or search.fa_rank(len(self.identities.names))
@@ -215,12 +215,12 @@ class Comparison:
             unlearn.Judge, self.clip, self.evaluation, self.evaluation.target(name), pairs, k=k, seed=args.seed
         )
         report = {task: ~mask for task, mask in self.half.items()}
-        return judge(half=self.half, limit=args.select_pictures, trace=args.trace), judge(half=report)
+        return {"select": judge(half=self.half, limit=args.select_pictures, trace=args.trace), "report": judge(half=report)}
 
     @functools.cache  # noqa: B019
     def start(self, name):
         """search.Step of the unedited model."""
-        return self.judges(name)[0].step("", 0.0, None, log_all=True)
+        return self.judges(name)["select"].step("", 0.0, None, log_all=True)
 
     def passes(self, name, method):
         """As `read_passes`."""
@@ -277,8 +277,8 @@ class Comparison:
         module, _ = baselines.split(method)
         args, clip = self.args, self.clip
         made, _, _ = self.passes(todo[0], method)
-        material = baselines.Material(self.judges(todo[0])[0].pairs, self.retain, baselines.split(method)[1], **made)
-        judges = {n: self.judges(n)[0] for n in todo}
+        material = baselines.Material(self.judges(todo[0])["select"].pairs, self.retain, baselines.split(method)[1], **made)
+        judges = {n: self.judges(n)["select"] for n in todo}
         ahead = {n: search.winner(self.candidates(n, method)) for n in todo}  # what a candidate has to beat
         only = self.choice(todo[0], method)[1]  # names that are trained together have it in common
         rows, best, weights, times, spent = {n: [] for n in todo}, {}, {}, [], 0.0
@@ -344,7 +344,7 @@ class Comparison:
         setting, job = next((s, j) for s, j in jobs.items() if label(method, s) == best.layer)
         weights = load_file(self.path(name, method, ".safetensors", setting))
         inside = functools.partial(deltas.holding, self.clip, weights)
-        halves = unlearn.both_halves(*self.judges(name), zeroshot.BOTH, inside, method, self.args.seed)
+        halves = unlearn.halves(self.judges(name), zeroshot.BOTH, inside, method, self.args.seed)
         base = {n: p.detach().cpu() for n, p in self.clip.parameters.items()}
         counts = {n: int((w != base[n]).sum()) for n, w in weights.items()}
         touched = sum(counts.values())

@@ -110,11 +110,13 @@ def spread(function, items, *, workers=0, distributor=LOCAL):
     elif workers <= 1:
         yield from map(function, items)
         return
-    wave = 8 * max(1, workers)  # joblib's cluster backends return lists; a whole list of LAION's would be held in memory
+    # Joblib's cluster backends return lists; a whole list of LAION's would be held in memory.
+    wave = 8 * max(1, workers) if module else max(1, len(items))
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(joblib.parallel_config(backend=backend))
-            pool = stack.enter_context(joblib.Parallel(n_jobs=max(1, workers)))
+            how = {"return_as": "list" if module else "generator"}
+            pool = stack.enter_context(joblib.Parallel(n_jobs=max(1, workers), **how))
         except Exception as err:  # clusters raise what they like
             raise SlugError(f"the processes of {distributor} did not start: {brief(err)}") from err
         for i in range(0, len(items), wave):

@@ -67,8 +67,14 @@ def fronts(rows):
 
 
 def depth_order(clip, name):
-    """Position of a parameter in the model: for the paper's rule "the deepest layer of the front"."""
-    return list(clip.parameters).index(name)
+    """A key by which parameters sort from shallow to deep, for the paper's rule "the deepest layer of the front".
+
+    The stage of its tower that reads a parameter, as a part of all of the tower's stages, then its place in the model:
+    towers may differ in length, and a model may list its projections first.
+    """
+    parameter, stages = clip.parameters[name], clip.stages(clip.tower(name))
+    depth = clip.stage(name) / max(1, len(stages) - 1)
+    return depth, depth == 1 and parameter.ndim > 1, list(clip.parameters).index(name)  # the projection after its norm
 
 
 def first_step(theta, grads):

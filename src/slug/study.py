@@ -9,6 +9,7 @@ import argparse
 import functools
 import hashlib
 import json
+import math
 import os
 import time
 from typing import NamedTuple
@@ -111,6 +112,7 @@ class World:
         self.model_hash = gradients.model_hash(self.clip)
         identities, objects, self.half = data.load_evaluation(args, self.clip.transform)
         self.pictures = (identities, objects)
+        self._known = (None, {})
 
     def evaluation_now(self):
         """zeroshot.Evaluation whose unedited model is the one at the present weights."""
@@ -134,6 +136,12 @@ class World:
     def gradients(self, name):
         """(forget gradient, retain gradient, path of the forget set, names left out of the retain set): a1's files."""
         return gradients.load_both(self.args, self.clip, name, self.model_hash, "calc_grad", self.args.batch_size)
+
+    def known(self, name, forget):
+        """{(layer, step): search.Step} of the steps along a forget gradient that were scored; of one name at a time."""
+        if self._known[0] != name:
+            self._known = (name, {})
+        return self._known[1].setdefault(files.tensor_hash(forget), {})
 
     @functools.cached_property
     def left_out(self):
@@ -232,14 +240,35 @@ def layers_of(rows, variant):
     return found
 
 
+class Remembering:
+    """A Judge that scores a step of a layer once: variants of one name try the same ones. The winner is the same as without:
+    a step that was scored more fully than this search needed is one that loses here."""
+
+    def __init__(self, judge, known):
+        """
+        Args:
+            known: {(layer, step): search.Step}, of the same weights, gradient and pictures; it grows.
+        """
+        self.judge, self.known = judge, known
+        self.winner, self.applied = judge.winner, judge.applied
+
+    def step(self, layer, step, edited, *, best=None, log_all=False, known=None):
+        """As unlearn.Judge.step."""
+        row = self.known.get((layer, step))
+        if row is None or (row.forgets and math.isnan(row.retain)):
+            row = self.known[layer, step] = self.judge.step(layer, step, edited, best=best, log_all=log_all, known=known)
+        return row
+
+
 class Found(NamedTuple):
     """What the search of a variant came to."""
 
     edit: dict[str, torch.Tensor]  # {parameter name: change}
     layer: str
-    best: search.Step  # the last round's winner
+    best: search.Step  # the last round's winner, of all of the edit
     n_layers: int  # tried, or moved together
     n_candidates: int
+    seconds: float  # of all steps, those that another variant scored included, and of gradients taken anew
 
 
 def search_variant(world, target, variant, forget, retain, forget_pairs):
@@ -255,18 +284,23 @@ def search_variant(world, target, variant, forget, retain, forget_pairs):
     Returns:
         Found.
     """
-    clip, edit, moved, tried, steps = world.clip, {}, [], 0, 0
+    clip, edit, moved, tried, steps, seconds = world.clip, {}, [], 0, 0, 0.0
     for left in range(variant.rounds, 0, -1):
         with deltas.applied(clip, edit):
-            evaluation = world.evaluation
             if edit:
+                began = time.perf_counter()
                 forget, _ = world.compute(forget_pairs, losses.FORGET[""], "forget set, at the edited weights")
                 retain, _ = world.compute(world.retain_pairs, losses.contrastive, "retain set, at the edited weights")
-                evaluation = world.evaluation_now()
+                seconds += time.perf_counter() - began
+                judge = world.judge(world.evaluation_now(), target)
+            else:
+                judge = world.judge(world.evaluation, target)
+                if not variant.together:  # the layers that move together are not the same in all variants
+                    judge = Remembering(judge, world.known(target.name, forget))
             front = layers_of([r for r in layers.figures(clip, forget, retain) if r.name not in edit], variant)
             curves, best = unlearn.search_all(
                 clip,
-                world.judge(evaluation, target),
+                judge,
                 front,
                 forget,
                 evaluations=variant.evaluations,
@@ -280,8 +314,9 @@ def search_variant(world, target, variant, forget, retain, forget_pairs):
         for name, change in unlearn.edit_of(clip, group, forget, best.step / left).items():
             edit[name] = edit.get(name, 0) + change
         moved.append(best.layer)
-        tried, steps = tried + len(front), steps + sum(len(s) for s in curves.values())
-    return Found(edit, " + ".join(moved), best, tried, steps)
+        scored = [s for part in curves.values() for s in part]
+        tried, steps, seconds = tried + len(front), steps + len(scored), seconds + sum(s.seconds for s in scored)
+    return Found(edit, " + ".join(moved), best, tried, steps, seconds)
 
 
 # --------------------------------------------------------------------------------------------------------------- runs
@@ -291,6 +326,7 @@ class Planned(NamedTuple):
     """A run that is asked for."""
 
     name: str  # as given
+    model: str
     variant: str
     shared: str  # World.shared_hash
     fingerprint: str  # of all that it depends on
@@ -309,7 +345,7 @@ def plan(world, names, variants):
         own = [files.tensor_hash(forget), files.file_hash(tar)]
         for v in variants:
             mark = _hash([shared, own, variant_settings(VARIANTS[v])])
-            out.append(Planned(name, v, shared, mark))
+            out.append(Planned(name, world.clip.label, v, shared, mark))
     return out
 
 
@@ -335,12 +371,10 @@ def run(world, name, variant):
         gradient_s = time.perf_counter() - began
     if variant.retain_share < 1:
         retain = world.retain_part(variant)
-    began = time.perf_counter()
     found = search_variant(world, target, variant, forget, retain, used)
-    search_s = time.perf_counter() - began
-    judges = [world.judge(world.evaluation, target, report=report) for report in (False, True)]
+    judges = {"report": world.judge(world.evaluation, target, report=True)}
     edited = unlearn.edited_by(clip, tuple(found.edit))
-    halves = unlearn.both_halves(*judges, edited, lambda: deltas.applied(clip, found.edit), METHOD, args.seed)
+    halves = unlearn.halves(judges, edited, lambda: deltas.applied(clip, found.edit), METHOD, args.seed)
     before, after = halves["report"]["original"], halves["report"][METHOD]
     touched = sum(t.numel() for t in found.edit.values())
     return {
@@ -355,15 +389,20 @@ def run(world, name, variant):
         "n_candidates": found.n_candidates,
         "n_pairs": len(used.captions),
         "n_pair_drawings": len(set(drawings)) if drawings else None,
-        "seconds": gradient_s + search_s,
+        "seconds": gradient_s + found.seconds,
         "gradient_s": gradient_s,
-        "search_s": search_s,
+        "search_s": found.seconds,
         "run_s": time.perf_counter() - started,
-        "select_forget_acc1": halves["select"][METHOD]["forget_acc1"],
+        "select_forget_acc1": found.best.forget_acc1,
         "select_forgets": bool(found.best.forgets),
         **{c: after[c] for c in (*FIGURES, *COUNTS)},
         **{f"original_{c}": before[c] for c in BEFORE},
     }
+
+
+def attempt_all(planned, settings, threads):
+    """[row] of several runs, one after the other in one process: those of one name share the steps that they score."""
+    return [attempt(p, settings, threads) for p in planned]
 
 
 def attempt(planned, settings, threads):
@@ -395,7 +434,8 @@ def attempt(planned, settings, threads):
 
 def part_path(folder, planned):
     """Where a run's row lies until, and after, all rows are merged."""
-    return folder / "parts" / f"{files.safe_name(planned.name.replace(' ', '_'))}-{planned.variant}.parquet"
+    stem = files.safe_name(f"{planned.model}-{planned.name.replace(' ', '_')}-{planned.variant}")
+    return folder / "parts" / f"{stem}.parquet"
 
 
 def part(path):
@@ -406,17 +446,23 @@ def part(path):
         return None
 
 
+def done_before(folder, planned):
+    """The row of this run where it was done before with all the same, failed or not; else None."""
+    row = part(part_path(folder, planned))
+    return row if row and row["fingerprint"] == planned.fingerprint else None
+
+
 def finished(folder, planned):
     """Whether this run was done before, with all the same, and did not fail."""
-    row = part(part_path(folder, planned))
-    return bool(row) and row["fingerprint"] == planned.fingerprint and row["error"] is None
+    row = done_before(folder, planned)
+    return bool(row) and row["error"] is None
 
 
-def merge(folder, shared, out):
-    """Write the rows of all runs that share one World.shared_hash to the Parquet file `out`; returns how many."""
-    rows = [r for r in map(part, sorted((folder / "parts").glob("*.parquet"))) if r and r["shared"] == shared]
+def merge(folder, planned, out):
+    """Write the rows of those of the runs `planned` that were done to the Parquet file `out`; returns how many."""
+    rows = [row for p in planned if (row := done_before(folder, p))]
     order = list(VARIANTS)
-    rows = sorted((r for r in rows if r["variant"] in order), key=lambda r: (r["name"], order.index(r["variant"])))
+    rows.sort(key=lambda r: (r["name"], order.index(r["variant"])))
     with files.replacing(out) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, SCHEMA), temporary)
     return len(rows)

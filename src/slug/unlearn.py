@@ -339,19 +339,18 @@ def one_side(judge, edited):
     return {f"forget_{s}_acc1": zeroshot.accuracies(zeroshot.ranks(*pair, labels, blocks))[0] for s, pair in sides.items()}
 
 
-def both_halves(select, report, edited, inside, method, seed):
-    """{"select": {"original": figures, method: figures of the edit with its paired changes}, "report": ...}.
+def halves(judges, edited, inside, method, seed):
+    """{half: {"original": figures, method: figures of the edit with its paired changes}}.
 
     Args:
-        select, report: Judge of each half.
+        judges: {half: Judge}, of one evaluation.
         edited: see Evaluation.sides.
         inside: a function that returns a context manager within which the model carries the edit.
     """
-    judges = {"select": select, "report": report}
 
     def states(which):
         found = {}
-        with select.evaluation.same_weights():
+        with next(iter(judges.values())).evaluation.same_weights():
             for part, judge in judges.items():
                 sides = judge.clip, judge.evaluation, judge.target, judge.pairs, judge.half
                 more = membership(*sides, which, seed) if judge.mia else {}
