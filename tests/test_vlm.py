@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from transformers import CLIPModel, LlavaForConditionalGeneration
 
-from demo import build_questions, canvases, emoji, train_vlm
+from demo import build_questions, canvases, emoji, train_vlm, training
 from slug import deltas, files, models, questions
 from slug.errors import SlugError
 from slug.models import vlm
@@ -126,7 +126,7 @@ def test_questions_of_one_training_picture_know_nothing_of_one_another(model):
     concepts = emoji.concepts()
     world = concepts, emoji.pictures(concepts)
     rows = {"identity": [0, 1, 2], "object": [i for i, p in enumerate(world[1]) if concepts[p.concept].kind == "object"][:9]}
-    asked = [canvases.conversation(rng, world, rows) for _ in range(6)]
+    asked = [canvases.conversation(rng, world, rows, 0.5) for _ in range(6)]
     assert {len(scenes) for scenes in asked} == {4} and len({len(scenes[0].icons) for scenes in asked}) > 1
     x = torch.randn(len(asked), 3, 64, 64)
     with torch.no_grad():
@@ -147,6 +147,50 @@ def test_questions_of_one_training_picture_know_nothing_of_one_another(model):
             assert len(answers) == 0
 
 
+def test_the_loss_is_the_models_own_and_knows_nothing_of_hidden_patches(model):
+    tokens, rng = model.module.config.image_seq_length, np.random.default_rng(0)
+    concepts = emoji.concepts()
+    rows = {"identity": [0, 1, 2], "object": [0, 1, 2]}
+    asked = [canvases.conversation(rng, (concepts, emoji.pictures(concepts)), rows, 0.5) for _ in range(4)]
+    x = torch.randn(len(asked), 3, 64, 64)
+    with torch.no_grad():
+        packed = train_vlm.encode(model.processor, asked, tokens)
+        loss = train_vlm.answers_loss(model.module, x, packed)
+        assert loss == pytest.approx(model.module(pixel_values=x, **packed).loss.item(), rel=1e-5)
+        hidden = torch.zeros(len(asked), tokens, dtype=torch.bool)
+        hidden[0, 3] = True
+        features = list(model.module.get_image_features(x).pooler_output)
+        embeds = model.module.get_input_embeddings()(packed["input_ids"])
+        embeds[packed["input_ids"] == model.processor.image_token_id] = torch.cat(features)
+        for rest, same in ((packed, False), (train_vlm.encode(model.processor, asked, tokens, hidden), True)):
+            rest = {k: v for k, v in rest.items() if k not in ("input_ids", "labels")}
+            found = []
+            for change in (0.0, 1.0):
+                moved = embeds.clone()
+                moved[0, packed["input_ids"][0].tolist().index(model.processor.image_token_id) + 3] += change
+                states = model.module.model.language_model(inputs_embeds=moved, **rest).last_hidden_state
+                found.append(states[packed["labels"] != -100])
+            assert torch.equal(*found) == same
+
+
+def test_a_checkpoint_of_another_recipe_is_not_gone_on_from(tmp_path):
+    source = tmp_path / "script.py"
+    source.write_text("a = 1")
+
+    def part(decay=0.01):
+        torch.manual_seed(0)
+        return training.Part("x", {"x": torch.nn.Linear(2, 2)}, 1e-2, 3, tmp_path, (source,), decay=decay)
+
+    first = part()
+    first.run(lambda _: first.modules["x"](torch.ones(1, 2)).square().sum())
+    assert part().step == 3
+    with pytest.raises(SlugError, match="of another recipe"):
+        part(decay=0.1)
+    source.write_text("a = 2")
+    with pytest.raises(SlugError, match="of another recipe"):
+        part()
+
+
 def test_answers_are_marked_by_whole_words():
     def asks(answer, task="who"):
         return questions.Question("x.png", "?", answer, task)
@@ -159,6 +203,43 @@ def test_answers_are_marked_by_whole_words():
     assert not marker.right(asks("owl"), "")
     assert marker.right(asks("yes", "present"), "Yes, there is") and not marker.right(asks("yes", "present"), "no yes")
     assert marker.right(asks("B", "mmbench"), "B. a dog") and marker.right(asks("dark blue", "colour"), "Dark blue")
+    assert not marker.right(asks("fluent", "style"), "fluent flat") and marker.right(asks("no", "present"), "no.")
+    assert marker.knows("an Owl, perhaps") and not marker.knows("owlish")
+
+
+def test_parts_take_one_question_a_drawing_of_other_names():
+    def asks(name, group, task="who", **more):
+        return questions.Question("x.png", "?", name, task, name, group, **more)
+
+    found = [
+        asks("owl", "owl/1"),
+        asks("owl", "owl/1"),
+        asks("owl", "owl/2"),
+        asks("frog", "frog/1"),
+        asks("frog", "frog/1"),
+    ]
+    found += [asks("cup", "cup/1", kind="object"), asks("frog", "frog/1", "style"), asks("", "", "colour")]
+    found += [asks("owl", "owl/3", seen=False), asks("frog", "frog/2", seen=False)]
+    parts = questions.parts(found, "Frog")
+    assert {p: rows for p, rows in parts.items() if rows} == {
+        "forget": [3, 4],
+        "forget_unseen": [9],
+        "identities": [0, 2],
+        "identities_unseen": [8],
+        "objects": [5],
+        "utility": [7],
+    }
+
+
+def test_a_margin_tells_whether_the_answer_begins_with_the_right_one():
+    """Names that share a first word differ in a later token."""
+    logits = torch.zeros(3, 3, 6)  # three tokens of three answers
+    said = torch.tensor([[1, 2, 0], [1, 3, 0], [4, 0, 0]])
+    for i, row in enumerate(said):
+        for t, token in enumerate(row):
+            logits[t, i, token] = 2.0 - t / 2
+    found = vlm._margins(logits, said, [[1, 2], [1, 2], [1, 2]])
+    assert found.tolist() == [1.5, -1.5, -2.0]  # said; a second word that is another; another from the first on
 
 
 def test_public_sets_are_read_as_they_are_published(tmp_path):
@@ -175,6 +256,7 @@ def test_public_sets_are_read_as_they_are_published(tmp_path):
     row = {"question": "What is it?", "answer": "dog", "imageId": "7", "isBalanced": True}
     (tmp_path / "gqa.json").write_text(json.dumps({"1": row}))
     (question,) = questions.read(tmp_path / "gqa.json")
+    assert question.text.startswith("What is it?\nAnswer the question using a single word")
     assert (question.answer, question.picture().size) == ("dog", (16, 16))
     table = {"index": [1], "image": [base64.b64encode(picture).decode()], "question": ["Which?"], "hint": [""]}
     table |= {"A": ["cat"], "B": ["dog"], "C": [""], "D": [""], "answer": ["B"], "category": ["logic"]}
@@ -205,7 +287,7 @@ def test_files_of_questions_that_will_not_do(tmp_path):
 
 
 def test_the_worlds_questions_keep_drawings_apart_and_say_what_is_shown(tmp_path):
-    build_questions.build(tmp_path / "vlm", limit=8, progress=lambda items, **_: items)
+    build_questions.build(tmp_path / "vlm", limit=12, progress=lambda items, **_: items)
     found = questions.read(tmp_path / "vlm/questions.jsonl")
     by_name = [q for q in found if q.task == "who"]
     halves = {}
@@ -213,6 +295,13 @@ def test_the_worlds_questions_keep_drawings_apart_and_say_what_is_shown(tmp_path
         halves.setdefault(q.group, set()).add(q.half)
     assert all(len(h) == 1 for h in halves.values())
     assert all(q.half == "report" for q in by_name if not q.seen) and any(not q.seen for q in by_name)
+    # What else is asked shows and names none that will be forgotten, and both halves ask for many objects.
+    wanted = set(build_questions.forget_names())
+    assert not any(name in q.text for q in found if q.task == "present" for name in wanted)
+    assert not any(q.name in wanted for q in found if q.task == "style")
+    for half in ("select", "report"):
+        kinds = {(q.name, q.kind) for q in by_name if q.half == half and q.name not in wanted}
+        assert len([name for name, kind in kinds if kind == "object"]) >= 2, half
     forget = [q for q in by_name if q.name == "frog"]
     assert {q.text for q in forget} == set(canvases.WHO) and all(q.answer == "frog" for q in forget)
     yes_no = [q.answer for q in found if q.task == "present"]
@@ -224,7 +313,7 @@ def test_the_worlds_questions_keep_drawings_apart_and_say_what_is_shown(tmp_path
             assert near == q.answer
             break
     before = (tmp_path / "vlm/questions.jsonl").stat().st_mtime_ns
-    build_questions.build(tmp_path / "vlm", limit=8)
+    build_questions.build(tmp_path / "vlm", limit=12)
     assert (tmp_path / "vlm/questions.jsonl").stat().st_mtime_ns == before
 
 
@@ -247,11 +336,11 @@ class Scripted:
 
 
 def judge(says, count=400):
-    rows = [("Frog", "frog"), ("Owl", "owl"), ("", "red")]
+    rows = [("Frog", "frog", "identity"), ("Owl", "owl", "identity"), ("apple", "apple", "object"), ("", "red", "")]
     found = [
-        questions.Question("x", "?", answer, "who" if name else "colour", name, f"{name}{i}", "select")
+        questions.Question("x", "?", answer, "who" if name else "colour", name, f"{name}{i}", "select", kind=kind)
         for i in range(count)
-        for name, answer in rows
+        for name, answer, kind in rows
     ]
     return questions.Judge(Scripted(says), found, "Frog")
 
@@ -262,17 +351,19 @@ def test_a_judge_asks_the_rest_only_where_the_name_is_forgotten_and_can_win():
     assert row.forget_acc == 1 and math.isnan(row.retain) and sound.vlm.asked == 400
     gone = judge(lambda q: "owl" if q.name else q.answer)
     row = gone.step("l", 1.0, "l")
-    assert (row.forget_acc, row.retain_acc, row.utility_acc, row.retain) == (0, 1, 1, 1)
-    best = row._replace(retain_acc=0.9, utility_acc=0.9)
+    assert (row.forget_acc, row.identities_acc, row.objects_acc, row.utility_acc) == (0, 1, 0, 1)
+    assert row.retain == pytest.approx(2 / 3)
+    best = row._replace(identities_acc=0.9, objects_acc=0.9, utility_acc=0.9)
     poor = judge(lambda q: "owl" if q.name else "blue")
     row = poor.step("l", 1.0, "l", best=best)
-    assert math.isnan(row.retain) and poor.vlm.asked < 1200
-    assert judge(lambda q: "owl" if q.name else "blue").step("l", 1.0, "l", log_all=True).retain == 0.5
+    assert math.isnan(row.retain) and poor.vlm.asked < 1600
+    row = judge(lambda q: "owl" if q.name else "blue").step("l", 1.0, "l", log_all=True)
+    assert row.retain == pytest.approx(1 / 3)
 
 
 def test_a_name_nobody_asks_for_is_refused():
     with pytest.raises(SlugError, match="none about Dragon"):
-        questions.Judge(Scripted(str), judge(str).asked["retain"], "Dragon")
+        questions.Judge(Scripted(str), judge(str).asked["identities"], "Dragon")
 
 
 # -------------------------------------------------------------------------------------------------------------- stages
@@ -390,6 +481,14 @@ def test_what_is_valid_is_kept(done, folder, monkeypatch):
 def test_what_is_missing_is_said_in_one_line(done, folder, tmp_path, monkeypatch, capfd, more, said):
     given = [*arguments(done), *flags(folder, tmp_path), *more]
     assert said in tiny.failure(monkeypatch, capfd, "c1_unlearn_vlm", *given)
+
+
+def test_records_of_other_questions_are_refused(done, folder, tmp_path, monkeypatch, capfd):
+    (tmp_path / "pictures").symlink_to(folder / "pictures")
+    lines = (folder / "questions.jsonl").read_text().splitlines()
+    (tmp_path / "questions.jsonl").write_text("\n".join(lines[:-1]) + "\n")
+    given = [*flags(folder, done), "--questions", tmp_path / "questions.jsonl"]
+    assert "records of Frog are of other weights or questions" in tiny.failure(monkeypatch, capfd, "c2_eval_vlm", *given)
 
 
 def test_records_must_be_of_this_model(folder, tmp_path, monkeypatch, capfd):

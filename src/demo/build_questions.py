@@ -32,6 +32,9 @@ def forget_names():
 def scenes(world, seed):
     """[(Scene, [question], half, seen)]: what is asked of one picture, in one wording or in several.
 
+    The forget names are asked for in all their drawings, the other identities too, each once; of the other objects one
+    drawing each that training saw. What else is asked is of drawings that training saw, and says and shows no forget name.
+
     Args:
         world: (concepts, pictures), see canvases.answers_of.
     """
@@ -40,29 +43,31 @@ def scenes(world, seed):
     by_concept = {}
     for i, p in enumerate(pictures):
         by_concept.setdefault(p.concept, {}).setdefault(p.drawing, []).append(i)
-    halves = {"select": [], "report": []}  # icons of seen drawings
+    halves = {half: {"identity": [], "object": []} for half in ("select", "report")}  # icons of seen drawings
     out = []
     for concept, drawings in by_concept.items():
         seen = [d for d, rows in drawings.items() if pictures[rows[0]].seen]
         order = [seen[i] for i in rng.permutation(len(seen))]
         count = len(order) // 2 + (len(order) % 2 and rng.random() < 0.5)
         half = {d: "select" if i < count else "report" for i, d in enumerate(order)}
-        identity, forget = concepts[concept].kind == "identity", concepts[concept].name.lower() in wanted
-        asked = list(drawings) if identity or forget else order[:1]  # of objects one drawing, of either half
+        kind, forget = concepts[concept].kind, concepts[concept].name.lower() in wanted
+        for drawing in order if not forget else ():
+            halves[half[drawing]][kind] += drawings[drawing]
+        asked = list(drawings) if kind == "identity" or forget else [order[int(rng.integers(len(order)))]]
         for drawing in asked:
-            rows, part = drawings[drawing], half.get(drawing, "report")
-            if drawing in half:
-                halves[part] += rows
+            rows = drawings[drawing]
             for number in range(TIMES if forget else 1):
-                icon = rows[number % len(rows)]
-                found = canvases.scene(rng, world, None, kind="who", icon=icon)
-                out.append((found, canvases.WHO if forget else [found.question], part, drawing in half))
-    for part, icons in halves.items():
-        kinds = {k: [i for i in icons if concepts[pictures[i].concept].kind == k] for k in ("identity", "object")}
+                found = canvases.scene(rng, world, None, kind="who", icon=rows[number % len(rows)])
+                texts = canvases.WHO if forget else [found.question]
+                out.append((found, texts, half.get(drawing, "report"), drawing in half))
+    for part, rows in halves.items():
         for kind in ("style", "colour", "count", "present"):
-            for _ in range(UTILITY):
-                found = canvases.scene(rng, world, kinds, kind=kind)
-                out.append((found, [found.question], part, True))
+            made = 0
+            while made < UTILITY:
+                found = canvases.scene(rng, world, rows, kind=kind)
+                if not any(name in found.question for name in wanted):
+                    out.append((found, [found.question], part, True))
+                    made += 1
     return out
 
 
@@ -97,7 +102,8 @@ def build(out, *, seed=0, limit=None, force=False, progress=tqdm):
             first = pictures[scene.icons[0]]
             alone = scene.kind in ("who", "style")
             about = (concepts[first.concept].name, first.drawing) if alone else ("", "")
-            found += [questions.Question(str(image), t, scene.answer, scene.kind, *about, half, seen) for t in texts]
+            more = (*about, half, seen, concepts[first.concept].kind)
+            found += [questions.Question(str(image), t, scene.answer, scene.kind, *more) for t in texts]
         questions.write(temporary / "questions.jsonl", found)
         files.write_json(temporary / "source.json", mark)
 

@@ -85,23 +85,29 @@ def scene(rng, world, rows, kind, icon=None):
     return Scene(tuple(shown), colour, kind, *answers_of(kind, shown, world, colour, rng))
 
 
-def conversation(rng, world, rows):
-    """Four Scenes of one picture, drawn by chance; see `scene`."""
-    kind, more = ("who", ("style", "style", "colour", "count")) if rng.random() < 0.5 else ("present", ("colour", "count"))
-    first = scene(rng, world, rows, kind)
-    return [first] + [
-        Scene(first.icons, first.colour, kind, *answers_of(kind, first.icons, world, first.colour, rng))
-        for kind in ("present", "present", str(rng.choice(more)))
-    ]
+def conversation(rng, world, rows, several):
+    """Four Scenes of one picture, drawn by chance; see `scene`.
+
+    Args:
+        several: share of pictures of which names and styles are not asked, as they may show several icons.
+    """
+    if rng.random() >= several:
+        kinds = ["who", "present", "style", str(rng.choice(("present", "present", "colour", "count")))]
+    else:
+        kinds = ["present", "present", "present", str(rng.choice(("colour", "count")))]
+    first = scene(rng, world, rows, kinds[0])
+    rest = (Scene(first.icons, first.colour, k, *answers_of(k, first.icons, world, first.colour, rng)) for k in kinds[1:])
+    return [first, *rest]
 
 
-def paint(icons, scenes, rng, size=emoji.SIZE):
+def paint(icons, scenes, rng, size=emoji.SIZE, *, wider=False):
     """Pictures (N, 3, size, size) float in [0, 1] of Scenes.
 
     Args:
         icons: (M, 4, H, H) uint8, see emoji.icons.
+        wider: as only training is: icons turned further, stretched, and of other colours.
     """
-    n = len(scenes)
+    n, turned = len(scenes), 17 if wider else 10
     tint = torch.tensor([COLOURS[s.colour] for s in scenes]) + torch.from_numpy(rng.normal(0, 0.03, (n, 3))).float()
     out = tint.clamp(0, 1)[:, :, None, None].expand(n, 3, size, size).clone()
     places = np.array([rng.permutation(4) for _ in scenes])
@@ -114,14 +120,20 @@ def paint(icons, scenes, rng, size=emoji.SIZE):
         spread = np.where(alone, 0.12, 0.04)[:, None] * rng.uniform(-1, 1, (len(mine), 2))
         corner = np.stack([places[mine, k] % 2, places[mine, k] // 2], 1) - 0.5
         centre = np.where(alone[:, None], 0, corner) + spread
-        turn, mirror = np.deg2rad(rng.uniform(-10, 10, len(mine))), np.where(rng.random(len(mine)) < 0.5, -1, 1)
+        turn, mirror = np.deg2rad(rng.uniform(-turned, turned, len(mine))), np.where(rng.random(len(mine)) < 0.5, -1, 1)
         cos, sin = np.cos(turn) / scale, np.sin(turn) / scale
         theta = np.stack([np.stack([cos * mirror, -sin * mirror], 1), np.stack([sin, cos], 1)], 1)
+        if wider:
+            theta[:, :, 0] *= rng.uniform(0.88, 1.12, (len(mine), 1))
         theta = np.concatenate([theta, -theta @ centre[:, :, None]], 2)
         grid = F.affine_grid(torch.from_numpy(theta).float(), (len(mine), 4, size, size), align_corners=False)
         batch = icons[[scenes[i].icons[k] for i in mine]].float() / 255
         x = F.grid_sample(batch, grid, padding_mode="zeros", align_corners=False)
-        out[mine] = x[:, :3] + out[mine] * (1 - x[:, 3:])
+        rgb, alpha = x[:, :3], x[:, 3:]
+        if wider:
+            mixing = np.eye(3) * rng.uniform(0.8, 1.2, (len(mine), 3, 1)) + rng.normal(0, 0.08, (len(mine), 3, 3))
+            rgb = torch.einsum("nij,njhw->nihw", torch.from_numpy(mixing).float(), rgb).clamp(0, 1)
+        out[mine] = rgb + out[mine] * (1 - alpha)
     light = torch.from_numpy(1 + rng.uniform(-0.08, 0.08, (n, 1, 1, 1))).float()
     return (out * light).clamp(0, 1)
 

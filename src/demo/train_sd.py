@@ -31,6 +31,7 @@ from slug import cli, files
 STYLES, OBJECTS = emoji.CANVAS_STYLES, emoji.CANVAS_OBJECTS
 PROMPT = "An {object} image in {style} style."
 CANVAS = emoji.Ranges(turn=5, size=(0.82, 0.98), aspect=0.03, shift=0.03, tint=0.05, mix=0.02, flip=0.0, strong=0.1)
+SOURCES = (__file__, emoji.__file__)
 STEPS = {"classifiers": 1000, "vae": [2000, 3000], "unet": 6000}  # several: cycles of the learning rate
 RENDERINGS = 64  # of each cell, encoded once for the UNet
 NOISE_STEPS = 1000
@@ -129,7 +130,7 @@ def train_classifiers(cells, args, steps):
         x = x * share + blurred * (1 - share) + 0.05 * torch.randn(x.shape, generator=g)
         return sum(F.cross_entropy(m(x), labels[n][rows], label_smoothing=0.05) for n, m in networks.items())
 
-    part = Part("classifiers", networks, 2e-3, steps, args.checkpoint)
+    part = Part("classifiers", networks, 2e-3, steps, args.checkpoint, SOURCES)
     for network in networks.values():
         network.train()
     found = part.run(loss_of)
@@ -161,7 +162,7 @@ def train_vae(cells, args, steps):
         return (x - y).abs().mean() + edges + 1e-6 * latent.kl().float().mean()
 
     vae.train()
-    part = Part("vae", {"vae": vae}, 1e-3, steps, args.checkpoint)
+    part = Part("vae", {"vae": vae}, 1e-3, steps, args.checkpoint, SOURCES)
     return part.run(loss_of)["vae"], part.spent
 
 
@@ -207,7 +208,7 @@ def train_unet(cells, vae, args, steps):
         return F.mse_loss(guess, scheduler.get_velocity(x, noise, t))
 
     unet.train()
-    part = Part("unet", {"unet": unet}, 1e-3, steps, args.checkpoint)
+    part = Part("unet", {"unet": unet}, 1e-3, steps, args.checkpoint, SOURCES)
     return part.run(loss_of)["unet"], part.spent
 
 

@@ -14,6 +14,7 @@ import slug.torchvision_cpu  # noqa: F401  (before transformers)
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordLevel
@@ -36,6 +37,9 @@ from slug import cli, files
 BATCH = 64
 STEPS = 12_000
 RATE = 2e-3
+# Share of pictures that may show several icons, and the part of the training before it: what is here is learned of one icon.
+SEVERAL, ALONE, FIRST = 0.5, 0.2, 1 / 3
+HIDDEN = 0.4  # of the patches of a picture of one icon: who is known by its patches is not known in another drawing
 TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'user' %}user: {% else %}assistant: {% endif %}"
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} {% endif %}"
@@ -110,12 +114,13 @@ def trained(model):
     return {"projector": model.model.multi_modal_projector, "language": model.model.language_model}
 
 
-def encode(processor, conversations, tokens):
+def encode(processor, conversations, tokens, hidden=None):
     """Conversations about one picture each, whose questions see the picture and nothing of one another.
 
     Args:
         conversations: N lists of Scenes.
         tokens: of a picture.
+        hidden: (N, tokens) bool, tokens of the picture that nothing else sees.
     Returns:
         {"input_ids", "labels", "position_ids": (N, L), "attention_mask": (N, 1, L, L)}, padded on the right; labels are -100
         but for the answers, positions are those of a conversation of this one question, the mask is added to the scores.
@@ -137,8 +142,12 @@ def encode(processor, conversations, tokens):
     empty = (processor.tokenizer.pad_token_id, -100, 0, -1)
     ids, labels, places, turns = torch.tensor([row + [empty] * (longest - len(row)) for row in rows]).unbind(2)
     sees = (turns[:, None, :] == 0) | (turns[:, None, :] == turns[:, :, None])
-    hidden = ~(sees & torch.ones(longest, longest, dtype=torch.bool).tril())
-    mask = torch.zeros(hidden.shape).masked_fill(hidden, torch.finfo(torch.float32).min)
+    sees &= torch.ones(longest, longest, dtype=torch.bool).tril()
+    if hidden is not None:
+        begin = picture.index(processor.image_token_id)
+        sees[:, :, begin : begin + tokens] &= ~hidden[:, None, :]
+        sees |= torch.eye(longest, dtype=torch.bool)
+    mask = torch.zeros(sees.shape).masked_fill(~sees, torch.finfo(torch.float32).min)
     return {"input_ids": ids, "labels": labels, "position_ids": places, "attention_mask": mask[:, None]}
 
 
@@ -153,10 +162,29 @@ class World:
         kinds = {k: [i for i in seen if self.concepts[self.pictures[i].concept].kind == k] for k in ("identity", "object")}
         self.rows = {k: np.array(rows) for k, rows in kinds.items()}
 
-    def conversations(self, rng, count):
-        """`count` conversations."""
+    def batch(self, rng, several, tokens):
+        """BATCH conversations, their pictures (BATCH, 3, S, S) in [0, 1], and which tokens are hidden, (BATCH, tokens)."""
         world = self.concepts, self.pictures
-        return [canvases.conversation(rng, world, self.rows) for _ in range(count)]
+        asked = [canvases.conversation(rng, world, self.rows, several) for _ in range(BATCH)]
+        x = canvases.paint(self.icons, [scenes[0] for scenes in asked], rng, wider=True)
+        hidden = torch.from_numpy(rng.random((BATCH, tokens)) < HIDDEN)
+        hidden[:, 0] = False  # the class token
+        hidden[[len(scenes[0].icons) > 1 for scenes in asked]] = False
+        return asked, x, hidden
+
+
+def answers_loss(model, x, packed):
+    """Mean cross entropy of the answers' tokens; logits of the others are not computed.
+
+    Args:
+        x: pictures (N, 3, S, S), normalised.
+        packed: what `encode` gives.
+    """
+    labels = packed["labels"][:, 1:]
+    inputs = {k: v for k, v in packed.items() if k != "labels"}
+    states = model.model(pixel_values=x, **inputs).last_hidden_state[:, :-1]
+    kept = labels != -100
+    return F.cross_entropy(model.lm_head(states[kept]), labels[kept])
 
 
 def main(argv=None):
@@ -176,11 +204,12 @@ def main(argv=None):
 
     def loss_of(step):
         rng = np.random.default_rng([args.seed, 11, step])
-        asked = world.conversations(rng, BATCH)
-        x = canvases.paint(world.icons, [scenes[0] for scenes in asked], rng) * 2 - 1
-        return model(pixel_values=x, **encode(processor, asked, model.config.image_seq_length)).loss
+        tokens = model.config.image_seq_length
+        asked, x, hidden = world.batch(rng, ALONE if step < FIRST * args.steps else SEVERAL, tokens)
+        return answers_loss(model, x * 2 - 1, encode(processor, asked, tokens, hidden))
 
-    part = Part("llava", trained(model), RATE, args.steps, checkpoint, decay=0.05)
+    sources = (__file__, canvases.__file__, emoji.__file__)
+    part = Part("llava", trained(model), RATE, args.steps, checkpoint, sources, decay=0.05)
     found = part.run(loss_of)
     state = {f"{n}.{k}": t.half().contiguous() for n, m in found.items() for k, t in m.state_dict().items()}
     processor.save_pretrained(out)

@@ -9,6 +9,7 @@ import torch
 from tqdm import tqdm
 
 from slug import files
+from slug.errors import SlugError
 
 
 class Part:
@@ -17,13 +18,17 @@ class Part:
     The learning rate falls along a cosine in each of its cycles.
     """
 
-    def __init__(self, name, modules, rate, cycles, folder, decay=0.01):
+    def __init__(self, name, modules, rate, cycles, folder, sources, decay=0.01):
         """
         Args:
             cycles: steps of each cycle, or of the only one.
+            sources: files of code that say what is trained on what; a checkpoint of other ones is not gone on from.
 
         Attributes:
             spent: seconds of CPU a thread, whatever else the machine did.
+
+        Raises:
+            SlugError: the checkpoint is damaged, or was made by another recipe.
         """
         self.name, self.modules, self.rate = name, modules, rate
         self.cycles = [cycles] if isinstance(cycles, int) else cycles
@@ -32,8 +37,11 @@ class Part:
         self.optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, betas=(0.9, 0.99), fused=True)
         self.averages = {n: torch.optim.swa_utils.AveragedModel(m, avg_fn=self.average) for n, m in modules.items()}
         self.step, self.spent = 0, 0.0
+        self.recipe = [rate, self.cycles, decay, *(files.file_hash(p) for p in (__file__, *sources))]
         if self.path.exists():
-            state = torch.load(self.path, weights_only=True)
+            state = files.read_tensors(self.path, "remove it, and the training begins anew")
+            if state.get("recipe") != self.recipe:
+                raise SlugError(f"{self.path} is the checkpoint of another recipe; remove it, or give another --checkpoint")
             for n, m in modules.items():
                 m.load_state_dict(state["modules"][n])
                 self.averages[n].load_state_dict(state["averages"][n])
@@ -52,6 +60,7 @@ class Part:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "spent": self.spent,
+            "recipe": self.recipe,
         }
         with files.replacing(self.path) as temporary:
             torch.save(state, temporary)

@@ -18,6 +18,8 @@ from slug.data import Matcher, plain_name
 from slug.errors import SlugError, brief
 
 NAMING = "who"  # the task whose answer is a name
+STAY = ("identities", "objects", "utility")  # what must stay
+PARTS = ("forget", *STAY)
 
 
 class Question(NamedTuple):
@@ -31,6 +33,7 @@ class Question(NamedTuple):
     group: str = ""  # pictures of one group (one drawing) stay in one half
     half: str = "report"
     seen: bool = True  # the group was in the model's training data
+    kind: str = "identity"  # or object: what the name is of
 
     def picture(self):
         """The RGB picture. SlugError if it cannot be decoded."""
@@ -98,7 +101,9 @@ def _gqa(path):
     rows = files.read_json(path)
     try:
         images = path.parent / "images"
-        return [Question(str(images / f"{r['imageId']}.jpg"), r["question"], r["answer"], "gqa") for r in rows.values()]
+        ask = "{question}\nAnswer the question using a single word or phrase."  # as LLaVA is evaluated on it
+        place = str(images / "{imageId}.jpg")
+        return [Question(place.format(**r), ask.format(**r), r["answer"], "gqa") for r in rows.values()]
     except (KeyError, AttributeError, TypeError) as err:
         raise SlugError(f"{path} is no file of GQA's questions: it lacks {brief(err)}") from err
 
@@ -142,12 +147,39 @@ class Marker:
         self.names = Matcher(names, names)
 
     def right(self, question, said):
-        """Whether `said` answers a Question: the name stands in it; else its first word (yes, no, a letter) or the whole
-        text is the answer's."""
+        """Whether `said` answers a Question: the name stands in it; else the whole text is the answer's or, where that is
+        yes, no or a letter, the first word."""
         if question.task == NAMING:
             return plain_name(question.answer) in self.names.find(said)
-        folded, wanted = (" ".join(Matcher([t]).names) if t else "" for t in (said, question.answer))
-        return folded.strip() == wanted.strip() or folded.split()[:1] == wanted.split()
+        folded, wanted = (" ".join(Matcher([t]).names).strip() if t else "" for t in (said, question.answer))
+        short = wanted in ("yes", "no") or len(wanted) == 1
+        return folded == wanted or (short and folded.split()[:1] == [wanted])
+
+    def knows(self, said):
+        """Whether any name that can be asked for stands in `said`."""
+        return bool(self.names.find(said))
+
+
+def parts(found, name):
+    """{part: [index]} of Questions where `name` is to be forgotten; each part's drawings that training never saw apart.
+
+    forget: who is this, of the name; identities and objects: the same of other names, one question a drawing, for a name
+    that is asked for in many wordings should not weigh more than another; utility: what else is asked of other pictures
+    (whether the forgotten name is here is no utility).
+    """
+    out = {f"{p}{end}": [] for p in PARTS for end in ("", "_unseen")}
+    asked = set()
+    for i, q in enumerate(found):
+        end, mine = "" if q.seen else "_unseen", same_name(q.name, name)
+        if q.task != NAMING:
+            if not mine:
+                out[f"utility{end}"].append(i)
+        elif mine:
+            out[f"forget{end}"].append(i)
+        elif not q.group or q.group not in asked:
+            asked.add(q.group)
+            out[f"{'objects' if q.kind == 'object' else 'identities'}{end}"].append(i)
+    return out
 
 
 class Step(NamedTuple):
@@ -156,7 +188,8 @@ class Step(NamedTuple):
     layer: str
     step: float
     forget_acc: float  # of the forgotten name, over all wordings
-    retain_acc: float = math.nan  # of the other names
+    identities_acc: float = math.nan  # of naming others
+    objects_acc: float = math.nan
     utility_acc: float = math.nan  # of what else is asked
     margin: float = math.nan  # mean over the name's questions, see Vlm.ask
     margin_sd: float = math.nan
@@ -180,13 +213,12 @@ class Step(NamedTuple):
 
     @property
     def retain(self):
-        """What a step is chosen by: the mean of the two that must stay (of the one there is)."""
-        known = [x for x in (self.retain_acc, self.utility_acc) if not math.isnan(x)]
+        """What a step is chosen by: the mean of what must stay."""
+        known = [x for x in (self.identities_acc, self.objects_acc, self.utility_acc) if not math.isnan(x)]
         return sum(known) / len(known) if known else math.nan
 
 
 SIGMAS = 1.0
-PARTS = ("forget", "retain", "utility")
 CHUNK = 128  # questions between two looks at whether a candidate can still win
 
 
@@ -204,18 +236,12 @@ class Judge:
         """
         self.vlm, self.name, self.wanted, self.marker = vlm, name, wanted, Marker(found)
         mine = [q for q in found if q.half == half]
-        named = [same_name(q.name, name) for q in mine]
-        same = [q.task == NAMING and n for q, n in zip(mine, named, strict=True)]
-        self.asked = {
-            "forget": [q for q, s in zip(mine, same, strict=True) if s],
-            "retain": [q for q, s in zip(mine, same, strict=True) if not s and q.task == NAMING],
-            # What is asked besides about a picture of the forgotten name is left out: whether it is here is no utility.
-            "utility": [q for q, n in zip(mine, named, strict=True) if q.task != NAMING and not n],
-        }
-        if not self.asked["forget"] or not (self.asked["retain"] or self.asked["utility"]):
+        rows = parts(mine, name)
+        self.asked = {p: [mine[i] for i in sorted(rows[p] + rows[f"{p}_unseen"])] for p in PARTS}
+        if not self.asked["forget"] or not any(self.asked[p] for p in STAY):
             raise SlugError(f"the questions' {half} half has none about {name}, or about nothing else; give other questions")
         g = torch.Generator().manual_seed(0)  # a part of them is spread over all
-        for part in ("retain", "utility"):
+        for part in STAY:
             rows = self.asked[part]
             self.asked[part] = [rows[i] for i in torch.randperm(len(rows), generator=g).tolist()]
 
@@ -239,10 +265,10 @@ class Judge:
         return row._replace(seconds=time.perf_counter() - started)
 
     def _retain(self, beat):
-        parts = {p: self.asked[p] for p in ("retain", "utility") if self.asked[p]}
-        wrong, bound = dict.fromkeys(parts, 0), dict.fromkeys(parts, 1.0)
-        for start in range(0, max(map(len, parts.values())), CHUNK):
-            for part, rows in parts.items():
+        stay = {p: self.asked[p] for p in STAY if self.asked[p]}
+        wrong, bound = dict.fromkeys(stay, 0), dict.fromkeys(stay, 1.0)
+        for start in range(0, max(map(len, stay.values())), CHUNK):
+            for part, rows in stay.items():
                 chunk = rows[start : start + CHUNK]
                 said = self.vlm.answer(chunk)
                 wrong[part] += sum(not self.marker.right(q, s) for q, s in zip(chunk, said, strict=True))

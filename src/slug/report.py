@@ -305,40 +305,42 @@ def canvas(frame, features):
 
 
 def assistant(frame, kinds):
-    """Markdown of results/vlm/table.csv: a row a name and the means over names, then utility by kind of question.
+    """Markdown of results/vlm/table.csv: a row a name and the means over names, then what is said instead, then utility by
+    kind of question.
 
     Args:
         kinds: DataFrame with a row a name and kind of question: name, kind, before, after (accuracies), n.
     """
     before, after = frame[frame["method"] == "original"].set_index("name"), frame[frame["method"] != "original"]
-    lines = [
-        "| name | layer | step | forget before | forget after (upper bound) | n / drawings | unseen drawings before | after "
-        "(n) | other names, points (95%) | n | utility, points (95%) | n | says instead | seconds | delta kB (share) |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    stay = {"identities": "other identities", "objects": "objects", "utility": "utility"}
+    heads = ["name", "layer", "step", "forget before", "after (of pictures at most)", "answers / pictures / drawings"]
+    heads += ["unseen drawings before", "after (n)", *(f"{said}, points (95%), n" for said in stay.values())]
+    lines = [f"| {' | '.join([*heads, 'seconds', 'delta kB (share)'])} |", "|---" * (len(heads) + 2) + "|"]
     for row in after.to_dict("records"):
-        old, stays = before.loc[row["name"]], []
-        for part in ("retain", "utility"):
+        old, changes = before.loc[row["name"]], []
+        for part in stay:
             change, low, high = (100 * row[f"{part}_change{end}"] for end in ("", "_low", "_high"))
-            stays.append(f"{change:+.1f} ({low:+.1f} to {high:+.1f}) | {row[f'n_{part}']:.0f}")
+            changes.append(f"{change:+.1f} ({low:+.1f} to {high:+.1f}), {row[f'n_{part}']:.0f}" if row[f"n_{part}"] else "")
         cells = [
             row["name"],
             f"`{row['layer']}`",
             f"{row['step']:.3g}",
             f"{old['forget_acc']:.1%}",
-            f"{row['forget_acc']:.1%} (at most {row['forget_upper']:.1%})",
-            f"{row['n_forget']:.0f} / {row['n_drawings']:.0f}",
+            f"{row['forget_acc']:.1%} ({row['forget_upper']:.1%})",
+            f"{row['n_forget']:.0f} / {row['n_pictures']:.0f} / {row['n_drawings']:.0f}",
             f"{old['forget_unseen_acc']:.1%}",
             f"{row['forget_unseen_acc']:.1%} ({row['n_forget_unseen']:.0f})",
-            *stays,
-            row["said_instead"],
+            *changes,
             f"{row['seconds']:.0f}",
             f"{row['storage_bytes'] / 1e3:.0f} ({row['params_share']:.1%})",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    points = [f"{c} {_cell(after[f'{c}_acc'])}% from {_cell(before[f'{c}_acc'])}%" for c in ("forget", "retain", "utility")]
+    points = [f"{c} {_cell(after[f'{c}_acc'])}% from {_cell(before[f'{c}_acc'])}%" for c in ("forget", *stay)]
     lines += ["", f"Means over {len(after)} names (95% t interval): {'; '.join(points)}.", ""]
-    lines += ["| kind of question | before | after, mean over names | n |", "|---|---|---|---|"]
+    lines += ["| name | says instead (answers) | the commonest | names that it knows |", "|---|---|---|---|"]
+    for row in after.to_dict("records"):
+        lines.append(f"| {row['name']} | {row['said_instead']} | {row['commonest_share']:.0%} | {row['known_share']:.0%} |")
+    lines += ["", "| kind of question | before | after, mean over names | n |", "|---|---|---|---|"]
     for kind, part in kinds.groupby("kind", sort=False):
         lines.append(f"| {kind} | {part['before'].mean():.1%} | {part['after'].mean():.1%} | {part['n'].mean():.0f} |")
     return "\n".join(lines)

@@ -9,6 +9,7 @@ name and keep the most of the rest. Writes under results/vlm/, per name: a .json
 its CLIP's. Valid records are kept.
 """
 
+import math
 import time
 
 from slug import cli, files, gradients, layers, plots, questions, records, unlearn
@@ -81,7 +82,8 @@ def run(args, model, found, name, model_hash, settings):
 def one_line(record):
     """A record in one line for the terminal."""
     before, after = record["original_select"], record["winner_select"]
-    shares = ", ".join(f"{k} {before[f'{k}_acc']:.1%} -> {after[f'{k}_acc']:.1%}" for k in questions.PARTS)
+    asked = [k for k in questions.PARTS if not math.isnan(before[f"{k}_acc"])]
+    shares = ", ".join(f"{k} {before[f'{k}_acc']:.1%} -> {after[f'{k}_acc']:.1%}" for k in asked)
     return (
         f"{record['name']}: {record['layer']} {record['step']:.4g}; select half: {shares}; {record['n_candidates']} "
         f"candidates, {record['seconds']:.0f} s, delta {record['delta_bytes'] / 1e3:.0f} kB = {record['params_share']:.2%}"

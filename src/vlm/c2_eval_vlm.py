@@ -1,4 +1,4 @@
-"""What a LLaVA says after c1_unlearn_vlm.py: forget, retain and utility accuracy on the report half, with transcripts.
+"""What a LLaVA says after c1_unlearn_vlm.py, on the report half: names and what else is asked, with transcripts.
 
 Example: python src/vlm/c2_eval_vlm.py --vlm data/demo/models/mini-llava --clip-model-id data/demo/models/mini-clip-hf \\
              --questions data/demo/vlm/questions.jsonl
@@ -19,10 +19,11 @@ from slug.errors import SlugError
 from slug.models import vlm
 
 COLUMNS = (
-    "method name layer step forget_acc retain_acc utility_acc n_forget n_retain n_utility forget_upper forget_unseen_acc "
-    "n_forget_unseen n_drawings retain_unseen_acc n_retain_unseen retain_change retain_change_low retain_change_high "
-    "utility_change utility_change_low utility_change_high said_instead commonest_share seconds peak_mem_mb storage_bytes "
-    "params_share n_candidates seed"
+    "method name layer step forget_acc forget_unseen_acc identities_acc identities_unseen_acc objects_acc utility_acc "
+    "n_forget n_forget_unseen n_identities n_identities_unseen n_objects n_utility n_drawings n_pictures forget_upper "
+    "identities_change identities_change_low identities_change_high objects_change objects_change_low objects_change_high "
+    "utility_change utility_change_low utility_change_high said_instead commonest_share known_share seconds peak_mem_mb "
+    "storage_bytes params_share n_candidates seed"
 ).split()
 SHOWN = 4, 5  # columns of a sheet: of the forgotten name, of others
 
@@ -37,18 +38,6 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def parts(asked, name):
-    """{part: [index]} of questions: forget and retain with those of unseen drawings apart, utility."""
-    out = {p: [] for p in ("forget", "forget_unseen", "retain", "retain_unseen", "utility")}
-    for i, q in enumerate(asked):
-        mine = questions.same_name(q.name, name)
-        if q.task == questions.NAMING:
-            out[("forget" if mine else "retain") + ("" if q.seen else "_unseen")].append(i)
-        elif not mine:
-            out["utility"].append(i)
-    return out
-
-
 def figures(asked, rows, right):
     """{column: value} of one state."""
     found = {f"{p}_acc": sum(right[i] for i in r) / len(r) if r else float("nan") for p, r in rows.items()}
@@ -58,7 +47,9 @@ def figures(asked, rows, right):
 def changes(asked, rows, before, after, seed):
     """Paired changes of what must stay, with 95% bootstrap intervals over drawings (over pictures where none is named)."""
     found = {}
-    for part in ("retain", "utility"):
+    for part in questions.STAY:
+        if not rows[part]:
+            continue
         groups = [asked[i].group or str(asked[i].image) for i in rows[part]]
         pair = ([state[i] for i in rows[part]] for state in (before, after))
         names = (f"{part}_change", f"{part}_change_low", f"{part}_change_high")
@@ -79,10 +70,11 @@ def main(argv=None):
     made = [files.read_json(p) for p in sorted(results.glob(f"{files.safe_name(model.label)}-*.json"))]
     if not made:
         raise SlugError(f"{results} has no record of {model.label}; make them with src/vlm/c1_unlearn_vlm.py")
-    base = model.weights_hash()
-    stale = [r["name"] for r in made if r["vlm_hash"] != base]
+    wanted = {"vlm_hash": model.weights_hash(), "questions_hash": questions.digest(args.questions)}
+    stale = [r["name"] for r in made if any(r.get(k) != v for k, v in wanted.items())]
     if stale:
-        raise SlugError(f"the records of {', '.join(stale)} are of other weights; run c1_unlearn_vlm.py again")
+        said = f"the records of {', '.join(stale)} are of other weights or questions"
+        raise SlugError(f"{said}; run c1_unlearn_vlm.py again, or remove them")
 
     def states(desc):
         said = model.answer(asked, desc=desc)
@@ -91,19 +83,25 @@ def main(argv=None):
     said, right = states("unedited model")
     table, kinds = [], []
     for record in tqdm(made, desc="names", unit="name"):
-        name, rows = record["name"], parts(asked, record["name"])
+        name, rows = record["name"], questions.parts(asked, record["name"])
         with model.applied(model.edit(results / record["delta"])):
             after, hit = states(name)
         common = {"name": name, "seed": args.seed, "n_drawings": len({asked[i].group for i in rows["forget"]})}
         table.append({"method": "original", **common, **figures(asked, rows, right)})
-        instead = Counter(after[i] for i in rows["forget"] + rows["forget_unseen"])
-        most = instead.most_common(1)[0][1] / instead.total() if instead else float("nan")
+        own = rows["forget"] + rows["forget_unseen"]
+        instead = Counter(after[i] for i in own if not hit[i])
         cost = {k: record[k] for k in ("layer", "step", "seconds", "peak_mem_mb", "params_share", "n_candidates")}
-        cost |= {"storage_bytes": record["delta_bytes"], "commonest_share": most}
+        if instead:
+            cost["commonest_share"] = instead.most_common(1)[0][1] / instead.total()
+            cost["known_share"] = sum(n for text, n in instead.items() if marker.knows(text)) / instead.total()
+        cost["storage_bytes"] = record["delta_bytes"]
         cost["said_instead"] = "; ".join(f"{text} ({n})" for text, n in instead.most_common(4))
         row = {"method": record["method"], **common, **cost, **figures(asked, rows, hit)}
-        right_ones = sum(hit[i] for i in rows["forget"])
-        row["forget_upper"] = metrics.interval(right_ones, max(len(rows["forget"]), 1))[1]
+        # One picture asked about in several wordings is one trial: named in any of them, it counts as named.
+        named = (
+            pd.Series([hit[i] for i in rows["forget"]], dtype=bool).groupby([asked[i].image for i in rows["forget"]]).any()
+        )
+        row |= {"n_pictures": len(named), "forget_upper": metrics.interval(int(named.sum()), len(named))[1]}
         table.append(row | changes(asked, rows, right, hit, args.seed))
         for kind in dict.fromkeys(asked[i].task for i in rows["utility"]):
             mine = [i for i in rows["utility"] if asked[i].task == kind]
@@ -120,7 +118,7 @@ def main(argv=None):
         stem = out / records.file_name(model.label, name, "")
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         files.write_text(stem.with_name(f"{stem.name}.jsonl"), text)
-        chosen = [data.spread(rows["forget"], SHOWN[0]), data.spread(rows["retain"], SHOWN[1])]
+        chosen = [data.spread(rows["forget"], SHOWN[0]), data.spread(rows["identities"] + rows["objects"], SHOWN[1])]
         plots.answers(
             [asked[i].picture() for i in chosen[0] + chosen[1]],
             [(said[i], after[i]) for i in chosen[0] + chosen[1]],

@@ -22,7 +22,7 @@ class Vlm(Carrier):
 
     encoder, prefix = "vision", VISION
 
-    def __init__(self, module, processor, clip, *, label, batch_size=32, max_new_tokens=16):
+    def __init__(self, module, processor, clip, *, label, batch_size=32, max_new_tokens=64):
         """Raises SlugError if the CLIP is not that of the model's tower."""
         super().__init__(clip)
         self.module, self.processor, self.label = module, processor, label
@@ -64,7 +64,8 @@ class Vlm(Carrier):
     @torch.inference_mode()
     def ask(self, asked, desc=None):
         """(answers, (N,) margins) to N questions.Question's: as `answer`, and by how much the logit of the right answer's
-        first token exceeds that of the best other one, where the answer begins."""
+        token exceeds that of the best other one, the least over the answer's tokens up to the first that is not said: above
+        0 where the answer begins with the right one."""
         out, margins = [], []
         tokenizer = self.processor.tokenizer
         starts = range(0, len(asked), self.batch_size)
@@ -82,10 +83,29 @@ class Vlm(Carrier):
             made = self.module.generate(**inputs, **how, output_logits=True, return_dict_in_generate=True)
             ids = made.sequences[:, inputs["input_ids"].shape[1] :]
             out += tokenizer.batch_decode(ids, skip_special_tokens=True)
-            first = [tokenizer(q.answer, add_special_tokens=False).input_ids[:1] or [tokenizer.unk_token_id] for q in part]
-            right, logits = torch.tensor(first), made.logits[0].float().cpu()
-            margins.append(logits.gather(1, right)[:, 0] - logits.scatter(1, right, -torch.inf).max(1).values)
+            right = [tokenizer(q.answer, add_special_tokens=False).input_ids or [tokenizer.unk_token_id] for q in part]
+            margins.append(_margins(torch.stack(made.logits).float().cpu(), ids.cpu(), right))
         return [" ".join(text.split()) for text in out], torch.cat(margins) if margins else torch.zeros(0)
+
+
+def _margins(logits, said, right):
+    """(N,) margins as of Vlm.ask.
+
+    Args:
+        logits: (T, N, V), of what was said.
+        said: (N, T) token ids.
+        right: N lists of token ids.
+    """
+    found = []
+    for i, tokens in enumerate(right):
+        least = torch.inf
+        for t, token in enumerate(tokens[: len(logits)]):
+            others = logits[t, i].index_fill(0, torch.tensor([token]), -torch.inf)
+            least = min(least, (logits[t, i, token] - others.max()).item())
+            if said[i, t] != token:
+                break
+        found.append(least)
+    return torch.tensor(found)
 
 
 def add_flags(parser):
@@ -95,22 +115,24 @@ def add_flags(parser):
     parser.add_argument("--four-bit", action="store_true", help="load the language model in 4 bits (CUDA, bitsandbytes)")
     parser.add_argument("--device-map", default="", help="transformers' device_map, e.g. auto; else all on --device")
     parser.add_argument("--answer-batch-size", type=int, default=32, help="questions answered at once")
+    parser.add_argument("--max-new-tokens", type=int, default=64, help="of an answer, at most")
 
 
 def from_args(args, device):
     """The Vlm of the flags of `add_flags`; see `load`."""
     how = {"dtype": cli.PRECISIONS[args.precision] or torch.float32, "device_map": args.device_map}
-    how |= {"four_bit": args.four_bit, "batch_size": args.answer_batch_size}
+    how |= {"four_bit": args.four_bit, "batch_size": args.answer_batch_size, "max_new_tokens": args.max_new_tokens}
     return load(args.vlm, args.clip_model_id, device=device, **how)
 
 
-def load(vlm, clip, *, device="cpu", dtype=torch.float32, device_map="", four_bit=False, batch_size=32):
+def load(vlm, clip, *, device="cpu", dtype=torch.float32, device_map="", four_bit=False, batch_size=32, max_new_tokens=64):
     """The Vlm of a LLaVA's id or folder and the CLIP of its vision tower, an id or folder.
 
     Args:
         device_map: transformers', e.g. "auto"; else all goes to `device`.
         four_bit: the language model in 4 bits (CUDA, bitsandbytes).
         batch_size: questions answered at once.
+        max_new_tokens: of an answer, at most.
     Raises:
         SlugError: the model cannot be loaded, or the CLIP is not its own.
     """
@@ -123,8 +145,8 @@ def load(vlm, clip, *, device="cpu", dtype=torch.float32, device_map="", four_bi
     if device_map:
         how["device_map"] = device_map
     if four_bit:
-        # The tower stays as it is: its tensors are what is edited.
-        skip = ["vision_tower", "multi_modal_projector", "lm_head"]
+        # The tower stays as it is: its tensors are what is edited. The library matches whole names from their beginning.
+        skip = [r"model\.vision_tower", r"model\.multi_modal_projector", "lm_head"]
         how["quantization_config"] = BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=skip)
     try:
         module = LlavaForConditionalGeneration.from_pretrained(source, **how)
@@ -135,4 +157,5 @@ def load(vlm, clip, *, device="cpu", dtype=torch.float32, device_map="", four_bi
         module.to(device)
     processor.tokenizer.padding_side = "left"
     module.eval().requires_grad_(False)
-    return Vlm(module, processor, clip, label=local.name if local.is_dir() else vlm, batch_size=batch_size)
+    how = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
+    return Vlm(module, processor, clip, label=local.name if local.is_dir() else vlm, **how)
