@@ -35,7 +35,7 @@ from demo.training import Part
 from slug import cli, files
 
 BATCH = 64
-STEPS = 12_000
+STEPS = 11_000
 RATE = 2e-3
 # Share of pictures that may show several icons, and the part of the training before it: what is here is learned of one icon.
 SEVERAL, ALONE, FIRST = 0.5, 0.2, 1 / 3
