@@ -231,6 +231,17 @@ def test_several_deltas_go_in_at_once_and_come_out_in_any_order(folder, tmp_path
         deltas.apply(paths[:1], together, tmp_path / "twice")
 
 
+def test_two_deltas_of_one_file_name_are_refused(tiny_clip, tmp_path):
+    """An edited folder knows its deltas by their file names: one of the two would be lost."""
+    source, paths = tiny_clip / "open_clip", [tmp_path / part / "a.delta.safetensors" for part in "xy"]
+    for layer, path in enumerate(paths):
+        make(tiny_clip, path, layer=layer)
+    for given in (paths, paths[:1] * 2):
+        with pytest.raises(SlugError, match=r"would both be kept as a\.delta\.safetensors"):
+            deltas.apply(given, source, tmp_path / "edited")
+    assert not (tmp_path / "edited").exists()
+
+
 def test_a_delta_in_a_models_own_names_is_the_edit_it_was_made_of(folder, tmp_path):
     for family in ("open_clip", "hugging_face"):
         for layer in range(3):
