@@ -31,7 +31,9 @@ def figures(header):
         value = metrics.get(key)
         if isinstance(value, (int, float)) and not math.isnan(value):
             said.append(f"{words} {value:.1%}" + (f" of {metrics[count]}" if metrics.get(count) else ""))
-    return "; ".join(said) + (f" ({metrics['half']} half)" if "half" in metrics else "")
+    text = "; ".join(said) + (f" ({metrics['half']} half)" if "half" in metrics else "")
+    others = metrics.get("together_with")  # the edits that the model carried besides when it was judged
+    return f"together with the edits of {', '.join(others)}: {text}" if others else text
 
 
 def text(original, base, headers):
@@ -62,7 +64,7 @@ def text(original, base, headers):
             f"`{base}`, edited by SLUG (Cai, Tan, Asif; ICML 2025; arXiv 2407.11867): one step on one layer for each of",
             "these. It lowers what is recalled on the pictures and prompts that it was tested on; it does not prove that",
             "nothing is left.\n",
-            "| delta | forgotten | layer | step | figures, of this edit alone |\n|---|---|---|---|---|",
+            "| delta | forgotten | layer | step | figures, of this edit alone or as they say |\n|---|---|---|---|---|",
             *rows,
             "\n## Back to the original\n",
             "`slug_edits/` holds the original of every tensor that was changed, and the deltas. With this project's code:\n",

@@ -57,6 +57,15 @@ def applied(clip, edit):
         yield clip
 
 
+def summed(edits, factors=None):
+    """The sum of edits, [{native parameter name: change}], each times its factor (1 where None); 0 leaves an edit out."""
+    total = {}
+    for edit, factor in zip(edits, factors or [1.0] * len(edits), strict=True):
+        for n, change in edit.items() if factor else ():
+            total[n] = total.get(n, 0) + factor * change
+    return total
+
+
 def save(path, clip, edit, *, name, layer, step, metrics):
     """Write the delta of an edit.
 
