@@ -14,9 +14,10 @@ import tiny
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler
+from huggingface_hub import ModelCard
 from PIL import Image
 
-from slug import canvas, deltas, fid, files, inversion, layers, lora, models, unlearn
+from slug import canvas, card, deltas, fid, files, inversion, layers, lora, models, unlearn
 from slug.data import TarMembers
 from slug.errors import SlugError
 from slug.models import diffusion
@@ -381,7 +382,12 @@ def test_diffusers_loads_the_adapter_and_switches_it_off_again(pipeline, tmp_pat
     edit[group[-1]] = (u[:, :2] * s[:2]) @ v[:2]  # another rank than the rest
     factors = lora.adapter(edit, 1e-6)
     assert [f.rank for f in factors.values()][-1] == 2
-    lora.save(tmp_path, factors)
+    header = {"name": "Noto", "layer": group[0], "step": "2.0", "metrics": '{"UA": 0.9, "n_forget": 60}'}
+    lora.save(tmp_path, factors, "mini", ("a.delta.safetensors", header))
+    found = ModelCard.load(tmp_path / card.FILE)
+    assert found.data.library_name == "diffusers" and found.data.base_model == "mini" and "without Noto" in found.text
+    assert f"| `{group[0]}` | 2 | UA 90.0% of 60 |" in found.text
+    assert all(f"| `{m}` | {f.rank} | {f.residual:.2%} |" in found.text for m, f in factors.items())
     original = pipeline.embed(PROMPTS)
     with pipeline.applied(edit):
         edited = pipeline.embed(PROMPTS)
@@ -660,6 +666,10 @@ def test_the_delta_goes_into_a_pipeline_folder_and_out_again(done, folder, tmp_p
     )
     import diffusers
 
+    found = ModelCard.load(tmp_path / "edited" / card.FILE)
+    assert "without Noto" in found.text and f"| `{delta.name}` | Noto |" in found.text and "UA " in found.text
+    adapter = ModelCard.load(done.results / "sd/pipeline-slug-style-Noto-lora" / card.FILE)
+    assert adapter.data.base_model == "pipeline" and f"| `{delta.name}` | Noto |" in adapter.text
     edited = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path / "edited")
     original = load_pipeline(folder)
     with original.applied(deltas.read(delta)[0]):
