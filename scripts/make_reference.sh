@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A maintainer's step: the demo with all names and the whole grid in the comparison, its small result files put in place of the
-# committed reference, results/demo/; then several names at once, and the full runs of UnlearnCanvas and of the study. Resumable;
-# three hours on 2 cores, the study not counted.
+# committed reference, results/demo/; then several names at once, the full runs of UnlearnCanvas, whether what was forgotten
+# comes back, and the study. Resumable; three hours on 2 cores, the last two not counted.
 set -euo pipefail
 export PROFILE=demo COMPARE_NAMES='' SETTINGS_FROM='' TRACE=200
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -12,5 +12,9 @@ run "$PYTHON" src/demo/evaluate_clip.py --out results/demo --readme README.md
 run "$PYTHON" src/clip/a4_report.py --result-dir "$RESULT_DIR" --out results/demo --readme README.md
 REFERENCE=results/demo bash scripts/run_multi.sh
 REFERENCE=results/demo bash scripts/run_uncanvas.sh
+REFERENCE=results/demo bash scripts/run_uncanvas_multi.sh
 REFERENCE=results/demo bash scripts/run_tokens.sh
+REFERENCE=results/demo RECORDS=results/demo bash scripts/run_lasting.sh
+run "$PYTHON" src/demo/evaluate_vlm.py --out results/demo --readme README.md
+REFERENCE=results/demo bash scripts/run_vlm.sh
 REFERENCE=results/demo bash scripts/run_study.sh

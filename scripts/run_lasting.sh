@@ -2,17 +2,24 @@
 # Does what was forgotten come back? Every edit of NAMES on record in RECORDS, SLUG's and the baselines', under relearning,
 # coarser weights, a probe, other spellings, drawing styles and sums of features (a7). RECORDS is RESULT_DIR/clip, which
 # run_all_clip.sh fills, or results/demo, the committed run. Makes forget sets and gradients first, as baselines are trained
-# again; writes RESULT_DIR/lasting/. Resumable. Further arguments go to a7_lasting.py.
+# again; writes RESULT_DIR/lasting/. Resumable. With --report it runs nothing and reports on what is there. Further arguments
+# go to a7_lasting.py.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 need_names
 
-need "$RECORDS" "bash scripts/run_all_clip.sh"
-run "$PYTHON" src/clip/a0_create_tar.py --name "${NAME_LIST[@]}" --laion-dir "$LAION_DIR" --tar-dir "$TAR_DIR" \
-  --image-dir "$IMAGE_DIR" ${KNOWN_NAMES:+--known-names "$KNOWN_NAMES"} --max-count "$MAX_COUNT" "${RUN_FLAGS[@]}"
-bash scripts/run_compute_grad.sh
-bash scripts/run_compute_grad.sh --unlearn-method calc_importance
+if [[ " $* " != *" --report "* ]]; then
+  need "$RECORDS" "bash scripts/run_all_clip.sh"
+  if [ "$PROFILE" = demo ]; then
+    run "$PYTHON" src/demo/build_world.py --out "$DATA_DIR"
+  fi
+  run "$PYTHON" src/clip/a0_create_tar.py --name "${NAME_LIST[@]}" --laion-dir "$LAION_DIR" --tar-dir "$TAR_DIR" \
+    --image-dir "$IMAGE_DIR" ${KNOWN_NAMES:+--known-names "$KNOWN_NAMES"} --max-count "$MAX_COUNT" "${RUN_FLAGS[@]}"
+  bash scripts/run_compute_grad.sh
+  bash scripts/run_compute_grad.sh --unlearn-method calc_importance
+fi
 IFS=' ' read -r -a aliases <<<"$ALIASES"
 run "$PYTHON" src/clip/a7_lasting.py --celeb-name "${NAME_LIST[@]}" --records "$RECORDS" ${ALIASES:+--aliases "${aliases[@]}"} \
   --relearn-lr "$RELEARN_LR" --tar-dir "$TAR_DIR" --train-data "$TRAIN_DATA" --val-data "$VAL_DATA" \
-  --imagenet-val "$IMAGENET_VAL" --imagenet-share "$IMAGENET_SHARE" "${MODEL_FLAGS[@]}" "${RUN_FLAGS[@]}" "$@"
+  --imagenet-val "$IMAGENET_VAL" --imagenet-share "$IMAGENET_SHARE" "${MODEL_FLAGS[@]}" "${RUN_FLAGS[@]}" \
+  ${REFERENCE:+--out "$REFERENCE/lasting" --readme README.md} "$@"

@@ -1,18 +1,31 @@
 #!/usr/bin/env bash
-# Several of NAMES forgotten at once: the edits that run_clip_slug.sh found, for the first 2, 3, ... of MULTI_NAMES together, plain
-# sum and joint search. Gradients leave all of them out of the retain set, so that everything goes to RESULT_DIR/multi/. Further
-# arguments go to a5_unlearn_multi.py.
+# Several names forgotten at once: MULTI_NAMES, then where they are set MULTI_OBJECTS and MULTI_MIXTURE (identities and objects).
+# Of each list: forget sets, gradients, SLUG on every name, then the first 2, 3, ... of them together, plain sum and joint
+# search (a5). Gradients leave all names of a list out of the retain set, so each has a folder of its own: RESULT_DIR/multi/,
+# multi-objects/, multi-mixture/. Further arguments go to a5_unlearn_multi.py.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
-export NAMES="$MULTI_NAMES" RESULT_DIR="$RESULT_DIR/multi"
-IFS=$' \t\n' read -r -d '' -a names <<<"$NAMES" || true
-[ ${#names[@]} -gt 1 ] || die "MULTI_NAMES needs two names or more"
-run "$PYTHON" src/clip/a0_create_tar.py --name "${names[@]}" --laion-dir "$LAION_DIR" --tar-dir "$TAR_DIR" \
-  --image-dir "$IMAGE_DIR" --known-names "$KNOWN_NAMES" --max-count "$MAX_COUNT" "${RUN_FLAGS[@]}"
-bash scripts/run_compute_grad.sh
-bash scripts/run_clip_slug.sh
-RUN_FLAGS=(--device "$DEVICE" --seed "$SEED" --workers "$WORKERS" --precision "$PRECISION" --result-dir "$RESULT_DIR")
-run "$PYTHON" src/clip/a5_unlearn_multi.py --celeb-name "${names[@]}" --joint --val-data "$VAL_DATA" \
-  --imagenet-val "$IMAGENET_VAL" --imagenet-share "$IMAGENET_SHARE" "${MODEL_FLAGS[@]}" "${RUN_FLAGS[@]}" \
-  ${REFERENCE:+--out "$REFERENCE/multi" --readme README.md} "$@"
+# together LIST PART SHARE ARGUMENTS...: all of that for a list of names, on SHARE of IMAGENET_VAL's pictures
+together() {
+  local -x NAMES="$1" RESULT_DIR="$RESULT_DIR/multi${2:+-$2}" IMAGENET_SHARE="$3"
+  local part="$2" names flags
+  shift 3
+  IFS=$' \t\n' read -r -d '' -a names <<<"$NAMES" || true
+  [ ${#names[@]} -gt 1 ] || die "MULTI_NAMES, MULTI_OBJECTS and MULTI_MIXTURE need two names or more each"
+  flags=(--device "$DEVICE" --seed "$SEED" --workers "$WORKERS" --precision "$PRECISION" --result-dir "$RESULT_DIR")
+  run "$PYTHON" src/clip/a0_create_tar.py --name "${names[@]}" --laion-dir "$LAION_DIR" --tar-dir "$TAR_DIR" \
+    --image-dir "$IMAGE_DIR" --known-names "$KNOWN_NAMES" --max-count "$MAX_COUNT" "${flags[@]}"
+  bash scripts/run_compute_grad.sh
+  bash scripts/run_clip_slug.sh
+  run "$PYTHON" src/clip/a5_unlearn_multi.py --celeb-name "${names[@]}" --joint --val-data "$VAL_DATA" \
+    --imagenet-val "$IMAGENET_VAL" --imagenet-share "$IMAGENET_SHARE" "${MODEL_FLAGS[@]}" "${flags[@]}" \
+    ${REFERENCE:+--out "$REFERENCE/multi" --part "$part" --readme README.md} "$@"
+}
+
+if [ "$PROFILE" = demo ]; then
+  run "$PYTHON" src/demo/build_world.py --out "$DATA_DIR"
+fi
+together "$MULTI_NAMES" "" "$IMAGENET_SHARE" "$@"
+[ -z "$MULTI_OBJECTS" ] || together "$MULTI_OBJECTS" objects "$MULTI_IMAGENET_SHARE" "$@"
+[ -z "$MULTI_MIXTURE" ] || together "$MULTI_MIXTURE" mixture "$MULTI_IMAGENET_SHARE" "$@"

@@ -110,9 +110,10 @@ def test_two_deltas_on_one_layer_come_out_in_either_order(folder, tmp_path, fami
     assert contents(edited) == contents(source)
 
 
-def test_an_edited_folder_has_a_card_and_the_original_one_comes_back(folder, tmp_path):
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_an_edited_folder_has_a_card_and_the_original_one_comes_back(folder, tmp_path, family):
     source, edited = tmp_path / "source", tmp_path / "edited"
-    shutil.copytree(folder / "open_clip", source)
+    shutil.copytree(folder / family, source)
     (source / card.FILE).write_text("---\nlicense: mit\n---\n\n# A fine model\n")
     for name in "ab":
         make(folder, tmp_path / f"{name}.delta.safetensors", layer="ab".index(name))
@@ -231,6 +232,17 @@ def test_several_deltas_go_in_at_once_and_come_out_in_any_order(folder, tmp_path
         deltas.apply(paths[:1], together, tmp_path / "twice")
 
 
+def test_two_deltas_of_one_file_name_are_refused(tiny_clip, tmp_path):
+    """An edited folder knows its deltas by their file names: one of the two would be lost."""
+    source, paths = tiny_clip / "open_clip", [tmp_path / part / "a.delta.safetensors" for part in "xy"]
+    for layer, path in enumerate(paths):
+        make(tiny_clip, path, layer=layer)
+    for given in (paths, paths[:1] * 2):
+        with pytest.raises(SlugError, match=r"would both be kept as a\.delta\.safetensors"):
+            deltas.apply(given, source, tmp_path / "edited")
+    assert not (tmp_path / "edited").exists()
+
+
 def test_a_delta_in_a_models_own_names_is_the_edit_it_was_made_of(folder, tmp_path):
     for family in ("open_clip", "hugging_face"):
         for layer in range(3):
@@ -266,6 +278,11 @@ def test_peft_loads_an_edit_as_an_adapter_and_switches_it_off_again(folder, tmp_
     assert torch.allclose(features(loaded), after, atol=2e-3)
     with loaded.disable_adapter():
         assert torch.equal(features(loaded), before)
+    found = ModelCard.load(tmp_path / "adapter" / card.FILE)
+    assert found.data.library_name == "peft" and found.data.base_model and "lora" in found.data.tags
+    assert "| `a.delta.safetensors` | a frog |" in found.text and "2.5% of 40" in found.text
+    for module, rank in loaded.peft_config["default"].rank_pattern.items():
+        assert f"| `{module}` | {rank} | 0.00% |" in found.text
 
 
 @pytest.mark.parametrize("key, value", [("model", None), ("step", "one"), ("metrics", "{"), ("metrics", "[]")])

@@ -14,9 +14,10 @@ import tiny
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler
+from huggingface_hub import ModelCard
 from PIL import Image
 
-from slug import canvas, deltas, fid, files, inversion, layers, lora, models, unlearn
+from slug import canvas, card, deltas, fid, files, inversion, layers, lora, models, unlearn
 from slug.data import TarMembers
 from slug.errors import SlugError
 from slug.models import diffusion
@@ -381,7 +382,12 @@ def test_diffusers_loads_the_adapter_and_switches_it_off_again(pipeline, tmp_pat
     edit[group[-1]] = (u[:, :2] * s[:2]) @ v[:2]  # another rank than the rest
     factors = lora.adapter(edit, 1e-6)
     assert [f.rank for f in factors.values()][-1] == 2
-    lora.save(tmp_path, factors)
+    header = {"name": "Noto", "layer": group[0], "step": "2.0", "metrics": '{"UA": 0.9, "n_forget": 60}'}
+    lora.save(tmp_path, factors, "mini", ("a.delta.safetensors", header))
+    found = ModelCard.load(tmp_path / card.FILE)
+    assert found.data.library_name == "diffusers" and found.data.base_model == "mini" and "without Noto" in found.text
+    assert f"| `{group[0]}` | 2 | UA 90.0% of 60 |" in found.text
+    assert all(f"| `{m}` | {f.rank} | {f.residual:.2%} |" in found.text for m, f in factors.items())
     original = pipeline.embed(PROMPTS)
     with pipeline.applied(edit):
         edited = pipeline.embed(PROMPTS)
@@ -556,9 +562,8 @@ def test_tables_hold_what_the_report_pictures_say(done, folder):
     assert set(zip(table["method"], table["name"], strict=True)) == rows
     asked = [r for r in canvas.read_requests(done.prompts) if r.half == "report"]
     classifiers = canvas.load_classifiers(folder / "classifiers")
-    stage = tiny.stage("b3_eval_uncanvas")
     pictures = next(p for p in done.results.glob("uncanvas/pictures/pipeline-slug-style-Noto-*") if "-lora-" not in p.name)
-    images = stage.read(sorted(pictures.iterdir()))
+    images = diffusion.read_pictures(sorted(pictures.iterdir()))
     assert len(images) == len(asked) == 12
     found = canvas.scores("style", "Noto", asked, canvas.correct(asked, classifiers.logits(images), classifiers.labels))
     row = table[(table["method"] == "slug") & (table["name"] == "Noto")].iloc[0]
@@ -568,6 +573,61 @@ def test_tables_hold_what_the_report_pictures_say(done, folder):
     assert len(pd.read_csv(done.results / "uncanvas/csv/class.csv")) == 1
     assert {p.suffix for p in done.results.glob("uncanvas/tradeoff.*")} == {".pdf", ".png"}
     assert len(list(done.results.glob("uncanvas/sheet-*.png"))) == 3
+
+
+def test_a_style_and_an_object_are_forgotten_together(done, folder, tmp_path):
+    """b5's figures are those of a pipeline folder that carries both deltas, judged anew."""
+    paths = [done.results / f"sd/pipeline-slug-{c}.delta.safetensors" for c in ("style-Noto", "object-palm_tree")]
+    (tmp_path / "README.md").write_text("<!-- uncanvas-multi -->\n<!-- /uncanvas-multi -->\n")
+    given = ["--prompts", done.prompts, "--classifiers", done.sd / "classifiers", "--style", "Noto", "--object", "palm_tree"]
+    done.run("b5_unlearn_multi", *done.diffusion, *given, "--out", tmp_path, "--readme", tmp_path / "README.md")
+    table = pd.read_csv(tmp_path / "multi.csv")
+    assert set(table["count"]) == {2} and len(table) == 4 and not (done.results / "uncanvas/multi.csv").exists()
+
+    for part in ("pipeline", "hugging_face"):
+        deltas.apply(paths, folder / part, tmp_path / part)
+    asked = [r for r in canvas.read_requests(done.prompts) if r.half == "report"]
+    classifiers = canvas.load_classifiers(folder / "classifiers")
+    for method, source in (("original", folder), ("sum", tmp_path)):
+        clip = models.load(clip_model_id=str(source / "hugging_face"))
+        pipe = diffusion.load(str(source / "pipeline"), clip, steps=2, guidance=2, batch_size=8)
+        images = pipe.generate([r.prompt for r in asked], [r.seed for r in asked])
+        right = canvas.correct(asked, classifiers.logits(images), classifiers.labels)
+        rest = torch.tensor([r.style == "Blob_Old" and r.object != "palm_tree" for r in asked])
+        shares = {kind: right[kind][rest].float().mean().item() for kind in canvas.KINDS}
+        for kind, name in (("style", "Noto"), ("object", "palm tree")):
+            own = torch.tensor(canvas.shows(kind, name, asked))
+            row = table[(table["method"] == method) & (table["name"] == name)].iloc[0]
+            assert (row["n_own"], row["n_rest"]) == (int(own.sum()), 4)
+            ua = 1 - right[kind][own].float().mean().item()
+            found = (row["UA"], row["IRA"], row["CRA"])
+            assert found == pytest.approx((ua, shares[kind], shares[canvas.OTHER[kind]]), abs=1e-5)
+            assert row["UA_low"] <= row["UA"] <= row["UA_high"]
+    after = table[table["method"] == "sum"].iloc[0]
+    change = after["IRA"] - table[table["method"] == "original"].iloc[0]["IRA"]
+    assert after["IRA_change"] == pytest.approx(change, abs=1e-5)
+    text = (tmp_path / "multi.md").read_text()
+    assert "| 2, its styles | Noto" in text and "| 2, its objects | palm tree" in text
+    assert text in (tmp_path / "README.md").read_text() and not tiny.left_over(tmp_path)
+
+
+def test_styles_objects_and_both_are_groups_of_their_own():
+    stage = tiny.stage("b5_unlearn_multi")
+    styles, objects = ([(kind, f"{kind} {i}") for i in range(n)] for kind, n in (("style", 3), ("object", 2)))
+    assert stage.groups(styles) == [styles[:2], styles]
+    assert stage.groups(styles + objects) == [styles[:2], styles, objects, styles + objects]
+    assert stage.groups(styles[:1] + objects[:1]) == [styles[:1] + objects[:1]]
+
+
+def test_concepts_that_cannot_be_forgotten_together_are_said_in_one_line(done, monkeypatch, capfd):
+    def fails(*more):
+        given = ["--prompts", done.prompts, "--classifiers", done.sd / "classifiers"]
+        return tiny.failure(monkeypatch, capfd, "b5_unlearn_multi", *done.diffusion, *given, *more, *done.common)
+
+    assert "give two styles or objects" in fails("--style", "Noto")
+    assert "no record of slug for the object bell" in fails("--style", "Noto", "--object", "bell")
+    assert "no record of esd for the style Noto" in fails("--style", "Noto", "--object", "palm_tree", "--method", "esd")
+    assert "every prompt shows one of Noto, Blob_Old" in fails("--style", *STYLES)
 
 
 def test_tokens_are_learned_for_the_original_and_for_every_edit(done):
@@ -606,6 +666,10 @@ def test_the_delta_goes_into_a_pipeline_folder_and_out_again(done, folder, tmp_p
     )
     import diffusers
 
+    found = ModelCard.load(tmp_path / "edited" / card.FILE)
+    assert "without Noto" in found.text and f"| `{delta.name}` | Noto |" in found.text and "UA " in found.text
+    adapter = ModelCard.load(done.results / "sd/pipeline-slug-style-Noto-lora" / card.FILE)
+    assert adapter.data.base_model == "pipeline" and f"| `{delta.name}` | Noto |" in adapter.text
     edited = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path / "edited")
     original = load_pipeline(folder)
     with original.applied(deltas.read(delta)[0]):

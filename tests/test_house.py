@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -193,6 +194,61 @@ def test_the_whole_of_table_1_is_the_stages_in_order_and_what_they_take(tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+def calls(done, stage):
+    """The arguments that a dry run gives a stage, a list a call."""
+    lines = [shlex.split(line) for line in done.stdout.splitlines() if line.startswith("+ ")]
+    return [line[3:] for line in lines if len(line) > 2 and line[2].endswith(f"/{stage}.py")]
+
+
+def given(call, flag):
+    """What follows a flag of one call."""
+    rest = call[call.index(flag) + 1 :]
+    return rest[: next((i for i, word in enumerate(rest) if word.startswith("--")), len(rest))]
+
+
+PAPER_MULTI = (  # PAPER.md: two to six identities; the seven classes of the appendix; ours
+    ("", "Elon_Musk Mark_Zuckerberg Jeff_Bezos Taylor_Swift Kim_Kardashian Kanye_West"),
+    ("objects", "Basketball Beach Castle Revolver Rifle School_bus Sunglasses"),
+    ("mixture", "Elon_Musk Basketball Taylor_Swift Castle"),
+)
+
+
+def test_several_at_once_covers_identities_objects_and_mixtures(tmp_path):
+    variables = {"PROFILE": "paper", "RESULT_DIR": tmp_path / "r", "REFERENCE": "results/demo"}
+    done = shell(ROOT / "scripts/run_multi.sh", "--dry-run", **variables)
+    for stage in ("a0_create_tar", "a1_compute_grad", "a2_unlearn_slug", "a5_unlearn_multi"):
+        flag = "--name" if stage == "a0_create_tar" else "--celeb-name"
+        assert [given(c, flag) for c in calls(done, stage)] == [names.split() for _, names in PAPER_MULTI]
+        folders = [str(tmp_path / f"r/multi-{part}").rstrip("-") for part, _ in PAPER_MULTI]
+        assert [given(c, "--result-dir") for c in calls(done, stage)] == [[f] for f in folders]
+    for (part, _), call in zip(PAPER_MULTI, calls(done, "a5_unlearn_multi"), strict=True):
+        assert given(call, "--part") == [part] and given(call, "--out") == ["results/demo/multi"]
+        # 5% of ImageNet's pictures would leave two or three of a class that is to be forgotten.
+        assert given(call, "--imagenet-share") == ["1" if part else "0.05"]
+    assert not calls(done, "build_world")
+    done = shell(ROOT / "scripts/run_multi.sh", "--dry-run", **variables, MULTI_OBJECTS="", MULTI_MIXTURE="")
+    assert len(calls(done, "a5_unlearn_multi")) == 1
+
+
+@pytest.mark.parametrize("script", ["run_multi.sh", "run_lasting.sh", "run_study.sh"])
+def test_the_demo_builds_its_world_in_a_fresh_clone(script, tmp_path):
+    done = shell(ROOT / "scripts" / script, "--dry-run", RESULT_DIR=tmp_path / "r")
+    stages = re.findall(r"^\+ .*?src/\w+/(\w+)\.py", done.stdout, re.M)
+    assert stages[:2] == ["build_world", "a0_create_tar"]
+
+
+def test_the_reference_run_has_every_part(tmp_path):
+    done = shell(ROOT / "scripts/make_reference.sh", "--dry-run", RESULT_DIR=tmp_path / "r")
+    (call,) = calls(done, "a7_lasting")
+    wanted = {"--out": "results/demo/lasting", "--readme": "README.md", "--records": "results/demo"}
+    assert {flag: given(call, flag) for flag in wanted} == {flag: [value] for flag, value in wanted.items()}
+    (call,) = calls(done, "b5_unlearn_multi")
+    assert given(call, "--style") == ["Noto", "EmojiOne", "Blob"] and given(call, "--object") == ["bell", "rocket", "skull"]
+    assert given(call, "--out") == ["results/demo/uncanvas"]
+    done = shell(ROOT / "scripts/run_lasting.sh", "--dry-run", "--report", RESULT_DIR=tmp_path / "r")
+    assert re.findall(r"^\+ .*?src/\w+/(\w+)\.py", done.stdout, re.M) == ["a7_lasting"] and "# missing" not in done.stdout
+
+
 def test_imagenet_is_prepared_from_its_own_folder(tmp_path):
     (tmp_path / "ImageNet").mkdir()
     variables = {"IMAGENET_VAL": tmp_path / "ImageNet/val", "RESULT_DIR": tmp_path / "r"}
@@ -239,9 +295,14 @@ def test_git_ignores_what_runs_write(tmp_path):
     shutil.copy(ROOT / ".gitignore", tmp_path)
     out = """results/grads/A_x/forget_grads.pt results/clip/report/table.csv results/train/mini-clip.pt
         data/tar_files/A.tar data/demo/celeba/frequent_celebs.txt data/laion/laion400m/00000.tar
-        .venv/bin/python src/slug/__pycache__/a.pyc results/demo/.table.csv.1.part""".split()
+        .venv/bin/python src/slug/__pycache__/a.pyc results/demo/.table.csv.1.part
+        results/demo/multi/m-cosine-sum-6.pdf results/demo/multi/m-cosine-joint-6.png results/demo/lasting/m-relearning.pdf
+        results/demo/multi/mixture/joint-4/m-A.delta.safetensors""".split()
     kept = """results/README.md results/demo/table.csv results/bench/table.csv data/README.md data/emoji/sets.csv
-        data/models/mini-clip/open_clip_config.json src/slug/data.py""".split()
+        data/models/mini-clip/open_clip_config.json src/slug/data.py results/demo/m-A.delta.safetensors
+        results/demo/multi/m-cosine-sum-2.png results/demo/multi/mixture/m-cosine-sum-4-objects.png
+        results/demo/multi/mixture/table.csv results/demo/lasting/runs.parquet results/demo/lasting/REPORT.md
+        results/demo/lasting/m-relearning.png results/demo/uncanvas/multi.csv""".split()
     done = subprocess.run(["git", "check-ignore", *out, *kept], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.split() == out
 

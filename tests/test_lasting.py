@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 
-from slug import data, lasting, lasting_report, plots, zeroshot
+from slug import data, lasting, lasting_report, models, plots, zeroshot
 from slug.baselines import training
 
 NAMES = ("Alien", "Bento_Box")
@@ -306,6 +306,35 @@ def test_what_is_finished_is_kept(run, frame, monkeypatch):
     pd.testing.assert_frame_equal(again, frame.sort_values(key, ignore_index=True).drop(columns="seconds"))
 
 
+def test_a_second_model_has_rows_of_its_own_and_the_report_is_of_one(run, frame, taught_clip, tmp_path):
+    """Rows of the same names by another model stay where one model's are made again, and are no part of its report."""
+    results, out, other = tmp_path / "results", tmp_path / "reference", frame.assign(model="other", made_with="x", value=1.0)
+    (results / "lasting").mkdir(parents=True)
+    (results / "grads").symlink_to(run.folder / "results/grads")
+    lost = (frame["test"] == "linear probe") & (frame["method"] == "slug") & (frame["name"] == "Alien")
+    pd.concat([other, frame[~lost]]).to_parquet(results / "lasting/runs.parquet", index=False)
+    flags = [*run.flags, "--records", run.clip, "--result-dir", results, "--out", out]
+    tiny.run("a7_lasting", *flags)
+    rows = pd.read_parquet(results / "lasting/runs.parquet")
+    assert list(rows["model"].value_counts()[["other", "open_clip"]]) == [len(other), len(frame)]
+    key = ["name", "method", "test", "setting"]
+    reported = pd.read_parquet(out / "runs.parquet")
+    assert set(reported["model"]) == {"open_clip"} and not reported.duplicated(key).any() and len(reported) == len(frame)
+    plot = {f"open_clip-relearning.{end}" for end in ("png", "pdf")}
+    assert {p.name for p in out.iterdir()} == {"runs.parquet", "REPORT.md"} | plot
+    assert {p.name for p in (results / "lasting").iterdir()} == {"runs.parquet"}
+    text = (out / "REPORT.md").read_text()
+    assert lasting_report.overview(lasting_report.table(reported)) in text
+    for more, model in ((["--report"], "open_clip"), (["--report", "--model", "other"], "other")):
+        tiny.run("a7_lasting", *flags, *more)
+        assert set(pd.read_parquet(out / "runs.parquet")["model"]) == {model}
+    for family in tiny.FAMILIES:
+        folder = taught_clip / family
+        named = {"model": f"local-dir:{folder}"} if family == "open_clip" else {"clip_model_id": str(folder)}
+        assert models.label_of(**named) == tiny.load_folder(folder).label == family
+    assert models.label_of("ViT-B-32") == "ViT-B-32" and models.label_of("", "a/b c") == "a-b-c"
+
+
 def test_the_probe_is_tested_on_drawings_that_it_was_not_trained_on(run, taught_clip):
     clip = tiny.load(taught_clip)
     flag = dict(zip(run.flags[::1], run.flags[1:], strict=False))
@@ -338,7 +367,10 @@ def test_expected_failures_end_in_one_line(run, frame, tmp_path, monkeypatch, ca
     assert "no record of ssd for Alien" in fails("--unlearn-method", "slug", "ssd")
     assert "CSV of aliases not found" in fails("--aliases", tmp_path / "none.csv")
     assert "must be above 0" in fails("--relearn-lr", "0")
-    assert "made with another model or other data" in fails("--seed", "1", "--tar-dir", other_tars(run, tmp_path), "--force")
+    assert "made with another model or other data" in fails("--tar-dir", other_tars(run, tmp_path), "--force")
+    for method in ("slug", "ft"):  # both kinds of record: the seed draws the halves
+        line = fails("--seed", "1", "--unlearn-method", method)
+        assert f"record of {method} for Alien was made with --seed 0, this run has --seed 1" in line
 
     for path in run.clip.glob("open_clip-Alien*.json"):
         (tmp_path / path.name).write_text(path.read_text())  # a record whose delta is not there
@@ -349,7 +381,7 @@ def test_expected_failures_end_in_one_line(run, frame, tmp_path, monkeypatch, ca
     assert "is no whole record: it lacks 'inputs'" in fails(*more)
     out = tmp_path / "results" / "lasting"
     out.mkdir(parents=True)
-    assert "has no rows of" in fails("--result-dir", tmp_path / "results", "--report")
+    assert "has no rows of open_clip on Alien, Bento_Box" in fails("--result-dir", tmp_path / "results", "--report")
     (out / "runs.parquet").write_bytes(b"PAR1, and no more")
     assert "no whole Parquet file" in fails("--result-dir", tmp_path / "results", "--report")
 

@@ -19,7 +19,7 @@ import tiny
 import torch
 from safetensors import safe_open
 
-from slug import data, deltas, files, gradients, layers, losses, models, plots, search, zeroshot
+from slug import data, deltas, files, gradients, layers, losses, models, multi, plots, search, zeroshot
 
 NAMES = ("Alien", "Bento_Box")
 STAGES = sorted(p.stem for p in (tiny.ROOT / "src" / "clip").glob("*.py"))
@@ -509,35 +509,140 @@ def test_every_variant_of_a_setting_makes_a_record_stale(done):
 # ------------------------------------------------------------------------------------------------------ several at once
 
 
-def test_several_names_are_forgotten_together(done, quick, tmp_path):
-    """a5's figures are those of a model that carries both deltas, judged anew; the joint steps are no longer than needed."""
-    flags = [*done.model, *done.evaluation, *done.out]
-    tiny.run("a5_unlearn_multi", "--celeb-name", *NAMES, "--joint", *flags)
-    table = pd.read_csv(done.results / "clip/multi/table.csv")
-    assert set(table["method"]) == {"sum", "joint"} and set(table["count"]) == {2}
-    source = tiny.ROOT / done.model[1].removeprefix("local-dir:")
-    paths = [next((done.results / "clip").glob(f"*-{n}.delta.safetensors")) for n in NAMES]
-    deltas.apply(paths, source, tmp_path / "edited")
-    assert set(deltas.of_folder(tmp_path / "edited")) == {p.name for p in paths}
-    clip = models.load(f"local-dir:{tmp_path / 'edited'}")
+@pytest.fixture(scope="module")
+def together(done, tmp_path_factory):
+    """(folder, its table) of a run of a5 on both names, with a README to fill."""
+    out = tmp_path_factory.mktemp("together")
+    (out / "README.md").write_text("<!-- multi -->\n<!-- /multi -->\n")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    flags = ["--out", out / "multi", "--part", "mixture", "--readme", out / "README.md", "--joint"]
+    tiny.run("a5_unlearn_multi", "--celeb-name", *NAMES, *flags, *done.model, *done.evaluation, *done.out)
+    torch.set_num_threads(threads)
+    return out, pd.read_csv(out / "multi/mixture/table.csv")
+
+
+def of_folder(done, folder):
+    """({name: ranks of its report pictures}, {task: ranks of the pictures of no name}) of an edited model folder, judged
+    anew."""
+    clip = models.load(f"local-dir:{folder}")
     identities = data.load_celeba(tiny.ROOT / done.evaluation[1], clip.transform)
     objects = data.load_imagenet(tiny.ROOT / done.evaluation[3], clip.transform)
     evaluation = zeroshot.Evaluation(clip, identities, objects)
-    mine = {t.task: t.label for t in map(evaluation.target, NAMES)}
-    summed = table[table["method"] == "sum"]
-    for name in NAMES:
-        target = evaluation.target(name)
+    own, rest = {}, {}
+    for target in map(evaluation.target, NAMES):  # an identity and an object
         half = ~data.halves(evaluation.tasks[target.task].pictures, 0)
-        rank = evaluation.ranks(target.task, evaluation.rows(target.task, half, label=target.label), None)
-        row = summed[summed["name"] == data.plain_name(name)].iloc[0]
-        assert (row["n_forget"], row["forget_acc1"]) == (len(rank), pytest.approx(float((rank < 1).float().mean())))
-    rest = summed[summed["name"] == "all"].iloc[0]
-    for task, label in mine.items():
-        half = ~data.halves(evaluation.tasks[task].pictures, 0)
-        rank = evaluation.ranks(task, evaluation.rows(task, half, without=label), None)
-        assert rest[f"{task}_acc1"] == pytest.approx(zeroshot.accuracies(rank)[0])
-    joint = table[(table["method"] == "joint") & (table["name"] != "all")]
-    assert (joint["factor"] > 0).all() and "joint" in (done.results / "clip/multi/report.md").read_text()
+        for found, rows in (
+            ((own, target.name), evaluation.rows(target.task, half, label=target.label)),
+            ((rest, target.task), evaluation.rows(target.task, half, without=target.label)),
+        ):
+            found[0][found[1]] = evaluation.ranks(target.task, rows, None)
+    return own, rest
+
+
+def paths_of(done):
+    return [next((done.results / "clip").glob(f"*-{n}.delta.safetensors")) for n in NAMES]
+
+
+def edited_folder(done, paths, out):
+    return deltas.apply(paths, tiny.ROOT / done.model[1].removeprefix("local-dir:"), out)
+
+
+def share(rank):
+    return pytest.approx(float((rank < 1).float().mean()), abs=1e-5)
+
+
+def test_several_names_are_forgotten_together(done, together, tmp_path):
+    """a5's figures are those of a model folder that carries the deltas, judged anew: all of them, with one taken out again,
+    and those of the joint search."""
+    out, table = together
+    assert set(table["method"]) == {"sum", "joint", multi.REVERTED} and set(table["count"]) == {2}
+    edited = edited_folder(done, paths_of(done), tmp_path / "edited")
+    assert set(deltas.of_folder(edited)) == {p.name for p in paths_of(done)}
+    trimmed = sorted((out / "multi/mixture/joint-2").glob("*.delta.safetensors"))
+    factors = table[table["method"] == "joint"].set_index("name")["factor"]
+    for path, header in ((p, deltas.read(p)[1]) for p in trimmed):
+        step = float(deltas.read(done.results / "clip" / path.name)[1]["step"])
+        assert float(header["step"]) == pytest.approx(factors[header["name"]] * step, rel=1e-5)
+    assert (
+        "together with the edits of Bento Box: forget accuracy"
+        in (edited_folder(done, trimmed, tmp_path / "joint") / "README.md").read_text()
+    )
+    for method, folder in (("sum", edited), ("joint", tmp_path / "joint")):
+        own, rest = of_folder(done, folder)
+        rows = table[table["method"] == method].set_index("name")
+        for name, rank in own.items():
+            assert (rows.loc[name, "n_forget"], rows.loc[name, "forget_acc1"]) == (len(rank), share(rank))
+            assert 1 < rows.loc[name, "n_drawings"] <= len(rank)
+        for task, rank in rest.items():
+            assert (rows.loc["all", f"n_{task}"], rows.loc["all", f"{task}_acc1"]) == (len(rank), share(rank))
+        assert rows.loc["all", "n_drawings"] == rows.loc[list(own), "n_drawings"].sum()
+        assert rows.loc["all", "n_left_select"] in (0, 1, 2)
+
+    names = [data.plain_name(n) for n in NAMES]
+    for name, other, path in zip(names, names[::-1], paths_of(done), strict=True):
+        own, _ = of_folder(done, deltas.revert(path, edited, tmp_path / path.stem))
+        row = table[(table["method"] == multi.REVERTED) & (table["name"] == name)].iloc[0]
+        assert (row["n_forget"], row["forget_acc1"]) == (len(own[name]), share(own[name]))
+        assert row["forget_low"] <= row["forget_acc1"] <= row["forget_upper"]
+        assert row["forget_change"] == pytest.approx(row["forget_acc1"] - row["forget_before"], abs=1e-5)
+        assert row["forget_change_low"] <= row["forget_change"] <= row["forget_change_high"]
+        assert (row["n_others"], row["others_acc1"]) == (len(own[other]), share(own[other]))
+    back, source = deltas.revert(paths_of(done), edited, tmp_path / "back"), done.model[1].removeprefix("local-dir:")
+    weights = "open_clip_model.safetensors"
+    assert (back / weights).read_bytes() == (tiny.ROOT / source / weights).read_bytes()
+
+
+def test_a_mixture_has_a_matrix_a_task_and_a_block_of_the_readme(together):
+    out, table = together
+    plots_of = {p.name for p in (out / "multi/mixture").glob("*.png")}
+    ways = [f"open_clip-cosine-{way}-2-{task}.png" for way in ("sum", "joint") for task in ("identities", "objects")]
+    assert plots_of == set(ways)
+    text, block = (out / "multi/mixture/report.md").read_text(), (out / "README.md").read_text()
+    counts = table[(table["method"] == "sum") & (table["name"] == "all")].iloc[0]
+    assert f"| {counts['n_forget']:.0f} / {counts['n_drawings']:.0f} |" in text and text.strip() in block.replace(
+        "](multi/mixture/", "]("
+    )
+    assert "**1 identity and 1 object**" in block and f"](multi/mixture/{ways[0]})" in block
+    assert all(f"| {data.plain_name(n)} | " in text for n in NAMES)
+    assert not tiny.left_over(out)
+
+
+class Told(multi.Group):
+    """A group whose names are forgotten where `says` tells so of the factors."""
+
+    def __init__(self, says, count=2):
+        self.says, self.names, self.asked = says, ["x"] * count, []
+
+    def forgotten(self, factors):
+        self.asked.append(factors)
+        return [search.Step("", 0.0, 0.0 if f else 0.5, 0.5, margin=-1.0, margin_sd=0.0) for f in self.says(factors)]
+
+
+@pytest.mark.parametrize(
+    ("says", "wanted"),
+    [
+        (lambda f: [x >= 0.25 for x in f], lambda f: all(0.25 <= x < 0.25 + 2 / 2**multi.FACTORS for x in f)),
+        (lambda f: [f[0] >= 2, True], lambda f: 2 <= f[0] < 2.2 and f[1] <= 1 / 2**multi.FACTORS),
+        (lambda f: [False, True], lambda f: f == (1, 1)),  # no length will do
+        (lambda f: [False, f[1] >= 1.3], lambda f: f[1] == pytest.approx(math.sqrt(2))),
+        (lambda f: [f[0] > multi.LONGEST, f[1] >= 1], lambda f: f[0] <= multi.LONGEST and f[1] == 1),
+    ],
+)
+def test_the_joint_search_returns_the_shortest_factors_that_it_tried(says, wanted):
+    group = Told(says)
+    found, asked = group.joint(), list(group.asked)
+    assert wanted(found) and found in asked, found
+    assert group.left(found) == min(map(group.left, asked))
+
+
+def test_records_of_other_halves_are_refused(done, quick, monkeypatch, capfd):
+    """The seed, and the share of the pictures, draw the halves: pictures that chose an edit would report it."""
+    flags = ["--celeb-name", *NAMES, *done.model, *done.evaluation, *done.out]
+    line = tiny.failure(monkeypatch, capfd, "a5_unlearn_multi", *flags, "--seed", 1)
+    assert "made with --seed 0, this run has --seed 1" in line
+    line = tiny.failure(monkeypatch, capfd, "a5_unlearn_multi", *flags, "--imagenet-share", 0.5)
+    assert "made with --imagenet-share 1.0, this run has --imagenet-share 0.5" in line
 
 
 def test_a_single_name_is_refused_where_several_are_meant(done, quick, monkeypatch, capfd):

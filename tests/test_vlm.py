@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 import tiny
 import torch
+from huggingface_hub import ModelCard
 from PIL import Image
 from transformers import CLIPModel, LlavaForConditionalGeneration
 
 from demo import build_questions, canvases, emoji, train_vlm, training
-from slug import deltas, files, models, questions
+from slug import card, deltas, files, models, questions
 from slug.errors import SlugError
 from slug.models import vlm
 
@@ -445,9 +446,14 @@ def test_a_delta_goes_into_the_assistant_and_into_its_clip_and_out_again(done, f
     for kind in ("llava", "hugging_face"):
         source = folder / kind
         tiny.run("a2_unlearn_slug", "apply", "--delta", delta, "--model-dir", source, "--out", tmp_path / kind)
+        found = ModelCard.load(tmp_path / kind / card.FILE)
+        assert (
+            "without Frog" in found.text and f"| `{delta.name}` | Frog |" in found.text and "forget accuracy" in found.text
+        )
         back = tmp_path / f"{kind}-back"
         tiny.run("a2_unlearn_slug", "revert", "--delta", delta.name, "--model-dir", tmp_path / kind, "--out", back)
         assert files.file_hash(back / "model.safetensors") == files.file_hash(source / "model.safetensors")
+        assert not (back / card.FILE).exists()
     asked = questions.read(folder / "questions.jsonl")[:3]
     model = load(folder)
     pixels = model.processor.image_processor([q.picture() for q in asked], return_tensors="pt")["pixel_values"]

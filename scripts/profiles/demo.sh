@@ -9,6 +9,9 @@
 : "${CLIP_MODEL_ID:=}" # a Hugging Face CLIP instead of MODEL
 : "${NAMES:=$(sed 's/#.*//' "$ROOT/data/emoji/forget_names.txt")}" # forget names, underscores for spaces
 : "${MULTI_NAMES:=Elephant Frog Lion Owl Police_Officer Dove}" # forgotten together, two or more
+: "${MULTI_OBJECTS=person_swimming ribbon tanabata_tree}" # the same of objects; empty: none
+: "${MULTI_MIXTURE=Lion ribbon Owl tanabata_tree}" # and of both
+: "${MULTI_IMAGENET_SHARE:=1}" # IMAGENET_SHARE where objects are forgotten
 : "${STUDY_NAMES:=$(sed 's/#.*//' "$ROOT/data/emoji/study_names.txt")}" # beside NAMES in the study of the claims
 : "${STUDY_JOBS:=2}" # processes that do its runs at once, each with its share of the cores
 
@@ -45,6 +48,8 @@
 : "${SD_METHODS:=slug slug_rounds uce esd}" # of slug, slug_rounds (several layers, a round each), uce, esd
 : "${SD_ROUNDS:=3}"
 : "${SD_JOBS:=2}" # processes that search at once, each a part of the concepts
+: "${MULTI_STYLES:=Noto EmojiOne Blob}" # forgotten together by run_uncanvas_multi.sh
+: "${MULTI_SD_OBJECTS:=bell rocket skull}"
 : "${TOKEN_STYLES:=Noto EmojiOne}" # that run_tokens.sh looks for again
 : "${TOKEN_OBJECTS:=bell rocket skull}"
 

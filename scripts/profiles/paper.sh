@@ -11,6 +11,9 @@
 : "${CLIP_MODEL_ID:=}" # a Hugging Face CLIP instead of MODEL
 : "${NAMES:=Elon_Musk Jeff_Bezos Taylor_Swift Kim_Kardashian Mark_Zuckerberg}" # underscores for spaces
 : "${MULTI_NAMES:=Elon_Musk Mark_Zuckerberg Jeff_Bezos Taylor_Swift Kim_Kardashian Kanye_West}" # forgotten together, two or more
+: "${MULTI_OBJECTS=Basketball Beach Castle Revolver Rifle School_bus Sunglasses}" # the same of objects; empty: none
+: "${MULTI_MIXTURE=Elon_Musk Basketball Taylor_Swift Castle}" # and of both
+: "${MULTI_IMAGENET_SHARE:=1}" # IMAGENET_SHARE where objects are forgotten: 5% has two or three pictures of each
 : "${STUDY_NAMES:=}" # beside NAMES in the study of the claims
 : "${STUDY_JOBS:=1}" # processes that do its runs at once, each with its share of the cores
 
@@ -47,6 +50,8 @@
 : "${SD_METHODS:=slug}" # of slug, slug_rounds (several layers, a round each), uce, esd
 : "${SD_ROUNDS:=3}"
 : "${SD_JOBS:=1}" # processes that search at once, each a part of the concepts
+: "${MULTI_STYLES:=Van_Gogh Picasso Cartoon}" # forgotten together by run_uncanvas_multi.sh
+: "${MULTI_SD_OBJECTS:=Dogs Cats Towers}"
 : "${TOKEN_STYLES:=$STYLES}" # that run_tokens.sh looks for again
 : "${TOKEN_OBJECTS:=$OBJECTS}"
 

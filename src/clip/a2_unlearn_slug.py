@@ -220,7 +220,7 @@ def write_adapter(argv):
     args = parser.parse_args(argv)
     edit, header = deltas.read(args.delta)
     factors = lora.adapter(edit, args.residual)
-    lora.save_peft(files.resolve(args.out), factors, header["model"])
+    lora.save_peft(files.resolve(args.out), factors, header["model"], (files.resolve(args.delta).name, header))
     said = "; ".join(f"{n} rank {f.rank}, {f.residual:.1%} left out" for n, f in factors.items())
     print(f"adapter: {said} -> {files.resolve(args.out)}")
 

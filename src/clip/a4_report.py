@@ -6,11 +6,9 @@ Example: python src/clip/a4_report.py --result-dir results            writes res
 """
 
 import os
-import shutil
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from slug import claims, cli, files, plots, records, report, study
 from slug.errors import SlugError
@@ -59,20 +57,9 @@ def copy(found, source, out):
             names += [p.name for p in source.glob(records.file_name(record["model"], record["name"], ".png", part="*"))]
             names.append(record["delta"])
         for name in dict.fromkeys(names):
-            place(source / name, out / name)
+            files.place(source / name, out / name)
     for path in [*source.glob("*-important_layers.txt"), *source.glob("*-costs.png")]:
-        place(path, out / path.name)
-
-
-def place(source, target):
-    """Copy a file; a plot as one of 128 colours, a quarter of the size, since what is committed stays in the history."""
-    with files.replacing(target) as temporary:
-        if source.suffix == ".png":
-            with Image.open(source) as image:
-                plain = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
-                plain.save(temporary, format="PNG", optimize=True)
-        else:
-            shutil.copyfile(source, temporary)
+        files.place(path, out / path.name)
 
 
 def report_study(args):
@@ -83,9 +70,9 @@ def report_study(args):
     frame = study.read(source / "runs.parquet")
     title = "each variant beside the standard: names (circles), mean and 95% interval"
     plots.variants(claims.against_standard(frame), report.mean_interval, title, out / "variants")
-    place(out / "variants.png", out / "variants.png")
+    files.place(out / "variants.png", out / "variants.png")
     if out != source:
-        place(source / "runs.parquet", out / "runs.parquet")
+        files.place(source / "runs.parquet", out / "runs.parquet")
     files.write_text(path, claims.markdown(frame, os.path.relpath(out / "variants.png", path.parent)))
     if args.readme:
         report.fill_blocks(args.readme, claims.blocks(frame))

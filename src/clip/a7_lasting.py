@@ -3,12 +3,13 @@ spellings, drawing styles, sums of features; SLUG and the baselines alike.
 
 Example: python src/clip/a7_lasting.py --celeb-name Elon_Musk --model ViT-B-32 --pretrained laion400m_e32
          python src/clip/a7_lasting.py --celeb-name Lion Owl --records results/demo --unlearn-method slug ssd
-         python src/clip/a7_lasting.py --celeb-name Lion Owl --report --readme README.md      (from runs that are there)
+         python src/clip/a7_lasting.py --celeb-name Lion Owl --model ... --report --readme README.md    (runs that are there)
 Needs the records of a2_unlearn_slug.py and a3_unlearn_compare.py, and the tars. SLUG's edits are its deltas. The weights of
 a baseline's chosen candidate are not kept, so its training is done again, with the setting, seed and data of its record
 (salun and ssd need their gradients, a1_compute_grad.py); where an edit does not score what its record says, a note says so.
-Writes results/lasting/: runs.parquet, a row a name, method, test and setting; REPORT.md with the verdicts; the relearning
-curves. A (name, method, test) that was finished with the same settings is kept.
+Writes results/lasting/: runs.parquet, a row a model, name, method, test and setting; REPORT.md with the verdicts; the
+relearning curves. A (model, name, method, test) that was finished with the same settings is kept. With --out the report, the
+curves and the rows that they are of go to that folder.
 """
 
 import functools
@@ -39,8 +40,8 @@ from slug import (
 from slug.errors import SlugError, brief
 
 NOT_SETTINGS = (  # change no row
-    *("force", "celeb_name", "device", "workers", "result_dir", "cache_gb", "records", "unlearn_method", "readme", "report"),
-    *("select_pictures", "trace", "fa_k"),
+    *("force", "celeb_name", "device", "workers", "result_dir", "cache_gb", "records", "unlearn_method"),
+    *("out", "readme", "report", "select_pictures", "trace", "fa_k"),
 )
 
 
@@ -57,6 +58,7 @@ def parse_args(argv=None):
     parser.add_argument("--relearn-lr", type=float, default=1e-5, help="AdamW's learning rate in relearning, constant")
     parser.add_argument("--force", action="store_true", help="do again what is valid")
     parser.add_argument("--report", action="store_true", help="run nothing: report and plot what is there")
+    parser.add_argument("--out", default="", help="folder of the report and its rows; else results/lasting")
     parser.add_argument("--readme", default="", help="Markdown file whose lasting block is filled")
     args = parser.parse_args(argv)
     if min(*args.relearn_steps, args.relearn_lr) <= 0 or min(*args.relearn_pictures, args.retain_pictures) < 0:
@@ -69,7 +71,7 @@ def parse_args(argv=None):
 def on_record(args, label):
     """({(name, method): record} of the names and methods asked for, folder of the records, all names on record).
 
-    Raises SlugError where a record is missing.
+    Raises SlugError where a record is missing, or of other halves.
     """
     folder = files.resolve(args.records or f"{args.result_dir}/clip")
     every = records.read_all(folder, label)
@@ -82,7 +84,9 @@ def on_record(args, label):
         lacks = next((m for m in wanted if m not in mine), None)
         if lacks or not mine:
             raise SlugError(f"no record of {lacks or 'any method'} for {name} in {folder}; run its stage (a2 or a3) first")
-        found |= {(name, m): mine[m] for m in wanted}
+        for method in wanted:
+            records.check_halves(mine[method], args)
+            found[name, method] = mine[method]
     return found, folder, sorted({r["name"] for r in every})
 
 
@@ -100,11 +104,17 @@ def read_aliases(paths):
 def read_runs(path):
     """The rows of runs.parquet; none where there is no such file. SlugError if it is damaged."""
     if not path.is_file():
-        return pd.DataFrame(columns=["name", "method", "test", "setting", "made_with"])
+        return pd.DataFrame(columns=["model", "name", "method", "test", "setting", "made_with"])
     try:
         return pd.read_parquet(path)
     except (ArrowException, OSError, ValueError) as err:
         raise SlugError(f"{path} is no whole Parquet file ({brief(err)}); delete it and run this stage again") from err
+
+
+def write_runs(path, frame):
+    """Write rows as Parquet, whole or not at all."""
+    with files.replacing(path) as temporary:
+        frame.to_parquet(temporary, index=False)
 
 
 class Edits:
@@ -274,10 +284,10 @@ def run(args, clip, found, folder, left_out, path):
                 if test == lasting.EDIT:
                     compare_with_record(record, rows[0]["value"])
                 rows = joined(rows, unedited[beside], common | {"test": test, "seconds": seconds})
-                old = (frame["name"] == name) & (frame["method"] == method) & (frame["test"] == test)
+                key = {"model": clip.label, "name": name, "method": method, "test": test}
+                old = (frame[list(key)] == pd.Series(key)).all(axis=1)
                 frame = pd.concat([f for f in (frame[~old], pd.DataFrame(rows)) if len(f)], ignore_index=True)
-                with files.replacing(path) as temporary:
-                    frame.to_parquet(temporary, index=False)
+                write_runs(path, frame)
                 bar.update()
     return frame[frame["made_with"].isin([mark for mark, _ in jobs.values()])]
 
@@ -292,31 +302,38 @@ def compare_with_record(record, value):
 def main(argv=None):
     args = parse_args(argv)
     device = cli.settle(args)
-    out = cli.check_result_dir(args) / "lasting"
-    path = out / "runs.parquet"
+    path = cli.check_result_dir(args) / "lasting" / "runs.parquet"
+    out = files.check_writable(args.out or path.parent)
     if args.report:
         names = {data.plain_name(n).casefold() for n in args.celeb_name}
-        frame = read_runs(path)
-        frame = frame[frame["name"].str.casefold().isin(names)]
+        frame, label = read_runs(path), models.label_of(args.model, args.clip_model_id)
+        frame = frame[(frame["model"] == label) & frame["name"].str.casefold().isin(names)]
+        if frame.empty:
+            raise SlugError(
+                f"{path} has no rows of {label} on {', '.join(args.celeb_name)}; give their --model, or run without --report"
+            )
     else:
         clip = models.from_args(args, device)
         found, folder, left_out = on_record(args, clip.label)
         frame = run(args, clip, found, folder, left_out, path)
-    if frame.empty:
-        raise SlugError(f"{path} has no rows of {', '.join(args.celeb_name)}; run this stage without --report")
     order = {m: i for i, m in enumerate(report.METHODS)}
     frame = frame.sort_values("method", key=lambda c: c.map(order), kind="stable")
+    if out != path.parent:
+        write_runs(out / "runs.parquet", frame)
     curves, original = lasting_report.curves(frame)
     plot = out / f"{files.safe_name(frame['model'].iloc[0])}-relearning"
     names = frame["name"].nunique()
     title = f"Fine-tuning on pictures of the forgotten name: report half, {names} name{'s' * (names > 1)}"
     plots.relearning(curves, original, title, plot)
+    if args.out:
+        png = plot.with_name(f"{plot.name}.png")
+        files.place(png, png)
     text = lasting_report.markdown(frame, f"{plot.name}.png")
     files.write_text(out / "REPORT.md", text)
     if args.readme:
         report.fill_blocks(args.readme, {"lasting": lasting_report.readme(frame)})
     print(lasting_report.overview(lasting_report.table(frame)))
-    print(f"{len(frame)} rows: {path}; report: {out / 'REPORT.md'}")
+    print(f"{len(frame)} rows: {out / 'runs.parquet'}; report: {out / 'REPORT.md'}")
 
 
 if __name__ == "__main__":

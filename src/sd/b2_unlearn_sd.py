@@ -160,7 +160,8 @@ def run(args, pipeline, classifiers, asked, kind, name, model_hash, settings, fi
     adapter = None
     if args.method == "slug" and lora.fits(edit):
         factors = lora.adapter(edit, args.lora_residual)
-        file = lora.save(stem.with_name(f"{stem.name}-lora"), factors)
+        delta = written["delta"], deltas.read(stem.with_name(written["delta"]))[1]
+        file = lora.save(stem.with_name(f"{stem.name}-lora"), factors, pipeline.tag, delta)
         adapter = {
             "folder": file.parent.name,
             "bytes": file.stat().st_size,

@@ -8,19 +8,15 @@ many of --reference. Without --fid-weights its features are the object classifie
 """
 
 import contextlib
-import hashlib
-import json
 
 import slug.torchvision_cpu  # noqa: F401  (before torchvision)
 
 import pandas as pd
 import torch
-from torchvision import transforms
 from tqdm import tqdm
 
 from slug import canvas, cli, data, fid, files, lora, plots, report
 from slug.data import plain_name
-from slug.errors import SlugError
 from slug.models import diffusion
 
 FEWEST = 1000  # pictures a side from which on FID is given
@@ -42,11 +38,6 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def read(paths):
-    """(N, 3, H, W) uint8 of picture files."""
-    return data.decode([str(p) for p in paths], transforms.PILToTensor())[0]
-
-
 def stem_of(record):
     """A record's file name without its ending."""
     return record["delta"].removesuffix(".delta.safetensors")
@@ -61,25 +52,14 @@ def main(argv=None):
     asked = [r for r in canvas.read_requests(args.prompts) if r.half == "report"]
     classifiers = canvas.load_classifiers(args.classifiers, device)
     embed = fid.inception(args.fid_weights, device) if args.fid_weights else classifiers.features
-    records = [files.read_json(p) for p in sorted((results / "sd").glob(f"{pipeline.tag}-*.json"))]
-    prompts_hash = files.file_hash(files.resolve(args.prompts))
-    records = [r for r in records if r["prompts_hash"] == prompts_hash]
-    if not records:
-        raise SlugError(
-            f"{results / 'sd'} has no record of {pipeline.tag} with these prompts; make them with src/sd/b2_unlearn_sd.py"
-        )
     base = pipeline.hash()
-    stale = [r["name"] for r in records if r["pipeline_hash"] != base]
-    if stale:
-        raise SlugError(f"the records of {', '.join(stale)} are of other weights or settings; run b2_unlearn_sd.py again")
+    records = canvas.read_records(results / "sd", pipeline.tag, base, args.prompts)
 
     def look(stem, state, mark=""):
         """(pictures, {kind: correct}, features) within the context `state`; `mark` tells states of one name apart."""
         wanted = [(r.prompt, r.seed) for r in asked]
-        mark = hashlib.sha256(json.dumps([base, mark, wanted]).encode()).hexdigest()[:16]
         with state:
-            paths = diffusion.write_pictures(pipeline, wanted, results / "uncanvas/pictures" / f"{stem}-{mark}", desc=stem)
-        images = read(paths)
+            images = diffusion.kept_pictures(pipeline, wanted, results / "uncanvas/pictures", stem, [base, mark])
         return images, canvas.correct(asked, classifiers.logits(images), classifiers.labels), embed(images)
 
     def original():

@@ -428,6 +428,26 @@ def file_stem(pipeline, method, kind, name):
     return files.safe_name(f"{pipeline}-{method}-{kind}-{name.replace(' ', '_')}")
 
 
+def read_records(folder, pipeline, base, prompts):
+    """The records that b2_unlearn_sd.py wrote of a pipeline with these prompts.
+
+    Args:
+        pipeline, base: models.diffusion.Diffusion's tag and hash.
+        prompts: path of the CSV.
+    Raises:
+        SlugError: there are none, or they are of other weights.
+    """
+    found = [files.read_json(p) for p in sorted(folder.glob(f"{pipeline}-*.json"))]
+    prompts_hash = files.file_hash(files.resolve(prompts))
+    found = [r for r in found if r["prompts_hash"] == prompts_hash]
+    if not found:
+        raise SlugError(f"{folder} has no record of {pipeline} with these prompts; make them with src/sd/b2_unlearn_sd.py")
+    stale = [r["name"] for r in found if r["pipeline_hash"] != base]
+    if stale:
+        raise SlugError(f"the records of {', '.join(stale)} are of other weights or settings; run b2_unlearn_sd.py again")
+    return found
+
+
 def names_of(asked):
     """{kind: [name]} of Requests, in their order."""
     return {k: [n for n in dict.fromkeys(plain_name(getattr(r, k)) for r in asked) if n] for k in KINDS}

@@ -1,4 +1,4 @@
-"""The model card of an edited folder: base model, what was forgotten, layer, step, figures, licence, and the way back."""
+"""The card of an edited folder or adapter: base model, what was forgotten, layer, step, figures, licence, the way back."""
 
 import json
 import math
@@ -9,6 +9,10 @@ from slug import files
 from slug.errors import SlugError, brief
 
 FILE = "README.md"
+LOADED = {  # library of an adapter: how it is loaded, how it is left again
+    "diffusers": ("pipeline.load_lora_weights(HERE)", "pipeline.unload_lora_weights()"),
+    "peft": ("model = PeftModel.from_pretrained(model, HERE)", "with model.disable_adapter():"),
+}
 SHARES = {  # of a delta's header: what to call it, and the count that belongs to it
     "forget_acc1": ("forget accuracy @1", "n_forget"),
     "forget_upper": ("its 95% upper bound", None),
@@ -31,11 +35,30 @@ def figures(header):
         value = metrics.get(key)
         if isinstance(value, (int, float)) and not math.isnan(value):
             said.append(f"{words} {value:.1%}" + (f" of {metrics[count]}" if metrics.get(count) else ""))
-    return "; ".join(said) + (f" ({metrics['half']} half)" if "half" in metrics else "")
+    text = "; ".join(said) + (f" ({metrics['half']} half)" if "half" in metrics else "")
+    others = metrics.get("together_with")  # the edits that the model carried besides when it was judged
+    return f"together with the edits of {', '.join(others)}: {text}" if others else text
+
+
+def _name(file, header):
+    """What a delta forgets; deltas of earlier versions do not say it."""
+    return header.get("name") or file.removesuffix(".delta.safetensors")
+
+
+def _head(base, license, names, **more):
+    """The first lines of a card. `more`: fields of its header besides."""
+    tags = ["machine-unlearning", "slug", *more.pop("tags", [])]
+    about = ModelCardData(base_model=base, license=license, tags=tags, **more)
+    return [
+        f"---\n{about.to_yaml()}\n---\n\n# {base} without {', '.join(names)}\n",
+        f"`{base}`, edited by SLUG (Cai, Tan, Asif; ICML 2025; arXiv 2407.11867): one step on one layer for each of",
+        "these. It lowers what is recalled on the pictures and prompts that it was tested on; it does not prove that",
+        "nothing is left.\n",
+    ]
 
 
 def text(original, base, headers):
-    """The card.
+    """The card of an edited folder.
 
     Args:
         original: text of the base model's card, "" where it has none.
@@ -49,20 +72,15 @@ def text(original, base, headers):
     except Exception as err:  # the hub's library raises what YAML does, and its own
         raise SlugError(f"the {FILE} beside the model cannot be read as a model card: {brief(err)}") from err
     license = data.get("license") or "other"
-    about = ModelCardData(base_model=base, license=license, tags=["machine-unlearning", "slug"])
-    # Deltas of earlier versions do not say the name.
-    names = [header.get("name") or name.removesuffix(".delta.safetensors") for name, header in headers.items()]
+    names = [_name(file, header) for file, header in headers.items()]
     rows = [
         f"| `{file}` | {name} | `{header['layer']}` | {float(header['step']):.4g} | {figures(header)} |"
         for name, (file, header) in zip(names, headers.items(), strict=True)
     ]
     return "\n".join(
         [
-            f"---\n{about.to_yaml()}\n---\n\n# {base} without {', '.join(names)}\n",
-            f"`{base}`, edited by SLUG (Cai, Tan, Asif; ICML 2025; arXiv 2407.11867): one step on one layer for each of",
-            "these. It lowers what is recalled on the pictures and prompts that it was tested on; it does not prove that",
-            "nothing is left.\n",
-            "| delta | forgotten | layer | step | figures, of this edit alone |\n|---|---|---|---|---|",
+            *_head(base, license, names),
+            "| delta | forgotten | layer | step | figures, of this edit alone or as they say |\n|---|---|---|---|---|",
             *rows,
             "\n## Back to the original\n",
             "`slug_edits/` holds the original of every tensor that was changed, and the deltas. With this project's code:\n",
@@ -71,6 +89,32 @@ def text(original, base, headers):
             "gives the original weights, bit for bit; a part of the list takes only these edits back.\n",
             f"## Licence\n\nThat of the base model ({license}).",
             *(["\n## The base model's own card\n", ModelCard(original).text.strip()] if original else []),
+            "",
+        ]
+    )
+
+
+def adapter_text(library, base, file, header, factors):
+    """The card of an adapter folder.
+
+    Args:
+        library: what loads it, a key of LOADED.
+        base: name of the model that it belongs to.
+        file, header: name and header of the delta that it was made of.
+        factors: {module: lora.Factor}.
+    """
+    load, leave = LOADED[library]
+    name = _name(file, header)
+    return "\n".join(
+        [
+            *_head(base, "other", [name], tags=["lora"], library_name=library),
+            "This folder is the edit as a LoRA adapter; it holds none of the model's weights.\n",
+            "| delta | forgotten | layer | step | figures, of the whole delta |\n|---|---|---|---|---|",
+            f"| `{file}` | {name} | `{header['layer']}` | {float(header['step']):.4g} | {figures(header)} |",
+            "\n| module | rank | residual: norm of what the adapter leaves out, of the edit's |\n|---|---|---|",
+            *(f"| `{module}` | {f.rank} | {f.residual:.2%} |" for module, f in factors.items()),
+            f"\n## Back to the original\n\n`{load}` adds it, `{leave}` takes it away again; the base model's files stay as",
+            f"they are.\n\n## Licence\n\nThat of the base model (`{base}`).",
             "",
         ]
     )

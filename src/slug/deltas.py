@@ -57,6 +57,15 @@ def applied(clip, edit):
         yield clip
 
 
+def summed(edits, factors=None):
+    """The sum of edits, [{native parameter name: change}], each times its factor (1 where None); 0 leaves an edit out."""
+    total = {}
+    for edit, factor in zip(edits, factors or [1.0] * len(edits), strict=True):
+        for n, change in edit.items() if factor else ():
+            total[n] = total.get(n, 0) + factor * change
+    return total
+
+
 def save(path, clip, edit, *, name, layer, step, metrics):
     """Write the delta of an edit.
 
@@ -224,13 +233,18 @@ def apply(paths, source, out):
     Args:
         paths: a path, or a list of them.
     Raises:
-        SlugError: a wrong base, a delta that is applied already, or an `out` that holds something else.
+        SlugError: a wrong base, a delta that is applied already, two of one file name, or an `out` that holds something
+            else.
     """
     paths = [paths] if isinstance(paths, (str, Path)) else paths
     paths = [files.existing(p, "delta", "make one with src/clip/a2_unlearn_slug.py") for p in paths]
-    named = {p.name if p.name.endswith(".delta.safetensors") else f"{p.stem}.delta.safetensors": p for p in paths}
+    named = {}
     for path in paths:
         read(path)
+        name = path.name if path.name.endswith(".delta.safetensors") else f"{path.stem}.delta.safetensors"
+        if name in named:
+            raise SlugError(f"{named[name]} and {path} would both be kept as {name}; give each once, or rename one")
+        named[name] = path
 
     def add(there):
         twice = next((n for n in named if n in there), None)

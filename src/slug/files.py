@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 
 from slug.errors import SlugError, brief
@@ -102,6 +103,21 @@ def check_writable(folder):
     write_text(probe, "")
     probe.unlink(missing_ok=True)  # of several processes another one may have been faster
     return folder
+
+
+def place(source, target):
+    """Copy a file; a plot as one of 128 colours, a quarter of the size, since what is committed stays in the history.
+
+    Args:
+        target: a path; `source` itself to make a plot small where it lies.
+    """
+    with replacing(target) as temporary:
+        if source.suffix == ".png":
+            with Image.open(source) as image:
+                plain = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+                plain.save(temporary, format="PNG", optimize=True)
+        else:
+            shutil.copyfile(source, temporary)
 
 
 def write_text(path, text):

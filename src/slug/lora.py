@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from slug import files
+from slug import card, files
 from slug.errors import SlugError
 
 FILE = "pytorch_lora_weights.safetensors"  # as diffusers calls it
@@ -61,10 +61,15 @@ def adapter(edit, residual=0.02):
     return {n.removesuffix(".weight"): factor(change, residual) for n, change in edit.items()}
 
 
-def save(folder, factors):
-    """Write `adapter`'s factors to a folder that StableDiffusionPipeline.load_lora_weights takes; returns the file.
+def save(folder, factors, base, delta):
+    """Write `adapter`'s factors, and a card, to a folder that StableDiffusionPipeline.load_lora_weights takes; returns the
+    file of the weights.
 
     The alpha of each module is its rank, so that the adapter is added as it is.
+
+    Args:
+        base: name of the pipeline that the adapter belongs to.
+        delta: (file name, header) of the delta that it was made of.
     """
     import slug.torchvision_cpu  # noqa: F401  (before diffusers)
 
@@ -77,14 +82,17 @@ def save(folder, factors):
         state |= {f"{key}.down.weight": f.down.contiguous(), f"{key}.up.weight": f.up.contiguous()}
     folder.mkdir(parents=True, exist_ok=True)
     StableDiffusionPipeline.save_lora_weights(folder, text_encoder_lora_layers=state, safe_serialization=True)
+    files.write_text(folder / card.FILE, card.adapter_text("diffusers", base, *delta, factors))
     return folder / FILE
 
 
-def save_peft(folder, factors, base):
-    """Write `adapter`'s factors to a folder that peft.PeftModel.from_pretrained takes beside a Hugging Face CLIP.
+def save_peft(folder, factors, base, delta):
+    """Write `adapter`'s factors, and a card, to a folder that peft.PeftModel.from_pretrained takes beside a CLIP of Hugging
+    Face.
 
     Args:
         base: name of the CLIP that the adapter belongs to.
+        delta: as of `save`.
     """
     from peft import LoraConfig
     from safetensors.torch import save_file
@@ -106,3 +114,4 @@ def save_peft(folder, factors, base):
     with files.replacing_folder(folder) as temporary:
         config.save_pretrained(temporary)
         save_file(state, temporary / "adapter_model.safetensors")
+        files.write_text(temporary / card.FILE, card.adapter_text("peft", base, *delta, factors))

@@ -167,16 +167,34 @@ def missing(record):
     return ""
 
 
+def check_whole(path, record):
+    """The record that `path` holds. SlugError if it is none, or not whole."""
+    lacks = missing(record) if isinstance(record, dict) and "halves" in record else "its halves"
+    if lacks:
+        raise SlugError(f"{path} is no whole record: it lacks {lacks}; delete it and run its stage again")
+    return record
+
+
+def check_halves(record, args):
+    """SlugError unless a record was made with the --seed and --imagenet-share of `args`, which draw the halves: else
+    pictures that chose the edit would report it."""
+    for flag in ("seed", "imagenet_share"):
+        made, here = record.get("settings", {}).get(flag), getattr(args, flag)
+        if made != here:
+            flag = f"--{flag.replace('_', '-')}"
+            raise SlugError(
+                f"the record of {record['method']} for {record['name']} was made with {flag} {made}, this run has {flag} "
+                f"{here}: pictures that chose the edit would report it; give {flag} {made}, or run its stage again"
+            )
+
+
 def read_all(folder, label=None):
     """All records of results/clip, sorted by kind and name. SlugError for one that is not whole."""
     found = []
     for path in sorted(folder.glob("*.json")):
         record = files.read_json(path)
         if isinstance(record, dict) and "halves" in record:
-            lacks = missing(record)
-            if lacks:
-                raise SlugError(f"{path} is no whole record: it lacks {lacks}; delete it and run its stage again")
-            found.append(record)
+            found.append(check_whole(path, record))
     return sorted((r for r in found if label in (None, r["model"])), key=lambda r: (r["kind"], r["name"]))
 
 

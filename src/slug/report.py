@@ -8,6 +8,7 @@ import pandas as pd
 
 from slug import files, plots, records, search
 from slug.errors import SlugError
+from slug.multi import REVERTED
 
 COLUMNS = (
     "method name kind model layer step forget_acc1 forget_acc5 identities_acc1 objects_acc1 n_forget n_identities n_objects "
@@ -346,26 +347,66 @@ def assistant(frame, kinds):
     return "\n".join(lines)
 
 
-def multi(frame):
-    """Markdown of results/clip/multi/table.csv: a row a count of names and way of adding their edits up."""
+def _paired(row, column):
+    """A paired change with its interval, in points, of the columns of unlearn.changes."""
+    change, low, high = (100 * row[f"{column}_change{end}"] for end in ("", "_low", "_high"))
+    return f"{change:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def multi(frame, matrices=()):
+    """Markdown of results/clip/multi/table.csv: a row a count of names and way of adding their edits up, then a row a name
+    whose edit was taken out again.
+
+    Args:
+        matrices: paths of the cosine matrices to link.
+    """
     lines = [
-        "| names | way | FA@1 of all (upper bound) | worst name | pictures | other identities, points (95%) | n | "
-        "other objects, points (95%) | n | factors |",
+        "| names | way | FA@1 of all (upper bound) | worst name | pictures / drawings | "
+        "other identities, points (95%) | n | other objects, points (95%) | n | factors |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for (count, method), part in frame.groupby(["count", "method"], sort=False):
+    summed, reverted = frame[frame["method"] != REVERTED], frame[frame["method"] == REVERTED]
+    for (count, method), part in summed.groupby(["count", "method"], sort=False):
         whole, own = part[part["name"] == "all"].iloc[0], part[part["name"] != "all"]
         worst = own.loc[own["forget_acc1"].idxmax()]
-        stays = []
-        for task in ("identities", "objects"):
-            change, low, high = (100 * whole[f"{task}_change{end}"] for end in ("", "_low", "_high"))
-            stays.append(f"{change:+.2f} ({low:+.2f} to {high:+.2f}) | {whole[f'n_{task}']:.0f}")
+        stays = [f"{_paired(whole, task)} | {whole[f'n_{task}']:.0f}" for task in ("identities", "objects")]
         factors = ", ".join(f"{f:.2f}" for f in own["factor"])
+        left = f"; {whole['n_left_select']:.0f} not forgotten on the select half" if whole["n_left_select"] else ""
         lines.append(
             f"| {count} | {method} | {whole['forget_acc1']:.1%} (at most {whole['forget_upper']:.1%}) | {worst['name']} "
-            f"{worst['forget_acc1']:.1%} | {whole['n_forget']:.0f} | {' | '.join(stays)} | {factors} |"
+            f"{worst['forget_acc1']:.1%} | {whole['n_forget']:.0f} / {whole['n_drawings']:.0f} | {' | '.join(stays)} | "
+            f"{factors}{left} |"
         )
-    return "\n".join([*lines, "", f"Names in their order: {frame['names'].iloc[-1]}."])
+    lines += [
+        "",
+        f"Names in their order: {frame['names'].iloc[-1]}. The sum of all, less one edit:",
+        "",
+        "| taken out | its accuracy before | after (95%) | change, points (95%) | pictures / drawings | "
+        "the others' accuracy (upper bound) | pictures / drawings |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for _, r in reverted.iterrows():
+        lines.append(
+            f"| {r['name']} | {r['forget_before']:.1%} | {r['forget_acc1']:.1%} ({r['forget_low']:.1%} to "
+            f"{r['forget_upper']:.1%}) | {_paired(r, 'forget')} | {r['n_forget']:.0f} / {r['n_drawings']:.0f} | "
+            f"{r['others_acc1']:.1%} (at most {r['others_upper']:.1%}) | "
+            f"{r['n_others']:.0f} / {r['n_others_drawings']:.0f} |"
+        )
+    if matrices:
+        links = ", ".join(f"[{i}]({path})" for i, path in enumerate(matrices, 1))
+        lines += ["", f"Cosines of pictures and names before and after, all together: {links}."]
+    return "\n".join(lines)
+
+
+def multi_parts(parts):
+    """README's block: `multi` of each part, [(frame, matrices)], below what it is of."""
+    texts = []
+    for frame, matrices in parts:
+        named = frame[(frame["method"] != REVERTED) & (frame["name"] != "all")].drop_duplicates("name")
+        words = {"identity": "identities", "object": "objects"}
+        counts = [(n, words[kind] if n > 1 else kind) for kind, n in named["kind"].value_counts(sort=False).items()]
+        texts += [f"**{' and '.join(f'{n} {what}' for n, what in counts)}**", multi(frame, matrices)]
+    return "\n\n".join(texts)
 
 
 def latex(frame):

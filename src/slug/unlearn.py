@@ -70,6 +70,26 @@ def membership(clip, evaluation, target, forget_pairs, half, edited, seed):
     return dict(zip(("mia_mean", "mia_std", "mia_others_mean", "mia_others_std"), (*mia, *others), strict=True))
 
 
+def forget_rows(evaluation, target, half):
+    """Indices (N,) of a target's pictures in one half, {task: (N,) bool}. SlugError where there are none."""
+    rows = evaluation.rows(target.task, half[target.task], label=target.label)
+    if not len(rows):
+        raise SlugError(f"a half of the evaluation has no picture of {target.name}; it needs two groups or more of it")
+    return rows
+
+
+def forget_step(layer, step, rank, margin, *, k=1):
+    """search.Step of the forget pictures alone.
+
+    Args:
+        rank, margin: (N,) each, see zeroshot.Evaluation.forget.
+        k: of FA@k.
+    """
+    spread = margin.std().item() if len(margin) > 1 else 0.0
+    row = search.Step(layer, step, *zeroshot.accuracies(rank), margin=margin.mean().item(), margin_sd=spread)
+    return row._replace(forget_acck=(rank < k).float().mean().item())
+
+
 class Judge:
     """Scores the model's present weights for one target on one half of the evaluation."""
 
@@ -87,9 +107,7 @@ class Judge:
         self.mia = mia
         self.clip, self.evaluation, self.target = clip, evaluation, target
         self.pairs, self.half, self.k, self.seed = forget_pairs, half, k, seed
-        self.forget_rows = evaluation.rows(target.task, half[target.task], label=target.label)
-        if not len(self.forget_rows):
-            raise SlugError(f"a half of the evaluation has no picture of {target.name}; it needs two groups or more of it")
+        self.forget_rows = forget_rows(evaluation, target, half)
         # The forgotten name's pictures leave the retain mean (trap 10); its name stays among the classes.
         self.retain_rows = {
             task: evaluation.rows(task, half[task], without=target.label if task == target.task else None)
@@ -170,9 +188,7 @@ class Judge:
         started = time.perf_counter()
         with self.evaluation.same_weights():
             rank, margin = known or self.evaluation.forget(self.target, self.forget_rows, edited)
-            spread = margin.std().item() if len(margin) > 1 else 0.0
-            row = search.Step(layer, step, *zeroshot.accuracies(rank), margin=margin.mean().item(), margin_sd=spread)
-            row = row._replace(forget_acck=(rank < self.k).float().mean().item())
+            row = forget_step(layer, step, rank, margin, k=self.k)
             if log_all or row.forgets:
                 beat = best.retain if best is not None and best.forgets and not log_all else -math.inf
                 scores = self.retain(edited, beat)
@@ -317,7 +333,12 @@ def figures(judge, ranks, more):
 
 
 def changes(judge, before, after, seed):
-    """Paired change of the retain accuracies @1 with 95% bootstrap intervals over drawings, as columns."""
+    """Paired change of the retain accuracies @1 with 95% bootstrap intervals over drawings, as columns.
+
+    Args:
+        judge: Judge, or what else has its `evaluation` and `retain_rows`.
+        before, after: {task: ranks of its retain pictures}.
+    """
     row = {}
     for task, rows in judge.retain_rows.items():
         groups = [judge.evaluation.tasks[task].pictures.groups[i] for i in rows.tolist()]

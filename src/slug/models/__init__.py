@@ -40,6 +40,14 @@ def load(model="", pretrained="", clip_model_id="", *, device="cpu", precision="
     return clip
 
 
+def label_of(model="", clip_model_id=""):
+    """What a model is called in file names and tables (Clip.label), without loading it; arguments as of `load`."""
+    if clip_model_id:
+        local = files.resolve(clip_model_id)
+        return files.safe_name(local.name if local.is_dir() else clip_model_id)
+    return files.resolve(model.removeprefix(LOCAL)).name if model.startswith(LOCAL) else model
+
+
 def _load_open_clip(model, pretrained):
     import open_clip
 
@@ -76,7 +84,7 @@ def _load_open_clip(model, pretrained):
         tokenizer = open_clip.get_tokenizer(name)
     except Exception as err:  # open_clip, safetensors and the hub raise a dozen kinds; each is a bad or absent weight file
         raise SlugError(f"cannot load {model} {pretrained}: {brief(err)}") from err
-    label = source.name if source else model
+    label = label_of(model)
     tag = files.safe_name(f"{label}_{'local' if source else pretrained}")
     return OpenClip(module, tokenizer, preprocess, label=label, tag=tag)
 
@@ -102,9 +110,9 @@ def _load_hugging_face(model_id):
         resize_mode="shortest",
         interpolation="bicubic",
     )
-    label = local.name if local.is_dir() else model_id
+    label = label_of(clip_model_id=model_id)
     tag = files.safe_name(f"{label}_{'local' if local.is_dir() else 'hf'}")
-    return HuggingFaceClip(module, tokenizer, preprocess, label=files.safe_name(label), tag=tag)
+    return HuggingFaceClip(module, tokenizer, preprocess, label=label, tag=tag)
 
 
 def from_args(args, device):
@@ -140,4 +148,4 @@ def folder_family(folder):
     )
 
 
-__all__ = ["Clip", "canonical", "folder_family", "from_args", "load"]
+__all__ = ["Clip", "canonical", "folder_family", "from_args", "label_of", "load"]

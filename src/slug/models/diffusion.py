@@ -5,14 +5,16 @@ SLUG edits the text tower (see Carrier); peers edit the UNet.
 
 import contextlib
 import hashlib
+import json
 
 import slug.torchvision_cpu  # noqa: F401  (before diffusers)
 
 import torch
 from PIL import Image
+from torchvision import transforms
 from tqdm import tqdm
 
-from slug import cli, files, models
+from slug import cli, data, files, models
 from slug.errors import SlugError, brief
 from slug.models.canonical import TEXT
 from slug.models.carrier import Carrier
@@ -147,6 +149,22 @@ def write_pictures(diffusion, wanted, folder, desc=None):
             with files.replacing(paths[i]) as temporary:
                 Image.fromarray(image.permute(1, 2, 0).numpy()).save(temporary, "PNG")
     return paths
+
+
+def kept_pictures(diffusion, wanted, folder, stem, state):
+    """Pictures of N (prompt, seed)s under the present weights, (N, 3, size, size) uint8, kept as files below `folder`.
+
+    Args:
+        stem: what the pipeline is called, for people.
+        state: what the pictures depend on besides prompts and seeds, anything JSON can hold: base weights and edit.
+    """
+    mark = hashlib.sha256(json.dumps([*state, wanted]).encode()).hexdigest()[:16]
+    return read_pictures(write_pictures(diffusion, wanted, folder / f"{stem}-{mark}", desc=stem))
+
+
+def read_pictures(paths):
+    """(N, 3, H, W) uint8 of picture files of one size."""
+    return data.decode([str(p) for p in paths], transforms.PILToTensor())[0]
 
 
 def load(pipeline, clip, *, device="cpu", dtype=torch.float32, **settings):
