@@ -55,19 +55,25 @@ def write_deltas(clip, group, factors, headers, table, folder):
         deltas.save(path, clip, deltas.summed([edit], [factor]), **about)
 
 
-def read_table(folder):
-    """(rows of a folder's table.csv as its readers have them, rounded; the plain sum's matrices of the most names)."""
+def matrices(folder, label, method, count, tasks):
+    """{task: path, without ending, of its cosine matrix}; only where there are several the name tells them apart."""
+    stem = f"{files.safe_name(label)}-cosine-{method}-{count}"
+    return {task: folder / (f"{stem}-{task}" if len(tasks) > 1 else stem) for task in tasks}
+
+
+def read_table(folder, start):
+    """(rows of a folder's table.csv as its readers have them, rounded; paths, from `start`, of the matrices of the plain sum
+    of all names)."""
     frame = pd.read_csv(folder / "table.csv")
-    return frame, sorted(folder.glob(f"*-cosine-sum-{frame['count'].max()}*.png"))
+    stems = matrices(folder, frame["model"].iloc[0], "sum", frame["count"].max(), frame["task"].dropna().unique())
+    return frame, [f"{os.path.relpath(stem, start)}.png" for stem in stems.values()]
 
 
 def fill_readme(readme, root):
     """Fill the multi block of a Markdown file from all tables in `root` and one level below."""
     folders = [root, *sorted(p for p in root.iterdir() if p.is_dir())]
-    start = files.resolve(readme).parent
-    found = [read_table(f) for f in folders if (f / "table.csv").is_file()]
-    parts = [(frame, [os.path.relpath(p, start) for p in matrices]) for frame, matrices in found]
-    report.fill_blocks(readme, {"multi": report.multi_parts(parts)})
+    found = [read_table(f, files.resolve(readme).parent) for f in folders if (f / "table.csv").is_file()]
+    report.fill_blocks(readme, {"multi": report.multi_parts(found)})
 
 
 def main(argv=None):
@@ -94,22 +100,21 @@ def main(argv=None):
                 after, similar = (group.own(edited), group.rest(edited)), group.similarity(edited)
             rows = multi.rows(group, method, factors, before, after)
             table += rows
-            for task, (shown, cosines, n) in similar.items():
+            for task, stem in matrices(out, clip.label, method, count, similar).items():
+                shown, cosines, n = similar[task]
                 mine = sum(t.task == task for t in group.targets)
                 of = f"{count} names" if mine == count else f"{mine} {task} of {count} names"
-                end = f"cosine-{method}-{count}" + (f"-{task}" if len(similar) > 1 else "")
-                stem = out / f"{files.safe_name(clip.label)}-{end}"
                 plots.similarity(original[task][1], cosines, shown, f"{of}, {method}, report half, {n} pictures", stem)
                 if args.out:
                     png = stem.with_name(f"{stem.name}.png")
                     files.place(png, png)
             if method == "joint":
-                write_deltas(clip, group, factors, headers, rows, out / f"joint-{count}")
+                with files.replacing_folder(out / f"joint-{count}") as temporary:
+                    write_deltas(clip, group, factors, headers, rows, temporary)
     table += multi.reverted_rows(group, before[0])
     frame = pd.DataFrame(table)
     files.write_text(out / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-    frame, matrices = read_table(out)
-    text = report.multi(frame, [p.name for p in matrices])
+    text = report.multi(*read_table(out, out))
     files.write_text(out / "report.md", text + "\n")
     print(text)
     if args.readme:

@@ -127,8 +127,12 @@ def _counted(ranks):
     return {"forget_acc1": correct / total, "forget_low": low, "forget_upper": high, "n_forget": total}
 
 
+def _named(target, factor, ranks):
+    return {"name": target.name, "kind": target.kind, "task": target.task, "factor": factor, **_counted([ranks])}
+
+
 def rows(group, method, factors, before, after):
-    """Rows of table.csv: a row a name, then one of what stays.
+    """Rows of table.csv: a row a name, then one of what stays. The model is at its original weights.
 
     Args:
         before, after: (Group.own, Group.rest) of the unedited model and of the edited one.
@@ -136,7 +140,7 @@ def rows(group, method, factors, before, after):
     common, out = _common(group, method), []
     (own_before, rest_before), (own, rest) = before, after
     for i, (target, factor) in enumerate(zip(group.targets, factors, strict=True)):
-        row = common | {"name": target.name, "kind": target.kind, "factor": factor, **_counted([own[i]])}
+        row = common | _named(target, factor, own[i])
         row |= {"n_drawings": len(set(group.drawings(i))), "forget_before": zeroshot.accuracies(own_before[i])[0]}
         out.append(row)
     row = common | {"name": "all", **_counted(own), "n_drawings": sum(r["n_drawings"] for r in out)}
@@ -157,7 +161,7 @@ def reverted_rows(group, own_before):
         factors = [float(j != i) for j in range(len(group.names))]
         with group.applied(factors) as edited:
             own = group.own(edited)
-        row = _common(group, REVERTED) | {"name": target.name, "kind": target.kind, "factor": 0.0, **_counted([own[i]])}
+        row = _common(group, REVERTED) | _named(target, 0.0, own[i])
         row |= {"n_drawings": len(set(group.drawings(i))), "forget_before": zeroshot.accuracies(own_before[i])[0]}
         change = metrics.paired_difference(own_before[i] < 1, own[i] < 1, group.drawings(i), seed=group.seed)
         row |= dict(zip(("forget_change", "forget_change_low", "forget_change_high"), change, strict=True))

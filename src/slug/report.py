@@ -403,9 +403,9 @@ def multi_parts(parts):
     texts = []
     for frame, matrices in parts:
         named = frame[(frame["method"] != REVERTED) & (frame["name"] != "all")].drop_duplicates("name")
-        words = {"identity": "identities", "object": "objects"}
-        counts = [(n, words[kind] if n > 1 else kind) for kind, n in named["kind"].value_counts(sort=False).items()]
-        texts += [f"**{' and '.join(f'{n} {what}' for n, what in counts)}**", multi(frame, matrices)]
+        counts = named.groupby(["kind", "task"], sort=False).size().items()
+        of = [f"{n} {task if n > 1 else kind}" for (kind, task), n in counts]
+        texts += [f"**{' and '.join(of)}**", multi(frame, matrices)]
     return "\n\n".join(texts)
 
 
