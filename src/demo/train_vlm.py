@@ -34,9 +34,9 @@ from demo import canvases, convert_clip, emoji
 from demo.training import Part
 from slug import cli, files
 
-BATCH = 64
-STEPS = 11_000
-RATE = 2e-3
+BATCH = 32
+STEPS = 12_000
+RATE = 1.5e-3
 # Share of pictures that may show several icons, and the part of the training before it: what is here is learned of one icon.
 SEVERAL, ALONE, FIRST = 0.5, 0.2, 1 / 3
 HIDDEN = 0.4  # of the patches of a picture of one icon: who is known by its patches is not known in another drawing
