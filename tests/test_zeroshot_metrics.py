@@ -269,6 +269,9 @@ def test_each_group_of_tensors_is_searched_once(world):
     curves, _ = unlearn.search_all(world.clip, world.judge(limit=5), rows, world.forget, evaluations=1)
     groups = [world.clip.group(name) for name in curves]
     assert len(set(groups)) == len(groups) and set(groups) == {world.clip.group(r.name) for r in rows}
+    how = {"fronts": 99, "desc": "", "evaluations": 1}
+    steps, _ = unlearn.search_fronts(world.clip, world.judge(limit=5), rows, world.forget, lambda _: False, **how)
+    assert sorted(world.clip.group(s.layer) for s in steps) == sorted(groups)  # also where two fronts hold parts of one
 
 
 def test_search_leaves_the_model_as_it_was(open_clip_world):

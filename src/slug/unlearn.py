@@ -256,9 +256,9 @@ def search_all(
         alone: search a layer of a group also without the others of its group (models.clip.ALONE behind its name).
         together: one search that moves all layers of the front by one step; its steps carry TOGETHER for a layer's name.
         scale: begin at so many times the first step.
-        before: candidates found before, which these have to beat.
+        before: candidates found before, which these have to beat; their groups are not searched again.
     """
-    steps, done, candidates = {}, set(), list(before)
+    steps, done, candidates = {}, {clip.group(s.layer) for s in before}, list(before)
     if together:
         groups = [(TOGETHER, union(clip, front))]
     else:
