@@ -3,13 +3,18 @@
 import math
 import re
 
+import slug.torchvision_cpu  # noqa: F401  (before open_clip)
+
+import open_clip
 import pytest
 import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import RobertaConfig
 
 from slug import gradients, layers, losses, search
+from slug.models.clip import OpenClip
 from slug.search import Step
 
 # --------------------------------------------------------------------------------------------- importance and alignment
@@ -35,6 +40,26 @@ def test_no_bias_scale_or_embedding_is_a_layer(clip):
         left_out += ["layer_norm", "layernorm", "layrnorm"]
     assert list(found) == [n for n in clip.parameters if not any(word in n for word in left_out)]
     assert all((e == "vision") == ("vis" in n) for n, e in found.items())
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32", "EVA01-g-14", "RN50", "convnext_base", "roberta-ViT-B-32"])
+def test_no_family_has_an_embedding_for_a_layer(name, tmp_path):
+    config = open_clip.get_model_config(name)
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    own = config.pop("custom_text", "hf_model_name" in text)
+    if "timm_model_name" in vision:
+        vision["timm_model_pretrained"] = False
+    if "hf_model_name" in text:
+        RobertaConfig(num_hidden_layers=1, type_vocab_size=1).save_pretrained(tmp_path)
+        text |= {"hf_model_name": str(tmp_path), "hf_model_pretrained": False}
+    with torch.device("meta"):
+        module = (open_clip.CustomTextCLIP if own else open_clip.CLIP)(**config)
+    clip = OpenClip(module, None, open_clip.image_transform(64, is_train=False), label=name, tag=name)
+    found = clip.candidates()
+    words = ("cls_token", "pos_embed", "position", "token", "word_embeddings", "class_embedding")
+    assert any(word in n for n in clip.parameters for word in words)
+    assert not [n for n in found if any(word in n for word in words)]
+    assert set(found.values()) == {"vision", "language"} and any("conv" in n or "patch_embed" in n for n in found)
 
 
 def test_q_k_v_and_the_mlp_move_together_where_they_are_apart(tiny_clip):

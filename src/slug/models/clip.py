@@ -17,6 +17,8 @@ from slug import fastpath
 from slug.models import canonical
 
 ALONE = " alone"  # behind a layer's name: without the others of its group
+# Embeddings that open_clip, timm and transformers hold as bare parameters; the others are torch.nn.Embedding.
+EMBEDDINGS = ("positional_embedding", "class_embedding", "pos_embed", "cls_token", "reg_token")
 
 
 class Clip:
@@ -121,9 +123,15 @@ class Clip:
         parameter = self.parameters[name]
         if name.endswith("bias") or parameter.ndim == 0 or "logit" in name:
             return None
-        if "position" in name or "token_embedding" in name or "class_embedding" in name:
+        if name in self._tables or name.rpartition(".")[2] in EMBEDDINGS:
             return None
         return self.tower(name)
+
+    @functools.cached_property
+    def _tables(self):
+        """Names of the weights of lookup tables: of tokens, their types, and positions."""
+        modules = self.module.named_modules()
+        return {f"{n}.weight" for n, m in modules if isinstance(m, torch.nn.Embedding)}
 
     def tower(self, name):
         """Which tower a parameter belongs to: "vision" or, as the factor of the cosines does here, "language"."""
