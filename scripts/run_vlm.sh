@@ -15,7 +15,8 @@ fi
 need "$QUESTIONS" "see data/README.md, Questions"
 run "$PYTHON" src/clip/a0_create_tar.py --name "${names[@]}" --laion-dir "$LAION_DIR" --tar-dir "$TAR_DIR" \
   --image-dir "$IMAGE_DIR" --known-names "$KNOWN_NAMES" --max-count "$MAX_COUNT" "${RUN_FLAGS[@]}"
-model=(--vlm "$VLM" --clip-model-id "$VLM_CLIP" "${RUN_FLAGS[@]}")
+model=(--vlm "$VLM" --clip-model-id "$VLM_CLIP" --answer-batch-size "$ANSWER_BATCH" --max-new-tokens "$ANSWER_TOKENS")
+model+=("${RUN_FLAGS[@]}")
 run "$PYTHON" src/vlm/c1_unlearn_vlm.py --celeb-name "${names[@]}" --questions "$QUESTIONS" --tar-dir "$TAR_DIR" \
   --train-data "$TRAIN_DATA" --batch-size "$BATCH_SIZE" "${model[@]}" "$@"
 run "$PYTHON" src/vlm/c2_eval_vlm.py --questions "$QUESTIONS" ${VLM_UTILITY:+--utility $VLM_UTILITY} \

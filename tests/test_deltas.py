@@ -285,6 +285,19 @@ def test_peft_loads_an_edit_as_an_adapter_and_switches_it_off_again(folder, tmp_
         assert f"| `{module}` | {rank} | 0.00% |" in found.text
 
 
+def test_an_adapter_replaces_an_adapter_and_nothing_else(folder, tmp_path, monkeypatch, capfd):
+    path, kept = tmp_path / "a.delta.safetensors", tmp_path / "mine" / "notes.txt"
+    make(folder, path, "hugging_face", 0)
+    kept.parent.mkdir()
+    kept.write_text("years of work")
+    given = ["adapter", "--delta", path, "--out"]
+    said = tiny.failure(monkeypatch, capfd, "a2_unlearn_slug", *given, kept.parent)
+    assert "holds no adapter" in said and kept.read_text() == "years of work"
+    for _ in range(2):
+        tiny.run("a2_unlearn_slug", *given, tmp_path / "adapter")
+    assert (tmp_path / "adapter" / "adapter_config.json").is_file()
+
+
 @pytest.mark.parametrize("key, value", [("model", None), ("step", "one"), ("metrics", "{"), ("metrics", "[]")])
 def test_a_damaged_header_is_one_line(tiny_clip, tmp_path, key, value):
     path = tmp_path / "a.delta.safetensors"

@@ -176,6 +176,8 @@ def test_the_table_of_hand_made_runs():
     text = lasting_report.markdown(frame, "curves.png")
     assert "| edit | survives, 0% (0 to 0) |" in text and "![" in text and "3 names, 120 pictures of 12 drawings" in text
     assert "| b | synonym | 40 | 10% | 50% |" in text
+    started = lasting_report.markdown(frame[frame["name"] == "c"])  # nobody is known, no relearning done: still a report
+    assert "1 name" in started and "![" not in started
     curves, original = lasting_report.curves(frame)
     steps, forget, retain = curves["2 pictures"]["slug"]
     assert list(steps) == [0, 5, 20] and list(forget) == pytest.approx([0, 0.2, 0.8]) and list(retain) == [0.5] * 3

@@ -301,6 +301,8 @@ def test_rounds_move_other_layers_by_gradients_taken_anew(world, searched):
     assert all(not torch.allclose(a[moved[2]], b[moved[2]]) for a, b in itertools.pairwise(grads))
     # The last layer goes the whole way, the first a third of it.
     torch.testing.assert_close(found.edit[moved[2]], found.best.step * grads[2][moved[2]])
+    for (layer, step), forget in zip(found.moved, grads, strict=True):  # what a row says is enough to take the steps again
+        torch.testing.assert_close(found.edit[layer], step * forget[layer])
     assert tiny.same_tensors(before, {n: p.detach() for n, p in world.clip.parameters.items()})
 
 

@@ -58,6 +58,8 @@
 : "${VLM_NAMES:=Elephant Frog Lion Owl Police_Officer}"
 : "${QUESTIONS:=$DATA_DIR/vlm/questions.jsonl}"
 : "${VLM_UTILITY:=}" # public sets that are asked besides
+: "${ANSWER_BATCH:=64}" # questions answered at once
+: "${ANSWER_TOKENS:=16}" # of an answer, at most
 
 : "${DEVICE:=auto}"
 : "${SEED:=0}"

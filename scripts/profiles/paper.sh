@@ -60,6 +60,8 @@
 : "${VLM_NAMES:=$NAMES}"
 : "${QUESTIONS:=$DATA_DIR/vlm/questions.jsonl}" # pictures of the names with what is asked about them: data/README.md
 : "${VLM_UTILITY:=}" # public sets that are asked besides: folders or files of MME, GQA, MMBench
+: "${ANSWER_BATCH:=16}" # questions answered at once
+: "${ANSWER_TOKENS:=64}" # of an answer, at most
 
 : "${DEVICE:=auto}"
 : "${SEED:=0}"

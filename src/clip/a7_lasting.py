@@ -324,11 +324,12 @@ def main(argv=None):
     plot = out / f"{files.safe_name(frame['model'].iloc[0])}-relearning"
     names = frame["name"].nunique()
     title = f"Fine-tuning on pictures of the forgotten name: report half, {names} name{'s' * (names > 1)}"
-    plots.relearning(curves, original, title, plot)
-    if args.out:
-        png = plot.with_name(f"{plot.name}.png")
-        files.place(png, png)
-    text = lasting_report.markdown(frame, f"{plot.name}.png")
+    png = plot.with_name(f"{plot.name}.png")
+    if curves:  # none where a run was stopped before
+        plots.relearning(curves, original, title, plot)
+        if args.out:
+            files.place(png, png)
+    text = lasting_report.markdown(frame, png.name if curves else "")
     files.write_text(out / "REPORT.md", text)
     if args.readme:
         report.fill_blocks(args.readme, {"lasting": lasting_report.readme(frame)})

@@ -22,7 +22,8 @@ SHARES = {  # of a delta's header: what to call it, and the count that belongs t
     "IRA": ("IRA", "n_retain"),
     "CRA": ("CRA", "n_retain"),
     "forget_acc": ("forget accuracy", "n_forget"),
-    "retain_acc": ("other names", "n_retain"),
+    "identities_acc": ("other identities", "n_identities"),
+    "objects_acc": ("other objects", "n_objects"),
     "utility_acc": ("utility", "n_utility"),
 }
 

@@ -253,7 +253,8 @@ def write_all(args, clip, encoder=BOTH):
         tar = files.existing(forget_tar(args, name), "forget set", f"run src/clip/a0_create_tar.py --name {name} first")
         loss = losses.FORGET["_o" if args.unlearn_method.endswith("_o") else ""]
         jobs.append((folder(args.result_dir, name, clip.tag), "forget", loss, tar, []))
-    retain_folder = folder(args.result_dir, "retain", clip.tag)
+    # Pipelines and assistants may share a CLIP, and each takes its own encoder's, without its own names.
+    retain_folder = folder(args.result_dir, "retain" if encoder == BOTH else f"retain-{encoder}", clip.tag)
     jobs.append((retain_folder, "train", losses.contrastive, retain_tar, sorted(map(data.plain_name, args.celeb_name))))
 
     identity = model_hash(clip)

@@ -17,6 +17,7 @@ RULE = (
     f"{KNOWN:.0%} of it. Relearning is compared with the unedited model as it is. Of spellings and drawing styles each name "
     "counts with the one that recalls most, which is what somebody who tries them all would find."
 )
+COLUMNS = "test method names value correct n low high original back back_low back_high identities objects verdict".split()
 
 
 def above_chance(value, chance):
@@ -62,8 +63,8 @@ def table(frame):
     Args:
         frame: rows of runs.parquet (see src/clip/a7_lasting.py).
     Returns:
-        DataFrame with test, method, names, value, correct, n, low, high (pooled pictures, Clopper-Pearson), original, back,
-        back_low, back_high, identities, objects (changes from the unedited model under the same weights' form), verdict.
+        DataFrame with COLUMNS: low and high are of pooled pictures (Clopper-Pearson), identities and objects changes from
+        the unedited model under the same weights' form.
     """
     out = []
     for label, rows in cases(frame).items():
@@ -82,7 +83,7 @@ def table(frame):
             for task in ("identities", "objects"):
                 row[task] = (mine[f"{task}_acc1"] - mine[f"original_{task}"]).mean()
             out.append(row | {"verdict": verdict(mean, low, high)})
-    return pd.DataFrame(out)
+    return pd.DataFrame(out, columns=COLUMNS)  # also where no test is finished
 
 
 def _spread(low, high):

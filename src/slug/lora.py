@@ -93,9 +93,14 @@ def save_peft(folder, factors, base, delta):
     Args:
         base: name of the CLIP that the adapter belongs to.
         delta: as of `save`.
+    Raises:
+        SlugError: the folder holds anything but an adapter, which is replaced.
     """
     from peft import LoraConfig
     from safetensors.torch import save_file
+
+    if folder.exists() and any(folder.iterdir()) and not (folder / "adapter_config.json").is_file():
+        raise SlugError(f"{folder} exists and holds no adapter; choose another --out")
 
     ranks = {module: f.rank for module, f in factors.items()}
     config = LoraConfig(

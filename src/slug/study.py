@@ -264,11 +264,16 @@ class Found(NamedTuple):
     """What the search of a variant came to."""
 
     edit: dict[str, torch.Tensor]  # {parameter name: change}
-    layer: str
+    moved: list[tuple[str, float]]  # (layer, the step that was taken on it) of each round
     best: search.Step  # the last round's winner, of all of the edit
     n_layers: int  # tried, or moved together
     n_candidates: int
     seconds: float  # of all steps, those that another variant scored included, and of gradients taken anew
+
+    @property
+    def layer(self):
+        """The layers of all rounds."""
+        return " + ".join(layer for layer, _ in self.moved)
 
 
 def search_variant(world, target, variant, forget, retain, forget_pairs):
@@ -313,10 +318,10 @@ def search_variant(world, target, variant, forget, retain, forget_pairs):
         group = unlearn.union(clip, front) if variant.together else clip.group(best.layer)
         for name, change in unlearn.edit_of(clip, group, forget, best.step / left).items():
             edit[name] = edit.get(name, 0) + change
-        moved.append(best.layer)
+        moved.append((best.layer, best.step / left))
         scored = [s for part in curves.values() for s in part]
         tried, steps, seconds = tried + len(front), steps + len(scored), seconds + sum(s.seconds for s in scored)
-    return Found(edit, " + ".join(moved), best, tried, steps, seconds)
+    return Found(edit, moved, best, tried, steps, seconds)
 
 
 # --------------------------------------------------------------------------------------------------------------- runs
@@ -350,7 +355,7 @@ def plan(world, names, variants):
 
 
 def run(world, name, variant):
-    """Forget one name in one way: the figures of its row.
+    """Forget one name in one way: the figures of its row, and `moved`, see Found.
 
     Raises:
         SlugError: a gradient is missing or stale; the drawings of the forget set are not known to a variant that needs them.
@@ -383,6 +388,7 @@ def run(world, name, variant):
         "model": clip.label,
         "layer": found.layer,
         "step": found.best.step,
+        "moved": found.moved,
         "params_share": touched / sum(p.numel() for p in clip.parameters.values()),
         "n_moved": len(found.edit),
         "n_layers": found.n_layers,
@@ -419,11 +425,12 @@ def attempt(planned, settings, threads):
     args = argparse.Namespace(**json.loads(settings))
     row = planned._asdict() | {"name": data.plain_name(planned.name), "seed": args.seed, "process": os.getpid()}
     said = {"flags": cli.settings(args), "variant": variant_settings(VARIANTS[planned.variant]), "threads": threads}
-    row |= {"settings": json.dumps(said, sort_keys=True), "versions": json.dumps(cli.versions())}
     try:
         row |= run(world_of(settings), planned.name, VARIANTS[planned.variant])
+        said["moved"] = row.pop("moved")
     except Exception as err:
         row["error"] = str(err) if isinstance(err, SlugError) else f"{type(err).__name__}: {brief(err)}"
+    row |= {"settings": json.dumps(said, sort_keys=True), "versions": json.dumps(cli.versions())}
     with files.replacing(part_path(files.resolve(args.result_dir), planned)) as temporary:
         pq.write_table(pa.Table.from_pylist([row], SCHEMA), temporary)
     return row

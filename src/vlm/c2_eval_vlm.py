@@ -19,11 +19,11 @@ from slug.errors import SlugError
 from slug.models import vlm
 
 COLUMNS = (
-    "method name layer step forget_acc forget_unseen_acc identities_acc identities_unseen_acc objects_acc utility_acc "
-    "n_forget n_forget_unseen n_identities n_identities_unseen n_objects n_utility n_drawings n_pictures forget_upper "
-    "identities_change identities_change_low identities_change_high objects_change objects_change_low objects_change_high "
-    "utility_change utility_change_low utility_change_high said_instead commonest_share known_share seconds peak_mem_mb "
-    "storage_bytes params_share n_candidates seed"
+    "method name layer step forget_acc forget_unseen_acc retain_acc identities_acc identities_unseen_acc objects_acc "
+    "utility_acc n_forget n_forget_unseen n_retain n_identities n_identities_unseen n_objects n_utility n_drawings "
+    "n_pictures forget_upper identities_change identities_change_low identities_change_high objects_change "
+    "objects_change_low objects_change_high utility_change utility_change_low utility_change_high said_instead "
+    "commonest_share known_share seconds peak_mem_mb storage_bytes params_share n_candidates seed"
 ).split()
 SHOWN = 4, 5  # columns of a sheet: of the forgotten name, of others
 
@@ -33,13 +33,14 @@ def parse_args(argv=None):
     vlm.add_flags(parser)
     parser.add_argument("--questions", default="data/vlm/questions.jsonl", help="questions of both halves")
     parser.add_argument("--utility", nargs="*", default=[], help="public sets (MME, GQA, MMBench), asked besides")
-    parser.add_argument("--out", default="", help="folder to write; else results/vlm")
+    parser.add_argument("--out", default="", help="folder that gets a copy of what is written")
     parser.add_argument("--readme", default="", help="Markdown file whose vlm block is filled")
     return parser.parse_args(argv)
 
 
-def figures(asked, rows, right):
-    """{column: value} of one state."""
+def figures(rows, right):
+    """{column: value} of one state; what stays of names is `retain`: other identities and objects."""
+    rows = rows | {"retain": rows["identities"] + rows["objects"]}
     found = {f"{p}_acc": sum(right[i] for i in r) / len(r) if r else float("nan") for p, r in rows.items()}
     return found | {f"n_{p}": len(r) for p, r in rows.items()}
 
@@ -60,34 +61,38 @@ def changes(asked, rows, before, after, seed):
 def main(argv=None):
     args = parse_args(argv)
     device = cli.settle(args)
-    results = cli.check_result_dir(args) / "vlm"
-    out = files.check_writable(args.out or results)
+    out = cli.check_result_dir(args) / "vlm"
+    copies = files.check_writable(args.out or out)
     model = vlm.from_args(args, device)
     found = questions.read(args.questions)
     marker = questions.Marker(found)
     asked = [q for q in found if q.half == "report"]
     asked += [q._replace(half="report") for path in args.utility for q in questions.read(path)]
-    made = [files.read_json(p) for p in sorted(results.glob(f"{files.safe_name(model.label)}-*.json"))]
+    made = [files.read_json(p) for p in sorted(out.glob(f"{files.safe_name(model.label)}-*.json"))]
     if not made:
-        raise SlugError(f"{results} has no record of {model.label}; make them with src/vlm/c1_unlearn_vlm.py")
+        raise SlugError(f"{out} has no record of {model.label}; make them with src/vlm/c1_unlearn_vlm.py")
     wanted = {"vlm_hash": model.weights_hash(), "questions_hash": questions.digest(args.questions)}
     stale = [r["name"] for r in made if any(r.get(k) != v for k, v in wanted.items())]
     if stale:
         said = f"the records of {', '.join(stale)} are of other weights or questions"
         raise SlugError(f"{said}; run c1_unlearn_vlm.py again, or remove them")
 
-    def states(desc):
-        said = model.answer(asked, desc=desc)
-        return said, [marker.right(q, s) for q, s in zip(asked, said, strict=True)]
+    def states(wanted, desc):
+        """{index of a question: (the answer, whether it is right)} of those in `wanted`."""
+        said = model.answer([asked[i] for i in wanted], desc=desc)
+        return {i: (s, marker.right(asked[i], s)) for i, s in zip(wanted, said, strict=True)}
 
-    said, right = states("unedited model")
-    table, kinds = [], []
+    parts = {r["name"]: questions.parts(asked, r["name"]) for r in made}
+    used = {name: sorted(i for rows in part.values() for i in rows) for name, part in parts.items()}
+    before = states(sorted(set().union(*used.values())), "unedited model")
+    table, kinds, written = [], [], []
     for record in tqdm(made, desc="names", unit="name"):
-        name, rows = record["name"], questions.parts(asked, record["name"])
-        with model.applied(model.edit(results / record["delta"])):
-            after, hit = states(name)
+        name, rows = record["name"], parts[record["name"]]
+        with model.applied(model.edit(out / record["delta"])):
+            now = states(used[name], name)
+        (said, right), (after, hit) = ([{i: f[k] for i, f in state.items()} for k in (0, 1)] for state in (before, now))
         common = {"name": name, "seed": args.seed, "n_drawings": len({asked[i].group for i in rows["forget"]})}
-        table.append({"method": "original", **common, **figures(asked, rows, right)})
+        table.append({"method": "original", **common, **figures(rows, right)})
         own = rows["forget"] + rows["forget_unseen"]
         instead = Counter(after[i] for i in own if not hit[i])
         cost = {k: record[k] for k in ("layer", "step", "seconds", "peak_mem_mb", "params_share", "n_candidates")}
@@ -96,7 +101,7 @@ def main(argv=None):
             cost["known_share"] = sum(n for text, n in instead.items() if marker.knows(text)) / instead.total()
         cost["storage_bytes"] = record["delta_bytes"]
         cost["said_instead"] = "; ".join(f"{text} ({n})" for text, n in instead.most_common(4))
-        row = {"method": record["method"], **common, **cost, **figures(asked, rows, hit)}
+        row = {"method": record["method"], **common, **cost, **figures(rows, hit)}
         # One picture asked about in several wordings is one trial: named in any of them, it counts as named.
         named = (
             pd.Series([hit[i] for i in rows["forget"]], dtype=bool).groupby([asked[i].image for i in rows["forget"]]).any()
@@ -117,7 +122,8 @@ def main(argv=None):
         ]
         stem = out / records.file_name(model.label, name, "")
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        files.write_text(stem.with_name(f"{stem.name}.jsonl"), text)
+        written += [stem.with_name(f"{stem.name}.jsonl"), stem.with_name(f"sheet-{stem.name}.png")]
+        files.write_text(written[-2], text)
         chosen = [data.spread(rows["forget"], SHOWN[0]), data.spread(rows["identities"] + rows["objects"], SHOWN[1])]
         plots.answers(
             [asked[i].picture() for i in chosen[0] + chosen[1]],
@@ -131,6 +137,8 @@ def main(argv=None):
     files.write_text(out / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     text = report.assistant(frame, pd.DataFrame(kinds))
     report.publish(out / "report.md", text, "vlm", args.readme)
+    for path in (out / "table.csv", out / "report.md", *written) if copies != out else ():
+        files.place(path, copies / path.name)
 
 
 if __name__ == "__main__":
