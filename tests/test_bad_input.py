@@ -30,7 +30,7 @@ class Place:
 
     def a0(self, *more):
         out = ["--tar-dir", self.tars, "--image-dir", self.folder / "pictures", "--result-dir", self.results]
-        return ["a0_create_tar", "--name", NAME, "--laion-dir", self.shards, *out, *more]
+        return ["a0_create_tar", "--name", NAME, "--laion-dir", self.shards, *out, "--force", *more]
 
     def gradients(self):
         data = ["--tar-dir", self.tars, "--train-data", self.train, "--model", f"local-dir:{self.model}"]

@@ -123,7 +123,7 @@ def curate(shards, out, *arguments):
     """Run a0_create_tar into `out`; returns the tars' folder."""
     where = ["--tar-dir", out / "tars", "--image-dir", out / "pictures", "--result-dir", out / "results"]
     source = ["--laion-dir", shards] if shards else []
-    tiny.run("a0_create_tar", *source, *where, *arguments)
+    tiny.run("a0_create_tar", *source, *where, "--force", *arguments)
     assert list((out / "results" / "curation").glob("*")) == []  # nothing is kept of a run that has come to its end
     return out / "tars"
 
@@ -347,6 +347,22 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(shards, tmp_path, monkeypat
     for name in ("Elon_Musk", "Jeff_Bezos"):
         assert (tars / f"{name}.tar").read_bytes() == (whole / f"{name}.tar").read_bytes()
     assert tiny.left_over(tmp_path) == []
+
+
+def test_a_tar_from_elsewhere_is_kept_unless_it_is_cut_off(shards, tmp_path, capfd):
+    tars = curate(shards, tmp_path, "--name", "Elon_Musk", "Jeff_Bezos")
+    found, own = (tars / "Elon_Musk.tar").read_bytes(), tars / "Jeff_Bezos.tar"
+    tiny.write_pairs(own, ["my own picture of jeff bezos"] * 3)
+    mine = own.read_bytes()
+    where = ["--tar-dir", tars, "--image-dir", tmp_path / "pictures", "--result-dir", tmp_path / "results"]
+    given = ["--name", "Elon_Musk", "Jeff_Bezos", "--laion-dir", shards, *where]
+    (tars / "Elon_Musk.tar").write_bytes(found[: len(found) // 2])
+    capfd.readouterr()
+    tiny.run("a0_create_tar", *given)
+    assert own.read_bytes() == mine and (tars / "Elon_Musk.tar").read_bytes() == found
+    assert f"there, kept: {own}" in capfd.readouterr().out
+    tiny.run("a0_create_tar", *given, "--force")
+    assert own.read_bytes() != mine
 
 
 def test_a_stopped_run_is_not_taken_for_another(shards, tmp_path, monkeypatch):

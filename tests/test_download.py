@@ -179,7 +179,7 @@ def test_named_rows_only_are_fetched_and_curated(metadata, web, in_process, tmp_
     assert sorted(captions) == sorted(good[a] for a in named)
     assert f"rows tried: Alien: {len(wanted)}" in capfd.readouterr().out
     asked = web.asked.copy()
-    tiny.run("a0_create_tar", *flags)  # again: the rows are known, the shards are there
+    tiny.run("a0_create_tar", "--force", *flags)  # again: the rows are known, the shards are there
     assert web.asked == asked
 
 

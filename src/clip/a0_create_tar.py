@@ -6,10 +6,10 @@ Examples: python src/clip/a0_create_tar.py --name Elon_Musk Jeff_Bezos --laion-d
           python src/clip/a0_create_tar.py --name Elon_Musk --image-folder mine         (pictures in mine/Elon_Musk/)
 Reads metadata first (much of it by --workers processes, or on a cluster), then only the pictures it needs. Writes
 {tar-dir}/{name}.tar and the pictures under {image-dir}/{name}/. Matching: whole words, any case; see slug.data.Matcher.
-A run that was stopped goes on where it was.
+A run that was stopped goes on where it was; a whole tar that is there is kept, whatever it was made of.
 """
 
-from slug import cli, curation, download, files
+from slug import cli, curation, data, download, files
 from slug.errors import SlugError
 
 
@@ -32,10 +32,20 @@ def parse_args(argv=None):
     parser.add_argument(
         "--near-duplicates", type=int, default=-1, help="leave out pictures that differ in so few of 64 hash bits, e.g. 3"
     )
+    parser.add_argument("--force", action="store_true", help="write again what is there")
     parser.add_argument("--named-dir", default="data/laion/named", help="where --download keeps the shards it fetches")
     parser.add_argument("--rows-per-pair", type=float, default=3, help="rows a name that --download tries, by --max-count")
     download.add_flags(parser)
     return parser.parse_args(argv)
+
+
+def whole(path):
+    """Whether a tar is there and not cut off."""
+    try:
+        with data.TarMembers(path) as members:
+            return bool(members)
+    except (OSError, data.tarfile.TarError):
+        return False
 
 
 def source_of(args, names, known):
@@ -67,6 +77,11 @@ def main(argv=None):
     names = [files.safe_name(n.replace(" ", "_")) for n in dict.fromkeys(args.name)]
     tar_dir, image_dir = files.check_writable(args.tar_dir), files.check_writable(args.image_dir)
     work = cli.check_result_dir(args) / "curation"
+    for name in [n for n in names if not args.force and whole(tar_dir / f"{n}.tar")]:
+        print(f"there, kept: {tar_dir / name}.tar (to make it anew: --force, or remove it)")
+        names.remove(name)
+    if not names:
+        return
     units, where = source_of(args, names, known)
     found = curation.curate(
         units,

@@ -35,6 +35,7 @@ from demo import emoji
 from slug import cli, files
 from slug.errors import SlugError
 
+MADE_OF_IT = "tar_files"  # forget sets are kept where they are: those of an earlier world go with it
 PARTS = ("laion", "celeba", "ImageNet", "UnlearnCanvas", "names.txt")
 FAILED, BROKEN = 0.04, 0.003  # of a shard's rows that were not downloaded; of its pairs whose picture is damaged
 STYLED, NOISE = 1 / 3, 0.02  # of the captions that name the style; that say nothing of the picture
@@ -353,6 +354,7 @@ def build(out, *, seed=0, limit=None, counts=DEFAULT, force=False, progress=lamb
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
             made = write_world(Path(temporary), choose(limit), seed, counts, progress)
             files.write_json(record, {"fingerprint": "unfinished"})  # a run that stops between the parts is seen
+            shutil.rmtree(out / MADE_OF_IT, ignore_errors=True)
             for part in PARTS:
                 if (out / part).is_dir():
                     shutil.rmtree(out / part)

@@ -419,8 +419,8 @@ def write(pairs, name, tar_dir, image_dir):
         pairs: an iterable of (JPEG bytes, caption).
     """
     with (
+        files.replacing(tar_dir / f"{name}.tar") as temporary,  # takes its place last: a whole tar says that all is there
         files.replacing_folder(image_dir / name) as folder,
-        files.replacing(tar_dir / f"{name}.tar") as temporary,
         wds.TarWriter(str(temporary), encoder=False, mtime=0) as out,
     ):
         folder.mkdir()

@@ -281,7 +281,7 @@ def read_tar(path):
         raise SlugError(f"{path} is not a whole tar file ({err}); delete it and make it again") from err
     samples = [(k, image, texts[k]) for k, image in images.items() if k in texts]
     if not samples:
-        raise SlugError(f"{path} holds no pair of picture and caption; make it again (src/clip/a0_create_tar.py)")
+        raise SlugError(f"{path} holds no pair of picture and caption; make it again (src/clip/a0_create_tar.py --force)")
     return samples
 
 
