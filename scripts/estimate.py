@@ -407,7 +407,7 @@ def notes(c, s, args):
     where = f"one CPU core; {gpu}" if s["device"] == "CPU" else s["device"]
     lines = [f"Estimates, not runs. Sample: a few batches of {s['model']}, {s['measured']}, on {where}."]
     lines += [f"Assumed, as there is no such data here: {', '.join(c.assumed)}."] if c.assumed else []
-    lines.append("Memory: of tensors; the program itself and the activations that the search keeps (--cache-gb) come on top.")
+    lines.append("Memory: of tensors; the program itself and activations that the search keeps (--cache-gb) come on top.")
     lines.append("Disk: what the stages write; the downloads come on top.")
     if args.unlearn_method and c.compared:
         lines.append("Baselines: the grid as asked for; it grows where the best setting is at its end.")
