@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # The UnlearnCanvas protocol for all STYLES and OBJECTS: prompts, forget sets, gradients, SLUG and the peers (SD_METHODS), and
 # UA, IRA, CRA and FID on the report half; SD_JOBS at once. Reads CANVAS_DIR, PIPELINE and CLASSIFIERS; writes RESULT_DIR/{grads,sd,uncanvas}/.
-# --quick: 2 styles, 3 objects, 2 seeds for the report, 4 that choose. Further arguments go to b2_unlearn_sd.py. What is valid is kept.
+# --quick: 2 styles, 3 objects, 2 seeds for the report, 4 that choose; no FID. Further arguments go to b2_unlearn_sd.py. What is valid is kept.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 seeds=()
+fid=()
 more=()
 for argument in "$@"; do
   if [ "$argument" = --quick ]; then
     export STYLES="Noto Twemoji" OBJECTS="bell rocket skull" SD_METHODS=slug
     seeds=(--report-seeds 0 1 --select-seeds 1000 1001 1002 1003)
+    fid=(--no-fid)
   else
     more+=("$argument")
   fi
@@ -38,8 +40,10 @@ forget() {
 
 # evaluate FLAGS: UA, IRA, CRA and FID of all that was written
 evaluate() {
-  run "$PYTHON" src/sd/b3_eval_uncanvas.py --prompts "$prompts" --classifiers "$CLASSIFIERS" --reference "$CANVAS_DIR/data" \
-    "${SD_FLAGS[@]}" "${RUN_FLAGS[@]}" "$@"
+  local reference="$CANVAS_DIR/reference" # pictures for FID alone, where they are there
+  [ -d "$reference" ] || reference="$CANVAS_DIR/data"
+  run "$PYTHON" src/sd/b3_eval_uncanvas.py --prompts "$prompts" --classifiers "$CLASSIFIERS" --reference "$reference" \
+    ${fid[@]+"${fid[@]}"} "${SD_FLAGS[@]}" "${RUN_FLAGS[@]}" "$@"
 }
 
 draw() { evaluate --part "$1" "$SD_JOBS"; }

@@ -40,6 +40,7 @@ def tiny_build():
         object_seen=2,
         canvas_objects=3,
         canvas=2,
+        canvas_reference=1,
     )
     return functools.partial(build_world.build, limit=4, counts=counts)
 

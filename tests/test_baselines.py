@@ -165,13 +165,13 @@ def test_a_bad_learning_rate_is_refused_and_leaves_the_model_alone(small):
 
 def test_the_grid_grows_at_the_end_the_best_lies_at_and_stops():
     asked = [1e-5, 1e-4]
-    assert compare.beyond(asked, [1e-4], asked, 2) == [3.2e-4]
-    assert compare.beyond(asked, [1e-5, 1e-4], asked, 2) == [3.2e-6, 3.2e-4]
+    assert search.beyond(asked, [1e-4], asked, 2) == [3.2e-4]
+    assert search.beyond(asked, [1e-5, 1e-4], asked, 2) == [3.2e-6, 3.2e-4]
     grid = [1e-5, 1e-4, 3.2e-4]
-    assert compare.beyond(grid, [1e-4], asked, 2) == []  # inside
-    assert compare.beyond([*grid, 1e-3], [1e-3], asked, 2) == []  # two half decades are spent
-    assert compare.beyond([1e-5], [1e-5], [1e-5], 4) == []  # one learning rate is no grid
-    assert compare.beyond(asked, [1e-4], asked, 0) == []
+    assert search.beyond(grid, [1e-4], asked, 2) == []  # inside
+    assert search.beyond([*grid, 1e-3], [1e-3], asked, 2) == []  # two half decades are spent
+    assert search.beyond([1e-5], [1e-5], [1e-5], 4) == []  # one learning rate is no grid
+    assert search.beyond(asked, [1e-4], asked, 0) == []
 
 
 # -------------------------------------------------------------------------------------------------------- the stage

@@ -1,10 +1,12 @@
 """Stable Diffusion and the UnlearnCanvas protocol on an untrained pipeline of 16 px."""
 
+import contextlib
 import csv
 import itertools
 import json
 import math
 import shutil
+import types
 
 import numpy as np
 import pandas as pd
@@ -17,7 +19,7 @@ from diffusers import DDPMScheduler
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from slug import canvas, card, deltas, fid, files, inversion, layers, lora, models, unlearn
+from slug import canvas, card, data, deltas, fid, files, inversion, layers, lora, models, report, unlearn
 from slug.data import TarMembers
 from slug.errors import SlugError
 from slug.models import diffusion
@@ -288,7 +290,65 @@ def test_the_winner_goes_furthest_within_bounds():
     assert canvas.Judge.winner(rows[3:]).layer == "c" and canvas.Judge.winner(rows[4:]) is None
 
 
+def test_the_curve_is_the_best_ua_among_what_leaves_enough():
+    columns = ["name", "step", "UA", "IRA", "CRA"]
+    rows = [
+        ("a", 0.0, 0.0, 0.8, 1.0),
+        ("a", 1.0, 0.4, 0.8, 0.98),  # 98%
+        ("a", 2.0, 0.7, 0.72, 1.0),  # 90%, of IRA
+        ("a", 3.0, 0.6, 0.76, 0.9),  # 90%, of CRA
+        ("a", 4.0, 1.0, math.nan, math.nan),  # it could not win
+        ("b", 0.0, 0.1, 1.0, 1.0),
+        ("b", 1.0, 0.9, 0.85, 0.86),  # 85%
+    ]
+    frame = pd.DataFrame(rows, columns=columns)
+    assert canvas.curve(frame, [0.8, 0.85, 0.9, 0.95, 1.0]) == pytest.approx([0.8, 0.8, 0.4, 0.25, 0.05])
+    assert canvas.curve(frame.assign(CRA=math.nan), [0.9]) == pytest.approx([0.4])  # of one kind nothing is asked
+
+
 # --------------------------------------------------------------------------------------------------------------- peers
+
+
+@pytest.mark.parametrize(
+    ("best", "tried", "inside"),
+    [
+        (0.012, [0.0032, 0.01, 0.032, 0.1, 1, 10], True),
+        (1, [0.1, 1, 10], True),
+        (1e9, [0.1, 1, 10, 32, 100, 320, 1000], False),
+        (None, [0.1, 1, 10], None),
+    ],
+)
+def test_a_peers_grid_grows_while_the_best_is_at_its_end(monkeypatch, best, tried, inside):
+    """`best` is the weight that the judge likes most."""
+    stage = tiny.stage("b2_unlearn_sd")
+    monkeypatch.setitem(stage.GRIDS, "uce", (0.1, 1, 10))
+    pipe = types.SimpleNamespace(weight=0, applied=lambda edit: contextlib.nullcontext(vars(pipe).update(edit)))
+    made = lambda pipeline, own, neutral, others, weights: ((f"weight {a:g}", 1, {"weight": a}) for a in weights)  # noqa: E731
+    monkeypatch.setattr(stage.uce, "candidates", made)
+    judged = types.SimpleNamespace(
+        kind="style", name="Noto", own=[], others=[], best=canvas.Step("", 0.0, 0.0), gap=math.inf
+    )
+
+    def step(label, number, edited):
+        row, gap = canvas.Step(label, number, 0.5), math.inf if best is None else abs(math.log(pipe.weight / best))
+        if gap < judged.gap:
+            judged.best, judged.gap = row, gap
+        return row
+
+    judged.step = step
+    steps, edit, chosen, grid = stage.peer(types.SimpleNamespace(method="uce", seed=0), pipe, judged)
+    assert grid == {"grid": tried, "inside_grid": inside} and len(steps) == len(tried)
+    assert chosen == ([(f"weight {edit['weight']:g}", 1)] if best else []) and bool(edit) == bool(best)
+
+
+def test_the_report_says_where_a_peers_best_stands_at_an_end():
+    row = {"kind": "style", "UA": 1.0, "IRA": 1.0, "CRA": 1.0, "FID": math.nan, "seconds": 1.0, "peak_mem_mb": 1.0}
+    row |= {"storage_bytes": 1e3, "params_share": 0.1}
+    names = {"original": None, "slug": None, "uce": False, "esd": True}
+    rows = [row | {"method": m, "name": n, "layer": "weight 0.01", "inside_grid": e} for m, e in names.items() for n in "ab"]
+    text = report.canvas(canvas.tidy(pd.DataFrame(rows)), "x", "FID was left out.")
+    assert "uce: the chosen setting still stands at an end of its grid for 2 of 2 concepts: a (weight 0.01), b (w" in text
+    assert "esd: the" not in text and "slug: the" not in text and "\nFID was left out.\n" in text
 
 
 def test_uce_is_the_least_squares_solution(pipeline):
@@ -417,6 +477,56 @@ def test_frechet_is_the_distance_of_two_normals():
     plain = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(ca + cb - 2 * scipy.linalg.sqrtm(ca @ cb).real)
     assert fid.frechet(a, b) == pytest.approx(plain, rel=1e-9)
     assert fid.frechet(a, a) == pytest.approx(0, abs=1e-9)
+
+
+def test_fids_pictures_are_as_many_for_all_and_none_comes_twice():
+    asked = canvas.requests(STYLES, OBJECTS, report=[0, 1], select=[])
+    concepts = [("style", "Noto"), ("object", "bell"), ("object", "palm tree")]
+    dealt = fid.deal(asked, concepts, 100, 70_000)
+    wanted = [r for _, r in dealt]
+    assert len(dealt) == len({(r.prompt, r.seed) for r in wanted}) == 100
+    assert not any(canvas.shows(kind, name, [r])[0] for (kind, name), r in dealt)
+    assert [r for r in wanted if r.seed < 70_000] == asked == wanted[: len(asked)]
+    assert len({r.seed for r in wanted[len(asked) :]}) == 100 - len(asked)
+    count = [sum(c == concept for c, _ in dealt) for concept in concepts]
+    assert max(count) - min(count) <= 1
+    alone = fid.deal(asked, [("style", "Noto")], 20, 70_000)
+    assert len({r for _, r in alone}) == 20 and {r.style for _, r in alone} == {"Blob_Old"}
+    assert fid.deal(asked[:1], [("style", "Noto")], 20, 70_000) == []
+
+
+def test_fids_reference_is_of_what_is_asked_for(tmp_path):
+    for style, thing, n in itertools.product(["Noto", "Blob_Old", "Other"], ["bell", "palm_tree"], range(3)):
+        path = tmp_path / style / thing / f"{n}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    wanted = [canvas.Request("report", "Blob Old", "palm tree", 0), canvas.Request("report", "Noto", "bell", 1)]
+    found = fid.reference(tmp_path, wanted, 100)
+    assert {p.parts[-3:-1] for p in found} == {("Blob_Old", "palm_tree"), ("Noto", "bell")}
+    assert len(found) == len(set(found)) == 6
+    assert fid.reference(tmp_path, wanted, 4) == found[:4] and fid.reference(tmp_path, wanted, 6, seed=1) != found
+
+
+def test_pictures_are_looked_at_in_batches_as_if_at_once(folder, tmp_path):
+    classifiers = canvas.load_classifiers(folder / "classifiers")
+    images = torch.randint(0, 256, (2 * data.BATCH + 5, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator())
+    paths = [tmp_path / f"{i:03d}.png" for i in range(len(images))]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+    seen = []
+
+    def look(part):
+        seen.append(len(part))
+        return classifiers.logits(part) | {"features": classifiers.features(part)}
+
+    found, whole = diffusion.look_at(look, paths), look(images)
+    assert max(seen[:-1]) <= data.BATCH and sum(seen[:-1]) == len(images)
+    assert found.keys() == whole.keys() and all(torch.allclose(found[k], whole[k], atol=1e-5) for k in whole)
+    assert diffusion.look_at(look, []) == {}
+    paths[70].write_bytes(b"no picture")
+    assert len(data.by_batch(look, [str(p) for p in paths], canvas.resize(16))["style"]) == len(images) - 1
+    with pytest.raises(SlugError, match="is damaged"):
+        diffusion.look_at(look, paths)
 
 
 def test_inceptions_pooling_leaves_the_padding_out(tmp_path):
@@ -572,7 +682,49 @@ def test_tables_hold_what_the_report_pictures_say(done, folder):
     assert list(published.columns) == ["Unlearn Name", "Step Size", "UA", "IRA", "CRA"]
     assert len(pd.read_csv(done.results / "uncanvas/csv/class.csv")) == 1
     assert {p.suffix for p in done.results.glob("uncanvas/tradeoff.*")} == {".pdf", ".png"}
+    assert table["FID"].isna().all()
+    assert "1000 different pictures a side, and the reference has 9 of" in (done.results / "uncanvas/report.md").read_text()
     assert len(list(done.results.glob("uncanvas/sheet-*.png"))) == 3
+
+
+def test_fid_compares_as_many_different_pictures_on_both_sides(done, folder, tmp_path, monkeypatch):
+    """The figures are those of pictures that are made anew: the same prompts and seeds for the original and the others."""
+    monkeypatch.setattr(fid, "FEWEST", 9)
+    done.run(*done.b3("--out", tmp_path))
+    table = pd.read_csv(tmp_path / "table.csv").set_index(["method", "name"])
+    requests = canvas.read_requests(done.prompts)
+    dealt = fid.deal([r for r in requests if r.half == "report"], [("style", "Noto")], 12, 60_000)[:9]  # 9 in the reference
+    assert {r.style for _, r in dealt} == {"Blob_Old"} and len({r for _, r in dealt}) == 9
+    assert sum(r in requests for _, r in dealt) == 6  # the others are FID's own
+    real = data.decode([str(p) for p in fid.reference(done.canvas, [r for _, r in dealt], 9)], canvas.resize(16))[0]
+    classifiers, pipe = canvas.load_classifiers(folder / "classifiers"), load_pipeline(folder)
+    pipe.steps, pipe.guidance = 2, 2.0
+    for method in ("original", "slug", "uce"):
+        file = done.results / f"sd/pipeline-{method}-style-Noto.delta.safetensors"
+        with contextlib.nullcontext() if method == "original" else pipe.applied(pipe.edit(file)):
+            images = pipe.generate([r.prompt for _, r in dealt], [r.seed for _, r in dealt])
+        wanted = fid.frechet(classifiers.features(images), classifiers.features(real))
+        assert table.loc[(method, "Noto"), "FID"] == pytest.approx(wanted, rel=1e-2)
+    assert table["FID"].nunique() == 3 and table.loc[("slug_lora", "Noto"), "FID"] != table.loc[("slug", "Noto"), "FID"]
+    assert table.loc[("slug", "palm tree"), "FID"] == table.loc[("slug", "Noto"), "FID"]  # one figure a method
+    assert "of 9 different pictures a side" in (tmp_path / "report.md").read_text()
+    left_out = tiny.stage("b3_eval_uncanvas").fid_requests(types.SimpleNamespace(no_fid=True), [], requests, 0)
+    assert left_out == ([], [], "FID was left out (--no-fid).")
+
+
+def test_the_candidates_are_written_beside_the_tables(done):
+    found = pd.read_csv(done.results / "uncanvas/candidates.csv")
+    for stem in ("slug-style-Noto", "slug-object-palm_tree", "uce-style-Noto"):
+        steps = pd.read_csv(done.results / f"sd/pipeline-{stem}-steps.csv")
+        method, kind, name = stem.replace("_", " ").split("-")
+        mine = found[(found["method"] == method) & (found["kind"] == kind) & (found["name"] == name)]
+        columns = ["layer", "step", "UA", "IRA", "CRA"]
+        pd.testing.assert_frame_equal(mine[columns].reset_index(drop=True), steps[columns], rtol=1e-5)
+    settings = json.loads((done.results / "uncanvas/settings.json").read_text())
+    (uce_record,) = (r for r in settings["records"] if r["method"] == "uce")
+    whole = json.loads((done.results / "sd/pipeline-uce-style-Noto.json").read_text())
+    seeds = pd.read_csv(done.results / "sd/pipeline-uce-style-Noto-steps.csv")["seeds"].iloc[0]
+    assert settings["common"] | uce_record == whole | {"seeds": seeds}
 
 
 def test_a_style_and_an_object_are_forgotten_together(done, folder, tmp_path):

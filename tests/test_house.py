@@ -230,6 +230,17 @@ def test_several_at_once_covers_identities_objects_and_mixtures(tmp_path):
     assert len(calls(done, "a5_unlearn_multi")) == 1
 
 
+def test_fid_is_left_out_of_a_quick_run_and_has_a_reference_of_its_own(tmp_path):
+    canvas = tmp_path / "canvas"
+    variables = {"RESULT_DIR": tmp_path / "r", "CANVAS_DIR": canvas}
+    for folder in ("data", "reference"):
+        (canvas / folder).mkdir(parents=True)
+        found = calls(shell(ROOT / "scripts/run_uncanvas.sh", "--dry-run", **variables), "b3_eval_uncanvas")
+        assert found and all(given(c, "--reference") == [str(canvas / folder)] and "--no-fid" not in c for c in found)
+    found = calls(shell(ROOT / "scripts/run_uncanvas.sh", "--quick", "--dry-run", **variables), "b3_eval_uncanvas")
+    assert found and all("--no-fid" in c for c in found)
+
+
 @pytest.mark.parametrize("script", ["run_multi.sh", "run_lasting.sh", "run_study.sh"])
 def test_the_demo_builds_its_world_in_a_fresh_clone(script, tmp_path):
     done = shell(ROOT / "scripts" / script, "--dry-run", RESULT_DIR=tmp_path / "r")
@@ -302,7 +313,8 @@ def test_git_ignores_what_runs_write(tmp_path):
         data/models/mini-clip/open_clip_config.json src/slug/data.py results/demo/m-A.delta.safetensors
         results/demo/multi/m-cosine-sum-2.png results/demo/multi/mixture/m-cosine-sum-4-objects.png
         results/demo/multi/mixture/table.csv results/demo/lasting/runs.parquet results/demo/lasting/REPORT.md
-        results/demo/lasting/m-relearning.png results/demo/uncanvas/multi.csv""".split()
+        results/demo/lasting/m-relearning.png results/demo/uncanvas/multi.csv results/demo/uncanvas/candidates.csv
+        results/demo/uncanvas/settings.json""".split()
     done = subprocess.run(["git", "check-ignore", *out, *kept], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.split() == out
 

@@ -251,11 +251,11 @@ def test_imagenet_folder(tiny_world, concepts):
     assert set(seen.values()) == {counts["object_seen"]}  # each of another drawing
 
 
-def canvas_cells(world):
-    """{(set, object name): [picture names]} of the UnlearnCanvas-style folder."""
+def canvas_cells(world, part="data"):
+    """{(set, object name): [picture names]} of an UnlearnCanvas-style folder."""
     sets = {s.replace(" ", "_"): k for k, s in emoji.STYLES.items()}
     out = {}
-    for path in (world / "UnlearnCanvas" / "data").glob("*/*/*.jpg"):
+    for path in (world / "UnlearnCanvas" / part).glob("*/*/*.jpg"):
         style, shown = path.parts[-3:-1]
         out.setdefault((sets[style], shown.replace("_", " ")), []).append(path.name)
     return out
@@ -277,6 +277,15 @@ def test_canvas_folder_has_every_cell_that_training_saw(tiny_world, concepts):
     wanted = {(s, n) for n in shown for s in concepts[n].sets if emoji.house(s) not in concepts[n].left_out}
     assert cells.keys() == wanted
     assert all(sorted(names) == [f"{i + 1}.jpg" for i in range(counts["canvas"])] for names in cells.values())
+
+
+def test_fids_reference_has_the_same_cells_and_other_renderings(tiny_world):
+    cells, reference = canvas_cells(tiny_world), canvas_cells(tiny_world, "reference")
+    count = json.loads((tiny_world / "world.json").read_text())["settings"]["counts"]["canvas_reference"]
+    assert reference.keys() == cells.keys() and {len(names) for names in reference.values()} == {count}
+    folder = tiny_world / "UnlearnCanvas"
+    drawn = [[p.read_bytes() for p in (folder / part).rglob("*.jpg")] for part in ("data", "reference")]
+    assert drawn[0] and drawn[1] and not set(drawn[0]) & set(drawn[1])
 
 
 def test_a_drawing_in_two_styles_is_shown_in_both_by_turns():

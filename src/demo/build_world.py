@@ -68,6 +68,7 @@ class Counts(NamedTuple):
     object_seen: int = 3  # drawings of the training shown once each
     canvas_objects: int = 20  # of UnlearnCanvas
     canvas: int = 10  # renderings of one object in one style
+    canvas_reference: int = 25  # others of the same, that FID alone is taken against
 
 
 DEFAULT = Counts()
@@ -283,20 +284,24 @@ def write_imagenet(folder, world, seed, counts, progress):
     return {"objects": len(objects), **_split_counts(world, rows)}
 
 
-def write_canvas(folder, world, seed, counts, progress):
-    """Write the styles' pictures; what a house does not draw or training did not see has no folder. Returns counts."""
-    rng = _rng(seed, "canvas")
+def write_canvas(folder, world, seed, counts, progress, *, part="canvas"):
+    """Write the styles' pictures; what a house does not draw or training did not see has no folder. Returns counts.
+
+    Args:
+        part: which of `counts` says how many; each part's renderings are its own.
+    """
+    rng, each = _rng(seed, part), getattr(counts, part)
     # mini-SD's objects first: a world that was cut short may lack some of them.
     grid = [i for i, c in enumerate(world.concepts) if c.name in emoji.CANVAS_OBJECTS]
     others = [i for i, c in enumerate(world.concepts) if is_wide(c) and i not in grid]
     shown = (grid + others)[: counts.canvas_objects]
     cells = [i for i, p in enumerate(world.pictures) if p.concept in set(shown) and p.seen]
-    rows = [i for i in cells for _ in range(counts.canvas)]
-    for k, jpeg in enumerate(_jpegs(world, rows, rng, progress, "UnlearnCanvas")):
+    rows = [i for i in cells for _ in range(each)]
+    for k, jpeg in enumerate(_jpegs(world, rows, rng, progress, f"UnlearnCanvas {folder.name}")):
         picture = world.pictures[rows[k]]
         cell = folder / folder_name(emoji.STYLES[picture.set]) / folder_name(world.concepts[picture.concept].name)
         cell.mkdir(parents=True, exist_ok=True)
-        (cell / f"{k % counts.canvas + 1}.jpg").write_bytes(jpeg)
+        (cell / f"{k % each + 1}.jpg").write_bytes(jpeg)
     styles = len({world.pictures[i].set for i in cells})
     return {"styles": styles, "objects": len(shown), "cells": len(cells), "pictures": len(rows)}
 
@@ -309,14 +314,16 @@ def write_world(folder, concepts, seed, counts, progress):
     world = load(concepts, progress)
     names = {n.lower() for c in concepts for n in (c.name, c.alias) if n}
     (folder / "names.txt").write_text("".join(f"{n}\n" for n in sorted(names)))
+    uncanvas, made = folder / "UnlearnCanvas", (world, seed, counts, progress)
     return {
         "concepts": len(concepts),
         "icons": len(world.pictures),
         "names": len(names),
-        "laion": write_laion(folder / "laion" / "laion400m", world, seed, counts, progress),
-        "celeba": write_celeba(folder / "celeba", world, seed, counts, progress),
-        "ImageNet": write_imagenet(folder / "ImageNet", world, seed, counts, progress),
-        "UnlearnCanvas": write_canvas(folder / "UnlearnCanvas" / "data", world, seed, counts, progress),
+        "laion": write_laion(folder / "laion" / "laion400m", *made),
+        "celeba": write_celeba(folder / "celeba", *made),
+        "ImageNet": write_imagenet(folder / "ImageNet", *made),
+        "UnlearnCanvas": write_canvas(uncanvas / "data", *made),
+        "UnlearnCanvas reference": write_canvas(uncanvas / "reference", *made, part="canvas_reference"),
     }
 
 

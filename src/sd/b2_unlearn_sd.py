@@ -15,7 +15,7 @@ import time
 
 from tqdm import tqdm
 
-from slug import canvas, cli, data, deltas, files, gradients, layers, lora, losses, plots, records, unlearn
+from slug import canvas, cli, data, deltas, files, gradients, layers, lora, losses, plots, records, search, unlearn
 from slug.data import plain_name
 from slug.models import diffusion
 from slug.models.clip import ALONE
@@ -25,8 +25,9 @@ METHODS = ("slug", "uce", "esd")
 NOT_SETTINGS = ("force", "part", "style", "object", "device", "workers", "result_dir")
 # A pipeline forgets only at steps far beyond a tenth of the weights: 1, 4, 16, 64 times that, then bisected.
 REACH = {"growth": 4, "far": 64, "below": False}
-UCE_WEIGHTS = (0.1, 0.32, 1, 3.2, 10, 32)
-ESD_RATES, ESD_COUNT = (1e-4, 3.2e-4, 1e-3), 4
+# Of the peers: weights and learning rates, GROW half decades more on either side while the best stands at an end.
+GRIDS, GROW = {"uce": (0.1, 0.32, 1, 3.2, 10, 32), "esd": (1e-4, 3.2e-4, 1e-3)}, 4
+ESD_COUNT = 4
 
 
 def parse_args(argv=None):
@@ -114,22 +115,37 @@ def slug(args, pipeline, judge, name, model_hash, first):
 
 
 def peer(args, pipeline, judge):
-    """The same of a peer: (steps, edit, [(setting, number)])."""
+    """The same of a peer: (steps, edit, [(setting, number)], {"grid": settings tried, "inside_grid": see search.inside})."""
     own = list(dict.fromkeys(r.prompt for r in judge.own))
     if args.method == "uce":
         of = {r.prompt: without(r, judge.kind) for r in judge.own}
         others = list(dict.fromkeys(r.prompt for r in judge.others))
-        made = uce.candidates(pipeline, own, [of[p] for p in own], others, UCE_WEIGHTS)
+        neutral = [of[p] for p in own]
+
+        def made(weight):
+            return uce.candidates(pipeline, own, neutral, others, [weight])
     else:
         seeds = [6000 + i for i in range(len(own))]
-        made = (c for rate in ESD_RATES for c in esd.candidates(pipeline, own, seeds, rate, ESD_COUNT, args.seed))
-    steps, kept = [], {}
-    for label, number, edit in tqdm(made, desc=f"{judge.name}: {args.method}", unit="candidate"):
-        with pipeline.applied(edit):
-            steps.append(judge.step(label, number, None))
-        if judge.best is steps[-1]:
-            kept = edit
-    return steps, kept, [(judge.best.layer, judge.best.step)] if kept else []
+
+        def made(rate):
+            return esd.candidates(pipeline, own, seeds, rate, ESD_COUNT, args.seed)
+
+    steps, kept, tried = [], {}, {}  # tried: {label: setting}
+
+    def chosen():
+        """The setting of the best candidate so far; none while no candidate stays above the floors."""
+        return [tried[judge.best.layer]] if judge.best.layer in tried else []
+
+    for setting in search.growing(GRIDS[args.method], GROW, chosen):
+        for label, number, edit in tqdm(made(setting), desc=f"{judge.name}: {args.method} {setting:g}", unit="candidate"):
+            tried[label] = setting
+            with pipeline.applied(edit):
+                steps.append(judge.step(label, number, None))
+            if judge.best is steps[-1]:
+                kept = edit
+    grid = sorted(tried.values())
+    grid = {"grid": grid, "inside_grid": search.inside(grid, chosen()[0]) if kept else None}
+    return steps, kept, [(judge.best.layer, judge.best.step)] if kept else [], grid
 
 
 def run(args, pipeline, classifiers, asked, kind, name, model_hash, settings, first=None):
@@ -140,7 +156,7 @@ def run(args, pipeline, classifiers, asked, kind, name, model_hash, settings, fi
     folder = files.resolve(args.result_dir) / "sd"
     stem = folder / canvas.file_stem(pipeline.tag, label_of(args), kind, name)
     unlearn.reset_peak_memory(pipeline.pipe.device)
-    started, gradient_s = time.perf_counter(), 0.0
+    started, gradient_s, grid = time.perf_counter(), 0.0, {}
     if args.method == "slug":
         steps, edit, chosen, plane = slug(args, pipeline, judge, name, model_hash, first)
         gradient_s = gradients.seconds(args, pipeline.clip, name, "calc_grad")
@@ -149,7 +165,7 @@ def run(args, pipeline, classifiers, asked, kind, name, model_hash, settings, fi
             marked = chosen[0][0].removesuffix(ALONE) if chosen else None
             plots.pareto(*plane, marked, title, stem.with_name(f"{stem.name}-pareto"))
     else:
-        steps, edit, chosen = peer(args, pipeline, judge)
+        steps, edit, chosen, grid = peer(args, pipeline, judge)
     seconds = time.perf_counter() - started
     if first:
         seconds += first[0]["seconds"] - gradient_s
@@ -174,6 +190,7 @@ def run(args, pipeline, classifiers, asked, kind, name, model_hash, settings, fi
         "name": plain_name(name),
         "pipeline": pipeline.tag,
         **written,
+        **grid,
         "lora": adapter,
         "seconds": gradient_s + seconds,
         "gradient_s": gradient_s,
@@ -207,6 +224,8 @@ def main(argv=None):
         if args.method == "slug":
             tar = files.existing(gradients.forget_tar(args, name), "forget set", "see b0_generate_forget_set.py")
             inputs["forget_hash"] = files.file_hash(tar)
+        else:
+            inputs["asked_grid"] = [*GRIDS[args.method], GROW]
         path = folder / f"{canvas.file_stem(pipeline.tag, label_of(args), kind, name)}.json"
         record = None if args.force else records.valid(path, inputs)
         return record or run(args, pipeline, classifiers, asked, kind, name, model_hash, inputs, first)

@@ -1,26 +1,41 @@
 """UA, IRA, CRA and FID of everything that b2_unlearn_sd.py wrote for a pipeline, on the report half of the prompts.
 
 Example: python src/sd/b3_eval_uncanvas.py --pipeline data/demo/models/mini-sd --prompts data/demo/UnlearnCanvas/prompts.csv
-Writes under results/uncanvas/, or --out: csv/{style,class}.csv in the published columns, table.csv, report.md, a plot of
-UA against IRA and CRA, and sheets of pictures before and after.
-FID is of what must stay: each unlearned pipeline's pictures of the other concepts, those of one kind together, against as
-many of --reference. Without --fid-weights its features are the object classifier's: never set that beside published figures.
+Writes under results/uncanvas/, or --out: csv/{style,class}.csv in the published columns, table.csv, report.md, sheets of
+pictures before and after; and of the candidates on the select half candidates.csv, settings.json (with seeds and times) and
+tradeoff, a plot of the best UA against what has to stay of IRA and CRA.
+FID is of what must stay, one figure a method: each of its pipelines draws a share of FEWEST pictures or more that show
+nothing it forgot, and the unedited pipeline draws the same prompts and seeds, against as many of --reference. Without
+--fid-weights its features are the object classifier's: never set that beside published figures.
 """
 
 import contextlib
+from typing import NamedTuple
 
 import slug.torchvision_cpu  # noqa: F401  (before torchvision)
 
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from slug import canvas, cli, data, fid, files, lora, plots, report
 from slug.data import plain_name
+from slug.errors import SlugError
 from slug.models import diffusion
 
-FEWEST = 1000  # pictures a side from which on FID is given
 SHOWN = 4, 6  # columns of a sheet: of the forgotten concept, of others
+SHARES = [0.8 + 0.005 * i for i in range(41)]  # of IRA and CRA, that the best UA is given for
+# What README holds the figures against: UA of one layer and of several rounds, at the part of IRA and CRA that must stay.
+KEPT_BAR, ONE_LAYER_BAR, ROUNDS_BAR = 0.85, {"style": 0.86, "object": 0.75}, 0.95
+GOES_ON_FROM = {"slug_rounds": "slug"}  # whose candidates a method has too
+
+
+class State(NamedTuple):
+    """What draws pictures: a context within which the pipeline is edited."""
+
+    stem: str
+    context: contextlib.AbstractContextManager
+    mark: str  # tells states of one stem apart
+    share: list[int]  # which of FID's requests it draws
 
 
 def parse_args(argv=None):
@@ -30,6 +45,7 @@ def parse_args(argv=None):
     parser.add_argument("--classifiers", default="data/UnlearnCanvas/classifiers", help="folder of both classifiers")
     parser.add_argument("--reference", default="data/UnlearnCanvas/data", help="real pictures, <Style>/<Object>/<n>.jpg")
     parser.add_argument("--fid-weights", default="", help="Inception weights in pytorch-fid's format, for FID as published")
+    parser.add_argument("--no-fid", action="store_true", help="leave FID out, which takes pictures beside the report half's")
     parser.add_argument(
         "--part", nargs=2, type=int, metavar=("I", "N"), help="make the pictures of the I-th of N parts, and nothing else"
     )
@@ -43,62 +59,141 @@ def stem_of(record):
     return record["delta"].removesuffix(".delta.safetensors")
 
 
+def fid_requests(args, records, asked, first_seed):
+    """(fid.deal's requests, paths of as many reference pictures, remark); both empty where FID cannot be given.
+
+    Args:
+        asked: [Request] of the report half.
+        first_seed: of the pictures beside these.
+    """
+    if args.no_fid:
+        return [], [], "FID was left out (--no-fid)."
+    of = {}
+    for r in records:
+        of.setdefault(r["method"], []).append((r["kind"], r["name"]))
+    shared = [c for c in next(iter(of.values())) if all(c in found for found in of.values())]
+    dealt = fid.deal(asked, shared, max(fid.FEWEST, len(asked)), first_seed)
+    if not dealt:
+        return [], [], "FID is left out: no concept was forgotten by every method."
+    folder = files.existing(args.reference, "reference", "give --reference, or --no-fid")
+    real = fid.reference(folder, [r for _, r in dealt], len(dealt), args.seed)
+    if len(real) < fid.FEWEST:
+        remark = (
+            f"FID is left out: it takes {fid.FEWEST} different pictures a side, and the reference has {len(real)} of what "
+        )
+        return [], [], f"{remark}is asked for and stays."
+    remark = f"FID: of {len(real)} different pictures a side of what stays, dealt to a method's pipelines of {len(shared)} "
+    return dealt[: len(real)], real, f"{remark}concepts; one figure a method, for styles and objects together."
+
+
+def write_candidates(out, records, steps, title):
+    """candidates.csv, settings.json and the plot of what the candidates could reach.
+
+    Args:
+        steps: DataFrame of all candidates on the select half, with the columns method, kind, name.
+        title: before the plot's own.
+    """
+    seeds = {key: part["seeds"].iloc[0] for key, part in steps.groupby(["method", "kind", "name"])}
+    lines = steps.drop(columns="seeds").to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    files.write_text(out / "candidates.csv", lines)
+    common = {k: v for k, v in records[0].items() if all(r.get(k) == v for r in records)}
+    rest = [{k: v for k, v in r.items() if k not in common} for r in records]
+    for r, own in zip(records, rest, strict=True):
+        own["seeds"] = seeds[r["method"], r["kind"], r["name"]]
+    files.write_json(out / "settings.json", {"common": common, "records": rest})
+    panels = {}
+    for kind, part in steps.groupby("kind", sort=False):
+        of = dict(list(part.groupby("method", sort=False)))
+        curves = {m: pd.concat([f, of[GOES_ON_FROM[m]]]) if GOES_ON_FROM.get(m) in of else f for m, f in of.items()}
+        curves = {m: canvas.curve(f, SHARES) for m, f in curves.items()}
+        marks = {"bar of one layer": (KEPT_BAR, ONE_LAYER_BAR[kind]), "bar of rounds": (KEPT_BAR, ROUNDS_BAR)}
+        panels[f"{part['name'].nunique()} {kind}s"] = SHARES, curves, marks
+    title = f"{title}: what candidates reach on the select half; those that could not win are not scored whole"
+    plots.canvas(panels, max(r["settings"]["keep"] for r in records), title, out / "tradeoff")
+
+
 def main(argv=None):
     args = parse_args(argv)
     device = cli.settle(args)
     results = cli.check_result_dir(args)
     out = files.check_writable(args.out or results / "uncanvas")
     pipeline = diffusion.from_args(args, device)
-    asked = [r for r in canvas.read_requests(args.prompts) if r.half == "report"]
+    requests = canvas.read_requests(args.prompts)
+    asked = [r for r in requests if r.half == "report"]
     classifiers = canvas.load_classifiers(args.classifiers, device)
-    embed = fid.inception(args.fid_weights, device) if args.fid_weights else classifiers.features
     base = pipeline.hash()
     records = canvas.read_records(results / "sd", pipeline.tag, base, args.prompts)
+    # Beyond the seeds of all cells, so that no other picture has FID's.
+    first_seed = (max(r.seed for r in requests) // canvas.APART + 1) * canvas.APART
+    dealt, real, remark = fid_requests(args, records, asked, first_seed)
+    known = set(asked)
 
-    def look(stem, state, mark=""):
-        """(pictures, {kind: correct}, features) within the context `state`; `mark` tells states of one name apart."""
-        wanted = [(r.prompt, r.seed) for r in asked]
-        with state:
-            images = diffusion.kept_pictures(pipeline, wanted, results / "uncanvas/pictures", stem, [base, mark])
-        return images, canvas.correct(asked, classifiers.logits(images), classifiers.labels), embed(images)
+    def draw(state):
+        """Paths of the pictures of `asked`, and of FID's that fall to the state, some of which are among the first."""
+        mine = [dealt[i][1] for i in state.share]
+        more = [r for r in mine if r not in known]
+        paths = []
+        with state.context:
+            for stem, part in ((state.stem, asked), (f"{state.stem}-fid", more)):
+                wanted, folder = [(r.prompt, r.seed) for r in part], results / "uncanvas/pictures"
+                paths += diffusion.kept_pictures(pipeline, wanted, folder, stem, [base, state.mark])
+        of = dict(zip([*asked, *more], paths, strict=True))
+        return paths[: len(asked)], [of[r] for r in mine]
+
+    def look(paths):
+        """{kind: correct} of the pictures of `asked`."""
+        return canvas.correct(asked, diffusion.look_at(classifiers.logits, paths), classifiers.labels)
 
     def original():
-        return look(f"{pipeline.tag}-original", contextlib.nullcontext())
+        return State(f"{pipeline.tag}-original", contextlib.nullcontext(), "", list(range(len(dealt))))
 
     def by_delta(record):
-        file = results / "sd" / record["delta"]
-        return look(stem_of(record), pipeline.applied(pipeline.edit(file)), files.file_hash(file))
+        file, concept = results / "sd" / record["delta"], (record["kind"], record["name"])
+        mine = [i for i, (c, _) in enumerate(dealt) if c == concept]
+        return State(stem_of(record), pipeline.applied(pipeline.edit(file)), files.file_hash(file), mine)
 
     def by_lora(record):
         folder = results / "sd" / record["lora"]["folder"]
-        return look(f"{stem_of(record)}-lora", pipeline.with_lora(folder), files.file_hash(folder / lora.FILE))
+        return State(f"{stem_of(record)}-lora", pipeline.with_lora(folder), files.file_hash(folder / lora.FILE), [])
 
     adapters = [r for r in records if r["lora"]]
     if args.part:
         states = [original, *(lambda r=r: by_delta(r) for r in records), *(lambda r=r: by_lora(r) for r in adapters)]
         for state in tqdm(states[args.part[0] - 1 :: args.part[1]], desc="pictures", unit="pipeline"):
-            state()
+            draw(state())
         return
-    before, right, features = original()
-    rows, kept, steps = [], {}, []
+    network = fid.inception(args.fid_weights, device) if args.fid_weights else classifiers.features
+
+    def embed(images):
+        return {"features": network(images)}
+
+    if dealt:  # before what takes long: it says what is wrong with the reference
+        found = data.by_batch(embed, [str(p) for p in real], canvas.resize(pipeline.size), workers=args.workers)
+        target = found.get("features", ())
+        if len(target) < len(real):
+            raise SlugError(f"{len(real) - len(target)} pictures in {args.reference} cannot be read; take them out of it")
+    before, of_fid = draw(original())
+    right, drawn = look(before), {"original": dict(enumerate(of_fid))}
+    rows, steps = [], []
     for record in tqdm(records, desc="unlearned", unit="concept"):
         kind, name, method = record["kind"], record["name"], record["method"]
         stem = stem_of(record)
-        after, found, seen = by_delta(record)
+        state = by_delta(record)
+        after, of_fid = draw(state)
+        found = look(after)
+        drawn.setdefault(method, {}).update(zip(state.share, of_fid, strict=True))
         own = canvas.shows(kind, name, asked)
         common = {"kind": kind, "name": name, "n_images": len(asked), "seed": args.seed}
         rows.append({"method": "original", **common, **canvas.scores(kind, name, asked, right)._asdict()})
         cost = {k: record[k] for k in ("seconds", "peak_mem_mb", "params_share", "n_candidates")}
         cost |= {"storage_bytes": record["delta_bytes"], "step": record["chosen"][-1][1] if record["chosen"] else 0.0}
         cost["layer"] = " + ".join(layer for layer, _ in record["chosen"])
+        cost["inside_grid"] = record.get("inside_grid")
         rows.append({"method": method, **common, **cost, **canvas.scores(kind, name, asked, found)._asdict()})
         if record["lora"]:
             cost |= {"storage_bytes": record["lora"]["bytes"]}
-            with_adapter = canvas.scores(kind, name, asked, by_lora(record)[1])
+            with_adapter = canvas.scores(kind, name, asked, look(draw(by_lora(record))[0]))
             rows.append({"method": f"{method}_lora", **common, **cost, **with_adapter._asdict()})
-        stays = ~torch.tensor(own)
-        kept.setdefault((method, kind), {})[name] = seen[stays]
-        kept.setdefault(("original", kind), {})[name] = features[stays]  # the same pictures for every method
         part = pd.read_csv(results / "sd" / f"{stem}-steps.csv")
         steps.append(part.assign(method=method, kind=kind, name=name))
         places = [[i for i, o in enumerate(own) if o == mine] for mine in (True, False)]
@@ -106,21 +201,14 @@ def main(argv=None):
         titles = [f"{plain_name(asked[i].object)}\n{plain_name(asked[i].style)}" for i in chosen]
         hit = [[r["style"][i].item() and r["object"][i].item() for i in chosen] for r in (right, found)]
         title = f"{plain_name(name)} ({kind}) forgotten by {method}"
-        plots.sheet([before[chosen], after[chosen]], titles, hit, SHOWN[0], title, out / f"sheet-{stem}")
+        shown = [diffusion.read_pictures([paths[i] for i in chosen]) for paths in (before, after)]
+        plots.sheet(shown, titles, hit, SHOWN[0], title, out / f"sheet-{stem}")
     frame = pd.DataFrame(rows).drop_duplicates(["method", "kind", "name"], ignore_index=True)
-    real = data.decode(
-        sorted(str(p) for p in files.existing(args.reference, "reference", "give --reference").glob("*/*/*")),
-        canvas.resize(pipeline.size),
-        workers=args.workers,
-    )[0]
-    real = embed(real[torch.randperm(len(real), generator=torch.Generator().manual_seed(args.seed))])
     distance = {}
-    for key, parts in kept.items():
-        mine = torch.cat(list(parts.values()))
-        mine = mine[torch.randperm(len(mine), generator=torch.Generator().manual_seed(args.seed))]
-        n = min(len(mine), len(real))
-        distance[key] = fid.frechet(mine[:n], real[:n]) if n >= FEWEST else float("nan")
-    frame["FID"] = [distance.get((m, k), float("nan")) for m, k in zip(frame["method"], frame["kind"], strict=True)]
+    for method, paths in drawn.items() if dealt else ():
+        mine = diffusion.look_at(embed, [paths[i] for i in range(len(dealt))])
+        distance[method] = fid.frechet(mine["features"], target)
+    frame["FID"] = frame["method"].map(distance).astype(float)
     frame = canvas.tidy(frame)
     files.write_text(out / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     for kind, file in (("style", "style"), ("object", "class")):
@@ -128,8 +216,8 @@ def main(argv=None):
         mine = mine.rename(columns={"name": "Unlearn Name", "step": "Step Size"})
         text = mine[["Unlearn Name", "Step Size", "UA", "IRA", "CRA"]].to_csv(index=False, lineterminator="\n")
         files.write_text(out / "csv" / f"{file}.csv", text)
-    plots.canvas(pd.concat(steps), frame, f"{pipeline.tag}: candidates on the select half", out / "tradeoff")
-    text = report.canvas(frame, "Inception" if args.fid_weights else "object classifier")
+    write_candidates(out, records, pd.concat(steps), pipeline.tag)
+    text = report.canvas(frame, "Inception" if args.fid_weights else "object classifier", remark)
     report.publish(out / "report.md", text, "uncanvas", args.readme)
 
 

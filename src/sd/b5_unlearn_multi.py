@@ -123,8 +123,8 @@ def main(argv=None):
         state = [base, [files.file_hash(paths[c]) for c in group] or ""]
         with pipeline.applied(deltas.summed([pipeline.edit(paths[c]) for c in group])):
             wanted = [(r.prompt, r.seed) for r in asked]
-            images = diffusion.kept_pictures(pipeline, wanted, results / "uncanvas/pictures", stem, state)
-        return canvas.correct(asked, classifiers.logits(images), classifiers.labels)
+            made = diffusion.kept_pictures(pipeline, wanted, results / "uncanvas/pictures", stem, state)
+        return canvas.correct(asked, diffusion.look_at(classifiers.logits, made), classifiers.labels)
 
     before = right([], f"{pipeline.tag}-original")
     rows = []

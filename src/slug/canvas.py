@@ -448,6 +448,25 @@ def read_records(folder, pipeline, base, prompts):
     return found
 
 
+def curve(steps, shares):
+    """What a method can reach on the select half: for each share the mean over concepts of the best UA among the candidates
+    that leave at least this part of the original's IRA, and of its CRA.
+
+    A candidate without IRA and CRA, since it could not win, counts nowhere: the true curve may lie higher.
+
+    Args:
+        steps: DataFrame of a method's candidates, the unedited pipeline being step 0 of each concept: name, step, UA, IRA,
+            CRA.
+    """
+    best = []
+    for _, part in steps.groupby("name"):
+        start = part[part["step"] == 0].iloc[0]
+        known = [c for c in ("IRA", "CRA") if not math.isnan(start[c])]
+        left = part[known] / start[known]
+        best.append([part.loc[(left >= share - 1e-9).all(axis=1), "UA"].max() for share in shares])
+    return [statistics.fmean(values) for values in zip(*best, strict=True)]
+
+
 def names_of(asked):
     """{kind: [name]} of Requests, in their order."""
     return {k: [n for n in dict.fromkeys(plain_name(getattr(r, k)) for r in asked) if n] for k in KINDS}
@@ -466,7 +485,8 @@ def one_line(record):
 
 
 COLUMNS = (
-    "method kind name UA IRA CRA FID seconds peak_mem_mb storage_bytes n_images params_share layer step n_candidates seed"
+    "method kind name UA IRA CRA FID seconds peak_mem_mb storage_bytes n_images params_share layer step n_candidates seed "
+    "inside_grid"
 ).split()
 
 

@@ -9,7 +9,6 @@ import datetime
 import functools
 import io
 import itertools
-import math
 import time
 
 import pandas as pd
@@ -43,18 +42,6 @@ LOG_HEAD = "# ratio is the learning rate (ssd: the selection weight). Select hal
 def label(method, setting):
     """`lr 1e-05`, or for SSD `alpha 10`: what stands for the layer in a baseline's search.Step."""
     return f"{'lr' if baselines.split(method)[0].TRAINS else 'alpha'} {setting:g}"
-
-
-def beyond(grid, chosen, asked, grow):
-    """The settings half a decade beyond an end of `grid` at which one of `chosen` lies, `grow` half decades at most.
-
-    Args:
-        grid, chosen: settings.
-        asked: the settings the user asked for; `grow` counts from these.
-    """
-    low, high = min(asked) * 10 ** (-grow / 2), max(asked) * 10 ** (grow / 2)
-    ends = [c / math.sqrt(10) for c in chosen if c == min(grid)] + [c * math.sqrt(10) for c in chosen if c == max(grid)]
-    return sorted({float(f"{e:.1e}") for e in ends if 0.9 * low < e < 1.1 * high}) if len(asked) > 1 else []
 
 
 def stored_choices(path, names, methods):
@@ -325,16 +312,15 @@ class Comparison:
         asked = self.grid(names[0], method)
         found = {n: self.settled(n, method) for n in names}
         todo = [n for n in names if not found[n]]
-        grid, fresh = asked, asked if todo else []
         self.bar.update(0 if todo else len(asked) * self.count(method))
-        while fresh:
-            for setting in fresh:
-                self.run(todo, method, setting)
-            chosen = {search.winner(self.candidates(n, method)).layer for n in todo}
-            chosen = [s for s in grid if label(method, s) in chosen]
-            fresh = beyond(grid, chosen, asked, self.args.grow)
-            self.bar.total += len(fresh) * self.count(method)
-            grid = sorted({*grid, *fresh})
+
+        def chosen():
+            best = {search.winner(self.candidates(n, method)).layer for n in todo}
+            return [s for s in self.jobs[todo[0], method] if label(method, s) in best]
+
+        for setting in search.growing(asked if todo else [], self.args.grow, chosen):
+            self.bar.total += 0 if setting in asked else self.count(method)
+            self.run(todo, method, setting)
         return [found[n] or self.settle(n, method) for n in names]
 
     def settle(self, name, method):
@@ -360,7 +346,7 @@ class Comparison:
             "setting": setting,
             "grid": sorted(jobs),
             "only": self.choice(name, method)[1],
-            "inside_grid": min(jobs) < setting < max(jobs) if len(jobs) > 1 else None,
+            "inside_grid": search.inside(jobs, setting),
             "delta_bytes": job["delta_bytes"],
             "params_touched": touched,
             "touched_most": dict(sorted(counts.items(), key=lambda item: -item[1])[:5]),

@@ -126,6 +126,9 @@ class Matcher:
 # ----------------------------------------------------------------------------------------------------------- pictures
 
 
+BATCH = 64  # pictures decoded at once
+
+
 class Decoded(torch.utils.data.Dataset):
     """Items (a path, or bytes) as transformed pictures; None where one cannot be decoded."""
 
@@ -144,14 +147,34 @@ class Decoded(torch.utils.data.Dataset):
             return None
 
 
+def batches(items, transform, *, workers=0, desc="decode"):
+    """Yield [transformed picture, or None where it cannot be decoded] of BATCH items (paths or bytes) after the other."""
+    loader = torch.utils.data.DataLoader(
+        Decoded(items, transform), batch_size=BATCH, num_workers=workers if len(items) > 256 else 0, collate_fn=list
+    )
+    yield from tqdm(loader, desc=desc, unit="batch", leave=False, disable=len(items) < 500)
+
+
+def by_batch(function, items, transform, *, workers=0, desc="look"):
+    """What function says of all pictures, as if it saw them at once: {key: (M, ...)}, of the M that can be decoded.
+
+    Only what it says is kept, so that memory holds a few batches of pictures, however many there are.
+
+    Args:
+        function: (N, 3, S, S) -> {key: (N, ...)}.
+        items: paths or bytes of images.
+    """
+    parts = []
+    for rows in batches(items, transform, workers=workers, desc=desc):
+        kept = [image for image in rows if image is not None]
+        if kept:
+            parts.append(function(torch.stack(kept)))
+    return {key: torch.cat([part[key] for part in parts]) for key in (parts[0] if parts else ())}
+
+
 def decode(items, transform, *, workers=0, desc="decode"):
     """Paths or bytes of images -> (uint8 tensor (M, 3, S, S), indices (M,) of the items that could be decoded)."""
-    loader = torch.utils.data.DataLoader(
-        Decoded(items, transform), batch_size=64, num_workers=workers if len(items) > 256 else 0, collate_fn=list
-    )
-    rows = []
-    for batch in tqdm(loader, desc=desc, unit="batch", leave=False, disable=len(items) < 500):
-        rows.extend(batch)
+    rows = [image for batch in batches(items, transform, workers=workers, desc=desc) for image in batch]
     kept = [i for i, image in enumerate(rows) if image is not None]
     images = torch.stack([rows[i] for i in kept]) if kept else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
     return images, torch.tensor(kept, dtype=torch.long)

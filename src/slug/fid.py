@@ -1,4 +1,7 @@
-"""FID: the Frechet distance of two sets of picture features (Heusel et al., 2017)."""
+"""FID: the Frechet distance of two sets of picture features (Heusel et al., 2017), and which pictures these are."""
+
+import itertools
+from collections import Counter
 
 import slug.torchvision_cpu  # noqa: F401  (before torchvision)
 
@@ -7,8 +10,52 @@ import torch
 import torch.nn.functional as F
 from torchvision.models import inception_v3
 
-from slug import files
+from slug import canvas, files
+from slug.data import plain_name
 from slug.errors import SlugError, brief
+
+FEWEST = 1000  # different pictures a side from which on FID is given
+
+
+def deal(asked, concepts, count, first_seed):
+    """Requests for `count` different pictures of what stays, each dealt to a concept that it does not show: [(concept,
+    Request)]; none where every cell shows every concept.
+
+    The unedited pipeline draws all of them; of an unlearned method, the pipeline that forgot a concept draws what is dealt
+    to it. So both have as many pictures, of the same prompts and seeds, and none twice.
+
+    Args:
+        asked: [Request], which are dealt first; then come their cells, each time in the next seed from `first_seed` on.
+        concepts: [(kind, name)]; each is dealt as many as the others where it can be.
+    """
+    free = {}  # of each cell: the concepts that it does not show
+    for r in asked:
+        cell = r._replace(seed=0)
+        if cell not in free:
+            free[cell] = [c for c in concepts if not canvas.shows(*c, [cell])[0]]
+    free = {cell: found for cell, found in free.items() if found}
+    fresh = (cell._replace(seed=first_seed + i) for i, cell in enumerate(itertools.cycle(free)))
+    dealt, held = [], Counter()
+    for r in itertools.chain((r for r in asked if r._replace(seed=0) in free), fresh):
+        if len(dealt) == count:
+            break
+        concept = min(free[r._replace(seed=0)], key=held.__getitem__)
+        held[concept] += 1
+        dealt.append((concept, r))
+    return dealt
+
+
+def reference(folder, wanted, count, seed=0):
+    """Paths of `count` pictures, or of all there are, of the cells that Requests are of: drawn by the seed.
+
+    Args:
+        folder: path of <Style>/<Object>/<n>.jpg.
+    """
+    cells = {(plain_name(r.style), plain_name(r.object)) for r in wanted}
+    found = sorted(folder.glob("*/*/*"))
+    found = [p for p in found if (plain_name(p.parts[-3]), plain_name(p.parts[-2])) in cells]
+    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))
+    return [found[i] for i in order[:count].tolist()]
 
 
 def frechet(a, b):

@@ -363,31 +363,30 @@ def answers(pictures, said, right, own, title, stem):
     save(figure, stem)
 
 
-def canvas(steps, table, title, stem):
-    """UA against the mean of IRA and CRA: every candidate of every method on the select half, what was kept on the report
-    half; a panel a kind.
+def canvas(panels, floor, title, stem):
+    """The best UA against the part of IRA and of CRA that has to stay, a line a method.
 
     Args:
-        steps: DataFrame of candidates with the columns method, kind, UA, IRA, CRA.
-        table: canvas.tidy's DataFrame.
+        panels: {title: (shares, {method: UA of each share}, {label: (share, UA)} of single marks)}, fractions.
+        floor: share below which the search scores nothing whole; shaded.
     """
-    kinds = [k for k in ("style", "object") if k in set(table["kind"])]
-    # An adapter is within a point of its edit (the table says how near): one mark serves both.
-    methods = [m for m in dict.fromkeys(["original", *table["method"]]) if not m.endswith("_lora")]
-    figure, panels = plt.subplots(1, len(kinds), figsize=(4.6 * len(kinds), 4.2), squeeze=False, layout="constrained")
-    for panel, kind in zip(panels[0], kinds, strict=True):
-        for i, method in enumerate(methods):
-            style = {"marker": MARKERS[i % len(MARKERS)], "edgecolors": f"C{i}" if method != "original" else "k"}
-            tried = steps[(steps["kind"] == kind) & (steps["method"] == method)].dropna(subset=["IRA"])
-            panel.scatter(100 * tried["UA"], 50 * (tried["IRA"] + tried["CRA"]), s=16, facecolors="none", lw=0.7, **style)
-            kept = table[(table["kind"] == kind) & (table["method"] == method)]
-            mean = 100 * kept["UA"].mean(), 50 * (kept["IRA"] + kept["CRA"]).mean()
-            panel.scatter(*mean, s=90, zorder=4, facecolors=style["edgecolors"], label=method, **style)
-        panel.set_xlabel(f"UA, % ({kind}s)")
-        panel.set_title(f"{table.loc[table['kind'] == kind, 'name'].nunique()} {kind}s", fontsize=9)
-    panels[0][0].set_ylabel("mean of IRA and CRA, %")
-    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncol=6, frameon=False)
-    figure.suptitle(f"{title}; filled: mean of what was kept, report half", fontsize=9)
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 4.2), squeeze=False, layout="constrained")
+    for panel, (what, (shares, curves, marks)) in zip(axes[0], panels.items(), strict=True):
+        x = 100 * np.asarray(shares)
+        for i, (method, values) in enumerate(curves.items()):
+            style = {"marker": MARKERS[i % len(MARKERS)], "ms": 4, "markevery": max(1, len(x) // 10), "mfc": "none"}
+            panel.plot(x, 100 * np.asarray(values), STYLES[i % 4], color=f"C{i}", lw=1.2, label=method, **style)
+        for (label, (share, ua)), mark in zip(marks.items(), ("*", "P"), strict=False):
+            panel.plot(100 * share, 100 * ua, mark, color="k", ms=11, label=label, zorder=5)
+            panel.axvline(100 * share, color="k", lw=0.8, ls=":")
+        panel.axvspan(x[0], 100 * floor, color="0.92", zorder=0, label="below the search's floor")
+        panel.set_xlim(x[0], x[-1])
+        panel.set_ylim(-3, 103)
+        panel.set_xlabel("IRA and CRA each at least this part of the original's, %")
+        panel.set_title(what, fontsize=9)
+    axes[0][0].set_ylabel("best UA, mean over concepts, %")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncol=4, frameon=False)
+    figure.suptitle(title, fontsize=9)
     save(figure, stem)
 
 

@@ -279,11 +279,12 @@ def bench_table(frame):
     return "\n".join(lines)
 
 
-def canvas(frame, features):
+def canvas(frame, features, note=""):
     """Markdown of results/uncanvas/table.csv: the mean over concepts of each kind with its t interval, a row a method.
 
     Args:
         features: whose features FID was taken of.
+        note: what else is to be said of FID.
     """
     lines = [
         "| forgotten | method | concepts | UA | IRA | CRA | IRA, CRA of the original's | "
@@ -302,6 +303,14 @@ def canvas(frame, features):
             cost += f"{part['storage_bytes'].mean() / 1e3:.0f} ({part['params_share'].mean():.1%}) |"
         fid = part["FID"].iloc[0]
         lines.append(f"| {kind}s | {method} | {len(part)} | {cells} | {'' if math.isnan(fid) else f'{fid:.1f}'} | {cost}")
+    lines += ["", note] if note else []
+    chosen = frame[frame["inside_grid"].isin([True, False])] if "inside_grid" in frame else frame[:0]
+    for method, part in chosen.groupby("method"):
+        ends = part[part["inside_grid"].eq(False)]
+        if len(ends):
+            said = ", ".join(f"{r['name']} ({r['layer']})" for _, r in ends.iterrows())
+            of = f"{len(ends)} of {len(part)} concepts"
+            lines += ["", f"{method}: the chosen setting still stands at an end of its grid for {of}: {said}."]
     return "\n".join(lines)
 
 

@@ -152,19 +152,27 @@ def write_pictures(diffusion, wanted, folder, desc=None):
 
 
 def kept_pictures(diffusion, wanted, folder, stem, state):
-    """Pictures of N (prompt, seed)s under the present weights, (N, 3, size, size) uint8, kept as files below `folder`.
+    """Paths of the pictures of N (prompt, seed)s under the present weights, kept as files below `folder`.
 
     Args:
         stem: what the pipeline is called, for people.
         state: what the pictures depend on besides prompts and seeds, anything JSON can hold: base weights and edit.
     """
     mark = hashlib.sha256(json.dumps([*state, wanted]).encode()).hexdigest()[:16]
-    return read_pictures(write_pictures(diffusion, wanted, folder / f"{stem}-{mark}", desc=stem))
+    return write_pictures(diffusion, wanted, folder / f"{stem}-{mark}", desc=stem)
 
 
 def read_pictures(paths):
     """(N, 3, H, W) uint8 of picture files of one size."""
     return data.decode([str(p) for p in paths], transforms.PILToTensor())[0]
+
+
+def look_at(function, paths):
+    """data.by_batch of picture files of one size, without transform. SlugError if one of them is damaged."""
+    found = data.by_batch(function, [str(p) for p in paths], transforms.PILToTensor())
+    if any(len(rows) != len(paths) for rows in found.values()) or (paths and not found):
+        raise SlugError(f"a picture in {paths[0].parent} is damaged; delete that folder and run again")
+    return found
 
 
 def load(pipeline, clip, *, device="cpu", dtype=torch.float32, **settings):
