@@ -1,10 +1,12 @@
 """UA, IRA, CRA and FID of everything that b2_unlearn_sd.py wrote for a pipeline, on the report half of the prompts.
 
 Example: python src/sd/b3_eval_uncanvas.py --pipeline data/demo/models/mini-sd --prompts data/demo/UnlearnCanvas/prompts.csv
+         python src/sd/b3_eval_uncanvas.py --judge clip --prompts data/prompts.csv
 Writes under results/uncanvas/, or --out: csv/{style,class}.csv in the published columns, table.csv, report.md, a plot of
 UA against IRA and CRA, and sheets of pictures before and after.
 FID is of what must stay: each unlearned pipeline's pictures of the other concepts, those of one kind together, against as
 many of --reference. Without --fid-weights its features are the object classifier's: never set that beside published figures.
+With --judge clip, for names that no classifier knows, the unedited CLIP judges instead, and there is neither FID nor a plot.
 """
 
 import contextlib
@@ -28,6 +30,7 @@ def parse_args(argv=None):
     diffusion.add_flags(parser)
     parser.add_argument("--prompts", default="data/UnlearnCanvas/prompts.csv", help="CSV of the prompts and their seeds")
     parser.add_argument("--classifiers", default="data/UnlearnCanvas/classifiers", help="folder of both classifiers")
+    parser.add_argument("--judge", choices=("classifiers", "clip"), default="classifiers", help="what judges the pictures")
     parser.add_argument("--reference", default="data/UnlearnCanvas/data", help="real pictures, <Style>/<Object>/<n>.jpg")
     parser.add_argument("--fid-weights", default="", help="Inception weights in pytorch-fid's format, for FID as published")
     parser.add_argument(
@@ -49,8 +52,13 @@ def main(argv=None):
     results = cli.check_result_dir(args)
     out = files.check_writable(args.out or results / "uncanvas")
     pipeline = diffusion.from_args(args, device)
-    asked = [r for r in canvas.read_requests(args.prompts) if r.half == "report"]
-    classifiers = canvas.load_classifiers(args.classifiers, device)
+    requests = canvas.read_requests(args.prompts)
+    asked = [r for r in requests if r.half == "report"]
+    by_clip = args.judge == "clip"
+    if by_clip:
+        classifiers = canvas.ClipClassifiers(pipeline.clip, canvas.names_of(requests))
+    else:
+        classifiers = canvas.load_classifiers(args.classifiers, device)
     embed = fid.inception(args.fid_weights, device) if args.fid_weights else classifiers.features
     base = pipeline.hash()
     records = canvas.read_records(results / "sd", pipeline.tag, base, args.prompts)
@@ -103,19 +111,21 @@ def main(argv=None):
         steps.append(part.assign(method=method, kind=kind, name=name))
         places = [[i for i, o in enumerate(own) if o == mine] for mine in (True, False)]
         chosen = data.spread(places[0], SHOWN[0]) + data.spread(places[1], SHOWN[1])
-        titles = [f"{plain_name(asked[i].object)}\n{plain_name(asked[i].style)}" for i in chosen]
-        hit = [[r["style"][i].item() and r["object"][i].item() for i in chosen] for r in (right, found)]
+        titles = [f"{plain_name(asked[i].object)}\n{plain_name(asked[i].style)}".strip() for i in chosen]
+        hit = [[all(flags[i].item() for flags in r.values()) for i in chosen] for r in (right, found)]
         title = f"{plain_name(name)} ({kind}) forgotten by {method}"
-        plots.sheet([before[chosen], after[chosen]], titles, hit, SHOWN[0], title, out / f"sheet-{stem}")
+        seen_by = "the unedited CLIP sees" if by_clip else "both classifiers see"
+        plots.sheet([before[chosen], after[chosen]], titles, hit, SHOWN[0], title, out / f"sheet-{stem}", seen_by)
     frame = pd.DataFrame(rows).drop_duplicates(["method", "kind", "name"], ignore_index=True)
-    real = data.decode(
-        sorted(str(p) for p in files.existing(args.reference, "reference", "give --reference").glob("*/*/*")),
-        canvas.resize(pipeline.size),
-        workers=args.workers,
-    )[0]
-    real = embed(real[torch.randperm(len(real), generator=torch.Generator().manual_seed(args.seed))])
+    if not by_clip:
+        real = data.decode(
+            sorted(str(p) for p in files.existing(args.reference, "reference", "give --reference").glob("*/*/*")),
+            canvas.resize(pipeline.size),
+            workers=args.workers,
+        )[0]
+        real = embed(real[torch.randperm(len(real), generator=torch.Generator().manual_seed(args.seed))])
     distance = {}
-    for key, parts in kept.items():
+    for key, parts in ({} if by_clip else kept).items():
         mine = torch.cat(list(parts.values()))
         mine = mine[torch.randperm(len(mine), generator=torch.Generator().manual_seed(args.seed))]
         n = min(len(mine), len(real))
@@ -128,8 +138,11 @@ def main(argv=None):
         mine = mine.rename(columns={"name": "Unlearn Name", "step": "Step Size"})
         text = mine[["Unlearn Name", "Step Size", "UA", "IRA", "CRA"]].to_csv(index=False, lineterminator="\n")
         files.write_text(out / "csv" / f"{file}.csv", text)
-    plots.canvas(pd.concat(steps), frame, f"{pipeline.tag}: candidates on the select half", out / "tradeoff")
-    text = report.canvas(frame, "Inception" if args.fid_weights else "object classifier")
+    if by_clip:
+        text = report.canvas(frame, "not taken") + "\n\n" + canvas.said_by_clip(asked)
+    else:
+        plots.canvas(pd.concat(steps), frame, f"{pipeline.tag}: candidates on the select half", out / "tradeoff")
+        text = report.canvas(frame, "Inception" if args.fid_weights else "object classifier")
     report.publish(out / "report.md", text, "uncanvas", args.readme)
 
 

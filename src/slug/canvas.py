@@ -180,14 +180,21 @@ class ClipClassifiers:
         templates = {"style": ("{} style.",), "object": ("{}",)}
         self.weights = {k: zeroshot.classifier(clip, v, templates[k]) for k, v in self.labels.items()}
 
-    def logits(self, images):
-        """As Classifiers.logits: cosines."""
+    def _fit(self, images):
         side = self.clip.side
         if images.shape[-1] != side:
             images = torch.nn.functional.interpolate(images.float(), side, mode="bicubic", antialias=True)
             images = images.round().clamp(0, 255).to(torch.uint8)
-        features = zeroshot.image_features(self.clip, images)
+        return images
+
+    def logits(self, images):
+        """As Classifiers.logits: cosines."""
+        features = zeroshot.image_features(self.clip, self._fit(images))
         return {k: (features @ w.T).cpu() for k, w in self.weights.items()}
+
+    def features(self, images):
+        """As Classifiers.features: unit features (N, D) of the CLIP."""
+        return zeroshot.image_features(self.clip, self._fit(images)).cpu()
 
 
 def weights_of(folder, kind):
@@ -501,6 +508,16 @@ def read_records(folder, pipeline, base, prompts):
 def names_of(asked):
     """{kind: [name]} of Requests, in their order."""
     return {k: [n for n in dict.fromkeys(plain_name(getattr(r, k)) for r in asked) if n] for k in KINDS}
+
+
+def said_by_clip(asked):
+    """Markdown line of what figures of ClipClassifiers are of, for Requests of the report half."""
+    names = names_of(asked)["object"]
+    counts = sorted({sum(shows("object", n, asked)) for n in names})
+    return (
+        f"Judged by the unedited CLIP, zero-shot among {', '.join(names)}; "
+        f"{' or '.join(map(str, counts))} pictures of each, in seeds that chose nothing."
+    )
 
 
 def one_line(record):
