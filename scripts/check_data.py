@@ -25,6 +25,7 @@ def parse_args(argv=None):
     parser.add_argument("--val-data", default="", help="CelebA folder, where not {data-dir}/celeba")
     parser.add_argument("--imagenet-val", default="", help="where not {data-dir}/ImageNet/val")
     parser.add_argument("--canvas", default="", help="UnlearnCanvas folder, where not {data-dir}/UnlearnCanvas")
+    parser.add_argument("--classifiers", default="", help="its classifiers, where not {canvas}/classifiers")
     parser.add_argument("--only", nargs="+", choices=KEYS, default=KEYS, help="look at these alone")
     parser.add_argument("--strict", action="store_true", help="fail unless all that is looked at can be used")
     return parser.parse_args(argv)
@@ -32,7 +33,7 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    places = ("laion_dir", "tar_dir", "train_data", "val_data", "imagenet_val", "canvas")
+    places = ("laion_dir", "tar_dir", "train_data", "val_data", "imagenet_val", "canvas", "classifiers")
     places = {k: getattr(args, k) for k in places}
     states = datacheck.states(files.resolve(args.data_dir), args.only, args.name, **places)
     print(datacheck.table(states))

@@ -1,4 +1,4 @@
-# Sourced by every script here. Finds ROOT and PYTHON, reads the profile, and defines die, run, need and need_names.
+# Sourced by every script here. Finds ROOT and PYTHON, reads the profile, and defines die, run, need, need_names, results_in.
 # Relative paths, also those given in variables, are taken from the repository's root.
 set -euo pipefail
 
@@ -59,7 +59,13 @@ export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-1000}"
 # Large activations come and go: keep their memory, or every product pays for new pages (5% of a search).
 export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-4294967296}" MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-4294967296}"
 
-RUN_FLAGS=(--device "$DEVICE" --seed "$SEED" --workers "$WORKERS" --precision "$PRECISION" --result-dir "$RESULT_DIR")
+# results_in FOLDER: from here on, results go there. Runs of other names or prompts stay apart so: neither takes the other's
+# gradients, records or tables for its own.
+results_in() {
+  export RESULT_DIR="$1"
+  RUN_FLAGS=(--device "$DEVICE" --seed "$SEED" --workers "$WORKERS" --precision "$PRECISION" --result-dir "$RESULT_DIR")
+}
+results_in "$RESULT_DIR"
 MODEL_FLAGS=(--model "$MODEL" --pretrained "$PRETRAINED" --batch-size "$BATCH_SIZE")
 SD_FLAGS=(--pipeline "$PIPELINE" --clip-model-id "$SD_CLIP" --denoising-steps "$DENOISING_STEPS" --guidance "$GUIDANCE"
   --generate-batch-size "$GENERATE_BATCH")

@@ -1,16 +1,13 @@
 #!/usr/bin/env bash
-# Forget sets of STYLES and OBJECTS (empty: all) out of CANVAS_DIR's pictures (a0_create_tar_ucanvas), and the gradients of
+# Forget sets of STYLES and OBJECTS out of CANVAS_DIR's pictures (a0_create_tar_ucanvas), and the gradients of
 # the text tower (b1). Reads TRAIN_DATA too; writes TAR_DIR/{style or object}.tar and RESULT_DIR/grads/.
 # Further arguments go to b1_compute_grad.py.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
+[ -n "$STYLES$OBJECTS" ] || die "nothing to forget; give STYLES or OBJECTS, e.g. STYLES=Van_Gogh"
 need "$CANVAS_DIR/data" "see data/README.md, Styles; for the demo: python src/demo/build_world.py"
 run "$PYTHON" src/clip/a0_create_tar_ucanvas.py --canvas "$CANVAS_DIR/data" --tar-dir "$TAR_DIR" \
-  ${STYLES:+--style $STYLES} ${OBJECTS:+--object $OBJECTS} "${RUN_FLAGS[@]}"
-concepts="$STYLES $OBJECTS"
-if [ -z "$STYLES$OBJECTS" ] && [ -d "$CANVAS_DIR/data" ]; then
-  concepts="$(cd "$CANVAS_DIR/data" && { ls; ls -- */ | grep -v -e ':$' -e '^$'; } | sort -u | tr '\n' ' ')"
-fi
-run "$PYTHON" src/sd/b1_compute_grad.py --celeb-name $concepts --clip-model-id "$SD_CLIP" --tar-dir "$TAR_DIR" \
+  --style $STYLES --object $OBJECTS "${RUN_FLAGS[@]}"
+run "$PYTHON" src/sd/b1_compute_grad.py --celeb-name $STYLES $OBJECTS --clip-model-id "$SD_CLIP" --tar-dir "$TAR_DIR" \
   --train-data "$TRAIN_DATA" --batch-size "$BATCH_SIZE" "${RUN_FLAGS[@]}" "$@"

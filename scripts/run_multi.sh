@@ -9,17 +9,17 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 # together LIST PART SHARE ARGUMENTS...: all of that for a list of names, on SHARE of IMAGENET_VAL's pictures
 together() {
   local -x NAMES="$1" RESULT_DIR="$RESULT_DIR/multi${2:+-$2}" IMAGENET_SHARE="$3"
-  local part="$2" names flags
+  local part="$2" names RUN_FLAGS
   shift 3
   IFS=$' \t\n' read -r -d '' -a names <<<"$NAMES" || true
   [ ${#names[@]} -gt 1 ] || die "MULTI_NAMES, MULTI_OBJECTS and MULTI_MIXTURE need two names or more each"
-  flags=(--device "$DEVICE" --seed "$SEED" --workers "$WORKERS" --precision "$PRECISION" --result-dir "$RESULT_DIR")
+  results_in "$RESULT_DIR"
   run "$PYTHON" src/clip/a0_create_tar.py --name "${names[@]}" --laion-dir "$LAION_DIR" --tar-dir "$TAR_DIR" \
-    --image-dir "$IMAGE_DIR" --known-names "$KNOWN_NAMES" --max-count "$MAX_COUNT" "${flags[@]}"
+    --image-dir "$IMAGE_DIR" --known-names "$KNOWN_NAMES" --max-count "$MAX_COUNT" "${RUN_FLAGS[@]}"
   bash scripts/run_compute_grad.sh
   bash scripts/run_clip_slug.sh
   run "$PYTHON" src/clip/a5_unlearn_multi.py --celeb-name "${names[@]}" --joint --val-data "$VAL_DATA" \
-    --imagenet-val "$IMAGENET_VAL" --imagenet-share "$IMAGENET_SHARE" "${MODEL_FLAGS[@]}" "${flags[@]}" \
+    --imagenet-val "$IMAGENET_VAL" --imagenet-share "$IMAGENET_SHARE" "${MODEL_FLAGS[@]}" "${RUN_FLAGS[@]}" \
     ${REFERENCE:+--out "$REFERENCE/multi" --part "$part" --readme README.md} "$@"
 }
 

@@ -17,7 +17,7 @@ no_more_arguments "$@"
 # name, one learning rate and few epochs are enough to see every method run.
 : "${STANDIN_VARIABLES:="ANY_ARCHIVE=1 'NAMES=$chosen_names' MODEL=$chosen_model IMAGENET_SHARE=1 \
 COMPARE_NAMES=${chosen_names%% *} LR=1e-4 EPOCHS=1 FORGET_EPOCHS=3 WORKERS=2 PIPELINE=data/models/mini-sd-pipeline \
-SD_CLIP=data/models/mini-clip-hf 'STYLES=Noto Twemoji' 'OBJECTS=bell rocket' 'SD_CONCEPTS=rocket key' \
+SD_CLIP=data/models/mini-clip-hf 'CANVAS_STYLES=Noto Twemoji' 'CANVAS_OBJECTS=bell rocket' 'SD_CONCEPTS=rocket key' \
 'SD_OTHERS=airplane crown' DENOISING_STEPS=20 GUIDANCE=1"}"
 export STANDIN_VARIABLES
 

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# The UnlearnCanvas protocol for all STYLES and OBJECTS: prompts, forget sets, gradients, SLUG and the peers (SD_METHODS), and
-# UA, IRA, CRA and FID on the report half; SD_JOBS at once. Reads CANVAS_DIR, PIPELINE and CLASSIFIERS; writes RESULT_DIR/{grads,sd,uncanvas}/.
-# --quick: 2 styles, 3 objects, 2 seeds for the report, 4 that choose; no FID. Further arguments go to b2_unlearn_sd.py. What is valid is kept.
+# The UnlearnCanvas protocol for all STYLES and OBJECTS among CANVAS_STYLES and CANVAS_OBJECTS: prompts, forget sets, gradients,
+# SLUG and the peers (SD_METHODS), and UA, IRA, CRA and FID on the report half; SD_JOBS at once. Reads CANVAS_DIR, PIPELINE and
+# CLASSIFIERS; writes RESULT_DIR/{grads,sd,uncanvas}/.
+# --quick: 2 styles, 3 objects, 2 seeds for the report, 4 that choose, no FID, in RESULT_DIR/sd-quick/. Further arguments go to
+# b2_unlearn_sd.py. What is valid is kept.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
@@ -11,6 +13,8 @@ more=()
 for argument in "$@"; do
   if [ "$argument" = --quick ]; then
     export STYLES="Noto Twemoji" OBJECTS="bell rocket skull" SD_METHODS=slug
+    export CANVAS_STYLES="$STYLES" CANVAS_OBJECTS="$OBJECTS"
+    results_in "$RESULT_DIR/sd-quick"
     seeds=(--report-seeds 0 1 --select-seeds 1000 1001 1002 1003)
     fid=(--no-fid)
   else
@@ -21,9 +25,13 @@ if [ "$PROFILE" = demo ]; then
   run "$PYTHON" src/demo/build_world.py --out "$DATA_DIR"
   run "$PYTHON" src/demo/convert_sd.py --out "$DATA_DIR/models"
 fi
+# What is missing is missed now, not after hours.
+run "$PYTHON" scripts/check_data.py --only retain canvas classifiers --train-data "$TRAIN_DATA" --canvas "$CANVAS_DIR" \
+  --classifiers "$CLASSIFIERS" --strict
 prompts="$RESULT_DIR/sd/prompts.csv"
 run "$PYTHON" src/clip/a0_create_prompts_uncanvas.py --canvas "$CANVAS_DIR/data" --out "$prompts" \
-  ${STYLES:+--style $STYLES} ${OBJECTS:+--object $OBJECTS} ${NEVER_LEARNED:+--leave-out "$NEVER_LEARNED"} \
+  --style $CANVAS_STYLES $STYLES --object $CANVAS_OBJECTS $OBJECTS --classifiers "$CLASSIFIERS" \
+  ${NEVER_LEARNED:+--leave-out "$NEVER_LEARNED"} \
   ${seeds[@]+"${seeds[@]}"} "${RUN_FLAGS[@]}"
 bash scripts/run_compute_grad_uncanvas.sh
 # forget I: all methods, on the I-th of SD_JOBS parts of the concepts

@@ -142,6 +142,19 @@ def test_requests_are_written_and_read_with_their_seeds(tmp_path):
         canvas.read_requests(path)
 
 
+def test_what_the_classifiers_do_not_know_is_not_asked_for(folder, tmp_path, monkeypatch, capfd):
+    world = World(folder, tmp_path)
+    given = ["a0_create_prompts_uncanvas", "--canvas", world.canvas, "--out", world.prompts]
+    world.run(*given, "--classifiers", folder / "classifiers", "--style", "Noto", "Blob Old", "Noto")
+    assert {r.style for r in canvas.read_requests(world.prompts)} == {"Noto", "Blob_Old"}
+    world.prompts.unlink()
+    (world.canvas / "Dali/bell").mkdir(parents=True)
+    line = tiny.failure(monkeypatch, capfd, *given, "--classifiers", folder / "classifiers", *world.common)
+    assert "does not know 'Dali'" in line and not world.prompts.exists()
+    world.run(*given)
+    assert "Dali" in {r.style for r in canvas.read_requests(world.prompts)}
+
+
 def test_names_can_be_asked_for_without_styles(tmp_path):
     path = tmp_path / "prompts.csv"
     tiny.run("a0_create_prompts_uncanvas", "--names", "iron_man", "a dog", "--out", path, "--report-seeds", 0, 1, 2)
@@ -915,6 +928,96 @@ def test_missing_gradients_and_records_name_the_stage(folder, tmp_path, monkeypa
     line = tiny.failure(monkeypatch, capfd, *world.b2("--style", "Noto"), *world.common)
     assert "b1_compute_grad.py" in line
     assert "b2_unlearn_sd.py" in tiny.failure(monkeypatch, capfd, *world.b3(), *world.common)
+
+
+def test_names_without_classifiers_get_report_figures_and_a_sheet(folder, tmp_path):
+    world = World(folder, tmp_path)
+    world.run("a0_create_prompts_uncanvas", "--names", *OBJECTS, "--report-seeds", 0, 1, "--out", world.prompts)
+    flags = ["--tar-dir", world.tars, "--image-dir", tmp_path / "pictures", "--count", 6]
+    world.run("b0_generate_forget_set", *world.diffusion, *flags, "--object", "bell")
+    world.gradients("bell")
+    world.run(*world.b2("--object", "bell", "--select", "clip", "--evaluations", 1, "--fronts", 1))
+    nowhere = ["--classifiers", tmp_path / "none", "--reference", tmp_path / "none"]
+    world.run(*world.b3("--judge", "clip", *nowhere))
+    table = pd.read_csv(world.results / "uncanvas/table.csv").set_index("method")
+    assert set(table["name"]) == {"bell"} and table[["CRA", "FID"]].isna().all(axis=None)
+    pipe = load_pipeline(folder)
+    pipe = diffusion.load(str(folder / "pipeline"), pipe.clip, steps=2, guidance=2)
+    judge = canvas.ClipClassifiers(pipe.clip, {"style": [], "object": ["bell", "key", "palm tree"]})
+    asked = [r for r in canvas.read_requests(world.prompts) if r.half == "report"]
+    edit, _ = deltas.read(world.results / "sd/pipeline-slug-object-bell.delta.safetensors")
+    for method, change in (("original", {}), ("slug", edit)):
+        with pipe.applied(change):
+            images = pipe.generate([r.prompt for r in asked], [r.seed for r in asked])
+        found = canvas.scores("object", "bell", asked, canvas.correct(asked, judge.logits(images), judge.labels))
+        assert tuple(table.loc[method, ["UA", "IRA"]]) == pytest.approx((found.UA, found.IRA), abs=1e-5)
+    assert (world.results / "uncanvas/sheet-pipeline-slug-object-bell.png").is_file()
+    text = (world.results / "uncanvas/report.md").read_text()
+    assert "zero-shot among bell, key, palm tree; 2 pictures of each" in text and "nan" not in text
+
+
+def test_a_run_does_not_overwrite_another_ones_records(done, monkeypatch, capfd):
+    record = done.results / "sd/pipeline-slug-style-Noto.json"
+    before = record.read_bytes()
+    others = done.folder / "other.csv"
+    others.write_text(done.prompts.read_text().replace(",1000", ",2000"))
+    for more in (["--select", "clip"], ["--prompts", others], ["--select", "clip", "--rounds", 2]):
+        line = tiny.failure(monkeypatch, capfd, *done.b2("--style", "Noto", *more), *done.common)
+        assert f"{record.name} is of other prompts or another judge" in line and "--result-dir" in line
+    assert record.read_bytes() == before
+    line = tiny.failure(monkeypatch, capfd, *done.b3("--prompts", others), *done.common)
+    assert "no record of pipeline with these prompts" in line
+    given = ["--prompts", others, "--classifiers", done.sd / "classifiers", "--style", "Noto"]
+    line = tiny.failure(monkeypatch, capfd, "b4_optimised_tokens", *done.diffusion, *given, *done.common)
+    assert "no record of pipeline with these prompts" in line
+
+
+def test_records_of_a_pipeline_whose_name_goes_on_are_not_taken_for_its_own(tmp_path):
+    (tmp_path / "prompts.csv").write_text("prompts")
+    mark = files.file_hash(tmp_path / "prompts.csv")
+    for tag, base in (("x", "1"), ("x-y", "2")):
+        record = {"pipeline": tag, "pipeline_hash": base, "prompts_hash": mark, "name": "Noto"}
+        files.write_json(tmp_path / f"{canvas.file_stem(tag, 'slug', 'style', 'Noto')}.json", record)
+    for tag, base in (("x", "1"), ("x-y", "2")):
+        (found,) = canvas.read_records(tmp_path, tag, base, tmp_path / "prompts.csv")
+        assert found["pipeline"] == tag
+    with pytest.raises(SlugError, match="of other weights"):
+        canvas.read_records(tmp_path, "x", "2", tmp_path / "prompts.csv")
+
+
+def test_a_forget_set_from_elsewhere_is_not_the_pipelines_own(folder, tmp_path, monkeypatch, capfd):
+    world = World(folder, tmp_path)
+    tiny.write_pairs(world.tars / "bell.tar", ["a bell", "A bell image in Noto style."])
+    before = (world.tars / "bell.tar").read_bytes()
+    flags = [*world.diffusion, "--tar-dir", world.tars, "--image-dir", tmp_path / "pictures", "--count", 2]
+    arguments = ["b0_generate_forget_set", *flags, "--object", "bell"]
+    line = tiny.failure(monkeypatch, capfd, *arguments, *world.common)
+    assert "is no forget set of these prompts" in line and (world.tars / "bell.tar").read_bytes() == before
+    world.run(*arguments, "--force")
+    made = (world.tars / "bell.tar").read_bytes()
+    world.run(*arguments)
+    assert made != before and (world.tars / "bell.tar").read_bytes() == made
+
+
+def test_what_describes_classifiers_is_read_and_checked(folder, tmp_path, monkeypatch):
+    assert canvas.classifier_settings(tmp_path)["labels"]["style"][38] == "Seed_Images"  # UnlearnCanvas's own
+    shutil.copytree(folder / "classifiers", tmp_path / "c")
+    path = tmp_path / "c/classifiers.json"
+    settings = json.loads(path.read_text())
+    monkeypatch.setattr(canvas, "PUBLISHED", tmp_path / "published.json")
+    path.rename(canvas.PUBLISHED)
+    assert canvas.load_classifiers(tmp_path / "c").labels == {"style": STYLES, "object": OBJECTS}
+    wrong = {"arch": ["no_such_network", 3], "labels": [{"style": STYLES}, {"style": STYLES, "object": "bell"}, []]}
+    wrong |= {"mean": [[0.5], "grey", 0.5], "std": [None], "size": ["16", 0]}
+    for key, values in wrong.items():
+        for changed in ({k: v for k, v in settings.items() if k != key}, *(settings | {key: v} for v in values)):
+            path.write_text(json.dumps(changed))
+            with pytest.raises(SlugError, match=f"classifiers.json: '{key}' is missing or not"):
+                canvas.load_classifiers(tmp_path / "c")
+    for options in ({"nonsense": 1}, ["channels"]):
+        path.write_text(json.dumps(settings | {"options": options}))
+        with pytest.raises(SlugError, match="does not fit resnet10t"):
+            canvas.load_classifiers(tmp_path / "c")
 
 
 def test_classifiers_that_will_not_do(folder, tmp_path):

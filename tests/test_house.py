@@ -1,6 +1,7 @@
 """The house: what installs, shell scripts, ignored outputs, licences, and paths that README names."""
 
 import csv
+import json
 import os
 import re
 import shlex
@@ -206,6 +207,8 @@ def given(call, flag):
     return rest[: next((i for i, word in enumerate(rest) if word.startswith("--")), len(rest))]
 
 
+SD_STAGES = """a0_create_prompts_uncanvas a0_create_tar_ucanvas b0_generate_forget_set b1_compute_grad b2_unlearn_sd
+    b3_eval_uncanvas""".split()
 PAPER_MULTI = (  # PAPER.md: two to six identities; the seven classes of the appendix; ours
     ("", "Elon_Musk Mark_Zuckerberg Jeff_Bezos Taylor_Swift Kim_Kardashian Kanye_West"),
     ("objects", "Basketball Beach Castle Revolver Rifle School_bus Sunglasses"),
@@ -239,6 +242,61 @@ def test_fid_is_left_out_of_a_quick_run_and_has_a_reference_of_its_own(tmp_path)
         assert found and all(given(c, "--reference") == [str(canvas / folder)] and "--no-fid" not in c for c in found)
     found = calls(shell(ROOT / "scripts/run_uncanvas.sh", "--quick", "--dry-run", **variables), "b3_eval_uncanvas")
     assert found and all("--no-fid" in c for c in found)
+
+
+def test_uncanvas_asks_for_what_the_published_classifiers_know_and_forgets_what_it_is_told(tmp_path):
+    labels = json.loads((ROOT / "data/uncanvas/classifiers.json").read_text())["labels"]
+    assert (len(labels["style"]), len(labels["object"])) == (51, 20) and all(v == sorted(v) for v in labels.values())
+    styles = [s for s in labels["style"] if s != "Seed_Images"]  # the photographs
+    script, variables = ROOT / "scripts/run_uncanvas.sh", {"PROFILE": "paper", "RESULT_DIR": tmp_path}
+    (b2,) = calls(shell(script, "--dry-run", **variables), "b2_unlearn_sd")
+    assert (given(b2, "--style"), given(b2, "--object")) == (styles, labels["object"])
+    done = shell(script, "--dry-run", **variables, STYLES="Van_Gogh", OBJECTS="")
+    (prompts,), (b1,), (b2,) = (calls(done, s) for s in ("a0_create_prompts_uncanvas", "b1_compute_grad", "b2_unlearn_sd"))
+    assert set(given(prompts, "--style")) == set(styles) and given(prompts, "--object") == labels["object"]
+    assert given(prompts, "--classifiers") == [str(ROOT / "data/UnlearnCanvas/classifiers")]
+    assert given(b1, "--celeb-name") == given(b2, "--style") == ["Van_Gogh"] and given(b2, "--object") == []
+    done = shell(script, "--dry-run", **variables, STYLES="", OBJECTS="")
+    assert done.returncode == 2 and "nothing to forget" in done.stderr
+
+
+def test_uncanvas_misses_data_before_any_work(tmp_path):
+    results = tmp_path / "r"
+    done = shell(ROOT / "scripts/run_uncanvas.sh", PROFILE="paper", DATA_DIR=tmp_path, RESULT_DIR=results)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and not results.exists()
+    assert all(
+        f"{what} cannot be used" in done.stderr for what in ("retain set", "UnlearnCanvas", "UnlearnCanvas classifiers")
+    )
+    done = shell(ROOT / "scripts/run_uncanvas.sh", "--dry-run", CANVAS_DIR="/c", CLASSIFIERS="/d", RESULT_DIR=results)
+    (line,) = re.findall(r"^\+ .*check_data\.py.*", done.stdout, re.M)
+    assert "--canvas /c --classifiers /d --strict" in line
+
+
+def test_runs_of_other_prompts_or_names_have_folders_of_their_own(tmp_path):
+    def folders(script, *more):
+        """Result folders, and those of prompts and forget sets, of all stages that a script calls."""
+        done = shell(ROOT / "scripts" / script, "--dry-run", *more, RESULT_DIR=tmp_path, TAR_DIR="/tars")
+        assert done.returncode == 0, done.stderr
+        found = {}
+        for flag in ("--result-dir", "--prompts", "--tar-dir"):
+            found[flag] = {w for s in SD_STAGES for c in calls(done, s) if flag in c for w in given(c, flag)}
+        return found
+
+    whole = {"--result-dir": {f"{tmp_path}"}, "--prompts": {f"{tmp_path}/sd/prompts.csv"}, "--tar-dir": {"/tars"}}
+    assert folders("run_uncanvas.sh") == whole
+    quick = {"--result-dir": {f"{tmp_path}/sd-quick"}, "--prompts": {f"{tmp_path}/sd-quick/sd/prompts.csv"}}
+    assert folders("run_uncanvas.sh", "--quick") == quick | {"--tar-dir": {"/tars"}}
+    names = {"--result-dir": {f"{tmp_path}/sd-names"}, "--prompts": {f"{tmp_path}/sd-names/sd/prompts.csv"}}
+    assert folders("run_sd.sh") == names | {"--tar-dir": {"/tars/generated"}}
+    assert folders("run_compute_grad_sd.sh") == {**names, "--prompts": set(), "--tar-dir": {"/tars/generated"}}
+
+
+def test_characters_get_figures_of_the_report_half(tmp_path):
+    done = shell(ROOT / "scripts/run_sd.sh", "--dry-run", PROFILE="paper", RESULT_DIR=tmp_path)
+    (prompts,), (b2,), (b3,) = (calls(done, s) for s in ("a0_create_prompts_uncanvas", "b2_unlearn_sd", "b3_eval_uncanvas"))
+    assert given(b2, "--object") == given(prompts, "--names")[:3] == ["iron_man", "mickey_mouse", "avocado_chair"]
+    assert given(b2, "--select") == given(b3, "--judge") == ["clip"]
+    assert given(prompts, "--out") == given(b2, "--prompts") == given(b3, "--prompts")
 
 
 @pytest.mark.parametrize("script", ["run_multi.sh", "run_lasting.sh", "run_study.sh"])
@@ -310,6 +368,7 @@ def test_git_ignores_what_runs_write(tmp_path):
         results/demo/multi/m-cosine-sum-6.pdf results/demo/multi/m-cosine-joint-6.png results/demo/lasting/m-relearning.pdf
         results/demo/multi/mixture/joint-4/m-A.delta.safetensors""".split()
     kept = """results/README.md results/demo/table.csv results/bench/table.csv data/README.md data/emoji/sets.csv
+        data/uncanvas/classifiers.json
         data/models/mini-clip/open_clip_config.json src/slug/data.py results/demo/m-A.delta.safetensors
         results/demo/multi/m-cosine-sum-2.png results/demo/multi/mixture/m-cosine-sum-4-objects.png
         results/demo/multi/mixture/table.csv results/demo/lasting/runs.parquet results/demo/lasting/REPORT.md

@@ -331,10 +331,25 @@ def test_damage_is_seen(standin, tmp_path):
         path.unlink()
     (root / "UnlearnCanvas/classifiers/style.pth").write_bytes(b"weights")
     found = states(root)
+    assert not found["UnlearnCanvas classifiers"].usable and "no object weights" in found["UnlearnCanvas classifiers"].detail
     assert found["LAION shards"].usable and not found["LAION shards"].complete
     assert not found["CelebA"].usable and "none of 16" in found["CelebA"].detail
     assert not found["ImageNet val"].usable and "strange" in found["ImageNet val"].detail
-    assert found["UnlearnCanvas classifiers"].usable and not found["UnlearnCanvas classifiers"].complete
+
+
+def test_classifiers_are_usable_with_both_weights_and_what_describes_them(tmp_path):
+    def state():
+        (found,) = datacheck.states(tmp_path, ["classifiers"], classifiers=str(tmp_path / "c"))
+        return found
+
+    (tmp_path / "c").mkdir()
+    for kind in ("style", "object"):
+        assert not state().usable
+        (tmp_path / f"c/{kind}.pth").write_bytes(b"weights")
+    assert state().usable and "vit_large_patch16_224, 51 styles and 20 objects" in state().detail  # the published ones
+    for damage in ("{", "[]", '{"arch": "resnet10t"}'):
+        (tmp_path / "c/classifiers.json").write_text(damage)
+        assert not state().usable and "classifiers.json" in state().detail
 
 
 def test_check_data_prints_all_and_fails_only_where_it_is_strict(standin, capsys):

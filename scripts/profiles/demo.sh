@@ -38,9 +38,13 @@
 : "${CANVAS_DIR:=$DATA_DIR/UnlearnCanvas}"
 : "${CLASSIFIERS:=$ROOT/data/models/uncanvas}"
 : "${NEVER_LEARNED:=$ROOT/data/models/mini-sd/training.json}" # lists cells that mini-SD was not trained on: none is asked for
-: "${STYLES:=Noto Blob Twemoji Fluent OpenMoji EmojiOne}" # that are forgotten, and all that is asked for beside OBJECTS
-: "${OBJECTS:=airplane banana bell bicycle cactus crown guitar key rocket skull}"
-: "${SD_CONCEPTS:=rocket}" # whose forget set the pipeline makes itself
+: "${CANVAS_STYLES:=Noto Blob Twemoji Fluent OpenMoji EmojiOne}" # that are asked for, each with each of CANVAS_OBJECTS
+: "${CANVAS_OBJECTS:=airplane banana bell bicycle cactus crown guitar key rocket skull}"
+: "${STYLES=$CANVAS_STYLES}" # that are forgotten, one by one; empty: none
+: "${OBJECTS=$CANVAS_OBJECTS}"
+: "${SD_CONCEPTS:=mushroom}" # whose forget set the pipeline makes itself
+: "${SD_TAR_DIR:=$TAR_DIR/generated}" # apart from those of real pictures
+: "${SD_IMAGE_DIR:=$IMAGE_DIR/generated}"
 : "${SD_OTHERS:=airplane banana crown skull}" # that must stay where these are forgotten
 : "${DENOISING_STEPS:=20}"
 : "${GUIDANCE:=1}" # up to 1: none, at half the time; mini-SD draws what it is asked for without

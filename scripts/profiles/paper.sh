@@ -40,9 +40,20 @@
 : "${CANVAS_DIR:=$DATA_DIR/UnlearnCanvas}"
 : "${CLASSIFIERS:=$CANVAS_DIR/classifiers}"
 : "${NEVER_LEARNED:=}" # JSON that lists prompts which are not asked for
-: "${STYLES:=}" # empty: all of CANVAS_DIR/data
-: "${OBJECTS:=}"
+# What is asked for: the styles and objects that UnlearnCanvas's classifiers know, the photographs (Seed_Images) apart; ten more
+# styles of the data set they do not know.
+: "${CANVAS_STYLES:=Abstractionism Artist_Sketch Blossom_Season Bricks Byzantine Cartoon Cold_Warm Color_Fantasy Comic_Etch \
+Crayon Cubism Dadaism Dapple Defoliation Early_Autumn Expressionism Fauvism French Glowing_Sunset Gorgeous_Love Greenfield \
+Impressionism Ink_Art Joy Liquid_Dreams Magic_Cube Meta_Physics Meteor_Shower Monet Mosaic Neon_Lines On_Fire Pastel \
+Pencil_Drawing Picasso Pop_Art Red_Blue_Ink Rust Sketch Sponge_Dabbed Structuralism Superstring Surrealism Ukiyoe Van_Gogh \
+Vibrant_Flow Warm_Love Warm_Smear Watercolor Winter}"
+: "${CANVAS_OBJECTS:=Architectures Bears Birds Butterfly Cats Dogs Fishes Flame Flowers Frogs Horses Human Jellyfish Rabbits \
+Sandwiches Sea Statues Towers Trees Waterfalls}"
+: "${STYLES=$CANVAS_STYLES}" # that are forgotten, one by one; empty: none
+: "${OBJECTS=$CANVAS_OBJECTS}"
 : "${SD_CONCEPTS:=iron_man mickey_mouse avocado_chair}" # whose forget set the pipeline makes itself
+: "${SD_TAR_DIR:=$TAR_DIR/generated}" # apart from those of real pictures
+: "${SD_IMAGE_DIR:=$IMAGE_DIR/generated}"
 : "${SD_OTHERS:=dog cat car tree bicycle guitar house flower}" # that must stay where these are forgotten
 : "${DENOISING_STEPS:=100}"
 : "${GUIDANCE:=9}"

@@ -21,6 +21,7 @@ def parse_args(argv=None):
     parser.add_argument(
         "--leave-out", default="", help='JSON with a list "left_out" of prompts that the pipeline never learned'
     )
+    parser.add_argument("--classifiers", default="", help="folder of both classifiers: what they do not know is refused")
     parser.add_argument(
         "--report-seeds", type=int, nargs="+", default=list(canvas.REPORT_SEEDS), help="of the report half, first cell"
     )
@@ -44,6 +45,9 @@ def main(argv=None):
     if args.leave_out:
         skipped = set(files.read_json(files.existing(args.leave_out, "list of prompts", "give --leave-out"))["left_out"])
         found = [r for r in found if r.prompt not in skipped]
+    if args.classifiers:  # told now, not after the gradients
+        folder = files.existing(args.classifiers, "classifiers", "give --classifiers")
+        canvas.check_known(found, canvas.classifier_settings(folder)["labels"])
     canvas.write_requests(files.resolve(args.out), found)
     cells = len({r.prompt for r in found})
     print(f"{len(styles)} styles x {len(objects)} objects, {cells} cells, {len(found)} pictures asked for -> {args.out}")

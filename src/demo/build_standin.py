@@ -28,7 +28,8 @@ from demo import convert_clip, convert_sd
 from slug import cli, data, files
 from slug.errors import SlugError
 
-COPIED = ("src", "scripts", "pyproject.toml", "README.md", "data/README.md", "data/emoji", "data/models", "results/bench")
+COPIED = ("src", "scripts", "pyproject.toml", "README.md", "data/README.md", "data/emoji", "data/models", "data/uncanvas")
+COPIED += ("results/bench",)
 PER_CLASS, PER_IDENTITY = 12, 20  # pictures
 INNER = ("n00001740", "n00015388", "n03574816")  # WordNet nodes that are no classes: entity, animal, instrument
 

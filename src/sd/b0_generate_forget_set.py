@@ -3,15 +3,17 @@
 Example: python src/sd/b0_generate_forget_set.py --pipeline sd-legacy/stable-diffusion-v1-5 --object iron_man mickey_mouse
          python src/sd/b0_generate_forget_set.py --style Van_Gogh --prompts data/UnlearnCanvas/prompts.csv
 Writes data/tar_files/{name}.tar and the image folder, as a0_create_tar.py does. With --prompts the concept is asked for in
-every cell of it; else by its name. A run that was stopped goes on where it was; a tar that is there is kept.
+every cell of it; else by its name. A run that was stopped goes on where it was. A tar that is there is kept if it is of
+these prompts, else refused: pictures from elsewhere are not the pipeline's own.
 """
 
 import hashlib
 import json
 import shutil
+import tarfile
 
 from slug import canvas, cli, curation, files
-from slug.data import plain_name
+from slug.data import TarMembers, plain_name
 from slug.errors import SlugError
 from slug.models import diffusion
 
@@ -46,6 +48,17 @@ def asked(args, kind, name):
     return [(prompts[i % len(prompts)], FIRST_SEED + i) for i in range(args.count)]
 
 
+def check_own(tar, wanted):
+    """SlugError unless the captions of a tar are the prompts of `wanted`, [(prompt, seed)], in their order."""
+    try:
+        with TarMembers(tar) as members:
+            captions = [members[n] for n in members if n.endswith(".txt")]
+    except (OSError, tarfile.TarError):
+        captions = []
+    if captions != [prompt.encode() for prompt, _ in wanted]:
+        raise SlugError(f"{tar} is no forget set of these prompts; give another --tar-dir, or --force to make it anew")
+
+
 def main(argv=None):
     args = parse_args(argv)
     device = cli.settle(args)
@@ -53,11 +66,12 @@ def main(argv=None):
     pipeline, tar_dir, image_dir = None, files.resolve(args.tar_dir), files.resolve(args.image_dir)
     for kind, name in canvas.concepts(args):
         tar = tar_dir / f"{files.safe_name(name.replace(' ', '_'))}.tar"
+        wanted = asked(args, kind, name)
         if tar.exists() and not args.force:
+            check_own(tar, wanted)
             print(f"there, kept: {tar}")
             continue
         pipeline = pipeline or diffusion.from_args(args, device)
-        wanted = asked(args, kind, name)
         mark = hashlib.sha256(json.dumps([pipeline.hash(), wanted]).encode()).hexdigest()[:16]
         work = files.resolve(args.result_dir) / "sd" / "forget" / mark  # what a stopped run goes on from
         paths = diffusion.write_pictures(pipeline, wanted, work, desc=name)

@@ -7,16 +7,19 @@ Needs b1_compute_grad.py and the prompts of a0_create_prompts_uncanvas.py, whose
 classifiers on generated pictures, or with --select clip by the unedited CLIP on them. Writes under results/sd/, per
 concept: a .json record, a .csv of all steps with their seeds, the .delta.safetensors that carries the edit, and for SLUG
 the Pareto plot and -lora/, the same edit as an adapter that diffusers loads (of linear layers only).
-src/clip/a2_unlearn_slug.py apply puts a delta into a pipeline folder. Valid records are kept.
+src/clip/a2_unlearn_slug.py apply puts a delta into a pipeline folder. Valid records are kept, those of other prompts or of
+another judge not overwritten: give each run a --result-dir of its own.
 """
 
 import argparse
+import itertools
 import time
 
 from tqdm import tqdm
 
 from slug import canvas, cli, data, deltas, files, gradients, layers, lora, losses, plots, records, search, unlearn
 from slug.data import plain_name
+from slug.errors import SlugError
 from slug.models import diffusion
 from slug.models.clip import ALONE
 from slug.peers import esd, uce, without
@@ -64,6 +67,16 @@ def parse_args(argv=None):
 def label_of(args):
     """The method's name in records and tables."""
     return "slug_rounds" if args.method == "slug" and args.rounds > 1 else args.method
+
+
+def check_apart(path, prompts_hash, select):
+    """SlugError where a record at `path` is of other prompts or of another judge: one run would take away another's."""
+    try:
+        record = files.read_json(path)
+    except SlugError:  # none, or a damaged one
+        return
+    if (record["prompts_hash"], record["settings"]["select"]) != (prompts_hash, select):
+        raise SlugError(f"{path} is of other prompts or another judge; give another --result-dir, or --force to replace it")
 
 
 def gradients_at(args, pipeline, name, tar, left_out):
@@ -230,7 +243,11 @@ def main(argv=None):
         record = None if args.force else records.valid(path, inputs)
         return record or run(args, pipeline, classifiers, asked, kind, name, model_hash, inputs, first)
 
-    for kind, name in canvas.concepts(args)[args.part[0] - 1 :: args.part[1]]:
+    concepts = canvas.concepts(args)[args.part[0] - 1 :: args.part[1]]
+    for (kind, name), label in itertools.product([] if args.force else concepts, {args.method, label_of(args)}):
+        path = folder / f"{canvas.file_stem(pipeline.tag, label, kind, name)}.json"
+        check_apart(path, common["prompts_hash"], args.select)
+    for kind, name in concepts:
         first = None
         if args.rounds > 1 and args.method == "slug":
             record = record_of(argparse.Namespace(**vars(args) | {"rounds": 1, "force": False}), kind, name)

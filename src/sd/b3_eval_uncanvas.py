@@ -1,12 +1,14 @@
 """UA, IRA, CRA and FID of everything that b2_unlearn_sd.py wrote for a pipeline, on the report half of the prompts.
 
 Example: python src/sd/b3_eval_uncanvas.py --pipeline data/demo/models/mini-sd --prompts data/demo/UnlearnCanvas/prompts.csv
+          python src/sd/b3_eval_uncanvas.py --judge clip --prompts data/prompts.csv
 Writes under results/uncanvas/, or --out: csv/{style,class}.csv in the published columns, table.csv, report.md, sheets of
 pictures before and after; and of the candidates on the select half candidates.csv, settings.json (with seeds and times) and
 tradeoff, a plot of the best UA against what has to stay of IRA and CRA.
 FID is of what must stay, one figure a method: each of its pipelines draws a share of FEWEST pictures or more that show
 nothing it forgot, and the unedited pipeline draws the same prompts and seeds, against as many of --reference. Without
 --fid-weights its features are the object classifier's: never set that beside published figures.
+With --judge clip, for names that no classifier knows, the unedited CLIP judges instead, and there is neither FID nor a plot.
 """
 
 import contextlib
@@ -43,6 +45,7 @@ def parse_args(argv=None):
     diffusion.add_flags(parser)
     parser.add_argument("--prompts", default="data/UnlearnCanvas/prompts.csv", help="CSV of the prompts and their seeds")
     parser.add_argument("--classifiers", default="data/UnlearnCanvas/classifiers", help="folder of both classifiers")
+    parser.add_argument("--judge", choices=("classifiers", "clip"), default="classifiers", help="what judges the pictures")
     parser.add_argument("--reference", default="data/UnlearnCanvas/data", help="real pictures, <Style>/<Object>/<n>.jpg")
     parser.add_argument("--fid-weights", default="", help="Inception weights in pytorch-fid's format, for FID as published")
     parser.add_argument("--no-fid", action="store_true", help="leave FID out, which takes pictures beside the report half's")
@@ -120,7 +123,12 @@ def main(argv=None):
     pipeline = diffusion.from_args(args, device)
     requests = canvas.read_requests(args.prompts)
     asked = [r for r in requests if r.half == "report"]
-    classifiers = canvas.load_classifiers(args.classifiers, device)
+    by_clip = args.judge == "clip"
+    if by_clip:
+        classifiers = canvas.ClipClassifiers(pipeline.clip, canvas.names_of(requests))
+        args.no_fid = True
+    else:
+        classifiers = canvas.load_classifiers(args.classifiers, device)
     base = pipeline.hash()
     records = canvas.read_records(results / "sd", pipeline.tag, base, args.prompts)
     # Beyond the seeds of all cells, so that no other picture has FID's.
@@ -162,12 +170,12 @@ def main(argv=None):
         for state in tqdm(states[args.part[0] - 1 :: args.part[1]], desc="pictures", unit="pipeline"):
             draw(state())
         return
-    network = fid.inception(args.fid_weights, device) if args.fid_weights else classifiers.features
 
     def embed(images):
         return {"features": network(images)}
 
     if dealt:  # before what takes long: it says what is wrong with the reference
+        network = fid.inception(args.fid_weights, device) if args.fid_weights else classifiers.features
         found = data.by_batch(embed, [str(p) for p in real], canvas.resize(pipeline.size), workers=args.workers)
         target = found.get("features", ())
         if len(target) < len(real):
@@ -198,11 +206,12 @@ def main(argv=None):
         steps.append(part.assign(method=method, kind=kind, name=name))
         places = [[i for i, o in enumerate(own) if o == mine] for mine in (True, False)]
         chosen = data.spread(places[0], SHOWN[0]) + data.spread(places[1], SHOWN[1])
-        titles = [f"{plain_name(asked[i].object)}\n{plain_name(asked[i].style)}" for i in chosen]
-        hit = [[r["style"][i].item() and r["object"][i].item() for i in chosen] for r in (right, found)]
+        titles = [f"{plain_name(asked[i].object)}\n{plain_name(asked[i].style)}".strip() for i in chosen]
+        hit = [[all(flags[i].item() for flags in r.values()) for i in chosen] for r in (right, found)]
         title = f"{plain_name(name)} ({kind}) forgotten by {method}"
         shown = [diffusion.read_pictures([paths[i] for i in chosen]) for paths in (before, after)]
-        plots.sheet(shown, titles, hit, SHOWN[0], title, out / f"sheet-{stem}")
+        seen_by = "the unedited CLIP sees" if by_clip else "both classifiers see"
+        plots.sheet(shown, titles, hit, SHOWN[0], title, out / f"sheet-{stem}", seen_by)
     frame = pd.DataFrame(rows).drop_duplicates(["method", "kind", "name"], ignore_index=True)
     distance = {}
     for method, paths in drawn.items() if dealt else ():
@@ -216,8 +225,11 @@ def main(argv=None):
         mine = mine.rename(columns={"name": "Unlearn Name", "step": "Step Size"})
         text = mine[["Unlearn Name", "Step Size", "UA", "IRA", "CRA"]].to_csv(index=False, lineterminator="\n")
         files.write_text(out / "csv" / f"{file}.csv", text)
-    write_candidates(out, records, pd.concat(steps), pipeline.tag)
-    text = report.canvas(frame, "Inception" if args.fid_weights else "object classifier", remark)
+    if by_clip:
+        text = report.canvas(frame, "not taken") + "\n\n" + canvas.said_by_clip(asked)
+    else:
+        write_candidates(out, records, pd.concat(steps), pipeline.tag)
+        text = report.canvas(frame, "Inception" if args.fid_weights else "object classifier", remark)
     report.publish(out / "report.md", text, "uncanvas", args.readme)
 
 

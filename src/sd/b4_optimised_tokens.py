@@ -45,6 +45,7 @@ def main(argv=None):
     pipeline = diffusion.from_args(args, device)
     classifiers = canvas.load_classifiers(args.classifiers, device)
     asked = canvas.read_requests(args.prompts)
+    records = canvas.read_records(results / "sd", pipeline.tag, pipeline.hash(), args.prompts)
     rows = []
     for kind, name in canvas.concepts(args) or [(k, n) for k, names in canvas.names_of(asked).items() for n in names]:
         own = [r for r, mine in zip(asked, canvas.shows(kind, name, asked), strict=True) if mine]
@@ -56,9 +57,8 @@ def main(argv=None):
         if not report_half:
             raise SlugError(f"the prompts' report half has none of the {kind} {name}; make other prompts")
         states = {"original": {}}
-        for path in sorted((results / "sd").glob(f"{pipeline.tag}-*-{kind}-{files.safe_name(name.replace(' ', '_'))}.json")):
-            record = files.read_json(path)
-            states[record["method"]] = pipeline.edit(path.parent / record["delta"])
+        for record in (r for r in records if (r["kind"], r["name"]) == (kind, plain_name(name))):
+            states[record["method"]] = pipeline.edit(results / "sd" / record["delta"])
         for method, edit in tqdm(states.items(), desc=f"{name}: tokens", unit="pipeline"):
             with pipeline.applied(edit):
                 by_name = shown(pipeline, classifiers, report_half, kind, [r.prompt for r in report_half])

@@ -73,14 +73,15 @@ def grid(folder):
 
 
 def among(given, known, kind):
-    """The names of `known` that were given, spaces or underscores alike; all where none was. SlugError for another one."""
+    """The names of `known` that were given, spaces or underscores alike, each once; all where none was. SlugError for
+    another one."""
     plain = {plain_name(n): n for n in known}
     missing = next((n for n in given if plain_name(n) not in plain), None)
     if missing:
         raise SlugError(
             f"there is no {kind} {missing!r}; there are {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}"
         )
-    return [plain[plain_name(n)] for n in given] or list(known)
+    return list(dict.fromkeys(plain[plain_name(n)] for n in given)) or list(known)
 
 
 def requests(styles, objects, *, report=REPORT_SEEDS, select=SELECT_SEEDS, shared=False):
@@ -179,14 +180,21 @@ class ClipClassifiers:
         templates = {"style": ("{} style.",), "object": ("{}",)}
         self.weights = {k: zeroshot.classifier(clip, v, templates[k]) for k, v in self.labels.items()}
 
-    def logits(self, images):
-        """As Classifiers.logits: cosines."""
+    def _fit(self, images):
         side = self.clip.side
         if images.shape[-1] != side:
             images = torch.nn.functional.interpolate(images.float(), side, mode="bicubic", antialias=True)
             images = images.round().clamp(0, 255).to(torch.uint8)
-        features = zeroshot.image_features(self.clip, images)
+        return images
+
+    def logits(self, images):
+        """As Classifiers.logits: cosines."""
+        features = zeroshot.image_features(self.clip, self._fit(images))
         return {k: (features @ w.T).cpu() for k, w in self.weights.items()}
+
+    def features(self, images):
+        """As Classifiers.features: unit features (N, D) of the CLIP."""
+        return zeroshot.image_features(self.clip, self._fit(images)).cpu()
 
 
 def weights_of(folder, kind):
@@ -194,28 +202,66 @@ def weights_of(folder, kind):
     return next((p for end in (".safetensors", ".pth") if (p := folder / f"{kind}{end}").is_file()), None)
 
 
+PUBLISHED = files.ROOT / "data/uncanvas/classifiers.json"  # of UnlearnCanvas's own classifiers
+
+
+def _names(value):
+    return isinstance(value, list) and bool(value) and all(isinstance(n, str) for n in value)
+
+
+SETTINGS = {  # of classifiers.json: {key: (what it is, whether a value is one)}
+    "arch": ("a network of timm", timm.is_model),
+    "labels": ("lists of the styles and the objects", lambda v: all(_names(v[k]) for k in KINDS)),
+    "mean": ("three numbers", lambda v: len([float(x) for x in v]) == 3),
+    "std": ("three numbers", lambda v: len([float(x) for x in v]) == 3),
+    "size": ("a number of pixels", lambda v: isinstance(v, int) and v > 0),
+}
+
+
+def classifier_settings(folder):
+    """What classifiers.json in a folder says of both classifiers: SETTINGS, labels in the order of the outputs, and timm's
+    "options" where there are any. Without it the weights there are taken for UnlearnCanvas's own: PUBLISHED.
+
+    Raises:
+        SlugError: it is damaged, or lacks something.
+    """
+    path = folder / "classifiers.json"
+    path = path if path.is_file() else PUBLISHED
+    settings = files.read_json(path)
+    for key, (what, good) in SETTINGS.items():
+        try:
+            fine = good(settings[key])
+        except (KeyError, TypeError, ValueError, AttributeError):
+            fine = False
+        if not fine:
+            raise SlugError(f"{path}: {key!r} is missing or not {what}; data/README.md, Styles, says what the file holds")
+    return settings
+
+
 def load_classifiers(folder, device="cpu"):
-    """The Classifiers of a folder: classifiers.json says {"arch", "options", "labels", "mean", "std", "size"} of both,
-    and style.safetensors and object.safetensors (or .pth) hold timm weights.
+    """The Classifiers of a folder: as `classifier_settings` says, and style.safetensors and object.safetensors (or .pth)
+    hold timm weights.
 
     Raises:
         SlugError: a file is missing or damaged, or its weights do not fit.
     """
     folder = files.existing(folder, "classifiers", "give --classifiers, a folder as data/README.md describes")
-    settings = files.read_json(folder / "classifiers.json")
+    settings = classifier_settings(folder)
     networks = {}
     for kind in KINDS:
         path = weights_of(folder, kind)
         if path is None:
             raise SlugError(f"{folder} has no {kind}.safetensors or {kind}.pth; data/README.md says where to get it")
         classes = len(settings["labels"][kind])
-        networks[kind] = timm.create_model(settings["arch"], num_classes=classes, **settings.get("options", {}))
         try:
+            networks[kind] = timm.create_model(settings["arch"], num_classes=classes, **settings.get("options", {}))
             state = load_file(path) if path.suffix != ".pth" else files.read_tensors(path, "get it again")
             state = state.get("model_state_dict", state)
             networks[kind].load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in state.items()})
-        except (SafetensorError, RuntimeError, OSError, ValueError, AttributeError) as err:
-            raise SlugError(f"{path} does not fit {settings['arch']}: {brief(err)}") from err
+        except (SafetensorError, RuntimeError, OSError, ValueError, TypeError, AttributeError) as err:
+            raise SlugError(
+                f"{path} does not fit {settings['arch']} ({brief(err)}); say in classifiers.json beside it what it is"
+            ) from err
     return Classifiers(networks, settings["labels"], settings["mean"], settings["std"], settings["size"], device)
 
 
@@ -230,6 +276,20 @@ class Scores(NamedTuple):
     CRA: float
 
 
+def check_known(asked, labels):
+    """SlugError where a classifier has no label for what a Request asks for.
+
+    Args:
+        labels: see Classifiers.
+    """
+    for kind, names in labels.items():
+        known = dict.fromkeys(plain_name(n) for n in names)
+        missing = sorted({plain_name(getattr(r, kind)) for r in asked} - set(known) - {""})
+        if missing:
+            some = ", ".join(list(known)[:8])
+            raise SlugError(f"the {kind} classifier does not know {missing[0]!r}; ask for what it knows: {some}, ...")
+
+
 def correct(asked, logits, labels):
     """{kind: (N,) bool}: whether each classifier takes a picture for what was asked for.
 
@@ -237,14 +297,10 @@ def correct(asked, logits, labels):
         asked: N Requests.
         logits, labels: see Classifiers.
     """
+    check_known(asked, labels)
     out = {}
     for kind, found in logits.items():
         known = {plain_name(n): i for i, n in enumerate(labels[kind])}
-        missing = sorted({plain_name(getattr(r, kind)) for r in asked} - set(known) - {""})
-        if missing:
-            raise SlugError(
-                f"the {kind} classifier does not know {missing[0]!r}; it knows {', '.join(list(known)[:8])}, ..."
-            )
         wanted = torch.tensor([known.get(plain_name(getattr(r, kind)), -1) for r in asked])
         out[kind] = found.argmax(1) == wanted
     return out
@@ -438,8 +494,9 @@ def read_records(folder, pipeline, base, prompts):
         SlugError: there are none, or they are of other weights.
     """
     found = [files.read_json(p) for p in sorted(folder.glob(f"{pipeline}-*.json"))]
-    prompts_hash = files.file_hash(files.resolve(prompts))
-    found = [r for r in found if r["prompts_hash"] == prompts_hash]
+    prompts_hash = files.file_hash(files.existing(prompts, "prompts", "give --prompts"))
+    # A pipeline's tag may begin as another one's, with a hyphen after it.
+    found = [r for r in found if (r["pipeline"], r["prompts_hash"]) == (pipeline, prompts_hash)]
     if not found:
         raise SlugError(f"{folder} has no record of {pipeline} with these prompts; make them with src/sd/b2_unlearn_sd.py")
     stale = [r["name"] for r in found if r["pipeline_hash"] != base]
@@ -470,6 +527,16 @@ def curve(steps, shares):
 def names_of(asked):
     """{kind: [name]} of Requests, in their order."""
     return {k: [n for n in dict.fromkeys(plain_name(getattr(r, k)) for r in asked) if n] for k in KINDS}
+
+
+def said_by_clip(asked):
+    """Markdown line of what figures of ClipClassifiers are of, for Requests of the report half."""
+    names = names_of(asked)["object"]
+    counts = sorted({sum(shows("object", n, asked)) for n in names})
+    return (
+        f"Judged by the unedited CLIP, zero-shot among {', '.join(names)}; "
+        f"{' or '.join(map(str, counts))} pictures of each, in seeds that chose nothing."
+    )
 
 
 def one_line(record):

@@ -163,15 +163,17 @@ def canvas(folder):
 
 
 def classifiers(folder):
-    """UnlearnCanvas's two classifiers, and what says how to read them."""
-    todo = "download style.pth and object.pth with UnlearnCanvas and write classifiers.json: data/README.md, Styles"
+    """UnlearnCanvas's two classifiers, and what says how to read them. Weights are not opened."""
+    todo = "download style.pth and object.pth with UnlearnCanvas: data/README.md, Styles"
 
     def look():
-        weights = [p for k in protocol.KINDS if (p := protocol.weights_of(folder, k)) and p.stat().st_size]
-        if not weights:
-            raise _Unusable("neither style nor object weights (.pth or .safetensors)")
-        there = [p for p in (*weights, folder / "classifiers.json") if p.is_file()]
-        return len(there) == 3, ", ".join(p.name for p in there), todo
+        weights = {k: protocol.weights_of(folder, k) for k in protocol.KINDS}
+        lacks = [k for k, p in weights.items() if not p or not p.stat().st_size]
+        if lacks:
+            raise _Unusable(f"no {' and no '.join(lacks)} weights (.pth or .safetensors)")
+        settings = protocol.classifier_settings(folder)
+        counts = " and ".join(f"{len(settings['labels'][k])} {k}s" for k in protocol.KINDS)
+        return True, f"{', '.join(p.name for p in weights.values())}: {settings['arch']}, {counts}", todo
 
     return _state("UnlearnCanvas classifiers", folder, todo, look)
 
@@ -183,7 +185,7 @@ def states(root, keys, names=(), **paths):
         root: the folder data/README.md calls ROOT.
         keys: which: laion, retain, forget, celeba, imagenet, canvas, classifiers.
         names: forget names whose tars are wanted; without any, the tars that are there.
-        paths: laion_dir, tar_dir, train_data, val_data, imagenet_val, canvas: where they are not below `root`.
+        paths: laion_dir, tar_dir, train_data, val_data, imagenet_val, canvas, classifiers: where they are not below `root`.
     """
 
     def place(key, default):
@@ -204,7 +206,7 @@ def states(root, keys, names=(), **paths):
         "celeba": lambda: [celeba(place("val_data", root / "celeba"))],
         "imagenet": lambda: [imagenet(place("imagenet_val", root / "ImageNet/val"))],
         "canvas": lambda: [canvas(canvas_dir / "data")],
-        "classifiers": lambda: [classifiers(canvas_dir / "classifiers")],
+        "classifiers": lambda: [classifiers(place("classifiers", canvas_dir / "classifiers"))],
     }
     return [state for key in keys for state in look[key]()]
 

@@ -312,14 +312,15 @@ def pictures(images, truth, before, after, title, stem):
     save(figure, stem)
 
 
-def sheet(states, titles, right, own, title, stem):
+def sheet(states, titles, right, own, title, stem, seen_by="both classifiers see"):
     """Pictures of several states of a pipeline, a row each (before, after), the forgotten concept's on the left.
 
     Args:
         states: [(K, 3, S, S) uint8 tensor].
         titles: K texts, what was asked for.
-        right: per state K flags: both classifiers agree with what was asked for.
+        right: per state K flags: what judges agrees with what was asked for.
         own: how many of the K are of the forgotten concept.
+        seen_by: who judges, and the verb.
     """
     rows, columns = len(states), len(titles)
     figure, panels = plt.subplots(rows, columns, figsize=(1.15 * columns, 1.2 * rows + 0.5), layout="constrained")
@@ -336,7 +337,7 @@ def sheet(states, titles, right, own, title, stem):
                 panel.set_title(titles[k], fontsize=7.5)
     for i, what in enumerate(("before", "after")[:rows]):
         panels[i, 0].set_ylabel(what)
-    figure.suptitle(f"{title} (thick frame); \u2713: both classifiers see what was asked for", fontsize=9)
+    figure.suptitle(f"{title} (thick frame); \u2713: {seen_by} what was asked for", fontsize=9)
     save(figure, stem, dpi=100)  # the pictures have 64 pixels, and many sheets are committed
 
 

@@ -71,6 +71,8 @@ def verdict(change, low, high, margin):
 
 def _cell(values):
     mean, low, high = mean_interval(100 * values)
+    if math.isnan(mean):  # of nothing that was judged
+        return ""
     spread = "" if math.isnan(low) else f" ({max(low, 0):.1f} to {min(high, 100):.1f})"
     return f"{mean:.1f}{spread}"
 
@@ -296,7 +298,8 @@ def canvas(frame, features, note=""):
     for (kind, method), part in groups:
         whole = frame[(frame["kind"] == kind) & (frame["method"] == "original")]
         cells = " | ".join(_cell(part[c]) for c in ("UA", "IRA", "CRA"))
-        cells += " | " + ", ".join(f"{part[c].mean() / whole[c].mean():.1%}" for c in ("IRA", "CRA"))
+        judged = [c for c in ("IRA", "CRA") if whole[c].notna().any()]
+        cells += " | " + ", ".join(f"{part[c].mean() / whole[c].mean():.1%}" for c in judged)
         cost = " | | |"
         if method != "original":
             cost = f"{part['seconds'].mean():.0f} | {part['peak_mem_mb'].mean():.0f} | "
