@@ -285,6 +285,17 @@ def test_peft_loads_an_edit_as_an_adapter_and_switches_it_off_again(folder, tmp_
         assert f"| `{module}` | {rank} | 0.00% |" in found.text
 
 
+@pytest.mark.parametrize("method, says", [("slug", "one step on one layer"), ("slug_rounds", "in rounds"), ("uce", "UCE")])
+def test_a_card_says_how_the_edit_was_made(method, says):
+    chosen = [["a", 2.0], ["b", 0.5]] if method == "slug_rounds" else [["a", 2.0]]
+    metrics = {"method": method, "chosen": chosen, "UA": 0.9}
+    header = {"name": "Noto", "layer": " + ".join(n for n, _ in chosen), "step": "0.5", "metrics": json.dumps(metrics)}
+    text = card.text("", "mini", {"d": header})
+    assert says in text and ("one step on one layer" in text) == (method == "slug")
+    assert ("- slug" in text) == method.startswith("slug")
+    assert f"| {'2 + 0.5' if method == 'slug_rounds' else '2'} | UA 90.0%" in text
+
+
 def test_an_adapter_replaces_an_adapter_and_nothing_else(folder, tmp_path, monkeypatch, capfd):
     path, kept = tmp_path / "a.delta.safetensors", tmp_path / "mine" / "notes.txt"
     make(folder, path, "hugging_face", 0)

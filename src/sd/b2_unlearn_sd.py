@@ -185,7 +185,7 @@ def run(args, pipeline, classifiers, asked, kind, name, model_hash, settings, fi
     seeds = " ".join(str(s) for s in sorted({r.seed for r in judge.own}))
     how = {"name": plain_name(name), "chosen": chosen, "start": judge.start, "steps": steps, "best": judge.best}
     how |= {"counts": {"n_forget": len(judge.own), "n_retain": len(judge.others)}, "columns": [("seeds", seeds)]}
-    written = records.write_search(stem, pipeline, edit, **how)
+    written = records.write_search(stem, pipeline, edit, method=label_of(args), **how)
     adapter = None
     if args.method == "slug" and lora.fits(edit):
         factors = lora.adapter(edit, args.lora_residual)

@@ -28,6 +28,25 @@ SHARES = {  # of a delta's header: what to call it, and the count that belongs t
 }
 
 
+MADE = {  # how an edit was made, by method
+    "slug": "SLUG (Cai, Tan, Asif; ICML 2025; arXiv 2407.11867), one step on one layer",
+    "slug_rounds": "SLUG (Cai, Tan, Asif; ICML 2025; arXiv 2407.11867) in rounds, a step on each of several layers",
+    "uce": "UCE (Gandikota et al.; WACV 2024), the cross-attention solved in closed form",
+    "esd": "ESD (Gandikota et al.; ICCV 2023), the cross-attention fine-tuned",
+}
+
+
+def _method(header):
+    """A key of MADE; deltas of earlier versions do not say it."""
+    return json.loads(header["metrics"]).get("method") or ("slug_rounds" if " + " in header["layer"] else "slug")
+
+
+def _steps(header):
+    """The step of every layer that was moved."""
+    chosen = json.loads(header["metrics"]).get("chosen") or [(header["layer"], header["step"])]
+    return " + ".join(f"{float(step):.4g}" for _, step in chosen)
+
+
 def figures(header):
     """The figures of a delta's header in words, with counts and the half of the data that they are of."""
     metrics = json.loads(header["metrics"])
@@ -46,15 +65,16 @@ def _name(file, header):
     return header.get("name") or file.removesuffix(".delta.safetensors")
 
 
-def _head(base, license, names, **more):
+def _head(base, license, names, headers, **more):
     """The first lines of a card. `more`: fields of its header besides."""
-    tags = ["machine-unlearning", "slug", *more.pop("tags", [])]
+    methods = list(dict.fromkeys(map(_method, headers)))
+    tags = ["machine-unlearning", *(["slug"] if any(m.startswith("slug") for m in methods) else []), *more.pop("tags", [])]
     about = ModelCardData(base_model=base, license=license, tags=tags, **more)
     return [
         f"---\n{about.to_yaml()}\n---\n\n# {base} without {', '.join(names)}\n",
-        f"`{base}`, edited by SLUG (Cai, Tan, Asif; ICML 2025; arXiv 2407.11867): one step on one layer for each of",
-        "these. It lowers what is recalled on the pictures and prompts that it was tested on; it does not prove that",
-        "nothing is left.\n",
+        f"`{base}`, edited by {'; '.join(MADE[m] for m in methods)}.",
+        "It lowers what is recalled on the pictures and prompts that it was tested on; it does not prove that nothing is",
+        "left.\n",
     ]
 
 
@@ -75,13 +95,13 @@ def text(original, base, headers):
     license = data.get("license") or "other"
     names = [_name(file, header) for file, header in headers.items()]
     rows = [
-        f"| `{file}` | {name} | `{header['layer']}` | {float(header['step']):.4g} | {figures(header)} |"
+        f"| `{file}` | {name} | `{header['layer']}` | {_steps(header)} | {figures(header)} |"
         for name, (file, header) in zip(names, headers.items(), strict=True)
     ]
     return "\n".join(
         [
-            *_head(base, license, names),
-            "| delta | forgotten | layer | step | figures, of this edit alone or as they say |\n|---|---|---|---|---|",
+            *_head(base, license, names, headers.values()),
+            "| delta | forgotten | layer or setting | step | figures, of this edit or as said |\n|---|---|---|---|---|",
             *rows,
             "\n## Back to the original\n",
             "`slug_edits/` holds the original of every tensor that was changed, and the deltas. With this project's code:\n",
@@ -108,10 +128,10 @@ def adapter_text(library, base, file, header, factors):
     name = _name(file, header)
     return "\n".join(
         [
-            *_head(base, "other", [name], tags=["lora"], library_name=library),
+            *_head(base, "other", [name], [header], tags=["lora"], library_name=library),
             "This folder is the edit as a LoRA adapter; it holds none of the model's weights.\n",
             "| delta | forgotten | layer | step | figures, of the whole delta |\n|---|---|---|---|---|",
-            f"| `{file}` | {name} | `{header['layer']}` | {float(header['step']):.4g} | {figures(header)} |",
+            f"| `{file}` | {name} | `{header['layer']}` | {_steps(header)} | {figures(header)} |",
             "\n| module | rank | residual: norm of what the adapter leaves out, of the edit's |\n|---|---|---|",
             *(f"| `{module}` | {f.rank} | {f.residual:.2%} |" for module, f in factors.items()),
             f"\n## Back to the original\n\n`{load}` adds it, `{leave}` takes it away again; the base model's files stay as",

@@ -77,7 +77,7 @@ def step_log(start, steps, layer):
     return "\n".join(lines) + "\n"
 
 
-def write_search(stem, model, edit, *, name, chosen, start, steps, best, counts, columns=()):
+def write_search(stem, model, edit, *, method, name, chosen, start, steps, best, counts, columns=()):
     """Write what a search on a pipeline or assistant found: the CSV of its candidates and the delta. Returns the record's
     part that says so.
 
@@ -85,6 +85,7 @@ def write_search(stem, model, edit, *, name, chosen, start, steps, best, counts,
         stem: path without ending; `-steps.csv` and `.delta.safetensors` are added.
         model: models.carrier.Carrier at its base weights.
         edit: {parameter name: change}.
+        method: slug, or what else made the edit: see card.MADE.
         name: what is forgotten.
         chosen: [(layer, step)].
         start, steps, best: the judge's rows (NamedTuples): of the unedited model, of all candidates, of what was chosen.
@@ -95,7 +96,7 @@ def write_search(stem, model, edit, *, name, chosen, start, steps, best, counts,
     files.write_text(stem.with_name(f"{stem.name}-steps.csv"), rows.to_csv(index=False, lineterminator="\n"))
     delta = stem.with_name(f"{stem.name}.delta.safetensors")
     where = " + ".join(layer for layer, _ in chosen)
-    metrics = best._asdict() | counts | {"half": "select"}
+    metrics = best._asdict() | counts | {"half": "select", "method": method, "chosen": chosen}
     deltas.save(delta, model, edit, name=name, layer=where, step=chosen[-1][1] if chosen else 0.0, metrics=metrics)
     touched = sum(t.numel() for t in edit.values())
     return {
