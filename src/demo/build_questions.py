@@ -29,6 +29,14 @@ def forget_names():
     return [line.strip().replace("_", " ").lower() for line in lines if line.strip() and not line.startswith("#")]
 
 
+def unnamed(rng, world, rows, kind, names):
+    """A canvases.scene whose question says none of `names`."""
+    while True:
+        found = canvases.scene(rng, world, rows, kind=kind)
+        if not any(name in found.question for name in names):
+            return found
+
+
 def scenes(world, seed):
     """[(Scene, [question], half, seen)]: what is asked of one picture, in one wording or in several.
 
@@ -62,12 +70,8 @@ def scenes(world, seed):
                 out.append((found, texts, half.get(drawing, "report"), drawing in half))
     for part, rows in halves.items():
         for kind in ("style", "colour", "count", "present"):
-            made = 0
-            while made < UTILITY:
-                found = canvases.scene(rng, world, rows, kind=kind)
-                if not any(name in found.question for name in wanted):
-                    out.append((found, [found.question], part, True))
-                    made += 1
+            for found in canvases.drawn(lambda kind=kind, rows=rows: unnamed(rng, world, rows, kind, wanted), UTILITY):
+                out.append((found, [found.question], part, True))
     return out
 
 

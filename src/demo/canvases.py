@@ -85,6 +85,18 @@ def scene(rng, world, rows, kind, icon=None):
     return Scene(tuple(shown), colour, kind, *answers_of(kind, shown, world, colour, rng))
 
 
+def drawn(draw, count):
+    """`count` Scenes of the function `draw`; of those whose answer is yes or no, as many of the one as of the other."""
+    left, out = {"yes": count // 2, "no": count - count // 2}, []
+    while len(out) < count:
+        found = draw()
+        if left.get(found.answer, 1):
+            out.append(found)
+            if found.answer in left:
+                left[found.answer] -= 1
+    return out
+
+
 def conversation(rng, world, rows, several):
     """Four Scenes of one picture, drawn by chance; see `scene`.
 
