@@ -18,7 +18,7 @@ run "$PYTHON" src/clip/a0_create_tar.py --name "${names[@]}" --laion-dir "$LAION
 model=(--vlm "$VLM" --clip-model-id "$VLM_CLIP" --answer-batch-size "$ANSWER_BATCH" --max-new-tokens "$ANSWER_TOKENS")
 model+=("${RUN_FLAGS[@]}")
 run "$PYTHON" src/vlm/c1_unlearn_vlm.py --celeb-name "${names[@]}" --questions "$QUESTIONS" --tar-dir "$TAR_DIR" \
-  --train-data "$TRAIN_DATA" --batch-size "$BATCH_SIZE" "${model[@]}" "$@"
+  --train-data "$TRAIN_DATA" --batch-size "$BATCH_SIZE" --jobs "$VLM_JOBS" "${model[@]}" "$@"
 run "$PYTHON" src/vlm/c2_eval_vlm.py --questions "$QUESTIONS" ${VLM_UTILITY:+--utility $VLM_UTILITY} \
   ${REFERENCE:+--out "$REFERENCE/vlm" --readme README.md} "${model[@]}"
 [ -n "$DRY_RUN" ] || echo "with everything $SECONDS s; table, transcripts and sheets: ${REFERENCE:-$RESULT_DIR}/vlm/"

@@ -62,6 +62,7 @@
 : "${VLM_NAMES:=Elephant Frog Lion Owl Police_Officer}"
 : "${QUESTIONS:=$DATA_DIR/vlm/questions.jsonl}"
 : "${VLM_UTILITY:=}" # public sets that are asked besides
+: "${VLM_JOBS:=2}" # processes that search at once, each a part of the names
 : "${ANSWER_BATCH:=64}" # questions answered at once
 : "${ANSWER_TOKENS:=16}" # of an answer, at most
 

@@ -9,15 +9,19 @@ name and keep the most of the rest. Writes under results/vlm/, per name: a .json
 its CLIP's. Valid records are kept.
 """
 
+import functools
 import math
 import time
 
-from slug import cli, files, gradients, layers, plots, questions, records, unlearn
+import torch
+
+from slug import cli, curation, files, gradients, layers, plots, questions, records, unlearn
 from slug.data import plain_name
+from slug.errors import SlugError
 from slug.models import vlm
 from slug.models.clip import ALONE
 
-NOT_SETTINGS = ("force", "celeb_name", "device", "workers", "result_dir")
+NOT_SETTINGS = ("force", "celeb_name", "device", "workers", "result_dir", "jobs")
 
 
 def parse_args(argv=None):
@@ -33,8 +37,9 @@ def parse_args(argv=None):
     parser.add_argument(
         "--fronts", type=int, default=3, help="Pareto fronts searched, one after the other until a step forgets and keeps"
     )
-    parser.add_argument("--lost", type=float, default=0.02, help="share of what must stay that a step may lose to be enough")
+    parser.add_argument("--lost", type=float, default=0.04, help="share of what must stay that a step may lose to be enough")
     parser.add_argument("--whole-groups", action="store_true", help="move q k v, and both fc layers, only together")
+    parser.add_argument("--jobs", type=int, default=1, help="processes, each with names, a model and threads of its own")
     parser.add_argument("--log-all", action="store_true", help="ask everything at every step")
     return parser.parse_args(argv)
 
@@ -90,23 +95,48 @@ def one_line(record):
     )
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    device = cli.settle(args)
-    folder = cli.check_result_dir(args) / "vlm"
-    found = questions.read(args.questions)
-    model = vlm.from_args(args, device)
-    gradients.write_all(args, model.clip, encoder="vision")
+def forget(names, args, model=None, threads=0):
+    """The records of names, one after the other: made, or kept where valid.
+
+    Args:
+        model: Vlm; loaded here where none is given, in a process that knows nothing yet.
+        threads: of this process; 0 leaves them.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    model = model or vlm.from_args(args, cli.settle(args))
+    folder, found, out = files.resolve(args.result_dir) / "vlm", questions.read(args.questions), []
     model_hash = gradients.model_hash(model.clip)
     settings = {"settings": cli.settings(args, without=NOT_SETTINGS), "versions": cli.versions()}
     common = {"vlm_hash": model.weights_hash(), "questions_hash": questions.digest(args.questions)}
-    for name in args.celeb_name:
+    for name in names:
         inputs = common | {"forget_hash": files.file_hash(files.resolve(gradients.forget_tar(args, name)))}
         path = folder / records.file_name(model.label, name, ".json")
         record = None if args.force else records.valid(path, settings | inputs)
         if record is None:
             record = run(args, model, found, name, model_hash, settings | inputs)
-        print(one_line(record))
+        out.append(record)
+        print(one_line(record), flush=True)
+    return out
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    if args.jobs < 1:
+        raise SlugError(f"--jobs {args.jobs}: there must be one process or more")
+    device = cli.settle(args)
+    cli.check_result_dir(args)
+    questions.read(args.questions)  # before what takes long
+    model = vlm.from_args(args, device)
+    gradients.write_all(args, model.clip, encoder="vision")
+    names = list(dict.fromkeys(args.celeb_name))
+    jobs = min(args.jobs, len(names))
+    if jobs == 1:
+        forget(names, args, model)
+        return
+    del model
+    do = functools.partial(forget, args=args, threads=max(1, torch.get_num_threads() // jobs))
+    list(curation.spread(do, [names[i::jobs] for i in range(jobs)], workers=jobs))
 
 
 if __name__ == "__main__":
