@@ -6,10 +6,10 @@
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
-export NAMES="$NAMES $STUDY_NAMES" RESULT_DIR="$RESULT_DIR/study"
+export NAMES="$NAMES $STUDY_NAMES"
+results_in "$RESULT_DIR/study"
 IFS=$' \t\n' read -r -d '' -a NAME_LIST <<<"$NAMES" || true
 need_names
-RUN_FLAGS=(--device "$DEVICE" --seed "$SEED" --workers "$WORKERS" --precision "$PRECISION" --result-dir "$RESULT_DIR")
 
 if [ "$PROFILE" = demo ]; then
   run "$PYTHON" src/demo/build_world.py --out "$DATA_DIR"

@@ -180,21 +180,14 @@ class ClipClassifiers:
         templates = {"style": ("{} style.",), "object": ("{}",)}
         self.weights = {k: zeroshot.classifier(clip, v, templates[k]) for k, v in self.labels.items()}
 
-    def _fit(self, images):
+    def logits(self, images):
+        """As Classifiers.logits: cosines."""
         side = self.clip.side
         if images.shape[-1] != side:
             images = torch.nn.functional.interpolate(images.float(), side, mode="bicubic", antialias=True)
             images = images.round().clamp(0, 255).to(torch.uint8)
-        return images
-
-    def logits(self, images):
-        """As Classifiers.logits: cosines."""
-        features = zeroshot.image_features(self.clip, self._fit(images))
+        features = zeroshot.image_features(self.clip, images)
         return {k: (features @ w.T).cpu() for k, w in self.weights.items()}
-
-    def features(self, images):
-        """As Classifiers.features: unit features (N, D) of the CLIP."""
-        return zeroshot.image_features(self.clip, self._fit(images)).cpu()
 
 
 def weights_of(folder, kind):
