@@ -25,24 +25,9 @@ def no_network(monkeypatch):
 @pytest.fixture(scope="session")
 def tiny_build():
     """build_world.build for a world of 4 identities, 4 wide objects and 4 other objects."""
-    from demo import build_world  # here: the environment must be set before
+    import tiny  # here: the environment must be set before
 
-    counts = build_world.Counts(
-        retain=96,
-        often=24,
-        seldom=6,
-        shard=80,
-        identity_unseen=4,
-        identity_seen=2,
-        wide_unseen=4,
-        wide_seen=2,
-        object_unseen=3,
-        object_seen=2,
-        canvas_objects=3,
-        canvas=2,
-        canvas_reference=1,
-    )
-    return functools.partial(build_world.build, limit=4, counts=counts)
+    return functools.partial(tiny.build_world.build, limit=tiny.LIMIT, counts=tiny.COUNTS)
 
 
 @pytest.fixture(scope="session")
@@ -72,11 +57,10 @@ def clip(request, tiny_clip):
 
 
 @pytest.fixture(scope="session")
-def taught_clip(tiny_world, tmp_path_factory):
-    """As tiny_clip, in fp16, after a few seconds of training on the tiny world's evaluation: it knows most pictures."""
+def taught_clip(tmp_path_factory):
+    """As tiny_clip, in fp16, after some training on the tiny world's evaluation: it knows most pictures."""
     import tiny
 
     folder = tmp_path_factory.mktemp("taught-clip")
-    tiny.write_random_clip(folder)
-    tiny.teach(folder, tiny_world)
+    tiny.write_taught_clip(folder)
     return folder

@@ -1,5 +1,6 @@
 """The committed reference run: README quotes it, and its deltas apply to mini-CLIP in both formats."""
 
+import json
 import re
 
 import pandas as pd
@@ -34,6 +35,26 @@ def test_table_has_every_drawn_name_and_the_fixed_columns(table):
             rows = table[(table["half"] == half) & (table["method"] == method)]
             assert sorted(rows["name"].str.casefold()) == sorted(n.casefold() for n in forget_names())
     assert table["forget_acc1"].between(0, 1).all()
+
+
+@pytest.mark.parametrize(
+    "block, path", [("uncanvas", "uncanvas/report.md"), ("tokens", "uncanvas/tokens.md"), ("vlm", "vlm/report.md")]
+)
+def test_readme_quotes_the_reports(block, path):
+    text = (files.ROOT / "README.md").read_text(encoding="utf-8")
+    quoted = text.split(f"<!-- {block} -->")[1].split(f"<!-- /{block} -->")[0]
+    assert quoted.strip() == (DEMO / path).read_text(encoding="utf-8").strip()
+
+
+def test_what_readme_says_of_the_assistant_is_in_its_table():
+    text = (files.ROOT / "README.md").read_text(encoding="utf-8")
+    table = pd.read_csv(DEMO / "vlm" / "table.csv").set_index("method")
+    said = f"{table.forget_acc['slug'].mean():.1%}, from\n{table.forget_acc['original'].mean():.1%}"
+    assert said in text
+    lost = [f"{-100 * table[f'{part}_change']['slug'].mean():.1f}" for part in ("identities", "utility", "objects")]
+    assert f"{lost[0]} and {lost[1]} points lost; other objects lose {lost[2]})" in text
+    answers = [row for path in (DEMO / "vlm").glob("*.jsonl") for row in map(json.loads, path.read_text().splitlines())]
+    assert {row["half"] for row in answers} == {"report"} and len(answers) > 5000
 
 
 def test_readme_quotes_the_table(table):

@@ -177,7 +177,7 @@ def test_an_edit_is_judged_as_by_a_model_built_anew(world, layer):
 def test_stopping_early_hides_no_winner(open_clip_world, monkeypatch, layer):
     world, judge = open_clip_world, open_clip_world.judge()
     monkeypatch.setattr(unlearn, "RETAIN_CHUNK", 8)
-    with deltas.applied(world.clip, world.edit(layer)):
+    with deltas.applied(world.clip, world.edit(layer, 3.0)):
         rank = judge.ranks(layer)
         wanted = {t: zeroshot.accuracies(rank[t])[0] for t in ("identities", "objects")}
         mean = sum(wanted.values()) / 2

@@ -2,7 +2,8 @@
 
 Example: python src/demo/build_questions.py
 Writes data/demo/vlm/questions.jsonl and its pictures. Drawings, not pictures, are dealt to the select and the report half;
-drawings that training never saw are of the report half and marked so. The forget names are asked for in every wording.
+drawings that training never saw are of the report half and marked so. The forget names are asked for in every wording; of an
+odd number of their drawings the select half has one more.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from demo import canvases, emoji
 from slug import cli, files, questions
+from slug.errors import SlugError
 
 TIMES = 4  # pictures of each drawing of a forget name, each asked in every wording
 UTILITY = 100  # of each kind and half
@@ -37,7 +39,7 @@ def unnamed(rng, world, rows, kind, names):
             return found
 
 
-def scenes(world, seed):
+def scenes(world, seed, wanted):
     """[(Scene, [question], half, seen)]: what is asked of one picture, in one wording or in several.
 
     The forget names are asked for in all their drawings, the other identities too, each once; of the other objects one
@@ -45,9 +47,10 @@ def scenes(world, seed):
 
     Args:
         world: (concepts, pictures), see canvases.answers_of.
+        wanted: the forget names, in lower case.
     """
     concepts, pictures = world
-    rng, wanted = np.random.default_rng([seed, 21]), set(forget_names())
+    rng = np.random.default_rng([seed, 21])
     by_concept = {}
     for i, p in enumerate(pictures):
         by_concept.setdefault(p.concept, {}).setdefault(p.drawing, []).append(i)
@@ -56,9 +59,10 @@ def scenes(world, seed):
     for concept, drawings in by_concept.items():
         seen = [d for d, rows in drawings.items() if pictures[rows[0]].seen]
         order = [seen[i] for i in rng.permutation(len(seen))]
-        count = len(order) // 2 + (len(order) % 2 and rng.random() < 0.5)
-        half = {d: "select" if i < count else "report" for i, d in enumerate(order)}
         kind, forget = concepts[concept].kind, concepts[concept].name.lower() in wanted
+        # What forgets one drawing may leave another: the choice needs two or three to see it.
+        count = len(order) // 2 + (len(order) % 2 and (rng.random() < 0.5 or forget))
+        half = {d: "select" if i < count else "report" for i, d in enumerate(order)}
         for drawing in order if not forget else ():
             halves[half[drawing]][kind] += drawings[drawing]
         asked = list(drawings) if kind == "identity" or forget else [order[int(rng.integers(len(order)))]]
@@ -81,19 +85,28 @@ def digest(seed):
     return hashlib.sha256(json.dumps([seed, *(files.file_hash(p) for p in sources)]).encode()).hexdigest()
 
 
-def build(out, *, seed=0, limit=None, force=False, progress=tqdm):
-    """Write the folder `out`, unless it stands there already. `limit`: only this many concepts of each kind."""
-    mark = {"digest": digest(seed), "limit": limit}
+def build(out, *, names=None, seed=0, limit=None, force=False, progress=tqdm):
+    """Write the folder `out`, unless it stands there already.
+
+    Args:
+        names: to be asked for in every wording; forget_names() where None.
+        limit: only this many concepts of each kind.
+    Raises:
+        SlugError: a name is no concept's.
+    """
+    wanted = {n.replace("_", " ").lower() for n in names} if names else set(forget_names())
+    mark = {"digest": digest(seed), "limit": limit, "names": sorted(wanted)}
     if not force and (out / "source.json").is_file() and files.read_json(out / "source.json") == mark:
         return
     concepts = emoji.concepts()
+    if unknown := sorted(wanted - {c.name.lower() for c in concepts}):
+        raise SlugError(f"no concept is named {', '.join(unknown)}; data/emoji/concepts.csv has the names")
     if limit:
-        wanted = set(forget_names())
         kinds = {k: [c for c in concepts if c.kind == k] for k in ("identity", "object")}
         kept = {c.name for cs in kinds.values() for c in sorted(cs, key=lambda c: c.name.lower() not in wanted)[:limit]}
         concepts = [c for c in concepts if c.name in kept]
     pictures = emoji.pictures(concepts)
-    asked = scenes((concepts, pictures), seed)
+    asked = scenes((concepts, pictures), seed, wanted)
     icons = emoji.icons(concepts, progress=progress)
     rng = np.random.default_rng([seed, 22])
     found = []
@@ -115,11 +128,12 @@ def build(out, *, seed=0, limit=None, force=False, progress=tqdm):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default="data/demo/vlm", help="folder to write")
+    parser.add_argument("--name", nargs="+", help="names asked for in every wording (data/emoji/forget_names.txt)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--force", action="store_true", help="write again what is there")
     args = parser.parse_args(argv)
     out = files.resolve(args.out)
-    build(out, seed=args.seed, force=args.force)
+    build(out, names=args.name, seed=args.seed, force=args.force)
     found = questions.read(out / "questions.jsonl")
     print(f"{len(found)} questions about {len({q.image for q in found})} pictures -> {out}")
 

@@ -182,6 +182,10 @@ def parts(found, name):
     return out
 
 
+# Settled on Penguin, Crab, Princess and Tiger, none of which is reported: README, Vision-language models.
+SIGMAS = 3.0
+
+
 class Step(NamedTuple):
     """One candidate on one half, as search.Step is for zero-shot accuracies."""
 
@@ -194,6 +198,7 @@ class Step(NamedTuple):
     margin: float = math.nan  # mean over the name's questions, see Vlm.ask
     margin_sd: float = math.nan
     wanted: float = 0.0  # forget accuracy up to which the name counts as forgotten
+    sigmas: float = SIGMAS
     seconds: float = math.nan
 
     @property
@@ -204,8 +209,8 @@ class Step(NamedTuple):
     @property
     def forgets(self):
         """Whether the name is forgotten, as counted and as estimated: few drawings sit on the brink and are none the less
-        zero, so the margins must also lie SIGMAS deviations below 0."""
-        return self.forget_acc <= self.wanted + 1e-9 and not self.margin + SIGMAS * self.margin_sd > 0
+        zero, so the margins must also lie `sigmas` deviations below 0."""
+        return self.forget_acc <= self.wanted + 1e-9 and not self.margin + self.sigmas * self.margin_sd > 0
 
     def progress(self, rule):
         """What search.next_step is told: 1 where the name is forgotten, else a part of the way to it."""
@@ -218,23 +223,23 @@ class Step(NamedTuple):
         return sum(known) / len(known) if known else math.nan
 
 
-SIGMAS = 1.0
 CHUNK = 128  # questions between two looks at whether a candidate can still win
 
 
 class Judge:
     """Scores the assistant's present weights for one name on questions of one half; see unlearn.Judge."""
 
-    def __init__(self, vlm, found, name, *, half="select", wanted=0.0):
+    def __init__(self, vlm, found, name, *, half="select", wanted=0.0, sigmas=SIGMAS):
         """
         Args:
             vlm: models.vlm.Vlm.
             found: [Question]; those of `half` are asked.
-            wanted: see Step.
+            wanted, sigmas: see Step.
         Raises:
             SlugError: nothing of the half asks for the name, or nothing for anything else.
         """
-        self.vlm, self.name, self.wanted, self.marker = vlm, name, wanted, Marker(found)
+        self.vlm, self.name, self.marker = vlm, name, Marker(found)
+        self.rule = {"wanted": wanted, "sigmas": sigmas}
         mine = [q for q in found if q.half == half]
         rows = parts(mine, name)
         self.asked = {p: [mine[i] for i in sorted(rows[p] + rows[f"{p}_unseen"])] for p in PARTS}
@@ -257,7 +262,7 @@ class Judge:
         started = time.perf_counter()
         said, margins = self.vlm.ask(self.asked["forget"])
         right = [self.marker.right(q, s) for q, s in zip(self.asked["forget"], said, strict=True)]
-        row = Step(layer, step, sum(right) / len(right), margin=margins.mean().item(), wanted=self.wanted)
+        row = Step(layer, step, sum(right) / len(right), margin=margins.mean().item(), **self.rule)
         row = row._replace(margin_sd=margins.std().item() if len(margins) > 1 else 0.0)
         if log_all or row.forgets:
             beat = best.retain if best is not None and best.forgets and not log_all else -math.inf

@@ -138,7 +138,7 @@ def winner(candidates):
     passing = [c for c in candidates if c.forgets and not math.isnan(c.retain)]
     if passing:
         return min(passing, key=lambda c: (-c.retain, c.margin, c.step))
-    return min(candidates, key=lambda c: (c.forget_acc1, -_or_zero(c.retain), c.margin, c.step))
+    return min(candidates, key=lambda c: (c.forget_acc1, c.margin, c.step))
 
 
 def deepest(candidates, order):
@@ -157,10 +157,6 @@ def deepest(candidates, order):
 def fa_rank(names):
     """The k of FA@k that brackets the step: 5 for the paper's 10,177 names, 1 for small worlds (DESIGN.md)."""
     return max(1, round(5 * names / 10177))
-
-
-def _or_zero(x):
-    return 0.0 if math.isnan(x) else x
 
 
 def beyond(grid, chosen, asked, grow):

@@ -33,11 +33,17 @@ def parse_args(argv=None):
     parser.add_argument(
         "--wanted", type=float, default=0.0, help="forget accuracy on the select half up to which a step forgets"
     )
+    parser.add_argument(
+        "--sigmas",
+        type=float,
+        default=questions.SIGMAS,
+        help="standard deviations by which the margins of a name that counts as forgotten must lie below 0",
+    )
     parser.add_argument("--evaluations", type=int, default=8, help="steps evaluated a layer, at most")
     parser.add_argument(
         "--fronts", type=int, default=3, help="Pareto fronts searched, one after the other until a step forgets and keeps"
     )
-    parser.add_argument("--lost", type=float, default=0.04, help="share of what must stay that a step may lose to be enough")
+    parser.add_argument("--lost", type=float, default=0.02, help="share of what must stay that a step may lose to be enough")
     parser.add_argument("--whole-groups", action="store_true", help="move q k v, and both fc layers, only together")
     parser.add_argument("--jobs", type=int, default=1, help="processes, each with names, a model and threads of its own")
     parser.add_argument("--log-all", action="store_true", help="ask everything at every step")
@@ -46,7 +52,7 @@ def parse_args(argv=None):
 
 def run(args, model, found, name, model_hash, settings):
     """Search, choose and write one name; returns the record."""
-    judge = questions.Judge(model, found, name, wanted=args.wanted)
+    judge = questions.Judge(model, found, name, wanted=args.wanted, sigmas=args.sigmas)
     start = judge.step("", 0.0, None, log_all=True)
     forget, retain, _, _ = gradients.load_both(
         args, model.clip, name, model_hash, args.unlearn_method, args.batch_size, "vision"
