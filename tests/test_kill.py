@@ -6,6 +6,7 @@ Slow: bash scripts/run_tests.sh -m slow tests/test_kill.py
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -14,19 +15,31 @@ import time
 
 import pandas as pd
 import pytest
+import test_diffusion
+import test_lasting
+import test_vlm
 import tiny
 import torch
 from safetensors.torch import load_file
 from test_stages import CHANGING, Run
+from test_study import Prepared
 
 pytestmark = pytest.mark.slow
 KILLS = 10
-TIMES = CHANGING | {"decode_s", "sha256", "mia_s", "times", "result_dir", "tar_dir", "checkpoint"}
+TIMES = CHANGING | {"decode_s", "sha256", "mia_s", "times", "run_s", "minutes"}
+TIMES |= {"result_dir", "tar_dir", "train_data", "prompts"}  # folders of the run
+# A training saves its state every two minutes; by this clock, every two seconds.
+QUICK = (
+    "import runpy, sys, time; clock = time.perf_counter; time.perf_counter = lambda: 60 * clock(); del sys.argv[0]; "
+    "runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+sd, llava, lasting = test_diffusion.folder, test_vlm.folder, test_lasting.run  # fixtures
 
 
 def start(script, arguments):
     """A script as a user starts it, in a process group of its own."""
-    command = [sys.executable, str(tiny.ROOT / script), *map(str, arguments)]
+    path = next((tiny.ROOT / "src").glob(f"*/{script}.py"))
+    command = [sys.executable, *(["-c", QUICK] if path.parent.name == "demo" else []), str(path), *map(str, arguments)]
     env = os.environ | {"OMP_NUM_THREADS": "1"}  # the last bits of float32 products depend on the number of threads
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
 
@@ -66,20 +79,20 @@ def timeless(value):
 
 
 def outcome(folder):
-    """{relative path: what is in it} of every file that the stages leave, logs and pictures apart."""
+    """{relative path: what is in it} of every file that the stages leave, logs and plots apart."""
     found = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and "cache" not in p.parts):
-        key = str(path.relative_to(folder))
+        key = re.sub("-[0-9a-f]{16}/", "/", str(path.relative_to(folder)))  # a hash of a delta, whose header has seconds
         if path.suffix == ".pt":
             found[key] = torch.load(path, weights_only=True)
         elif path.suffix == ".safetensors":
             found[key] = load_file(path)
         elif path.suffix == ".json":
             found[key] = timeless(json.loads(path.read_text()))
-        elif path.suffix == ".csv":
-            frame = pd.read_csv(path)
-            found[key] = frame.drop(columns=[c for c in frame if c in TIMES]).to_csv()
-        elif path.suffix in (".tar", ".jpg"):
+        elif path.suffix in (".csv", ".parquet"):
+            frame = (pd.read_csv if path.suffix == ".csv" else pd.read_parquet)(path)
+            found[key] = frame.drop(columns=[c for c in frame if c in {*TIMES, "settings", "process"}]).to_csv()
+        elif path.suffix in (".tar", ".jpg", ".jsonl") or "pictures" in path.parts:
             found[key] = path.read_bytes()
         else:
             found[key] = None
@@ -93,41 +106,84 @@ def same(a, b):
     return repr(a) == repr(b)
 
 
-def test_stages_go_on_after_a_kill(taught_clip, tiny_world, tmp_path):
-    rng, runs = random.Random(0), []
-    for name in ("undisturbed", "killed"):
-        (tmp_path / name).mkdir()
-        runs.append(Run(tiny_world, taught_clip / "open_clip", tmp_path / name))
-
-    def arguments(run, stage):
-        if stage == "a0_create_tar":
-            return run.a0()
-        if stage == "a1_compute_grad":
-            return run.a1()
-        if stage == "a2_unlearn_slug":
-            return run.a2()
-        methods = ["--unlearn-method", "ft", "gaft", "salun", "--lr", "1e-3", "3e-3", "--epochs", "2"]
-        return [*run.a1(), *run.evaluation, *methods]
-
-    for stage in ("a0_create_tar", "a1_compute_grad", "a2_unlearn_slug", "a3_unlearn_compare"):
-        script = f"src/clip/{stage}.py"
-        seconds = finish(script, arguments(runs[0], stage))
-        kill_at_random(script, arguments(runs[1], stage), seconds, runs[1].folder, rng)
-        finish(script, arguments(runs[1], stage))
-        whole, killed = (outcome(r.folder) for r in runs)
-        assert whole.keys() == killed.keys(), stage
-        for path, value in whole.items():
-            assert same(value, killed[path]), (stage, path)
-
-
-def test_the_training_goes_on_after_a_kill(tmp_path):
-    rng, script, outs = random.Random(1), "src/demo/train_clip.py", []
-    for name in ("undisturbed", "killed"):
-        folder = tmp_path / name
-        outs.append(["--steps", 60, "--save-seconds", 5, "--out", folder, "--checkpoint", folder / "state.pt"])
+def check(stages, tmp_path):
+    """Every (script, arguments) of `stages(folder)` leaves the same files where it was killed as where it was not."""
+    rng, folders = random.Random(0), [tmp_path / "undisturbed", tmp_path / "killed"]
+    for folder in folders:
         folder.mkdir()
-    seconds = finish(script, outs[0])
-    kill_at_random(script, outs[1], seconds, tmp_path / "killed", rng)
-    finish(script, outs[1])
-    weights = [load_file(tmp_path / n / "open_clip_model.safetensors") for n in ("undisturbed", "killed")]
-    assert tiny.same_tensors(*weights)
+    for (script, whole), (_, killed) in zip(*map(stages, folders), strict=True):
+        kill_at_random(script, killed, finish(script, whole), folders[1], rng)
+        finish(script, killed)
+        found, again = map(outcome, folders)
+        assert found.keys() == again.keys(), script
+        for path, value in found.items():
+            assert same(value, again[path]), (script, path)
+
+
+def test_stages_go_on_after_a_kill(taught_clip, tiny_world, tmp_path):
+    def stages(folder):
+        run = Run(tiny_world, taught_clip / "open_clip", folder)
+        methods = ["--unlearn-method", "ft", "gaft", "salun", "--lr", "1e-3", "3e-3", "--epochs", "2"]
+        given = {"a0_create_tar": run.a0(), "a1_compute_grad": run.a1(), "a2_unlearn_slug": run.a2()}
+        return [*given.items(), ("a3_unlearn_compare", [*run.a1(), *run.evaluation, *methods])]
+
+    check(stages, tmp_path)
+
+
+def test_the_pipelines_stages_go_on_after_a_kill(sd, tmp_path):
+    def stages(folder):
+        world, found = test_diffusion.World(sd, folder), []
+        world.prepare()
+        world.run = lambda script, *more: found.append((script, [*more, *world.common]))
+        made = ["--tar-dir", world.tars, "--image-dir", folder / "pictures", "--count", 60, "--object", "iron_man", "a_dog"]
+        world.run("b0_generate_forget_set", *world.diffusion, *made)
+        world.gradients("Noto", "palm_tree")
+        slug = ["--style", "Noto", "--object", "palm_tree", "--fronts", 1, "--rounds", 2, "--rounds-wanted", 1]
+        world.run(*world.b2(*slug))
+        world.run(*world.b2("--style", "Noto", "--method", "uce"))  # esd keeps no more of a run that was stopped
+        world.run(*world.b3())
+        return found
+
+    check(stages, tmp_path)
+
+
+def test_the_assistants_stages_go_on_after_a_kill(llava, tmp_path):
+    def stages(folder):
+        for name in ("Frog", "Owl", "train"):
+            tiny.write_pairs(folder / f"{name}.tar", [f"{name} {thing}" for thing in "a dog and a cat in a house".split()])
+        flags = test_vlm.flags(llava, folder)
+        return [
+            ("c1_unlearn_vlm", [*test_vlm.arguments(folder), *flags, "--celeb-name", "Frog", "Owl"]),
+            ("c2_eval_vlm", flags),
+        ]
+
+    check(stages, tmp_path)
+
+
+def test_the_study_goes_on_after_a_kill(taught_clip, tiny_world, tmp_path):
+    def stages(folder):
+        prepared = Prepared(tiny_world, taught_clip / "open_clip", folder)
+        return [("a6_study", prepared.arguments("r", "--variant", "standard", "vision", "evaluations_5", "drawings_1"))]
+
+    check(stages, tmp_path)
+
+
+def test_what_lasts_is_told_after_a_kill(lasting, tmp_path):
+    def stages(folder):
+        shutil.copytree(lasting.folder / "results", folder / "results")
+        return [("a7_lasting", [*lasting.flags, "--result-dir", folder / "results"])]
+
+    check(stages, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("script", "steps"),
+    [("train_clip", 60), ("train_sd", json.dumps({"classifiers": 20, "vae": [8, 8], "unet": 40})), ("train_vlm", 60)],
+    ids=["clip", "sd", "vlm"],
+)
+def test_a_training_goes_on_after_a_kill(tmp_path, script, steps):
+    def stages(folder):
+        state = folder / "cache" / ("state.pt" if script == "train_clip" else "")  # it depends on the times of saving
+        return [(script, ["--steps", steps, "--out", folder / "out", "--checkpoint", state])]
+
+    check(stages, tmp_path)

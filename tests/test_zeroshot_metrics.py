@@ -182,10 +182,10 @@ def test_stopping_early_hides_no_winner(open_clip_world, monkeypatch, layer):
         wanted = {t: zeroshot.accuracies(rank[t])[0] for t in ("identities", "objects")}
         mean = sum(wanted.values()) / 2
         assert 0.1 < mean < 0.99
-        for beat in (-math.inf, 0.0, mean - 1e-6):
+        for beat in (-math.inf, 0.0, mean):  # a tie is no less
             found = judge.retain(layer, beat)
             assert {t: found[f"{t}_acc1"] for t in wanted} == pytest.approx(wanted)
-        assert judge.retain(layer, mean + 1e-6) == {}
+        assert judge.retain(layer, mean + 1e-4) == {}
 
 
 # --------------------------------------------------------------------------------------------- traps 9 and 10: the halves
