@@ -36,7 +36,7 @@ def shell(script, *args, cwd=ROOT, **variables):
     env |= {"SLUG_PYTHON": sys.executable, "NAMES": "Ann_Example Bob_Example"}
     env |= {k: str(v) for k, v in variables.items()}
     command = ["bash", str(script), *args]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
 
 
 # ------------------------------------------------------------------------------------------------------- installation
