@@ -178,7 +178,7 @@ def test_what_lasts_is_told_after_a_kill(lasting, tmp_path):
 
 @pytest.mark.parametrize(
     ("script", "steps"),
-    [("train_clip", 60), ("train_sd", json.dumps({"classifiers": 10, "vae": [6, 6], "unet": 20})), ("train_vlm", 20)],
+    [("train_clip", 8), ("train_sd", json.dumps({"classifiers": 10, "vae": [6, 6], "unet": 20})), ("train_vlm", 20)],
     ids=["clip", "sd", "vlm"],
 )
 def test_a_training_goes_on_after_a_kill(tmp_path, script, steps):
