@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from demo import canvases, emoji
 from slug import cli, files, questions
+from slug.data import plain_name
 from slug.errors import SlugError
 
 TIMES = 4  # pictures of each drawing of a forget name, each asked in every wording
@@ -28,7 +29,7 @@ UTILITY = 100  # of each kind and half
 def forget_names():
     """The demo's forget names as concepts.csv has them."""
     lines = files.read_text(emoji.DATA / "forget_names.txt").splitlines()
-    return [line.strip().replace("_", " ").lower() for line in lines if line.strip() and not line.startswith("#")]
+    return [plain_name(line).lower() for line in lines if line.strip() and not line.startswith("#")]
 
 
 def unnamed(rng, world, rows, kind, names):
@@ -94,7 +95,7 @@ def build(out, *, names=None, seed=0, limit=None, force=False, progress=tqdm):
     Raises:
         SlugError: a name is no concept's.
     """
-    wanted = {n.replace("_", " ").lower() for n in names} if names else set(forget_names())
+    wanted = {plain_name(n).lower() for n in names} if names else set(forget_names())
     mark = {"digest": digest(seed), "limit": limit, "names": sorted(wanted)}
     if not force and (out / "source.json").is_file() and files.read_json(out / "source.json") == mark:
         return
