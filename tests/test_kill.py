@@ -21,7 +21,7 @@ import test_vlm
 import tiny
 import torch
 from safetensors.torch import load_file
-from test_stages import CHANGING, Run
+from test_stages import CHANGING, NAMES, Run
 from test_study import Prepared
 
 pytestmark = pytest.mark.slow
@@ -125,7 +125,9 @@ def test_stages_go_on_after_a_kill(taught_clip, tiny_world, tmp_path):
         run = Run(tiny_world, taught_clip / "open_clip", folder)
         methods = ["--unlearn-method", "ft", "gaft", "salun", "--lr", "1e-3", "3e-3", "--epochs", "2"]
         given = {"a0_create_tar": run.a0(), "a1_compute_grad": run.a1(), "a2_unlearn_slug": run.a2()}
-        return [*given.items(), ("a3_unlearn_compare", [*run.a1(), *run.evaluation, *methods])]
+        together = ["--celeb-name", *NAMES, *run.model, *run.evaluation, *run.out, "--joint"]
+        compared = ("a3_unlearn_compare", [*run.a1(), *run.evaluation, *methods])
+        return [*given.items(), compared, ("a5_unlearn_multi", together)]
 
     check(stages, tmp_path)
 
@@ -140,8 +142,12 @@ def test_the_pipelines_stages_go_on_after_a_kill(sd, tmp_path):
         world.gradients("Noto", "palm_tree")
         slug = ["--style", "Noto", "--object", "palm_tree", "--fronts", 1, "--rounds", 2, "--rounds-wanted", 1]
         world.run(*world.b2(*slug))
-        world.run(*world.b2("--style", "Noto", "--method", "uce"))  # esd keeps no more of a run that was stopped
+        for method in ("uce", "esd"):
+            world.run(*world.b2("--style", "Noto", "--method", method))
         world.run(*world.b3())
+        judged = [*world.diffusion, "--prompts", world.prompts, "--classifiers", sd / "classifiers", "--style", "Noto"]
+        world.run("b4_optimised_tokens", *judged, "--training-steps", 20)
+        world.run("b5_unlearn_multi", *judged, "--object", "palm_tree")
         return found
 
     check(stages, tmp_path)
