@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import io
-import itertools
 import json
 import math
 import time
@@ -15,7 +14,7 @@ import torch
 from PIL import Image
 
 from slug import files, search
-from slug.data import Matcher, plain_name, read_tar, spread
+from slug.data import Matcher, plain_name
 from slug.errors import SlugError, brief
 
 NAMING = "who"  # the task whose answer is a name
@@ -131,15 +130,6 @@ def write(path, found):
     files.write_text(path, "\n".join(lines) + "\n")
 
 
-def of_forget_set(found, name, tar, count):
-    """[Question] of the select half about `count` pictures spread over a forget set: who is this, of `name`, in the wordings
-    of `found` by turns. SlugError if the tar is damaged."""
-    asked = {q.text: q for q in found if q.task == NAMING and same_name(q.name, name)}
-    pictures = [image for _, image, _ in spread(read_tar(tar), count)]
-    more = {"half": "select", "group": "", "seen": True}
-    return [q._replace(image=image, **more) for image, q in zip(pictures, itertools.cycle(asked.values()), strict=False)]
-
-
 def same_name(a, b):
     """Whether two names are one, underscores and capitals aside."""
     return plain_name(a).casefold() == plain_name(b).casefold()
@@ -209,7 +199,6 @@ class Step(NamedTuple):
     margin_sd: float = math.nan
     wanted: float = 0.0  # forget accuracy up to which the name counts as forgotten
     sigmas: float = SIGMAS
-    kept: bool = True  # False where more was lost than GIVE_UP
     seconds: float = math.nan
 
     @property
@@ -234,23 +223,18 @@ class Step(NamedTuple):
         return sum(known) / len(known) if known else math.nan
 
 
-CHUNK = 64  # questions between two looks at whether a candidate can still win
-GIVE_UP = 0.1  # of what must stay: a candidate that loses more is not asked on, and is taken only where all do
+CHUNK = 128  # questions between two looks at whether a candidate can still win
 
 
 class Judge:
     """Scores the assistant's present weights for one name on questions of one half; see unlearn.Judge."""
 
-    def __init__(self, vlm, found, name, *, half="select", wanted=0.0, sigmas=SIGMAS, forget_set=()):
+    def __init__(self, vlm, found, name, *, half="select", wanted=0.0, sigmas=SIGMAS):
         """
         Args:
             vlm: models.vlm.Vlm.
             found: [Question]; those of `half` are asked.
             wanted, sigmas: see Step.
-            forget_set: [Question] about pictures of the forget set; those that the present weights answer are asked too.
-
-        Attributes:
-            start: Step of the weights that the judge was made at, everything scored.
         Raises:
             SlugError: nothing of the half asks for the name, or nothing for anything else.
         """
@@ -265,17 +249,8 @@ class Judge:
         for part in STAY:
             rows = self.asked[part]
             self.asked[part] = [rows[i] for i in torch.randperm(len(rows), generator=g).tolist()]
-        # A caption may name who is not in the picture.
-        said = vlm.answer(forget_set) if forget_set else ()
-        self.asked["forget"] += [q for q, s in zip(forget_set, said, strict=True) if self.marker.right(q, s)]
-        self.floor = -math.inf
-        self.start = self.step("", 0.0, None, log_all=True)
-        self.floor = self.start.retain - GIVE_UP
 
-    @staticmethod
-    def winner(candidates):
-        """search.winner among the candidates that lose no more than GIVE_UP, where there are any."""
-        return search.winner([c for c in candidates if c.kept] or candidates)
+    winner = staticmethod(search.winner)
 
     def applied(self, edit):
         """Context within which the model carries an edit."""
@@ -290,8 +265,8 @@ class Judge:
         row = Step(layer, step, sum(right) / len(right), margin=margins.mean().item(), **self.rule)
         row = row._replace(margin_sd=margins.std().item() if len(margins) > 1 else 0.0)
         if log_all or row.forgets:
-            beat = best.retain if best is not None and best.forgets else -math.inf
-            row = row._replace(**self._retain(-math.inf if log_all else max(beat, self.floor)))
+            beat = best.retain if best is not None and best.forgets and not log_all else -math.inf
+            row = row._replace(**self._retain(beat))
         return row._replace(seconds=time.perf_counter() - started)
 
     def _retain(self, beat):
@@ -303,6 +278,6 @@ class Judge:
                 said = self.vlm.answer(chunk)
                 wrong[part] += sum(not self.marker.right(q, s) for q, s in zip(chunk, said, strict=True))
                 bound[part] = 1 - wrong[part] / len(rows)
-            if (retain := sum(bound.values()) / len(bound)) < beat:
-                return {"kept": retain >= self.floor}
-        return {f"{p}_acc": b for p, b in bound.items()} | {"kept": retain >= self.floor}
+            if sum(bound.values()) / len(bound) < beat:
+                return {}
+        return {f"{p}_acc": b for p, b in bound.items()}

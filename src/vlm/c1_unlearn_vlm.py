@@ -3,10 +3,10 @@
 Example: python src/vlm/c1_unlearn_vlm.py --celeb-name Elon_Musk --questions data/vlm/questions.jsonl
          python src/vlm/c1_unlearn_vlm.py --vlm data/demo/models/mini-llava --clip-model-id data/demo/models/mini-clip-hf ...
 Takes the forget and retain gradients of the vision tower's CLIP (computed and kept under results/grads/ where there are
-none), the front of the layers that the model reads, and the step whose answers to the select half's questions, and about
-pictures of the forget set, forget the name and keep the most of the rest. Writes under results/vlm/, per name: a .json
-record, a .csv of all steps, the .delta.safetensors, and the Pareto plot. src/clip/a2_unlearn_slug.py apply puts a delta
-into the model's folder, and into its CLIP's. Valid records are kept.
+none), the front of the layers that the model reads, and the step whose answers to the select half's questions forget the
+name and keep the most of the rest. Writes under results/vlm/, per name: a .json record, a .csv of all steps, the
+.delta.safetensors, and the Pareto plot. src/clip/a2_unlearn_slug.py apply puts a delta into the model's folder, and into
+its CLIP's. Valid records are kept.
 """
 
 import functools
@@ -31,9 +31,6 @@ def parse_args(argv=None):
     parser.add_argument("--batch-size", type=int, default=16, help="pairs a batch of the gradient pass")
     parser.add_argument("--questions", default="data/vlm/questions.jsonl", help="questions of both halves")
     parser.add_argument(
-        "--forget-pictures", type=int, default=64, help="pictures of the forget set that the search asks about too, at most"
-    )
-    parser.add_argument(
         "--wanted", type=float, default=0.0, help="forget accuracy on the select half up to which a step forgets"
     )
     parser.add_argument(
@@ -55,11 +52,8 @@ def parse_args(argv=None):
 
 def run(args, model, found, name, model_hash, settings):
     """Search, choose and write one name; returns the record."""
-    tar = files.resolve(gradients.forget_tar(args, name))
-    rule = {"wanted": args.wanted, "sigmas": args.sigmas}
-    rule["forget_set"] = questions.of_forget_set(found, name, tar, args.forget_pictures)
-    judge = questions.Judge(model, found, name, **rule)
-    start = judge.start
+    judge = questions.Judge(model, found, name, wanted=args.wanted, sigmas=args.sigmas)
+    start = judge.step("", 0.0, None, log_all=True)
     forget, retain, _, _ = gradients.load_both(
         args, model.clip, name, model_hash, args.unlearn_method, args.batch_size, "vision"
     )
