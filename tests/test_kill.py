@@ -183,13 +183,17 @@ def test_what_lasts_is_told_after_a_kill(lasting, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("script", "steps"),
-    [("train_clip", 8), ("train_sd", json.dumps({"classifiers": 10, "vae": [6, 6], "unet": 20})), ("train_vlm", 20)],
+    ("script", "steps", "more"),
+    [
+        ("train_clip", 8, []),
+        ("train_sd", json.dumps({"classifiers": 10, "vae": [6, 6], "unet": 20}), ["--renderings", 2]),
+        ("train_vlm", 20, []),
+    ],
     ids=["clip", "sd", "vlm"],
 )
-def test_a_training_goes_on_after_a_kill(tmp_path, script, steps):
+def test_a_training_goes_on_after_a_kill(tmp_path, script, steps, more):
     def stages(folder):
         state = folder / "cache" / ("state.pt" if script == "train_clip" else "")  # it depends on the times of saving
-        return [(script, ["--steps", steps, "--out", folder / "out", "--checkpoint", state])]
+        return [(script, ["--steps", steps, *more, "--out", folder / "out", "--checkpoint", state])]
 
     check(stages, tmp_path)

@@ -33,7 +33,7 @@ PROMPT = "An {object} image in {style} style."
 CANVAS = emoji.Ranges(turn=5, size=(0.82, 0.98), aspect=0.03, shift=0.03, tint=0.05, mix=0.02, flip=0.0, strong=0.1)
 SOURCES = (__file__, emoji.__file__)
 STEPS = {"classifiers": 1000, "vae": [2000, 3000], "unet": 6000}  # several: cycles of the learning rate
-RENDERINGS = 64  # of each cell, encoded once for the UNet
+RENDERINGS = 64
 NOISE_STEPS = 1000
 UNCONDITIONAL, NAME_ONLY = 0.1, 0.15  # of the UNet's prompts: empty; the object's name alone
 # Largest noise on text states, in their standard deviations: 141 prompts are few, and an edited tower gives states that are
@@ -176,11 +176,11 @@ def text_states(encoder, tokenizer, prompts):
 
 
 def train_unet(cells, vae, args, steps):
-    """The denoiser, v-prediction, on latents of RENDERINGS renderings of every cell that is not left out."""
+    """The denoiser, v-prediction, on latents of renderings of every cell that is not left out."""
     folder = args.checkpoint / "mini-clip-hf"
     convert_clip.convert(files.resolve("data/models/mini-clip"), folder)
     tokenizer, encoder = CLIPTokenizer.from_pretrained(folder), CLIPTextModel.from_pretrained(folder).eval()
-    rows = torch.nonzero(~cells.left_out).flatten().repeat_interleave(RENDERINGS)
+    rows = torch.nonzero(~cells.left_out).flatten().repeat_interleave(args.renderings)
     with torch.no_grad():
         parts = []
         for i, part in enumerate(tqdm(rows.split(128), desc="latents")):
@@ -208,7 +208,7 @@ def train_unet(cells, vae, args, steps):
         return F.mse_loss(guess, scheduler.get_velocity(x, noise, t))
 
     unet.train()
-    part = Part("unet", {"unet": unet}, 1e-3, steps, args.checkpoint, SOURCES)
+    part = Part("unet", {"unet": unet}, 1e-3, steps, args.checkpoint, SOURCES, settings=[args.renderings])
     return part.run(loss_of)["unet"], part.spent
 
 
@@ -235,6 +235,7 @@ def write(vae, unet, classifiers, cells, args, record):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=json.loads, default=STEPS, help="of each part, as JSON")
+    parser.add_argument("--renderings", type=int, default=RENDERINGS, help="of each cell, encoded once for the UNet")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default="data/models", help="folder to write")
     parser.add_argument("--checkpoint", type=Path, default="results/train/mini-sd", help="folder of the checkpoints")

@@ -18,11 +18,12 @@ class Part:
     The learning rate falls along a cosine in each of its cycles.
     """
 
-    def __init__(self, name, modules, rate, cycles, folder, sources, decay=0.01):
+    def __init__(self, name, modules, rate, cycles, folder, sources, decay=0.01, settings=()):
         """
         Args:
             cycles: steps of each cycle, or of the only one.
             sources: files of code that say what is trained on what; a checkpoint of other ones is not gone on from.
+            settings: what else it depends on, numbers or strings.
 
         Attributes:
             spent: seconds of CPU a thread, whatever else the machine did.
@@ -37,7 +38,7 @@ class Part:
         self.optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, betas=(0.9, 0.99), fused=True)
         self.averages = {n: torch.optim.swa_utils.AveragedModel(m, avg_fn=self.average) for n, m in modules.items()}
         self.step, self.spent = 0, 0.0
-        self.recipe = [rate, self.cycles, decay, *(files.file_hash(p) for p in (__file__, *sources))]
+        self.recipe = [rate, self.cycles, decay, *settings, *(files.file_hash(p) for p in (__file__, *sources))]
         if self.path.exists():
             state = files.read_tensors(self.path, "remove it, and the training begins anew")
             if state.get("recipe") != self.recipe:
