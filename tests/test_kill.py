@@ -186,7 +186,7 @@ def test_what_lasts_is_told_after_a_kill(lasting, tmp_path):
     ("script", "steps", "more"),
     [
         ("train_clip", 8, []),
-        ("train_sd", json.dumps({"classifiers": 10, "vae": [6, 6], "unet": 20}), ["--renderings", 2]),
+        ("train_sd", json.dumps({"classifiers": 4, "vae": [2, 2], "unet": 10}), ["--renderings", 2]),
         ("train_vlm", 20, []),
     ],
     ids=["clip", "sd", "vlm"],
