@@ -255,6 +255,7 @@ def main(argv=None):
     record = {
         "command": f"python src/demo/train_sd.py --seed {args.seed}",
         "steps": args.steps,
+        "renderings": args.renderings,
         "minutes": {n: round(s / 60, 1) for n, s in spent.items()},
         "parameters": {n: sum(p.numel() for p in m.parameters()) for n, m in (("vae", vae), ("unet", unet))},
         "threads": torch.get_num_threads(),
