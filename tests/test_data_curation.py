@@ -19,6 +19,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torchvision import transforms
 
 from slug import curation, data
 from slug.errors import SlugError
@@ -268,6 +269,18 @@ def test_two_processes_find_what_one_finds_in_the_same_order(tmp_path, shards, m
     monkeypatch.setattr(curation, "WORTH_PROCESSES", 0)
     both = curate(shards, tmp_path / "both", "--name", "Elon_Musk", "--workers", 2) / "Elon_Musk.tar"
     assert alone.read_bytes() == both.read_bytes()
+
+
+def count_pictures(colour):
+    """How many of 300 pictures are decoded by workers."""
+    held = io.BytesIO()
+    Image.new("RGB", (8, 8), colour).save(held, "PNG")
+    return len(data.decode([held.getvalue()] * 300, transforms.PILToTensor(), workers=2)[1])
+
+
+def test_processes_decode_by_workers_of_their_own():
+    """Enough pictures for workers, within the processes that the study's runs are spread over."""
+    assert list(curation.spread(count_pictures, ["red", "blue"], workers=2)) == [300, 300]
 
 
 def in_place_of(monkeypatch, name, module, kind):

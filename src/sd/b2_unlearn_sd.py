@@ -113,7 +113,7 @@ def slug(args, pipeline, judge, name, model_hash, first):
     if first is None:
         steps, rows, front, edit = one_layer(args, pipeline, judge, name, forget, retain)
         return steps, edit, [(judge.best.layer, judge.best.step)] if edit else [], (rows, front)
-    record, edit = first
+    record, edit = first[0], {n: part.to(pipeline.pipe.device) for n, part in first[1].items()}
     steps, chosen = [], [tuple(c) for c in record["chosen"]]
     judge.best = canvas.Step(**record["winner_select"])._replace(wanted=args.rounds_wanted)
     while chosen and len(chosen) < args.rounds and not judge.best.forgets:
@@ -122,7 +122,7 @@ def slug(args, pipeline, judge, name, model_hash, first):
         steps += found
         if not change:
             break
-        edit = edit | {n: edit.get(n, 0) + part for n, part in change.items()}
+        edit = deltas.summed([edit, change])
         chosen.append((judge.best.layer, judge.best.step))
     return steps, edit, chosen, None
 

@@ -8,6 +8,7 @@ import hashlib
 import html
 import io
 import json
+import multiprocessing
 import re
 import tarfile
 import unicodedata
@@ -149,9 +150,11 @@ class Decoded(torch.utils.data.Dataset):
 
 def batches(items, transform, *, workers=0, desc="decode"):
     """Yield [transformed picture, or None where it cannot be decoded] of BATCH items (paths or bytes) after the other."""
-    loader = torch.utils.data.DataLoader(
-        Decoded(items, transform), batch_size=BATCH, num_workers=workers if len(items) > 256 else 0, collate_fn=list
-    )
+    workers = workers if len(items) > 256 else 0
+    # The platform's own way to start them: within one of joblib's processes the default is joblib's, which takes no others.
+    context = multiprocessing.get_all_start_methods()[0] if workers else None
+    how = {"num_workers": workers, "multiprocessing_context": context, "collate_fn": list}
+    loader = torch.utils.data.DataLoader(Decoded(items, transform), batch_size=BATCH, **how)
     yield from tqdm(loader, desc=desc, unit="batch", leave=False, disable=len(items) < 500)
 
 
