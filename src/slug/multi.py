@@ -7,6 +7,10 @@ import math
 from slug import deltas, metrics, unlearn, zeroshot
 
 FACTORS = 5  # times that factors are lengthened, and that each is halved between two bounds, in the joint search
+# Deviations that the margins of each name of a group lie below 0 at least, where search.SIGMAS is asked of names alone: what a
+# normal fit needs for search.MAX_FORGET. Many names together hold no more than that, and what they cost adds up (settled on
+# six names that no reference run reports).
+SIGMAS = 2.0
 LONGEST = 4.0  # a step is lengthened to at most this many times its own
 REVERTED = "sum_without"  # stands for a method's name where one edit was taken out of the sum again
 
@@ -59,35 +63,41 @@ class Group:
             ]
         return [unlearn.forget_step("", 0.0, *found) for found in judged]
 
+    def forgets(self, factors):
+        """[bool]: which names factors make forgotten on the select half, by SIGMAS."""
+        return [s.forgets_by(SIGMAS) for s in self.forgotten(tuple(factors))]
+
     def left(self, factors):
         """How many names factors do not make forgotten on the select half."""
-        return sum(not s.forgets for s in self.forgotten(tuple(factors)))
+        return self.forgets(factors).count(False)
 
     def joint(self):
         """Factors by which every name is still forgotten on the select half and each step is as short as it can be.
 
-        Names that the sum does not forget get longer steps first; then each step in turn is bisected between 0 and
-        its present factor. Where no lengthening makes all forgotten, the tried factors that leave the fewest names, and of
-        these what is least recognised, are returned as they are.
+        Names that the sum does not forget get longer steps first; then all steps together, and after that each in turn,
+        are bisected between 0 and what they are. Where no lengthening makes all forgotten, the tried factors that leave
+        the fewest names, and of these what is least recognised, are returned as they are.
         """
         factors, tried = (1.0,) * len(self.names), []
         for _ in range(FACTORS + 1):
             tried.append(factors)
             if not self.left(factors):
                 break
-            steps = zip(factors, self.forgotten(factors), strict=True)
-            factors = tuple(f if s.forgets else min(f * math.sqrt(2), LONGEST) for f, s in steps)
+            steps = zip(factors, self.forgets(factors), strict=True)
+            factors = tuple(f if forgotten else min(f * math.sqrt(2), LONGEST) for f, forgotten in steps)
         else:
             return min(tried, key=lambda f: (self.left(f), sum(s.forget_acc1 for s in self.forgotten(f))))
-        for i in range(len(factors)):
-            low = 0.0
+        everyone = range(len(factors))
+        for part in (everyone, *([i] for i in everyone)):
+            low, high, found = 0.0, 1.0, factors
             for _ in range(FACTORS):
-                middle = (low + factors[i]) / 2
-                shorter = (*factors[:i], middle, *factors[i + 1 :])
+                middle = (low + high) / 2
+                shorter = tuple(f * middle if i in part else f for i, f in enumerate(factors))
                 if self.left(shorter):
                     low = middle
                 else:
-                    factors = shorter
+                    high, found = middle, shorter
+            factors = found
         return factors
 
     def own(self, edited):

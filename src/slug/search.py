@@ -44,7 +44,11 @@ class Step(NamedTuple):
         A few dozen pictures cannot show 2%: none of 25 may still be 11%. So the margins must also lie SIGMAS deviations
         below 0, which they do not where a zero sits on the brink: the other half's 40 pictures should hold none either.
         """
-        return self.forget_acc1 <= MAX_FORGET and not self.margin + SIGMAS * self.margin_sd > 0
+        return self.forgets_by(SIGMAS)
+
+    def forgets_by(self, sigmas):
+        """`forgets` with the margins that many deviations below 0."""
+        return self.forget_acc1 <= MAX_FORGET and not self.margin + sigmas * self.margin_sd > 0
 
     def progress(self, rule):
         """What `next_step` is told: yes or no (`rule` as there)."""
