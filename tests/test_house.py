@@ -365,8 +365,8 @@ def test_git_ignores_what_runs_write(tmp_path):
     out = """results/grads/A_x/forget_grads.pt results/clip/report/table.csv results/train/mini-clip.pt
         data/tar_files/A.tar data/demo/celeba/frequent_celebs.txt data/laion/laion400m/00000.tar
         .venv/bin/python src/slug/__pycache__/a.pyc results/demo/.table.csv.1.part
-        results/demo/multi/m-cosine-sum-6.pdf results/demo/multi/m-cosine-joint-6.png results/demo/lasting/m-relearning.pdf
-        results/demo/multi/mixture/joint-4/m-A.delta.safetensors""".split()
+        results/demo/multi/m-cosine-sum-6.pdf results/demo/multi/m-cosine-joint-3-6.png results/demo/lasting/m-relearning.pdf
+        results/demo/multi/mixture/joint-3-4/m-A.delta.safetensors""".split()
     kept = """results/README.md results/demo/table.csv results/bench/table.csv data/README.md data/emoji/sets.csv
         data/uncanvas/classifiers.json
         data/models/mini-clip/open_clip_config.json src/slug/data.py results/demo/m-A.delta.safetensors

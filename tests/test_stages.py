@@ -556,11 +556,11 @@ def test_several_names_are_forgotten_together(done, together, tmp_path):
     """a5's figures are those of a model folder that carries the deltas, judged anew: all of them, with one taken out again,
     and those of the joint search."""
     out, table = together
-    assert set(table["method"]) == {"sum", "joint", multi.REVERTED} and set(table["count"]) == {2}
+    assert set(table["method"]) == {"sum", "joint-3", "joint-2", multi.REVERTED} and set(table["count"]) == {2}
     edited = edited_folder(done, paths_of(done), tmp_path / "edited")
     assert set(deltas.of_folder(edited)) == {p.name for p in paths_of(done)}
-    trimmed = sorted((out / "multi/mixture/joint-2").glob("*.delta.safetensors"))
-    factors = table[table["method"] == "joint"].set_index("name")["factor"]
+    trimmed = sorted((out / "multi/mixture/joint-2-2").glob("*.delta.safetensors"))
+    factors = table[table["method"] == "joint-2"].set_index("name")["factor"]
     for path, header in ((p, deltas.read(p)[1]) for p in trimmed):
         step = float(deltas.read(done.results / "clip" / path.name)[1]["step"])
         assert float(header["step"]) == pytest.approx(factors[header["name"]] * step, rel=1e-5)
@@ -568,7 +568,7 @@ def test_several_names_are_forgotten_together(done, together, tmp_path):
         "together with the edits of Bento Box: forget accuracy"
         in (edited_folder(done, trimmed, tmp_path / "joint") / "README.md").read_text()
     )
-    for method, folder in (("sum", edited), ("joint", tmp_path / "joint")):
+    for method, folder in (("sum", edited), ("joint-2", tmp_path / "joint")):
         own, rest = of_folder(done, folder)
         rows = table[table["method"] == method].set_index("name")
         for name, rank in own.items():
@@ -596,7 +596,9 @@ def test_several_names_are_forgotten_together(done, together, tmp_path):
 def test_a_mixture_has_a_matrix_a_task_and_a_block_of_the_readme(together):
     out, table = together
     plots_of = {p.name for p in (out / "multi/mixture").glob("*.png")}
-    ways = [f"open_clip-cosine-{way}-2-{task}.png" for way in ("sum", "joint") for task in ("identities", "objects")]
+    ways = [
+        f"open_clip-cosine-{way}-2-{task}.png" for way in ("sum", "joint-3", "joint-2") for task in ("identities", "objects")
+    ]
     assert plots_of == set(ways)
     text, block = (out / "multi/mixture/report.md").read_text(), (out / "README.md").read_text()
     counts = table[(table["method"] == "sum") & (table["name"] == "all")].iloc[0]
@@ -631,9 +633,16 @@ class Told(multi.Group):
 )
 def test_the_joint_search_returns_the_shortest_factors_that_it_tried(says, wanted):
     group = Told(says)
-    found, asked = group.joint(), list(group.asked)
+    found, asked = group.joint(3.0), list(group.asked)
     assert wanted(found) and found in asked, found
-    assert group.left(found) == min(map(group.left, asked))
+    assert group.left(found, 3.0) == min(group.left(f, 3.0) for f in asked)
+
+
+def test_a_joint_search_that_asks_for_wider_margins_makes_longer_steps():
+    group = Told(lambda f: [True] * len(f))
+    group.forgotten = lambda f: [search.Step("", 0.0, 0.0, 0.0, margin=-x, margin_sd=0.2) for x in f]
+    short, long = (group.joint(sigmas) for sigmas in (2.0, 3.0))
+    assert short == pytest.approx((0.4, 0.4), rel=0.1) and long == pytest.approx((0.6, 0.6), rel=0.1)
 
 
 def test_records_of_other_halves_are_refused(done, quick, monkeypatch, capfd):

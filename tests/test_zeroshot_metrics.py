@@ -274,6 +274,19 @@ def test_each_group_of_tensors_is_searched_once(world):
     assert sorted(world.clip.group(s.layer) for s in steps) == sorted(groups)  # also where two fronts hold parts of one
 
 
+def test_the_order_of_the_layers_does_not_change_the_winner(world):
+    rows = [r for r in layers.figures(world.clip, world.forget, world.retain) if r.encoder == "vision"]
+    how = {"fronts": 1, "desc": "", "evaluations": 4}
+    judges = [world.judge(limit=40) for _ in range(2)]
+    (steps, best), (deep, same) = (
+        unlearn.search_fronts(world.clip, judge, rows, world.forget, lambda _: True, deepest_first=first, **how)
+        for judge, first in zip(judges, (False, True), strict=True)
+    )
+    depths = [layers.depth_order(world.clip, n) for n in dict.fromkeys(s.layer for s in deep)]
+    assert depths == sorted(depths, reverse=True) and len(depths) > 1
+    assert len(deep) == len(steps) and (world.clip.group(same.layer), same.step) == (world.clip.group(best.layer), best.step)
+
+
 def test_search_leaves_the_model_as_it_was(open_clip_world):
     before = {n: p.clone() for n, p in open_clip_world.clip.parameters.items()}
     searched(open_clip_world, open_clip_world.pictures)

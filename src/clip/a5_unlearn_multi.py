@@ -1,13 +1,13 @@
 """Forget several names at once: the edits that each found by itself, applied together (paper, section 3).
 
 Example: python src/clip/a5_unlearn_multi.py --celeb-name Elon_Musk Jeff_Bezos Taylor_Swift --model ViT-B-32 ...
-         python src/clip/a5_unlearn_multi.py --celeb-name ... --joint    (trims steps, or lengthens them, where edits meet)
+         python src/clip/a5_unlearn_multi.py --celeb-name ... --joint    (the steps as short as all stay forgotten)
 Needs a2_unlearn_slug.py for every name: each gradient was taken on the original model, each name has its own layer and step.
 For the first 2, 3, ... of the names it reports, on the report half, what is forgotten and what stays, and the cosine
 matrices before and after; of all of them also the sum less each one's edit, which gives that name back. Identities, objects
 and mixtures alike. Writes under results/clip/multi/, or --out: table.csv, report.md, the matrices, and with --joint the
-deltas of the steps that it settled on, a folder a count of names. src/clip/a2_unlearn_slug.py apply puts several deltas
-into one model folder and takes each out again.
+deltas of the steps that it settled on, a folder a margin (--sigmas) and count of names. src/clip/a2_unlearn_slug.py apply
+puts several deltas into one model folder and takes each out again.
 """
 
 import os
@@ -23,7 +23,14 @@ def parse_args(argv=None):
     parser = cli.parser(__doc__)
     cli.add_model_flags(parser)
     cli.add_data_flags(parser)
-    parser.add_argument("--joint", action="store_true", help="beside the plain sum: scale the steps where edits interfere")
+    parser.add_argument("--joint", action="store_true", help="beside the plain sum: scale the steps, which interfere")
+    parser.add_argument(
+        "--sigmas",
+        nargs="+",
+        type=float,
+        default=multi.SIGMAS,
+        help="a joint search each: deviations by which the margins of every name must lie below 0",
+    )
     parser.add_argument("--out", default="", help="folder to write; else results/clip/multi")
     parser.add_argument("--part", default="", help="subfolder of it, for other names beside those of an earlier run")
     parser.add_argument("--readme", default="", help="Markdown file whose multi block is filled, from all parts in --out")
@@ -94,11 +101,12 @@ def main(argv=None):
     for count in tqdm(range(2, len(names) + 1), desc="counts", unit="count"):
         group = multi.Group(evaluation, half, names[:count], edits, args.seed)
         before, original = (group.own(None), group.rest(None)), group.similarity(None)
-        ways = {"sum": (1.0,) * count} | ({"joint": group.joint()} if args.joint else {})
-        for method, factors in ways.items():
+        ways = [("sum", 0.0, (1.0,) * count)]
+        ways += [(f"joint-{s:g}", s, group.joint(s)) for s in dict.fromkeys(args.sigmas if args.joint else ())]
+        for method, sigmas, factors in ways:
             with group.applied(factors) as edited:
                 after, similar = (group.own(edited), group.rest(edited)), group.similarity(edited)
-            rows = multi.rows(group, method, factors, before, after)
+            rows = multi.rows(group, method, factors, before, after, sigmas)
             table += rows
             for task, stem in matrices(out, clip.label, method, count, similar).items():
                 shown, cosines, n = similar[task]
@@ -108,8 +116,8 @@ def main(argv=None):
                 if args.out:
                     png = stem.with_name(f"{stem.name}.png")
                     files.place(png, png)
-            if method == "joint":
-                with files.replacing_folder(out / f"joint-{count}") as temporary:
+            if method != "sum":
+                with files.replacing_folder(out / f"{method}-{count}") as temporary:
                     write_deltas(clip, group, factors, headers, rows, temporary)
     table += multi.reverted_rows(group, before[0])
     frame = pd.DataFrame(table)

@@ -7,10 +7,10 @@ import math
 from slug import deltas, metrics, unlearn, zeroshot
 
 FACTORS = 5  # times that factors are lengthened, and that each is halved between two bounds, in the joint search
-# Deviations that the margins of each name of a group lie below 0 at least, where search.SIGMAS is asked of names alone: what a
-# normal fit needs for search.MAX_FORGET. Many names together hold no more than that, and what they cost adds up (settled on
-# six names that no reference run reports).
-SIGMAS = 2.0
+# Deviations that the margins of each name of a group lie below 0; a name alone is asked for search.SIGMAS. By 3 as much is
+# forgotten as by the plain sum, and less is lost; by 2, as a normal fit needs for search.MAX_FORGET, still less is lost, and
+# single drawings are recognised again (settled on groups of six names that no reference run reports).
+SIGMAS = (3.0, 2.0)
 LONGEST = 4.0  # a step is lengthened to at most this many times its own
 REVERTED = "sum_without"  # stands for a method's name where one edit was taken out of the sum again
 
@@ -63,15 +63,15 @@ class Group:
             ]
         return [unlearn.forget_step("", 0.0, *found) for found in judged]
 
-    def forgets(self, factors):
-        """[bool]: which names factors make forgotten on the select half, by SIGMAS."""
-        return [s.forgets_by(SIGMAS) for s in self.forgotten(tuple(factors))]
+    def forgets(self, factors, sigmas):
+        """[bool]: which names factors make forgotten on the select half (search.Step.forgets_by)."""
+        return [s.forgets_by(sigmas) for s in self.forgotten(tuple(factors))]
 
-    def left(self, factors):
+    def left(self, factors, sigmas):
         """How many names factors do not make forgotten on the select half."""
-        return self.forgets(factors).count(False)
+        return self.forgets(factors, sigmas).count(False)
 
-    def joint(self):
+    def joint(self, sigmas):
         """Factors by which every name is still forgotten on the select half and each step is as short as it can be.
 
         Names that the sum does not forget get longer steps first; then all steps together, and after that each in turn,
@@ -81,19 +81,19 @@ class Group:
         factors, tried = (1.0,) * len(self.names), []
         for _ in range(FACTORS + 1):
             tried.append(factors)
-            if not self.left(factors):
+            if not self.left(factors, sigmas):
                 break
-            steps = zip(factors, self.forgets(factors), strict=True)
+            steps = zip(factors, self.forgets(factors, sigmas), strict=True)
             factors = tuple(f if forgotten else min(f * math.sqrt(2), LONGEST) for f, forgotten in steps)
         else:
-            return min(tried, key=lambda f: (self.left(f), sum(s.forget_acc1 for s in self.forgotten(f))))
+            return min(tried, key=lambda f: (self.left(f, sigmas), sum(s.forget_acc1 for s in self.forgotten(f))))
         everyone = range(len(factors))
         for part in (everyone, *([i] for i in everyone)):
             low, high, found = 0.0, 1.0, factors
             for _ in range(FACTORS):
                 middle = (low + high) / 2
                 shorter = tuple(f * middle if i in part else f for i, f in enumerate(factors))
-                if self.left(shorter):
+                if self.left(shorter, sigmas):
                     low = middle
                 else:
                     high, found = middle, shorter
@@ -141,10 +141,11 @@ def _named(target, factor, ranks):
     return {"name": target.name, "kind": target.kind, "task": target.task, "factor": factor, **_counted([ranks])}
 
 
-def rows(group, method, factors, before, after):
+def rows(group, method, factors, before, after, sigmas=0.0):
     """Rows of table.csv: a row a name, then one of what stays. The model is at its original weights.
 
     Args:
+        sigmas: by which a name counts as forgotten on the select half; 0: as counted, its margins below 0 on the mean.
         before, after: (Group.own, Group.rest) of the unedited model and of the edited one.
     """
     common, out = _common(group, method), []
@@ -154,7 +155,7 @@ def rows(group, method, factors, before, after):
         row |= {"n_drawings": len(set(group.drawings(i))), "forget_before": zeroshot.accuracies(own_before[i])[0]}
         out.append(row)
     row = common | {"name": "all", **_counted(own), "n_drawings": sum(r["n_drawings"] for r in out)}
-    row["n_left_select"] = group.left(factors)
+    row["n_left_select"] = group.left(factors, sigmas)
     row |= {f"{task}_acc1": zeroshot.accuracies(rank)[0] for task, rank in rest.items()}
     row |= {f"n_{task}": len(rank) for task, rank in rest.items()}
     return [*out, row | unlearn.changes(group, rest_before, rest, group.seed)]

@@ -288,17 +288,21 @@ def search_all(
     return steps, judge.winner(candidates)
 
 
-def search_fronts(clip, judge, rows, forget, enough, *, fronts, desc, **how):
+def search_fronts(clip, judge, rows, forget, enough, *, fronts, desc, deepest_first=False, **how):
     """Search Pareto front after front until a winner will do: ([step in order], the winner).
 
     Args:
         rows: layers.figures of all candidates.
         enough: winner -> whether to stop there.
         fronts: how many, at most.
+        deepest_first: search a front's layers from the deepest up, where these tend to win: the others are then given up the
+            sooner. What is found is the same.
         how: see `search_all`.
     """
     steps, best = [], None
     for number, front in enumerate(layers.all_fronts(rows)[:fronts], 1):
+        if deepest_first:
+            front = sorted(front, key=lambda found: layers.depth_order(clip, found.name), reverse=True)
         bar = tqdm(front, desc=f"{desc}: front {number}", unit="layer")
         curves, best = search_all(clip, judge, bar, forget, before=steps, **how)
         steps += [s for part in curves.values() for s in part]
