@@ -210,7 +210,7 @@ class Step(NamedTuple):
     def forgets(self):
         """Whether the name is forgotten, as counted and as estimated: few drawings sit on the brink and are none the less
         zero, so the margins must also lie `sigmas` deviations below 0."""
-        return self.forget_acc <= self.wanted + 1e-9 and not self.margin + self.sigmas * self.margin_sd > 0
+        return self.forget_acc <= self.wanted + 1e-9 and search.below(self.margin, self.margin_sd, self.sigmas)
 
     def progress(self, rule):
         """What search.next_step is told: 1 where the name is forgotten, else a part of the way to it."""

@@ -17,6 +17,14 @@ FAR = 16  # first steps, 160% of the weights' norm: where none up to here forget
 CLOSE = 1.1  # stop bisecting when the bracket is this narrow (ratio of its ends)
 
 
+def below(margin, margin_sd, sigmas):
+    """Whether margins lie that many standard deviations below 0; where there are none (NaN), nothing speaks against it.
+
+    Of few pictures none may be recognised and all be on the brink.
+    """
+    return not margin + sigmas * margin_sd > 0
+
+
 class Step(NamedTuple):
     """One evaluation of one layer on the select half. Accuracies are fractions; NaN where not evaluated."""
 
@@ -48,7 +56,7 @@ class Step(NamedTuple):
 
     def forgets_by(self, sigmas):
         """`forgets` with the margins that many deviations below 0."""
-        return self.forget_acc1 <= MAX_FORGET and not self.margin + sigmas * self.margin_sd > 0
+        return self.forget_acc1 <= MAX_FORGET and below(self.margin, self.margin_sd, sigmas)
 
     def progress(self, rule):
         """What `next_step` is told: yes or no (`rule` as there)."""
