@@ -113,7 +113,7 @@ def slug(args, pipeline, judge, name, model_hash, first):
     if first is None:
         steps, rows, front, edit = one_layer(args, pipeline, judge, name, forget, retain)
         return steps, edit, [(judge.best.layer, judge.best.step)] if edit else [], (rows, front)
-    record, edit = first[0], {n: part.to(pipeline.pipe.device) for n, part in first[1].items()}
+    record, edit = first
     steps, chosen = [], [tuple(c) for c in record["chosen"]]
     judge.best = canvas.Step(**record["winner_select"])._replace(wanted=args.rounds_wanted)
     while chosen and len(chosen) < args.rounds and not judge.best.forgets:
@@ -251,7 +251,7 @@ def main(argv=None):
         first = None
         if args.rounds > 1 and args.method == "slug":
             record = record_of(argparse.Namespace(**vars(args) | {"rounds": 1, "force": False}), kind, name)
-            first = record, deltas.read(folder / record["delta"])[0]
+            first = record, pipeline.edit(folder / record["delta"])
         print(canvas.one_line(record_of(args, kind, name, first)))
 
 

@@ -64,8 +64,8 @@ def run(args, model, found, name, model_hash, settings):
     def enough(best):
         return best.forgets and best.retain >= start.retain - args.lost
 
-    how = {"evaluations": args.evaluations, "alone": not args.whole_groups, "log_all": args.log_all, "desc": name}
-    how["deepest_first"] = True
+    how = {"evaluations": args.evaluations, "alone": not args.whole_groups, "log_all": args.log_all}
+    how |= {"desc": name, "deepest_first": True}
     steps, best = unlearn.search_fronts(model.clip, judge, rows, forget, enough, fronts=args.fronts, **how)
     seconds, gradient_s = time.perf_counter() - started, gradients.seconds(args, model.clip, name, args.unlearn_method)
     stem = files.resolve(args.result_dir) / "vlm" / records.file_name(model.label, name, "")

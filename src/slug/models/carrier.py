@@ -72,10 +72,10 @@ class Carrier:
         return [n for n, group in groups.items() if all(m in self.tensors for m in group)]
 
     def edit(self, path):
-        """The edit of a delta file. SlugError if it is damaged, or was made for other weights."""
+        """The edit of a delta file, on the model's device. SlugError if it is damaged, or was made for other weights."""
         found, header = deltas.read(path)
         deltas.check_base(header, {n: self.tensors[n] for n in found}, self.tag)
-        return found
+        return {n: change.to(self.tensors[n].device) for n, change in found.items()}
 
     def applied(self, edit):
         """Context within which the model carries an edit, {name of `tensors`: tensor to add}. May be nested."""
