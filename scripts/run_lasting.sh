@@ -2,8 +2,8 @@
 # Does what was forgotten come back? Every edit of NAMES on record in RECORDS, SLUG's and the baselines', under relearning,
 # coarser weights, a probe, other spellings, drawing styles and sums of features (a7). RECORDS is RESULT_DIR/clip, which
 # run_all_clip.sh fills, or results/demo, the committed run. Makes forget sets and gradients first, as baselines are trained
-# again; writes RESULT_DIR/lasting/. Resumable. With --report it runs nothing and reports on what is there. Further arguments
-# go to a7_lasting.py.
+# again; writes RESULT_DIR/lasting/. LASTING_JOBS processes share the names. Resumable. With --report it runs nothing and
+# reports on what is there. Further arguments go to a7_lasting.py.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 need_names
@@ -20,6 +20,6 @@ if [[ " $* " != *" --report "* ]]; then
 fi
 IFS=' ' read -r -a aliases <<<"$ALIASES"
 run "$PYTHON" src/clip/a7_lasting.py --celeb-name "${NAME_LIST[@]}" --records "$RECORDS" ${ALIASES:+--aliases "${aliases[@]}"} \
-  --relearn-lr "$RELEARN_LR" --tar-dir "$TAR_DIR" --train-data "$TRAIN_DATA" --val-data "$VAL_DATA" \
+  --relearn-lr "$RELEARN_LR" --jobs "$LASTING_JOBS" --tar-dir "$TAR_DIR" --train-data "$TRAIN_DATA" --val-data "$VAL_DATA" \
   --imagenet-val "$IMAGENET_VAL" --imagenet-share "$IMAGENET_SHARE" "${MODEL_FLAGS[@]}" "${RUN_FLAGS[@]}" \
   ${REFERENCE:+--out "$REFERENCE/lasting" --readme README.md} "$@"

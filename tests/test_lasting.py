@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 import types
 
 import pandas as pd
@@ -306,6 +309,24 @@ def test_what_is_finished_is_kept(run, frame, monkeypatch):
     key = ["name", "method", "test", "setting"]
     again = pd.read_parquet(run.out / "runs.parquet").sort_values(key, ignore_index=True).drop(columns="seconds")
     pd.testing.assert_frame_equal(again, frame.sort_values(key, ignore_index=True).drop(columns="seconds"))
+
+
+def test_processes_share_the_names_and_what_a_killed_one_finished_is_kept(run, frame, tmp_path):
+    out, quick = tmp_path / "results/lasting", frame["test"].isin(["edit", "linear probe"]) & (frame["method"] == "slug")
+    (out / "parts").mkdir(parents=True)
+    (tmp_path / "results/grads").symlink_to(run.folder / "results/grads")
+    killed = (frame["test"] == "quantisation") & (frame["name"] == "Alien")
+    frame[killed].assign(seconds=-1.0).to_parquet(out / "parts/7.parquet", index=False)
+    frame[~(quick | killed)].to_parquet(out / "runs.parquet", index=False)
+    command = [sys.executable, tiny.ROOT / "src/clip/a7_lasting.py", *run.flags, "--records", run.clip, "--jobs", "2"]
+    command += ["--result-dir", tmp_path / "results"]
+    env = os.environ | {"PYTHONPATH": str(tiny.ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([str(c) for c in command], env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    key, got = ["name", "method", "test", "setting"], pd.read_parquet(out / "runs.parquet")
+    assert (got[got["seconds"] == -1]["test"] == "quantisation").sum() == killed.sum() and not (out / "parts").exists()
+    wanted = frame.sort_values(key, ignore_index=True).drop(columns="seconds")
+    pd.testing.assert_frame_equal(got.sort_values(key, ignore_index=True).drop(columns="seconds"), wanted)
 
 
 def test_a_second_model_has_rows_of_its_own_and_the_report_is_of_one(run, frame, taught_clip, tmp_path):

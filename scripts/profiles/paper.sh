@@ -16,6 +16,7 @@
 : "${MULTI_IMAGENET_SHARE:=1}" # IMAGENET_SHARE where objects are forgotten: 5% has two or three pictures of each
 : "${STUDY_NAMES:=}" # beside NAMES in the study of the claims
 : "${STUDY_JOBS:=1}" # processes that do its runs at once, each with its share of the cores
+: "${LASTING_JOBS:=1}" # the same of run_lasting.sh, each with names of its own
 
 : "${METADATA_DIR:=$DATA_DIR/laion/metadata}" # LAION-400M's own parquet files, for scripts/download_laion400m.sh
 : "${LAION_DIR:=$DATA_DIR/laion/laion400m}"

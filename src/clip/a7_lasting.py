@@ -8,16 +8,19 @@ Needs the records of a2_unlearn_slug.py and a3_unlearn_compare.py, and the tars.
 a baseline's chosen candidate are not kept, so its training is done again, with the setting, seed and data of its record
 (salun and ssd need their gradients, a1_compute_grad.py); where an edit does not score what its record says, a note says so.
 Writes results/lasting/: runs.parquet, a row a model, name, method, test and setting; REPORT.md with the verdicts; the
-relearning curves. A (model, name, method, test) that was finished with the same settings is kept. With --out the report, the
-curves and the rows that they are of go to that folder.
+relearning curves. A (model, name, method, test) that was finished with the same settings is kept; while it runs, what is
+finished lies in parts/ beside runs.parquet. With --out the report, the curves and the rows that they are of go to that
+folder.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
 import time
 
 import pandas as pd
+import torch
 from pyarrow import ArrowException
 from tqdm import tqdm
 
@@ -25,6 +28,7 @@ from slug import (
     baselines,
     cli,
     compare,
+    curation,
     data,
     deltas,
     files,
@@ -41,8 +45,9 @@ from slug.errors import SlugError, brief
 
 NOT_SETTINGS = (  # change no row
     *("force", "celeb_name", "device", "workers", "result_dir", "cache_gb", "records", "unlearn_method"),
-    *("out", "readme", "report", "select_pictures", "trace", "fa_k"),
+    *("out", "readme", "report", "select_pictures", "trace", "fa_k", "jobs"),
 )
+KEY = ["model", "name", "method", "test"]  # of the rows that a test writes at once
 
 
 def parse_args(argv=None):
@@ -56,6 +61,7 @@ def parse_args(argv=None):
     parser.add_argument("--relearn-pictures", type=int, nargs="+", default=[2, 8, 0], help="forget pictures; 0: all of them")
     parser.add_argument("--relearn-steps", type=int, nargs="+", default=[1, 2, 5, 10, 20], help="when relearning is scored")
     parser.add_argument("--relearn-lr", type=float, default=1e-5, help="AdamW's learning rate in relearning, constant")
+    parser.add_argument("--jobs", type=int, default=1, help="processes, each with names, a model and threads of its own")
     parser.add_argument("--force", action="store_true", help="do again what is valid")
     parser.add_argument("--report", action="store_true", help="run nothing: report and plot what is there")
     parser.add_argument("--out", default="", help="folder of the report and its rows; else results/lasting")
@@ -65,6 +71,8 @@ def parse_args(argv=None):
         raise SlugError(
             "--relearn-steps and --relearn-lr must be above 0, --relearn-pictures and --retain-pictures 0 or more"
         )
+    if args.jobs < 1:
+        raise SlugError(f"--jobs {args.jobs}: there must be one process or more")
     return args
 
 
@@ -104,7 +112,7 @@ def read_aliases(paths):
 def read_runs(path):
     """The rows of runs.parquet; none where there is no such file. SlugError if it is damaged."""
     if not path.is_file():
-        return pd.DataFrame(columns=["model", "name", "method", "test", "setting", "made_with"])
+        return pd.DataFrame(columns=[*KEY, "setting", "made_with"])
     try:
         return pd.read_parquet(path)
     except (ArrowException, OSError, ValueError) as err:
@@ -117,6 +125,26 @@ def write_runs(path, frame):
         frame.to_parquet(temporary, index=False)
 
 
+def collect(path):
+    """All rows: those of runs.parquet and of what processes wrote beside it, which goes into runs.parquet now.
+
+    A part is removed only after that, so that a kill in between loses nothing.
+    """
+    frame = read_runs(path)
+    parts = sorted((path.parent / "parts").glob("*.parquet"))
+    for part in parts:
+        fresh = read_runs(part)
+        old = pd.MultiIndex.from_frame(frame[KEY]).isin(pd.MultiIndex.from_frame(fresh[KEY]))
+        frame = pd.concat([f for f in (frame[~old], fresh) if len(f)], ignore_index=True)
+    if parts:
+        write_runs(path, frame)
+        for part in parts:
+            part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another run has parts there
+            (path.parent / "parts").rmdir()
+    return frame
+
+
 class Edits:
     """The weights of every edit on record."""
 
@@ -124,15 +152,18 @@ class Edits:
         """left_out: names whose pairs the retain set leaves out, those of all records."""
         self.args, self.clip, self.folder, self.left_out = args, clip, folder, left_out
         self.given = {data.plain_name(n): n for n in args.celeb_name}  # gradients lie under a name as it was given
+        self._retain = None
         self.trained = {}  # FT's weights do not depend on the name: {(setting, candidate): weights}
         self.model_hash = gradients.model_hash(clip)
         self.train_data = files.existing(args.train_data, "retain set", "give --train-data")
 
-    @functools.cached_property
+    @property  # cached_property holds a lock before Python 3.12, and would keep this class from other processes
     def retain(self):
-        """data.Pairs of the retain set."""
-        matcher, transform = data.Matcher(self.left_out), self.clip.transform
-        return data.load_pairs(self.train_data, transform, leave_out=matcher, workers=self.args.workers)
+        """data.Pairs of the retain set, read when they are needed first."""
+        if self._retain is None:
+            matcher, transform = data.Matcher(self.left_out), self.clip.transform
+            self._retain = data.load_pairs(self.train_data, transform, leave_out=matcher, workers=self.args.workers)
+        return self._retain
 
     def fingerprint(self, record):
         """What tells one edit from another. SlugError if the record does not say it, or the delta is not there."""
@@ -246,15 +277,21 @@ def forget_tar(args, name):
     return files.existing(gradients.forget_tar(args, name), "forget set", f"run src/clip/a0_create_tar.py --name {name}")
 
 
-def run(args, clip, found, folder, left_out, path):
-    """Every test of every edit that is not finished; rows go to `path` as they come. Returns those of this run."""
+def run(args, clip, found, folder, left_out, path, number=0):
+    """Every test of every edit that is not finished; rows go to a file beside `path` as they come (`collect`).
+
+    Args:
+        number: of this process.
+    Returns:
+        What the rows depend on, `made_with`, an edit.
+    """
     identities, objects, half = data.load_evaluation(args, clip.transform)
-    edits, frame = Edits(args, clip, folder, left_out), read_runs(path)
-    jobs = plan(args, edits, found, (identities, objects), frame)
+    edits, fresh = Edits(args, clip, folder, left_out), []
+    jobs = plan(args, edits, found, (identities, objects), read_runs(path))
     relearning = {"counts": list(dict.fromkeys(args.relearn_pictures)), "lr": args.relearn_lr}
     relearning["points"] = tuple(sorted(set(args.relearn_steps)))
     evaluation, subjects, unedited = None, {}, {}
-    with tqdm(total=sum(len(todo) for _, todo in jobs.values()), unit="test", desc="tests") as bar:
+    with tqdm(total=sum(len(todo) for _, todo in jobs.values()), unit="test", desc="tests", position=number) as bar:
         for (name, method), (mark, todo) in jobs.items():
             if not todo:
                 continue
@@ -283,13 +320,25 @@ def run(args, clip, found, folder, left_out, path):
                 seconds = time.perf_counter() - started
                 if test == lasting.EDIT:
                     compare_with_record(record, rows[0]["value"])
-                rows = joined(rows, unedited[beside], common | {"test": test, "seconds": seconds})
-                key = {"model": clip.label, "name": name, "method": method, "test": test}
-                old = (frame[list(key)] == pd.Series(key)).all(axis=1)
-                frame = pd.concat([f for f in (frame[~old], pd.DataFrame(rows)) if len(f)], ignore_index=True)
-                write_runs(path, frame)
+                fresh += joined(rows, unedited[beside], common | {"test": test, "seconds": seconds})
+                write_runs(path.parent / "parts" / f"{number}.parquet", pd.DataFrame(fresh))
                 bar.update()
-    return frame[frame["made_with"].isin([mark for mark, _ in jobs.values()])]
+    return [mark for mark, _ in jobs.values()]
+
+
+def run_share(share, args, path, threads=0):
+    """`run` of a share of the names, in a process that knows nothing yet.
+
+    Args:
+        share: (number of this process, names as people write them).
+        threads: of this process; 0 leaves them.
+    """
+    number, names = share
+    if threads:
+        torch.set_num_threads(threads)
+    clip = models.from_args(args, cli.settle(args))
+    found, folder, left_out = on_record(args, clip.label)
+    return run(args, clip, {k: r for k, r in found.items() if k[0] in names}, folder, left_out, path, number)
 
 
 def compare_with_record(record, value):
@@ -301,21 +350,27 @@ def compare_with_record(record, value):
 
 def main(argv=None):
     args = parse_args(argv)
-    device = cli.settle(args)
+    cli.settle(args)
     path = cli.check_result_dir(args) / "lasting" / "runs.parquet"
     out = files.check_writable(args.out or path.parent)
+    frame = collect(path)
     if args.report:
         names = {data.plain_name(n).casefold() for n in args.celeb_name}
-        frame, label = read_runs(path), models.label_of(args.model, args.clip_model_id)
+        label = models.label_of(args.model, args.clip_model_id)
         frame = frame[(frame["model"] == label) & frame["name"].str.casefold().isin(names)]
         if frame.empty:
             raise SlugError(
                 f"{path} has no rows of {label} on {', '.join(args.celeb_name)}; give their --model, or run without --report"
             )
     else:
-        clip = models.from_args(args, device)
-        found, folder, left_out = on_record(args, clip.label)
-        frame = run(args, clip, found, folder, left_out, path)
+        names = list(dict.fromkeys(map(data.plain_name, args.celeb_name)))
+        jobs = min(args.jobs, len(names))
+        threads = max(1, torch.get_num_threads() // jobs) if jobs > 1 else 0
+        work = functools.partial(run_share, args=args, path=path, threads=threads)
+        shares = [(i, names[i::jobs]) for i in range(jobs)]
+        marks = {m for part in curation.spread(work, shares, workers=jobs) for m in part}
+        frame = collect(path)
+        frame = frame[frame["made_with"].isin(marks)]
     order = {m: i for i, m in enumerate(report.METHODS)}
     frame = frame.sort_values("method", key=lambda c: c.map(order), kind="stable")
     if out != path.parent:
