@@ -380,7 +380,7 @@ def done(folder, tmp_path_factory):
     (work / "MME" / "color").mkdir(parents=True)
     (work / "MME/color/1.jpg").write_bytes(tiny.jpeg(0, size=64))
     (work / "MME/color/1.txt").write_text("Is it red?\tYes\nIs it blue?\tNo\n")
-    run(folder, work, "c2_eval_vlm", "--utility", work / "MME")
+    run(folder, work, "c2_eval_vlm", "--utility", work / "MME", "--factors", 0.5, 8)
     return work
 
 
@@ -439,6 +439,26 @@ def test_tables_and_transcripts_say_what_the_model_says(done, folder):
     assert (done / "results/vlm/sheet-llava-Frog.png").is_file() and "kind of question" in (
         done / "results/vlm/report.md"
     ).read_text()
+
+
+def test_the_curve_is_of_multiples_of_the_step(done, folder):
+    curve, table = (pd.read_csv(done / "results/vlm" / f"{t}.csv") for t in ("curve", "table"))
+    assert list(curve["factor"]) == [0, 0.5, 1, 8]
+    for row, states in ((0, "original"), (2, "slug")):
+        kept = table[table["method"] == states].iloc[0]
+        for column in ("forget_acc", "identities_acc", "utility_acc", "n_utility"):
+            assert curve.loc[row, column] == pytest.approx(kept[column], nan_ok=True)
+    asked = [q for q in questions.read(folder / "questions.jsonl") if q.half == "report"]
+    mine, model, marker = [q for q in asked if q.name == "Frog"], load(folder), questions.Marker(asked)
+    edit, _ = deltas.read(done / "results/vlm/llava-Frog.delta.safetensors")
+    for row, factor in ((1, 0.5), (3, 8)):
+        with model.applied({n: factor * t for n, t in edit.items()}):
+            right = [marker.right(q, s) for q, s in zip(mine, model.answer(mine), strict=True)]
+        assert curve.loc[row, "forget_acc"] == pytest.approx(np.mean(right))
+        assert curve.loc[row, "step"] == pytest.approx(factor * curve.loc[2, "step"], rel=1e-5)
+    assert (curve.loc[0, [c for c in curve if "_change" in c]] == 0).all() and curve["factor"].max() == 8
+    text = (done / "results/vlm/report.md").read_text()
+    assert "](llava-curve.png)" in text and (done / "results/vlm/llava-curve.png").is_file()
 
 
 def test_a_delta_goes_into_the_assistant_and_into_its_clip_and_out_again(done, folder, tmp_path):

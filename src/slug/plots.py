@@ -364,6 +364,29 @@ def answers(pictures, said, right, own, title, stem):
     save(figure, stem)
 
 
+def assistant(frame, title, stem):
+    """What forgetting costs an assistant, a line a name along multiples of its step: forget accuracy against what is lost.
+
+    Args:
+        frame: DataFrame with the columns name, factor, forget_acc, identities_change and utility_change, fractions.
+    """
+    panels = {"identities_change": "naming others", "utility_change": "all other questions"}
+    panels = {c: said for c, said in panels.items() if c in frame}
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 4), squeeze=False, layout="constrained")
+    for panel, (column, said) in zip(axes[0], panels.items(), strict=True):
+        for i, (name, part) in enumerate(frame.sort_values("factor").groupby("name", sort=False)):
+            x, y = -100 * part[column], 100 * part["forget_acc"]
+            panel.plot(x, y, "-", color=f"C{i}", marker=MARKERS[i % len(MARKERS)], mfc="none", ms=5, lw=1.2, label=name)
+            chosen = part["factor"] == 1
+            panel.plot(x[chosen], y[chosen], MARKERS[i % len(MARKERS)], color=f"C{i}", ms=8)
+        panel.set_ylim(-3, 103)
+        panel.set_xlabel(f"{said}: points lost")
+    axes[0][0].set_ylabel("answers that name the forgotten name, %")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncol=5, frameon=False)
+    figure.suptitle(title, fontsize=9)
+    save(figure, stem)
+
+
 def canvas(panels, floor, title, stem):
     """The best UA against the part of IRA and of CRA that has to stay, a line a method.
 

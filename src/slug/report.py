@@ -359,6 +359,25 @@ def assistant(frame, kinds):
     return "\n".join(lines)
 
 
+def assistant_curve(frame, plot):
+    """Markdown of results/vlm/curve.csv: means over names at each multiple of their steps, and the plot of each name.
+
+    Args:
+        plot: its file, beside the report.
+    """
+    stay = {"identities": "other identities", "objects": "objects", "utility": "utility"}
+    heads = ["step, times the chosen one", "names", "forget, %", "forget, unseen drawings, %"]
+    heads += [f"{said}, points" for said in stay.values()]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for factor, part in frame.groupby("factor"):
+        cells = [f"{factor:g}", str(len(part)), _cell(part["forget_acc"]), _cell(part["forget_unseen_acc"])]
+        for column in (f"{c}_change" for c in stay):
+            mean, low, high = mean_interval(100 * part[column]) if column in part else (math.nan,) * 3
+            cells.append("" if math.isnan(mean) else f"{mean:+.1f} ({low:+.1f} to {high:+.1f})")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", f"Means over names with 95% t intervals; name by name: [the curves]({plot})."])
+
+
 def _paired(row, column):
     """A paired change with its interval, in points, of the columns of unlearn.changes."""
     change, low, high = (100 * row[f"{column}_change{end}"] for end in ("", "_low", "_high"))

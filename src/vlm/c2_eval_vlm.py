@@ -3,9 +3,11 @@
 Example: python src/vlm/c2_eval_vlm.py --vlm data/demo/models/mini-llava --clip-model-id data/demo/models/mini-clip-hf \\
              --questions data/demo/vlm/questions.jsonl
          python src/vlm/c2_eval_vlm.py --utility data/MME data/gqa/testdev_balanced_questions.json data/mmbench_dev_en.tsv
+         python src/vlm/c2_eval_vlm.py ... --factors 0.5 0.7 1.4 2    (how far each name's step would have to go)
 Names in drawings that the model's training never saw stand in rows of their own. An answer is right if the name stands in it
 in whole words; else by its first word or its whole text. Writes under results/vlm/: table.csv, report.md, a transcript
-{model}-{name}.jsonl of every question with the answers before and after, and a sheet of pictures with answers.
+{model}-{name}.jsonl of every question with the answers before and after, and a sheet of pictures with answers; with
+--factors also curve.csv, a row a name and multiple of its step, and the plot of it: what more forgetting costs.
 """
 
 import json
@@ -14,7 +16,7 @@ from collections import Counter
 import pandas as pd
 from tqdm import tqdm
 
-from slug import cli, data, files, metrics, plots, questions, records, report
+from slug import cli, data, deltas, files, metrics, plots, questions, records, report
 from slug.errors import SlugError
 from slug.models import vlm
 
@@ -32,6 +34,9 @@ def parse_args(argv=None):
     parser = cli.parser(__doc__)
     vlm.add_flags(parser)
     parser.add_argument("--questions", default="data/vlm/questions.jsonl", help="questions of both halves")
+    parser.add_argument(
+        "--factors", nargs="*", type=float, default=[], help="multiples of each step that are scored besides 0 and 1"
+    )
     parser.add_argument("--utility", nargs="*", default=[], help="public sets (MME, GQA, MMBench), asked besides")
     parser.add_argument("--out", default="", help="folder that gets a copy of what is written")
     parser.add_argument("--readme", default="", help="Markdown file whose vlm block is filled")
@@ -60,6 +65,8 @@ def changes(asked, rows, before, after, seed):
 
 def main(argv=None):
     args = parse_args(argv)
+    if min(args.factors, default=1) <= 0:
+        raise SlugError("--factors must be above 0: they are multiples of a step")
     device = cli.settle(args)
     out = cli.check_result_dir(args) / "vlm"
     copies = files.check_writable(args.out or out)
@@ -85,10 +92,11 @@ def main(argv=None):
     parts = {r["name"]: questions.parts(asked, r["name"]) for r in made}
     used = {name: sorted(i for rows in part.values() for i in rows) for name, part in parts.items()}
     before = states(sorted(set().union(*used.values())), "unedited model")
-    table, kinds, written = [], [], []
+    table, kinds, curve, written = [], [], [], []
     for record in tqdm(made, desc="names", unit="name"):
         name, rows = record["name"], parts[record["name"]]
-        with model.applied(model.edit(out / record["delta"])):
+        edit = model.edit(out / record["delta"])
+        with model.applied(edit):
             now = states(used[name], name)
         (said, right), (after, hit) = ([{i: f[k] for i, f in state.items()} for k in (0, 1)] for state in (before, now))
         common = {"name": name, "seed": args.seed, "n_drawings": len({asked[i].group for i in rows["forget"]})}
@@ -112,6 +120,13 @@ def main(argv=None):
             mine = [i for i in rows["utility"] if asked[i].task == kind]
             share = [sum(state[i] for i in mine) / len(mine) for state in (right, hit)]
             kinds.append({"name": name, "kind": kind, "before": share[0], "after": share[1], "n": len(mine)})
+        for factor in sorted({0.0, 1.0, *args.factors}) if args.factors else ():
+            state = {0.0: right, 1.0: hit}.get(factor)
+            if state is None:
+                with model.applied(deltas.summed([edit], [factor])):
+                    state = {i: f[1] for i, f in states(used[name], f"{name}, {factor:g} steps").items()}
+            row = {"name": name, "layer": record["layer"], "factor": factor, "step": factor * record["step"]}
+            curve.append(row | figures(rows, state) | changes(asked, rows, right, state, args.seed))
         lines = [
             q._asdict()
             | {"image": q.image.rsplit("/", 1)[-1] if isinstance(q.image, str) else "", "part": part}
@@ -136,6 +151,14 @@ def main(argv=None):
     frame = pd.DataFrame(table).reindex(columns=COLUMNS)
     files.write_text(out / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     text = report.assistant(frame, pd.DataFrame(kinds))
+    if curve:
+        frame, stem = pd.DataFrame(curve), out / f"{files.safe_name(model.label)}-curve"
+        written += [out / "curve.csv", stem.with_name(f"{stem.name}.png")]
+        files.write_text(out / "curve.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+        plots.assistant(
+            frame, f"{model.label}, report half: multiples of each name's step; filled: the step that was chosen", stem
+        )
+        text += "\n\n" + report.assistant_curve(frame, f"{stem.name}.png")
     report.publish(out / "report.md", text, "vlm", args.readme)
     for path in (out / "table.csv", out / "report.md", *written) if copies != out else ():
         files.place(path, copies / path.name)
