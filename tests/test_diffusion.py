@@ -721,8 +721,9 @@ def test_fid_compares_as_many_different_pictures_on_both_sides(done, folder, tmp
     assert table["FID"].nunique() == 3 and table.loc[("slug_lora", "Noto"), "FID"] != table.loc[("slug", "Noto"), "FID"]
     assert table.loc[("slug", "palm tree"), "FID"] == table.loc[("slug", "Noto"), "FID"]  # one figure a method
     assert "of 9 different pictures a side" in (tmp_path / "report.md").read_text()
-    left_out = tiny.stage("b3_eval_uncanvas").fid_requests(types.SimpleNamespace(no_fid=True), [], requests, 0)
-    assert left_out == ([], [], "FID was left out (--no-fid).")
+    for given in ({"no_fid": True, "judge": "classifiers"}, {"no_fid": False, "judge": "clip"}):
+        left_out = tiny.stage("b3_eval_uncanvas").fid_requests(types.SimpleNamespace(**given), [], requests, 0)
+        assert left_out == ([], [], "FID was left out (--no-fid, --judge clip).")
 
 
 def test_the_candidates_are_written_beside_the_tables(done):
@@ -795,8 +796,10 @@ def test_concepts_that_cannot_be_forgotten_together_are_said_in_one_line(done, m
     assert "every prompt shows one of Noto, Blob_Old" in fails("--style", *STYLES)
 
 
-def test_tokens_are_learned_for_the_original_and_for_every_edit(done):
+def test_tokens_are_learned_for_the_original_and_for_every_edit(done, monkeypatch, capfd):
     given = ["--prompts", done.prompts, "--classifiers", done.sd / "classifiers", "--style", "Noto", "--training-steps", 2]
+    more = [*done.diffusion, *given, "--object", "bell", *done.common]
+    assert "no record of bell in" in tiny.failure(monkeypatch, capfd, "b4_optimised_tokens", *more)
     done.run("b4_optimised_tokens", *done.diffusion, *given)
     table = pd.read_csv(done.results / "uncanvas/tokens.csv")
     assert set(table["method"]) == {"original", "slug", "uce"} and set(table["n"]) == {6}

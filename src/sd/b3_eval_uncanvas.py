@@ -69,8 +69,8 @@ def fid_requests(args, records, asked, first_seed):
         asked: [Request] of the report half.
         first_seed: of the pictures beside these.
     """
-    if args.no_fid:
-        return [], [], "FID was left out (--no-fid)."
+    if args.no_fid or args.judge == "clip":
+        return [], [], "FID was left out (--no-fid, --judge clip)."
     of = {}
     for r in records:
         of.setdefault(r["method"], []).append((r["kind"], r["name"]))
@@ -126,7 +126,6 @@ def main(argv=None):
     by_clip = args.judge == "clip"
     if by_clip:
         classifiers = canvas.ClipClassifiers(pipeline.clip, canvas.names_of(requests))
-        args.no_fid = True
     else:
         classifiers = canvas.load_classifiers(args.classifiers, device)
     base = pipeline.hash()

@@ -46,8 +46,14 @@ def main(argv=None):
     classifiers = canvas.load_classifiers(args.classifiers, device)
     asked = canvas.read_requests(args.prompts)
     records = canvas.read_records(results / "sd", pipeline.tag, pipeline.hash(), args.prompts)
+    edited = {(r["kind"], r["name"]) for r in records}
+    every = [(k, n) for k, names in canvas.names_of(asked).items() for n in names]
+    concepts = canvas.concepts(args) or [(k, n) for k, n in every if (k, plain_name(n)) in edited]
+    lacks = [n for k, n in concepts if (k, plain_name(n)) not in edited]
+    if lacks:
+        raise SlugError(f"no record of {', '.join(lacks)} in {results / 'sd'}; run b2_unlearn_sd.py for them first")
     rows = []
-    for kind, name in canvas.concepts(args) or [(k, n) for k, names in canvas.names_of(asked).items() for n in names]:
+    for kind, name in concepts:
         own = [r for r, mine in zip(asked, canvas.shows(kind, name, asked), strict=True) if mine]
         cells = list(dict.fromkeys(r._replace(half="select", seed=0) for r in own))
         wanted = [r._replace(seed=FIRST_SEED + i) for i, r in enumerate(cells * TIMES)]
