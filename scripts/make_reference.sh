@@ -15,6 +15,6 @@ REFERENCE=results/demo bash scripts/run_uncanvas.sh
 REFERENCE=results/demo bash scripts/run_uncanvas_multi.sh
 REFERENCE=results/demo bash scripts/run_tokens.sh
 REFERENCE=results/demo RECORDS=results/demo bash scripts/run_lasting.sh
-REFERENCE=results/demo bash scripts/run_vlm.sh
+REFERENCE=results/demo VLM_FACTORS='0.5 0.7 1.4 2' bash scripts/run_vlm.sh
 run "$PYTHON" src/demo/evaluate_vlm.py --out results/demo --readme README.md
 REFERENCE=results/demo bash scripts/run_study.sh

@@ -63,6 +63,7 @@
 : "${VLM_NAMES:=Elephant Frog Lion Owl Police_Officer}"
 : "${QUESTIONS:=$DATA_DIR/vlm/questions.jsonl}"
 : "${VLM_UTILITY:=}" # public sets that are asked besides
+: "${VLM_FACTORS:=}" # multiples of each step that are scored besides, for the curve of what more forgetting costs
 : "${VLM_JOBS:=2}" # processes that search at once, each a part of the names
 : "${ANSWER_BATCH:=64}" # questions answered at once
 : "${ANSWER_TOKENS:=16}" # of an answer, at most
