@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from demo import convert_clip, emoji
-from slug import data, deltas, files, models, report, zeroshot
+from slug import claims, data, deltas, files, models, report, study, zeroshot
 
 DEMO = files.ROOT / "results" / "demo"
 MODEL = files.ROOT / "data" / "models" / "mini-clip"
@@ -71,6 +71,17 @@ def test_what_readme_says_of_the_assistant_is_in_its_table():
     assert f"{lost[0]} and {lost[1]} points lost; other objects lose {lost[2]})" in text
     answers = [row for path in (DEMO / "vlm").glob("*.jsonl") for row in map(json.loads, path.read_text().splitlines())]
     assert {row["half"] for row in answers} == {"report"} and len(answers) > 5000
+
+
+def test_the_study_is_reported_as_its_table_has_it():
+    frame = study.read(DEMO / "study" / "runs.parquet")
+    assert set(frame["variant"]) == set(study.VARIANTS) and frame["error"].isna().all()
+    assert frame.groupby("kind")["name"].nunique().to_dict() == {"identity": 10, "object": 5}
+    text = (files.ROOT / "README.md").read_text(encoding="utf-8")
+    for key, content in claims.blocks(frame).items():
+        assert text.split(f"<!-- {key} -->")[1].split(f"<!-- /{key} -->")[0].strip() == content.strip()
+    told = (files.ROOT / "results" / "REPORT.md").read_text(encoding="utf-8")
+    assert told == claims.markdown(frame, "demo/study/variants.png")
 
 
 def test_readme_quotes_the_table(table):
