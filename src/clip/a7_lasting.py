@@ -17,6 +17,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import os
 import time
 
 import pandas as pd
@@ -281,7 +282,7 @@ def run(args, clip, found, folder, left_out, path, number=0):
     """Every test of every edit that is not finished; rows go to a file beside `path` as they come (`collect`).
 
     Args:
-        number: of this process.
+        number: of this process, the line of its progress bar.
     Returns:
         What the rows depend on, `made_with`, an edit.
     """
@@ -290,6 +291,8 @@ def run(args, clip, found, folder, left_out, path, number=0):
     jobs = plan(args, edits, found, (identities, objects), read_runs(path))
     relearning = {"counts": list(dict.fromkeys(args.relearn_pictures)), "lr": args.relearn_lr}
     relearning["points"] = tuple(sorted(set(args.relearn_steps)))
+    # A process whose parent was killed works on beside those of the next run: no two may write one file.
+    part = path.parent / "parts" / f"{os.getpid()}.parquet"
     evaluation, subjects, unedited = None, {}, {}
     with tqdm(total=sum(len(todo) for _, todo in jobs.values()), unit="test", desc="tests", position=number) as bar:
         for (name, method), (mark, todo) in jobs.items():
@@ -321,7 +324,7 @@ def run(args, clip, found, folder, left_out, path, number=0):
                 if test == lasting.EDIT:
                     compare_with_record(record, rows[0]["value"])
                 fresh += joined(rows, unedited[beside], common | {"test": test, "seconds": seconds})
-                write_runs(path.parent / "parts" / f"{number}.parquet", pd.DataFrame(fresh))
+                write_runs(part, pd.DataFrame(fresh))
                 bar.update()
     return [mark for mark, _ in jobs.values()]
 
