@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Forget and retain gradients of all NAMES (a1). Reads TAR_DIR/{name}.tar and TRAIN_DATA; writes RESULT_DIR/grads/.
-# Further arguments go to the stage, e.g. --unlearn-method calc_importance.
+# Further arguments go to the stage, e.g. --unlearn-method calc_importance, or calc_grad_w for whitened gradients.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 need_names

@@ -2,22 +2,24 @@
 # Several names forgotten at once: MULTI_NAMES, then where they are set MULTI_OBJECTS and MULTI_MIXTURE (identities and objects).
 # Of each list: forget sets, gradients, SLUG on every name, then the first 2, 3, ... of them together, plain sum and joint
 # search (a5). Gradients leave all names of a list out of the retain set, so each has a folder of its own: RESULT_DIR/multi/,
-# multi-objects/, multi-mixture/. Further arguments go to a5_unlearn_multi.py.
+# multi-objects/, multi-mixture/; with MULTI_METHOD=slug_w, for the whitened gradient, multi-w/, multi-w-objects/,
+# multi-w-mixture/. Further arguments go to a5_unlearn_multi.py.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 # together LIST PART SHARE ARGUMENTS...: all of that for a list of names, on SHARE of IMAGENET_VAL's pictures
 together() {
-  local -x NAMES="$1" RESULT_DIR="$RESULT_DIR/multi${2:+-$2}" IMAGENET_SHARE="$3"
-  local part="$2" names RUN_FLAGS
+  local part="${MULTI_METHOD#slug}${2:+-$2}" names RUN_FLAGS
+  part="${part#[-_]}"
+  local -x NAMES="$1" RESULT_DIR="$RESULT_DIR/multi${part:+-$part}" IMAGENET_SHARE="$3"
   shift 3
   IFS=$' \t\n' read -r -d '' -a names <<<"$NAMES" || true
   [ ${#names[@]} -gt 1 ] || die "MULTI_NAMES, MULTI_OBJECTS and MULTI_MIXTURE need two names or more each"
   results_in "$RESULT_DIR"
   run "$PYTHON" src/clip/a0_create_tar.py --name "${names[@]}" --laion-dir "$LAION_DIR" --tar-dir "$TAR_DIR" \
     --image-dir "$IMAGE_DIR" --known-names "$KNOWN_NAMES" --max-count "$MAX_COUNT" "${RUN_FLAGS[@]}"
-  bash scripts/run_compute_grad.sh
-  bash scripts/run_clip_slug.sh
+  bash scripts/run_compute_grad.sh --unlearn-method "${MULTI_METHOD/slug/calc_grad}"
+  bash scripts/run_clip_slug.sh --unlearn-method "$MULTI_METHOD"
   run "$PYTHON" src/clip/a5_unlearn_multi.py --celeb-name "${names[@]}" --joint --val-data "$VAL_DATA" \
     --imagenet-val "$IMAGENET_VAL" --imagenet-share "$IMAGENET_SHARE" "${MODEL_FLAGS[@]}" "${RUN_FLAGS[@]}" \
     ${REFERENCE:+--out "$REFERENCE/multi" --part "$part" --readme README.md} "$@"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A vision-language model forgets VLM_NAMES: gradients of its vision tower, the search, and what it says before and after on
-# the report half, with VLM_FACTORS also at these multiples of each step. Reads LAION_DIR, VLM, VLM_CLIP and QUESTIONS; writes
-# RESULT_DIR/{grads,vlm}/. What is valid is kept. Further arguments go to c1_unlearn_vlm.py.
+# the report half, with VLM_FACTORS also at these multiples of each step. VLM_METHOD is slug, or slug_w for the whitened
+# gradient. Reads LAION_DIR, VLM, VLM_CLIP and QUESTIONS; writes RESULT_DIR/{grads,vlm}/. What is valid is kept. Further
+# arguments go to c1_unlearn_vlm.py.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
@@ -18,7 +19,8 @@ run "$PYTHON" src/clip/a0_create_tar.py --name "${names[@]}" --laion-dir "$LAION
 model=(--vlm "$VLM" --clip-model-id "$VLM_CLIP" --answer-batch-size "$ANSWER_BATCH" --max-new-tokens "$ANSWER_TOKENS")
 model+=("${RUN_FLAGS[@]}")
 run "$PYTHON" src/vlm/c1_unlearn_vlm.py --celeb-name "${names[@]}" --questions "$QUESTIONS" --tar-dir "$TAR_DIR" \
-  --train-data "$TRAIN_DATA" --batch-size "$BATCH_SIZE" --jobs "$VLM_JOBS" "${model[@]}" "$@"
+  --train-data "$TRAIN_DATA" --batch-size "$BATCH_SIZE" --jobs "$VLM_JOBS" \
+  --unlearn-method "${VLM_METHOD/slug/calc_grad}" "${model[@]}" "$@"
 run "$PYTHON" src/vlm/c2_eval_vlm.py --questions "$QUESTIONS" ${VLM_UTILITY:+--utility $VLM_UTILITY} \
   ${VLM_FACTORS:+--factors $VLM_FACTORS} \
   ${REFERENCE:+--out "$REFERENCE/vlm" --readme README.md} "${model[@]}"

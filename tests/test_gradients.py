@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 
-from slug import data, deltas, gradients, layers, losses, unlearn
+from slug import data, deltas, gradients, layers, losses, unlearn, whitening
 from slug.errors import SlugError
 
 LOSSES = (losses.cosine_embedding, losses.contrastive)
@@ -115,6 +115,100 @@ def test_batches(n, drop_last, sizes):
     batches = gradients.batch_indices(n, 4, drop_last=drop_last)
     assert [len(b) for b in batches] == sizes
     assert torch.cat(batches).tolist() == list(range(sum(sizes)))
+
+
+# -------------------------------------------------------------------------------------------------------- whitened steps
+
+
+def entering(clip, images, tokens):
+    """{parameter name: (rows, d) what enters it} by hooks, of parameters that modules and blocks' norms make easy to see."""
+    seen, hooks = {}, []
+    modules, names = dict(clip.module.named_modules()), set(clip.parameters)
+    for where, module in modules.items():
+        if f"{where}.weight" in names and isinstance(module, torch.nn.Linear):
+            hooks.append(
+                module.register_forward_pre_hook(lambda m, x, n=f"{where}.weight": seen.setdefault(n, []).append(x[0]))
+            )
+        if where.endswith("resblocks.0.ln_1"):  # open_clip's attention is given the norm's output
+            name = where.replace("ln_1", "attn.in_proj_weight")
+            hooks.append(module.register_forward_hook(lambda m, x, y, n=name: seen.setdefault(n, []).append(y)))
+        if where == "visual.ln_post":
+            hooks.append(module.register_forward_hook(lambda m, x, y: seen.setdefault("visual.proj", []).append(y)))
+    with torch.no_grad():
+        clip.encode_image(images), clip.encode_text(tokens)
+    for hook in hooks:
+        hook.remove()
+    return {n: torch.cat([x.flatten(0, -2) for x in parts]) for n, parts in seen.items()}
+
+
+def test_moments_are_of_what_enters_each_matrix(clip):
+    batch = tiny.pairs(10)
+    found = whitening.moments(clip, batch, batch_size=4)
+    seen = entering(clip, batch.images, clip.tokenize(batch.captions))
+    assert len(seen) >= 11 and seen.keys() <= found.keys()
+    for name, x in seen.items():
+        # Padded to the longest of ten captions instead of four: what is behind the end tokens enters, too.
+        if clip.tower(name) == "vision":
+            assert torch.allclose(found[name][0].float(), x.T @ x, rtol=1e-3, atol=1e-4), name
+    convolution = next(n for n, p in clip.parameters.items() if p.ndim == 4)
+    side = clip.parameters[convolution].shape[-1]
+    patches = clip.normalise(batch.images).unfold(2, side, side).unfold(3, side, side)  # (N, 3, rows, columns, side, side)
+    patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(0, 2)
+    assert torch.allclose(found[convolution][0].float(), patches.T @ patches, rtol=1e-3, atol=1e-2)
+    # Every matrix that may be edited has one, and it fits.
+    for name in clip.candidates():
+        parameter = clip.parameters[name]
+        if parameter.ndim > 1:
+            moment, axis = found[name]
+            assert len(moment) == parameter.flatten(1).shape[axis]
+    alone = whitening.moments(clip, batch, encoder="language")
+    assert {clip.tower(n) for n in alone} == {"language"} and alone.keys() <= found.keys()
+
+
+def test_a_whitened_step_moves_the_layer_least_for_its_gain(clip):
+    forget, retain = tiny.pairs(6, seed=1), tiny.pairs(10, seed=2)
+    plain, _ = gradients.compute(clip, forget, losses.cosine_embedding)
+    found = whitening.moments(clip, retain)
+    directions = whitening.whitened(plain, found, damping=0.1)
+    g = torch.Generator().manual_seed(0)
+    for name, (moment, axis) in found.items():
+        gradient, d = (x[name].double().flatten(1).movedim(axis, 1) for x in (plain, directions))
+        if not gradient.any():
+            assert torch.equal(directions[name], plain[name])
+            continue
+        assert d.norm() == pytest.approx(gradient.norm().item(), rel=1e-5)
+
+        ridge = 0.1 * moment.diagonal().mean()
+
+        def cost(change, moment=moment, ridge=ridge):
+            return torch.trace(change @ moment @ change.T) + ridge * change.square().sum()
+
+        gain = (gradient * d).sum()
+        assert gain > 0, name
+        noise = torch.randn(d.shape, generator=g, dtype=d.dtype) * d.norm() / d.numel() ** 0.5
+        for other in (gradient, d + 0.1 * noise, d - 0.1 * noise):
+            other = other * gain / (gradient * other).sum()
+            assert cost(other) >= cost(d) * (1 - 1e-5), name
+    # Norms have no moment and keep their gradient; with endless damping every layer does.
+    assert all(torch.equal(directions[n], plain[n]) for n in plain.keys() - found.keys())
+    assert any(n not in found for n in clip.candidates()) == (clip.family != "hf")
+    endless = whitening.whitened(plain, found, damping=1e9)
+    assert distance(endless, plain) < 1e-5 < distance(directions, plain)
+
+
+def test_transposes_and_other_functions_are_not_taken_for_a_layers_input():
+    weight = torch.nn.Parameter(torch.randn(4, 4))
+    other = torch.nn.Parameter(torch.randn(2, 3, 3, 3))
+    with whitening.Moments({"w": weight, "o": other}) as watched:
+        torch.randn(5, 4) @ weight.T
+        torch.nn.functional.conv2d(torch.randn(1, 6, 5, 5), other, groups=2)
+    assert not watched.found
+    with watched:
+        x = torch.randn(5, 4)
+        x @ weight
+        torch.nn.functional.conv2d(torch.randn(1, 3, 5, 5), other, stride=2, padding=1)
+    assert watched.found["w"][1] == 0 and torch.allclose(watched.found["w"][0].float(), x.T @ x, atol=1e-5)
+    assert watched.found["o"][0].shape == (27, 27)
 
 
 # --------------------------------------------------------------------------------------------------- finite differences
@@ -242,6 +336,8 @@ def test_a_gradient_file_is_a_plain_dict_and_stands_for_its_fingerprint_only(tmp
     [
         ("forget", "calc_grad", "forget_grads.pt"),
         ("train", "calc_grad", "train_grads.pt"),
+        ("forget", "calc_grad_w", "forget_grads_w.pt"),
+        ("train", "calc_grad_w", "train_grads.pt"),
         ("forget", "calc_grad_o", "forget_grads_o.pt"),
         ("train", "calc_grad_o", "train_grads.pt"),  # `_o` changes the forget loss only
         ("forget", "calc_importance", "forget_grads_importance.pt"),

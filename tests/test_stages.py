@@ -19,7 +19,7 @@ import tiny
 import torch
 from safetensors import safe_open
 
-from slug import data, deltas, files, gradients, layers, losses, models, multi, plots, search, zeroshot
+from slug import data, deltas, files, gradients, layers, losses, models, multi, plots, search, whitening, zeroshot
 
 NAMES = ("Alien", "Bento_Box")
 STAGES = sorted(p.stem for p in (tiny.ROOT / "src" / "clip").glob("*.py"))
@@ -425,7 +425,7 @@ def test_one_layer_and_step_can_be_redone_in_either_family(done, quick, taught_c
     assert {r["encoder"] for front in b["fronts"].values() for r in front} == {"vision", "language"}
 
 
-def test_variants_have_files_of_their_own(done, quick):
+def test_variants_have_files_of_their_own(done, quick, monkeypatch, capfd):
     run = another(done, "form-o", link=False)
     shutil.copytree(done.results / "grads", run.results / "grads", symlinks=True)
     tiny.run("a1_compute_grad", *run.a1(), "--unlearn-method", "calc_grad_o")
@@ -438,6 +438,21 @@ def test_variants_have_files_of_their_own(done, quick):
     redo = ["--unlearn-method", "slug_o", "--celeb-name", "Alien", "--layer", "visual.proj", "--step", "0.1"]
     tiny.run("a2_unlearn_slug", *run.a2(), *redo)
     assert run.record("Alien")["method"] == "slug_o"
+    tiny.run("a1_compute_grad", *run.a1(), "--unlearn-method", "calc_grad_w")
+    redo[1] = "slug_w"
+    tiny.run("a2_unlearn_slug", *run.a2(), *redo)
+    record = run.record("Alien")
+    assert record["method"] == "slug_w" and record["halves"]["report"]["slug_w"]
+    whitened = torch.load(folder / "forget_grads_w.pt", weights_only=True)["visual.proj"]
+    edit, header = deltas.read(run.results / "clip" / record["delta"])
+    (change,) = edit.values()  # laid out as Hugging Face has it
+    assert torch.equal(change.T, 0.1 * whitened) and deltas.card.method_of(header) == "slug_w"
+    made = {p: p.stat().st_mtime_ns for p in folder.glob("*.pt")}
+    tiny.run("a1_compute_grad", *run.a1(), "--unlearn-method", "calc_grad_w")
+    assert made == {p: p.stat().st_mtime_ns for p in folder.glob("*.pt")}
+    monkeypatch.setattr(whitening, "DAMPING", 0.5)
+    line = tiny.failure(monkeypatch, capfd, "a2_unlearn_slug", *run.a2(), *redo)
+    assert "forget_grads_w.pt is stale (damping differ" in line and "--unlearn-method calc_grad_w" in line
     assert files.file_hash(folder / "forget_grads.pt") == files.file_hash(
         done.results / "grads" / "Alien_open_clip_local" / "forget_grads.pt"
     )

@@ -8,6 +8,7 @@
 : "${PRETRAINED:=}"
 : "${CLIP_MODEL_ID:=}" # a Hugging Face CLIP instead of MODEL
 : "${NAMES:=$(sed 's/#.*//' "$ROOT/data/emoji/forget_names.txt")}" # forget names, underscores for spaces
+: "${MULTI_METHOD:=slug_w}" # of the names that are forgotten together, along the whitened gradient; slug: as published
 : "${MULTI_NAMES:=Elephant Frog Lion Owl Police_Officer Dove}" # forgotten together, two or more
 : "${MULTI_OBJECTS=person_swimming ribbon tanabata_tree}" # the same of objects; empty: none
 : "${MULTI_MIXTURE=Lion ribbon Owl tanabata_tree}" # and of both
@@ -62,6 +63,7 @@
 : "${VLM_CLIP:=$DATA_DIR/models/mini-clip-hf}" # the CLIP of its vision tower
 : "${VLM_NAMES:=Elephant Frog Lion Owl Police_Officer}"
 : "${QUESTIONS:=$DATA_DIR/vlm/questions.jsonl}"
+: "${VLM_METHOD:=slug_w}" # slug steps along the gradient as published, slug_w along the whitened one
 : "${VLM_UTILITY:=}" # public sets that are asked besides
 : "${VLM_FACTORS:=}" # multiples of each step that are scored besides, for the curve of what more forgetting costs
 : "${VLM_JOBS:=2}" # processes that search at once, each a part of the names

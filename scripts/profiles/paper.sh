@@ -10,6 +10,7 @@
 : "${PRETRAINED:=laion400m_e32}"
 : "${CLIP_MODEL_ID:=}" # a Hugging Face CLIP instead of MODEL
 : "${NAMES:=Elon_Musk Jeff_Bezos Taylor_Swift Kim_Kardashian Mark_Zuckerberg}" # underscores for spaces
+: "${MULTI_METHOD:=slug}" # of the names that are forgotten together; slug_w: along the whitened gradient
 : "${MULTI_NAMES:=Elon_Musk Mark_Zuckerberg Jeff_Bezos Taylor_Swift Kim_Kardashian Kanye_West}" # forgotten together, two or more
 : "${MULTI_OBJECTS=Basketball Beach Castle Revolver Rifle School_bus Sunglasses}" # the same of objects; empty: none
 : "${MULTI_MIXTURE=Elon_Musk Basketball Taylor_Swift Castle}" # and of both
@@ -71,6 +72,7 @@ Sandwiches Sea Statues Towers Trees Waterfalls}"
 : "${VLM_CLIP:=openai/clip-vit-large-patch14-336}" # the CLIP of its vision tower
 : "${VLM_NAMES:=$NAMES}"
 : "${QUESTIONS:=$DATA_DIR/vlm/questions.jsonl}" # pictures of the names with what is asked about them: data/README.md
+: "${VLM_METHOD:=slug}" # slug steps along the gradient as published, slug_w along the whitened one
 : "${VLM_UTILITY:=}" # public sets that are asked besides: folders or files of MME, GQA, MMBench
 : "${VLM_FACTORS:=}" # multiples of each step that are scored besides, for the curve of what more forgetting costs
 : "${VLM_JOBS:=1}" # processes that search at once, each a part of the names with a model of its own

@@ -46,7 +46,12 @@ def parse_args(argv=None):
     parser = cli.parser(__doc__)
     cli.add_model_flags(parser)
     cli.add_data_flags(parser)
-    parser.add_argument("--unlearn-method", choices=("slug", "slug_o"), default="slug", help="_o: contrastive forget loss")
+    parser.add_argument(
+        "--unlearn-method",
+        choices=("slug", "slug_o", "slug_w"),
+        default="slug",
+        help="_o: contrastive forget loss; _w: along the whitened gradient (slug.whitening)",
+    )
     parser.add_argument("--evaluations", type=int, default=10, help="steps evaluated a layer, at most")
     parser.add_argument("--search-rule", choices=("robust", "paper"), default="robust", help="how steps are bracketed")
     parser.add_argument("--choose", choices=("retain", "deepest"), default="retain", help="deepest: the paper's layer rule")
@@ -123,7 +128,7 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
         return folder / records.file_name(clip.label, name, end, part)
 
     delta = path(".delta.safetensors")
-    metrics = halves["report"][args.unlearn_method] | {"half": "report"}
+    metrics = halves["report"][args.unlearn_method] | {"half": "report", "method": args.unlearn_method}
     deltas.save(delta, clip, edit, name=data.plain_name(name), layer=best.layer, step=best.step, metrics=metrics)
     for encoder, part in fronts.items():
         title = f"{data.plain_name(name)}: {encoder} encoder of {clip.label}"

@@ -15,7 +15,7 @@ import os
 import pandas as pd
 from tqdm import tqdm
 
-from slug import cli, data, deltas, files, models, multi, plots, records, report, zeroshot
+from slug import card, cli, data, deltas, files, models, multi, plots, records, report, zeroshot
 from slug.errors import SlugError
 
 
@@ -56,8 +56,8 @@ def write_deltas(clip, group, factors, headers, table, folder):
     """
     for name, factor, edit, row in zip(group.names, factors, group.edits, table[: len(factors)], strict=True):
         metrics = {k: row[k] for k in ("forget_acc1", "forget_upper", "n_forget", "half", "factor")}
-        metrics["together_with"] = [n for n in group.names if n != name]
         header, path = headers[name], folder / records.file_name(clip.label, name, ".delta.safetensors")
+        metrics |= {"method": card.method_of(header), "together_with": [n for n in group.names if n != name]}
         about = {"name": name, "layer": header["layer"], "step": factor * float(header["step"]), "metrics": metrics}
         deltas.save(path, clip, deltas.summed([edit], [factor]), **about)
 
@@ -72,6 +72,7 @@ def read_table(folder, start):
     """(rows of a folder's table.csv as its readers have them, rounded; paths, from `start`, of the matrices of the plain sum
     of all names)."""
     frame = pd.read_csv(folder / "table.csv")
+    frame["edits"] = frame.get("edits", "slug")  # tables of earlier versions do not say it
     stems = matrices(folder, frame["model"].iloc[0], "sum", frame["count"].max(), frame["task"].dropna().unique())
     return frame, [f"{os.path.relpath(stem, start)}.png" for stem in stems.values()]
 
@@ -120,7 +121,7 @@ def main(argv=None):
                 with files.replacing_folder(out / f"{method}-{count}") as temporary:
                     write_deltas(clip, group, factors, headers, rows, temporary)
     table += multi.reverted_rows(group, before[0])
-    frame = pd.DataFrame(table)
+    frame = pd.DataFrame(table).assign(edits=" and ".join(sorted({card.method_of(h) for h in headers.values()})))
     files.write_text(out / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     text = report.multi(*read_table(out, out))
     files.write_text(out / "report.md", text + "\n")

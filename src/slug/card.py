@@ -30,13 +30,15 @@ SHARES = {  # of a delta's header: what to call it, and the count that belongs t
 
 MADE = {  # how an edit was made, by method
     "slug": "SLUG (Cai, Tan, Asif; ICML 2025; arXiv 2407.11867), one step on one layer",
+    "slug_o": "SLUG (Cai, Tan, Asif; ICML 2025; arXiv 2407.11867), one step on one layer, with a contrastive forget loss",
+    "slug_w": "SLUG (Cai, Tan, Asif; ICML 2025; arXiv 2407.11867), one step on one layer, along the whitened gradient",
     "slug_rounds": "SLUG (Cai, Tan, Asif; ICML 2025; arXiv 2407.11867) in rounds, a step on each of several layers",
     "uce": "UCE (Gandikota et al.; WACV 2024), the cross-attention solved in closed form",
     "esd": "ESD (Gandikota et al.; ICCV 2023), the cross-attention fine-tuned",
 }
 
 
-def _method(header):
+def method_of(header):
     """A key of MADE; deltas of earlier versions do not say it."""
     return json.loads(header["metrics"]).get("method") or ("slug_rounds" if " + " in header["layer"] else "slug")
 
@@ -67,7 +69,7 @@ def _name(file, header):
 
 def _head(base, license, names, headers, **more):
     """The first lines of a card. `more`: fields of its header besides."""
-    methods = list(dict.fromkeys(map(_method, headers)))
+    methods = list(dict.fromkeys(map(method_of, headers)))
     tags = ["machine-unlearning", *(["slug"] if any(m.startswith("slug") for m in methods) else []), *more.pop("tags", [])]
     about = ModelCardData(base_model=base, license=license, tags=tags, **more)
     return [

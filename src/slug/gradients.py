@@ -11,10 +11,10 @@ import time
 import torch
 from tqdm import tqdm
 
-from slug import cli, data, files, losses, processes
+from slug import cli, data, files, losses, processes, whitening
 from slug.errors import SlugError
 
-METHODS = ("calc_grad", "calc_importance", "calc_grad_o", "calc_importance_o")
+METHODS = ("calc_grad", "calc_importance", "calc_grad_o", "calc_importance_o", "calc_grad_w")
 CONVENTION = "gradient of the forget loss 1 - cos; a positive step ADDS it"
 BOTH = "both"  # encoders
 STAGES = {
@@ -93,15 +93,14 @@ def folder(result_dir, name, tag):
 
 
 def file_name(side, method):
-    """`forget_grads.pt` or `train_grads.pt`, with `_o` and `_importance` for the variants.
+    """`forget_grads.pt` or `train_grads.pt`, with `_o`, `_w` and `_importance` for the variants.
 
     Args:
         side: "forget" or "train" (the retain set).
-        method: calc_grad, calc_importance, and the same with `_o`.
+        method: of METHODS.
     """
-    variant = ("_importance" if "importance" in method else "") + (
-        "_o" if method.endswith("_o") and side == "forget" else ""
-    )
+    end = method[-2:] if method.endswith(("_o", "_w")) and side == "forget" else ""
+    variant = ("_importance" if "importance" in method else "") + end
     return f"{side}_grads{variant}.pt"
 
 
@@ -183,7 +182,7 @@ def load_both(args, clip, name, model, method, batch_size, encoder=BOTH):
         args: flags of cli.add_model_flags and cli.add_data_flags.
         clip: models.Clip.
         model: `model_hash`.
-        method: calc_grad, calc_importance, and the same with `_o`.
+        method: of METHODS.
         batch_size: of the gradient pass.
         encoder: see `compute`.
     Returns:
@@ -197,21 +196,31 @@ def load_both(args, clip, name, model, method, batch_size, encoder=BOTH):
     where = folder(args.result_dir, name, clip.tag)
     tar = files.existing(forget_tar(args, name), "forget set", f"run src/clip/a0_create_tar.py --name {name}")
     loss = losses.FORGET["_o" if method.endswith("_o") else ""]
-    mark = fingerprint(model, tar, loss, batch_size, square, [], encoder)
-    forget = load(where / file_name("forget", method), mark, remedy)
     train = where / file_name("train", method)
     retain_tar = files.existing(args.train_data, "retain set", "give --train-data")
     left_out = files.read_json(train.with_suffix(".json"))["left_out"] if train.is_file() else []
     if data.plain_name(name) not in left_out and train.is_file():
         raise SlugError(f"the retain gradient {train} holds pairs of {name}; make it again with: {remedy}")
+    mark = fingerprint(model, tar, loss, batch_size, square, [], encoder)
+    if method.endswith("_w"):
+        mark |= whitening_mark(retain_tar, left_out)
+    forget = load(where / file_name("forget", method), mark, remedy)
     mark = fingerprint(model, retain_tar, losses.contrastive, batch_size, square, left_out, encoder)
     return forget, load(train, mark, remedy), tar, left_out
 
 
+def whitening_mark(retain_tar, left_out):
+    """What a whitened gradient depends on besides."""
+    return {"retain_data": files.file_hash(retain_tar), "retain_left_out": list(left_out), "damping": whitening.DAMPING}
+
+
 def seconds(args, clip, name, method, side="forget"):
-    """Seconds that the gradient pass of a name took, by its file."""
-    path = folder(args.result_dir, name, clip.tag) / file_name(side, method)
-    return files.read_json(path.with_suffix(".json"))["gradient_s"]
+    """Seconds that the gradient pass of a name took, by its file; on the retain side with what whitening took there."""
+    where = folder(args.result_dir, name, clip.tag)
+    spent = files.read_json((where / file_name(side, method)).with_suffix(".json"))["gradient_s"]
+    if side == "train" and method.endswith("_w"):
+        spent += files.read_json((where / file_name("forget", method)).with_suffix(".json"))["moments_s"]
+    return spent
 
 
 # -------------------------------------------------------------------------------------------------------------- stage
@@ -219,7 +228,9 @@ def seconds(args, clip, name, method, side="forget"):
 
 def add_flags(parser):
     """The flags of a gradient stage, beside those of cli.parser and cli.add_model_flags."""
-    parser.add_argument("--unlearn-method", choices=METHODS, default="calc_grad", help="_o: contrastive forget loss")
+    parser.add_argument(
+        "--unlearn-method", choices=METHODS, default="calc_grad", help="_o: contrastive forget loss; _w: whitened"
+    )
     parser.add_argument("--celeb-name", nargs="+", required=True, help="forget names; the retain set leaves all of them out")
     parser.add_argument("--forget-data", default="", help="tar of the forget set (one name only); else --tar-dir/{name}.tar")
     parser.add_argument("--tar-dir", default="data/tar_files", help="folder of the curated tars")
@@ -246,12 +257,13 @@ def write_all(args, clip, encoder=BOTH):
     """
     rank, _ = processes.mine()
     clip.checkpointing = args.grad_checkpointing
-    square = "importance" in args.unlearn_method
+    method = args.unlearn_method.removesuffix("_w")
+    square = "importance" in method
     retain_tar = files.existing(args.train_data, "retain set", "give --train-data, a tar of pairs")
     jobs = []  # (folder, side, loss, tar, names to leave out)
     for name in dict.fromkeys(args.celeb_name):
         tar = files.existing(forget_tar(args, name), "forget set", f"run src/clip/a0_create_tar.py --name {name} first")
-        loss = losses.FORGET["_o" if args.unlearn_method.endswith("_o") else ""]
+        loss = losses.FORGET["_o" if method.endswith("_o") else ""]
         jobs.append((folder(args.result_dir, name, clip.tag), "forget", loss, tar, []))
     # Pipelines and assistants may share a CLIP, and each takes its own encoder's, without its own names.
     retain_folder = folder(args.result_dir, "retain" if encoder == BOTH else f"retain-{encoder}", clip.tag)
@@ -259,7 +271,7 @@ def write_all(args, clip, encoder=BOTH):
 
     identity = model_hash(clip)
     for where, side, loss, tar, left_out in jobs:
-        path = where / file_name(side, args.unlearn_method)
+        path = where / file_name(side, method)
         mark = fingerprint(identity, tar, loss, args.batch_size, square, left_out, encoder)
         if not args.force and is_valid(path, mark):
             print(f"valid, kept: {path}")
@@ -276,8 +288,46 @@ def write_all(args, clip, encoder=BOTH):
             save(path, grads, {**record, "settings": cli.settings(args), "versions": cli.versions()})
             print(f"{len(pairs.captions)} pairs, {pairs.broken} broken, loss {figures['loss']:.4f} -> {path}")
     if rank == 0:
-        retain = retain_folder / file_name("train", args.unlearn_method)
+        retain = retain_folder / file_name("train", method)
         for where, side, *_ in jobs:
             if side == "forget":
                 _link(retain, where / retain.name)
                 _link(retain.with_suffix(".json"), where / retain.with_suffix(".json").name)
+    if args.unlearn_method.endswith("_w"):
+        _whiten(args, clip, identity, jobs, encoder)
+
+
+def _whiten(args, clip, identity, jobs, encoder):
+    """Write the whitened gradient of every name, beside the gradient; keep valid files.
+
+    Args:
+        identity: `model_hash`.
+        jobs: of `write_all`, that of the retain set last.
+    """
+    rank, _ = processes.mine()
+    *forgets, (_, _, _, retain_tar, left_out) = jobs
+    wanted = []
+    for where, _, loss, tar, _ in forgets:
+        path = where / file_name("forget", "calc_grad_w")
+        plain = fingerprint(identity, tar, loss, args.batch_size, False, [], encoder)
+        mark = plain | whitening_mark(retain_tar, left_out)
+        if not args.force and is_valid(path, mark):
+            print(f"valid, kept: {path}")
+        else:
+            wanted.append((path, plain, mark))
+    if not wanted:
+        return
+    matcher = data.Matcher(left_out)
+    pairs = data.load_pairs(retain_tar, clip.transform, leave_out=matcher, workers=args.workers)
+    started = time.perf_counter()
+    found = whitening.moments(clip, pairs, batch_size=args.batch_size, encoder=encoder, desc="inputs of the retain set")
+    moments_s = time.perf_counter() - started
+    for path, plain, mark in wanted if rank == 0 else ():
+        source = path.with_name(file_name("forget", "calc_grad"))
+        started = time.perf_counter()
+        grads = whitening.whitened(load(source, plain, "this command"), found)
+        about = files.read_json(source.with_suffix(".json")) | mark
+        spent = {"gradient_s": about["gradient_s"] + time.perf_counter() - started, "moments_s": moments_s}
+        spent |= {"convention": f"whitened {CONVENTION}", "not_whitened": sorted(set(grads) - set(found))}
+        save(path, grads, about | spent)
+        print(f"whitened by {len(pairs.captions)} pairs of the retain set -> {path}")

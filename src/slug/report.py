@@ -18,7 +18,7 @@ COLUMNS = (
     "objects_change_high forget_vision_acc1 forget_language_acc1 relative_step params_share gradient_s shared_s search_s "
     "inside_grid"
 ).split()
-METHODS = "original slug slug_o ft ga gaft salun ssd ga_o gaft_o salun_o ssd_o".split()  # the order of tables
+METHODS = "original slug slug_o slug_w ft ga gaft salun ssd ga_o gaft_o salun_o ssd_o".split()  # the order of tables
 PUBLISHED = {  # PAPER.md, section 2: FA@1, TA_CA@1, TA_IN@1, MIA in %; ViT-B-32 laion400m_e32, mean of five identities
     "original": (73.05, 61.38, 60.12, 72.81),
     "ft": (66.08, 60.70, 60.36, 72.42),
@@ -430,13 +430,14 @@ def multi(frame, matrices=()):
 
 
 def multi_parts(parts):
-    """README's block: `multi` of each part, [(frame, matrices)], below what it is of."""
+    """README's block: `multi` of all names of each part, [(frame, matrices)], below what it is of."""
     texts = []
     for frame, matrices in parts:
+        frame = frame[frame["count"] == frame["count"].max()]
         named = frame[(frame["method"] != REVERTED) & (frame["name"] != "all")].drop_duplicates("name")
         counts = named.groupby(["kind", "task"], sort=False).size().items()
         of = [f"{n} {task if n > 1 else kind}" for (kind, task), n in counts]
-        texts += [f"**{' and '.join(of)}**", multi(frame, matrices)]
+        texts += [f"**{' and '.join(of)}, {frame['edits'].iloc[0]}**", multi(frame, matrices)]
     return "\n\n".join(texts)
 
 
@@ -453,7 +454,7 @@ def latex(frame):
 
 def has_baselines(frame):
     """Whether anything but SLUG was run."""
-    return bool(set(frame["method"]) - {"original", "slug", "slug_o"})
+    return bool(set(frame["method"]) - {"original", "slug", "slug_o", "slug_w"})
 
 
 def draw_steps(record, folder):

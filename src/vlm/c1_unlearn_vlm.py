@@ -72,11 +72,12 @@ def run(args, model, found, name, model_hash, settings):
     edit = unlearn.edit_of(model.clip, best.layer, forget, best.step)
     how = {"name": plain_name(name), "chosen": [(best.layer, best.step)], "start": start, "steps": steps, "best": best}
     counts = {f"n_{part}": len(rows) for part, rows in judge.asked.items()}
-    written = records.write_search(stem, model, edit, method="slug", counts=counts, **how)
+    method = args.unlearn_method.replace("calc_grad", "slug")
+    written = records.write_search(stem, model, edit, method=method, counts=counts, **how)
     title, marked = f"{name}: vision tower of {model.label}", best.layer.removesuffix(ALONE)
     plots.pareto(rows, layers.pareto_front(rows), marked, title, stem.with_name(f"{stem.name}-pareto"))
     record = {
-        "method": "slug",
+        "method": method,
         "name": plain_name(name),
         "model": model.label,
         "layer": best.layer,
