@@ -487,12 +487,13 @@ def fill_blocks(path, blocks):
     files.write_text(path, text)
 
 
-def publish(path, text, key, readme=""):
-    """Write a report's Markdown, print it, and fill the block `key` of the Markdown file `readme`, where one is given."""
+def publish(path, text, key, readme="", quoted=None):
+    """Write a report's Markdown, print it, and fill the block `key` of the Markdown file `readme`, where one is given, with
+    the same text, or with `quoted`, whose links are from there."""
     files.write_text(path, text + "\n")
     print(text)
     if readme:
-        fill_blocks(readme, {key: text})
+        fill_blocks(readme, {key: quoted or text})
 
 
 def write(folder, frame):

@@ -11,6 +11,7 @@ in whole words; else by its first word or its whole text. Writes under results/v
 """
 
 import json
+import os
 from collections import Counter
 
 import pandas as pd
@@ -151,6 +152,7 @@ def main(argv=None):
     frame = pd.DataFrame(table).reindex(columns=COLUMNS)
     files.write_text(out / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     text = report.assistant(frame, pd.DataFrame(kinds))
+    quoted = text
     if curve:
         frame, stem = pd.DataFrame(curve), out / f"{files.safe_name(model.label)}-curve"
         written += [out / "curve.csv", stem.with_name(f"{stem.name}.png")]
@@ -158,8 +160,10 @@ def main(argv=None):
         plots.assistant(
             frame, f"{model.label}, report half: multiples of each name's step; filled: the step that was chosen", stem
         )
-        text += "\n\n" + report.assistant_curve(frame, f"{stem.name}.png")
-    report.publish(out / "report.md", text, "vlm", args.readme)
+        text += "\n\n" + report.assistant_curve(frame, written[-1].name)
+        readme = files.resolve(args.readme or "README.md").parent
+        quoted += "\n\n" + report.assistant_curve(frame, os.path.relpath(copies / written[-1].name, readme))
+    report.publish(out / "report.md", text, "vlm", args.readme, quoted)
     for path in (out / "table.csv", out / "report.md", *written) if copies != out else ():
         files.place(path, copies / path.name)
 
