@@ -33,13 +33,15 @@ run "$PYTHON" src/clip/a0_create_prompts_uncanvas.py --canvas "$CANVAS_DIR/data"
   --style $CANVAS_STYLES $STYLES --object $CANVAS_OBJECTS $OBJECTS --classifiers "$CLASSIFIERS" \
   ${NEVER_LEARNED:+--leave-out "$NEVER_LEARNED"} \
   ${seeds[@]+"${seeds[@]}"} "${RUN_FLAGS[@]}"
-bash scripts/run_compute_grad_uncanvas.sh
+whitened=()
+[[ " $SD_METHODS" != *" slug_w"* ]] || whitened=(--unlearn-method calc_grad_w)
+bash scripts/run_compute_grad_uncanvas.sh ${whitened[@]+"${whitened[@]}"}
 # forget I: all methods, on the I-th of SD_JOBS parts of the concepts
 forget() {
   local method how
   for method in $SD_METHODS; do
     how=(--method "$method")
-    [ "$method" != slug_rounds ] || how=(--method slug --rounds "$SD_ROUNDS")
+    [ "$method" = "${method%_rounds}" ] || how=(--method "${method%_rounds}" --rounds "$SD_ROUNDS")
     run "$PYTHON" src/sd/b2_unlearn_sd.py "${how[@]}" --style $STYLES --object $OBJECTS --part "$1" "$SD_JOBS" \
       --prompts "$prompts" --classifiers "$CLASSIFIERS" --tar-dir "$TAR_DIR" --train-data "$TRAIN_DATA" \
       --batch-size "$BATCH_SIZE" "${SD_FLAGS[@]}" "${RUN_FLAGS[@]}" ${more[@]+"${more[@]}"}

@@ -19,7 +19,7 @@ from diffusers import DDPMScheduler
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from slug import canvas, card, data, deltas, fid, files, inversion, layers, lora, models, report, unlearn
+from slug import canvas, card, data, deltas, fid, files, gradients, inversion, layers, lora, models, report, unlearn
 from slug.data import TarMembers
 from slug.errors import SlugError
 from slug.models import diffusion
@@ -592,8 +592,8 @@ class World:
         self.run("a0_create_prompts_uncanvas", "--canvas", self.canvas, "--out", self.prompts, "--report-seeds", 0, 1)
         self.run("a0_create_tar_ucanvas", "--canvas", self.canvas, "--tar-dir", self.tars)
 
-    def gradients(self, *names):
-        data = ["--tar-dir", self.tars, "--train-data", self.train, "--batch-size", 4]
+    def gradients(self, *names, method="calc_grad"):
+        data = ["--unlearn-method", method, "--tar-dir", self.tars, "--train-data", self.train, "--batch-size", 4]
         self.run("b1_compute_grad", "--celeb-name", *names, *self.clip, *data)
 
     def b2(self, *more):
@@ -890,19 +890,29 @@ def test_a_pipeline_makes_its_own_forget_set_and_goes_on_where_it_stopped(folder
     ) == 20
 
 
-def test_rounds_go_on_from_one_layer_with_new_gradients_and_clip_can_be_the_judge(done, monkeypatch):
+@pytest.mark.parametrize("method", ["slug", "slug_w"])
+def test_rounds_go_on_from_one_layer_with_new_gradients_and_clip_can_be_the_judge(method, done, monkeypatch):
     stage = tiny.stage("b2_unlearn_sd")
+    kind = method.replace("slug", "calc_grad")
+    done.gradients("Noto", "palm_tree", method=kind)
     anew, taken = stage.gradients_at, []
     monkeypatch.setattr(stage, "gradients_at", lambda *a: taken.append(a) or anew(*a))
     flags = ["--style", "Noto", "--keep", 0.1, "--select", "clip", "--wanted", 0.1, "--rounds-wanted", 1.0]
-    done.run(*done.b2(*flags, "--rounds", 2, "--force"))
+    done.run(*done.b2(*flags, "--method", method, "--rounds", 2, "--force"))
     one, two = (
-        json.loads((done.results / f"sd/pipeline-{method}-style-Noto.json").read_text())
-        for method in ("slug", "slug_rounds")
+        json.loads((done.results / f"sd/pipeline-{m}-style-Noto.json").read_text()) for m in (method, f"{method}_rounds")
     )
-    assert two["method"] == "slug_rounds" and two["chosen"][:1] == one["chosen"] and len(two["chosen"]) <= 2
+    assert two["method"] == f"{method}_rounds" and two["chosen"][:1] == one["chosen"] and len(two["chosen"]) <= 2
     assert len(taken) == (1 if one["chosen"] and one["winner_select"]["UA"] < 1 else 0)
+    grads = next((done.results / "grads").glob("Noto_*")) / gradients.file_name("forget", kind)
+    grads = torch.load(grads, weights_only=True)
+    if taken:  # the model has its own weights again: the gradients are those of b1
+        again, _ = anew(*taken[0])
+        assert all((t - grads[n]).norm() <= 1e-4 * t.norm() for n, t in again.items())
     first, both = (deltas.read(done.results / "sd" / r["delta"])[0] for r in (one, two))
+    layer = one["chosen"][0][0] if one["chosen"] else None
+    if layer in first:  # a layer alone
+        assert torch.allclose(first[layer], one["chosen"][0][1] * grads[layer], rtol=1e-4, atol=1e-7)
     assert set(first) <= set(both)
     if len(two["chosen"]) == 1:
         assert tiny.same_tensors(first, both)

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import math
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from PIL import Image
 from transformers import CLIPModel, LlavaForConditionalGeneration
 
 from demo import build_questions, canvases, emoji, train_vlm, training
-from slug import card, deltas, files, models, questions
+from slug import card, data, deltas, files, models, questions, whitening
 from slug.errors import SlugError
 from slug.models import vlm
 
@@ -380,7 +381,9 @@ def done(folder, tmp_path_factory):
     (work / "MME" / "color").mkdir(parents=True)
     (work / "MME/color/1.jpg").write_bytes(tiny.jpeg(0, size=64))
     (work / "MME/color/1.txt").write_text("Is it red?\tYes\nIs it blue?\tNo\n")
-    run(folder, work, "c2_eval_vlm", "--utility", work / "MME", "--factors", 0.5, 8)
+    (work / "README.md").write_text("<!-- vlm -->\n<!-- /vlm -->\n")
+    published = ["--out", work / "published" / "vlm", "--readme", work / "README.md"]
+    run(folder, work, "c2_eval_vlm", "--utility", work / "MME", "--factors", 0.5, 8, *published)
     return work
 
 
@@ -459,6 +462,31 @@ def test_the_curve_is_of_multiples_of_the_step(done, folder):
     assert (curve.loc[0, [c for c in curve if "_change" in c]] == 0).all() and curve["factor"].max() == 8
     text = (done / "results/vlm/report.md").read_text()
     assert "](llava-curve.png)" in text and (done / "results/vlm/llava-curve.png").is_file()
+    # README quotes the report, with links from where it stands.
+    link = "published/vlm/llava-curve.png"
+    quoted = (done / "README.md").read_text().split("<!-- vlm -->")[1].split("<!-- /vlm -->")[0]
+    assert quoted.strip() == text.replace("](llava-curve.png)", f"]({link})").strip() and (done / link).is_file()
+
+
+def test_a_whitened_step_is_along_the_whitened_gradient(done, folder, tmp_path):
+    """c1 with calc_grad_w: the vision tower's inputs on the retain set, without the name's pairs, whiten the gradient."""
+    for name in ("Frog.tar", "train.tar"):
+        shutil.copy(done / name, tmp_path / name)
+    run(folder, tmp_path, "c1_unlearn_vlm", *arguments(tmp_path), "--unlearn-method", "calc_grad_w")
+    record = files.read_json(tmp_path / "results/vlm/llava-Frog.json")
+    (where,) = (tmp_path / "results/grads").glob("Frog_*")
+    plain, whitened = (torch.load(where / f"forget_grads{end}.pt", weights_only=True) for end in ("", "_w"))
+    clip = load(folder).clip
+    pairs = data.load_pairs(tmp_path / "train.tar", clip.transform)
+    again = whitening.whitened(plain, whitening.moments(clip, pairs, encoder="vision"))
+    assert all((whitened[n] - t).norm() <= 1e-3 * t.norm() for n, t in again.items())
+    edit, header = deltas.read(tmp_path / "results/vlm" / record["delta"])
+    assert record["method"] == card.method_of(header) == "slug_w" and edit
+    for name, change in edit.items():
+        assert (change - record["step"] * whitened[name]).norm() <= 1e-5 * change.norm()
+        assert (change - record["step"] * plain[name]).norm() >= 1e-2 * change.norm()
+    run(folder, tmp_path, "c2_eval_vlm")
+    assert list(pd.read_csv(tmp_path / "results/vlm/table.csv")["method"]) == ["original", "slug_w"]
 
 
 def test_a_delta_goes_into_the_assistant_and_into_its_clip_and_out_again(done, folder, tmp_path):

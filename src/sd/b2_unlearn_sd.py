@@ -17,14 +17,30 @@ import time
 
 from tqdm import tqdm
 
-from slug import canvas, cli, data, deltas, files, gradients, layers, lora, losses, plots, records, search, unlearn
+from slug import (
+    canvas,
+    cli,
+    data,
+    deltas,
+    files,
+    gradients,
+    layers,
+    lora,
+    losses,
+    plots,
+    records,
+    search,
+    unlearn,
+    whitening,
+)
 from slug.data import plain_name
 from slug.errors import SlugError
 from slug.models import diffusion
 from slug.models.clip import ALONE
 from slug.peers import esd, uce, without
 
-METHODS = ("slug", "uce", "esd")
+SLUG = ("slug", "slug_w")  # along the gradient as published, along the whitened one
+METHODS = (*SLUG, "uce", "esd")
 NOT_SETTINGS = ("force", "part", "style", "object", "device", "workers", "result_dir")
 # A pipeline forgets only at steps far beyond a tenth of the weights: 1, 4, 16, 64 times that, then bisected.
 REACH = {"growth": 4, "far": 64, "below": False}
@@ -37,7 +53,7 @@ def parse_args(argv=None):
     parser = cli.parser(__doc__)
     diffusion.add_flags(parser)
     canvas.add_concept_flags(parser)
-    parser.add_argument("--method", choices=METHODS, default="slug", help="slug, or the peer it is compared with")
+    parser.add_argument("--method", choices=METHODS, default="slug", help="slug, slug_w (whitened gradient), or a peer")
     parser.add_argument("--prompts", default="data/UnlearnCanvas/prompts.csv", help="CSV of the prompts and their seeds")
     parser.add_argument("--classifiers", default="data/UnlearnCanvas/classifiers", help="folder of both classifiers")
     parser.add_argument("--select", choices=("classifiers", "clip"), default="classifiers", help="what judges the pictures")
@@ -66,7 +82,12 @@ def parse_args(argv=None):
 
 def label_of(args):
     """The method's name in records and tables."""
-    return "slug_rounds" if args.method == "slug" and args.rounds > 1 else args.method
+    return f"{args.method}_rounds" if args.method in SLUG and args.rounds > 1 else args.method
+
+
+def gradient_of(args):
+    """The gradient's name in files, of a method of SLUG."""
+    return args.method.replace("slug", "calc_grad")
 
 
 def check_apart(path, prompts_hash, select):
@@ -82,11 +103,13 @@ def check_apart(path, prompts_hash, select):
 def gradients_at(args, pipeline, name, tar, left_out):
     """(forget, retain gradient) of the CLIP at its present weights, as b1 takes them at the original ones."""
     found = []
+    how = {"batch_size": args.batch_size, "encoder": "language"}
     for path, loss, names in ((tar, losses.FORGET[""], []), (files.resolve(args.train_data), losses.contrastive, left_out)):
         matcher = data.Matcher(names) if names else None
         pairs = data.load_pairs(path, pipeline.clip.transform, leave_out=matcher, workers=args.workers)
-        how = {"batch_size": args.batch_size, "encoder": "language", "desc": f"gradient {name}"}
-        found.append(gradients.compute(pipeline.clip, pairs, loss, **how)[0])
+        found.append(gradients.compute(pipeline.clip, pairs, loss, desc=f"gradient {name}", **how)[0])
+    if args.method == "slug_w":
+        found[0] = whitening.whitened(found[0], whitening.moments(pipeline.clip, pairs, desc=f"inputs {name}", **how))
     return found
 
 
@@ -108,7 +131,7 @@ def slug(args, pipeline, judge, name, model_hash, first):
         first: record and edit of one round, to go on from; None to make it.
     """
     forget, retain, tar, left_out = gradients.load_both(
-        args, pipeline.clip, name, model_hash, "calc_grad", args.batch_size, "language"
+        args, pipeline.clip, name, model_hash, gradient_of(args), args.batch_size, "language"
     )
     if first is None:
         steps, rows, front, edit = one_layer(args, pipeline, judge, name, forget, retain)
@@ -170,9 +193,9 @@ def run(args, pipeline, classifiers, asked, kind, name, model_hash, settings, fi
     stem = folder / canvas.file_stem(pipeline.tag, label_of(args), kind, name)
     unlearn.reset_peak_memory(pipeline.pipe.device)
     started, gradient_s, grid = time.perf_counter(), 0.0, {}
-    if args.method == "slug":
+    if args.method in SLUG:
         steps, edit, chosen, plane = slug(args, pipeline, judge, name, model_hash, first)
-        gradient_s = gradients.seconds(args, pipeline.clip, name, "calc_grad")
+        gradient_s = gradients.seconds(args, pipeline.clip, name, gradient_of(args))
         if plane:
             title = f"{plain_name(name)}: text tower of {pipeline.tag}"
             marked = chosen[0][0].removesuffix(ALONE) if chosen else None
@@ -187,7 +210,7 @@ def run(args, pipeline, classifiers, asked, kind, name, model_hash, settings, fi
     how |= {"counts": {"n_forget": len(judge.own), "n_retain": len(judge.others)}, "columns": [("seeds", seeds)]}
     written = records.write_search(stem, pipeline, edit, method=label_of(args), **how)
     adapter = None
-    if args.method == "slug" and lora.fits(edit):
+    if args.method in SLUG and lora.fits(edit):
         factors = lora.adapter(edit, args.lora_residual)
         delta = written["delta"], deltas.read(stem.with_name(written["delta"]))[1]
         file = lora.save(stem.with_name(f"{stem.name}-lora"), factors, pipeline.tag, delta)
@@ -234,7 +257,7 @@ def main(argv=None):
     def record_of(args, kind, name, first=None):
         """The valid record of one concept, else that of a new search."""
         inputs = common | {"settings": cli.settings(args, without=(*NOT_SETTINGS, "celeb_name"))}
-        if args.method == "slug":
+        if args.method in SLUG:
             tar = files.existing(gradients.forget_tar(args, name), "forget set", "see b0_generate_forget_set.py")
             inputs["forget_hash"] = files.file_hash(tar)
         else:
@@ -249,7 +272,7 @@ def main(argv=None):
         check_apart(path, common["prompts_hash"], args.select)
     for kind, name in concepts:
         first = None
-        if args.rounds > 1 and args.method == "slug":
+        if args.rounds > 1 and args.method in SLUG:
             record = record_of(argparse.Namespace(**vars(args) | {"rounds": 1, "force": False}), kind, name)
             first = record, pipeline.edit(folder / record["delta"])
         print(canvas.one_line(record_of(args, kind, name, first)))

@@ -28,7 +28,7 @@ SHOWN = 4, 6  # columns of a sheet: of the forgotten concept, of others
 SHARES = [0.8 + 0.005 * i for i in range(41)]  # of IRA and CRA, that the best UA is given for
 # What README holds the figures against: UA of one layer and of several rounds, at the part of IRA and CRA that must stay.
 KEPT_BAR, ONE_LAYER_BAR, ROUNDS_BAR = 0.85, {"style": 0.86, "object": 0.75}, 0.95
-GOES_ON_FROM = {"slug_rounds": "slug"}  # whose candidates a method has too
+GOES_ON_FROM = {"slug_rounds": "slug", "slug_w_rounds": "slug_w"}  # whose candidates a method has too
 
 
 class State(NamedTuple):
