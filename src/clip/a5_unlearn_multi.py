@@ -72,7 +72,6 @@ def read_table(folder, start):
     """(rows of a folder's table.csv as its readers have them, rounded; paths, from `start`, of the matrices of the plain sum
     of all names)."""
     frame = pd.read_csv(folder / "table.csv")
-    frame["edits"] = frame.get("edits", "slug")  # tables of earlier versions do not say it
     stems = matrices(folder, frame["model"].iloc[0], "sum", frame["count"].max(), frame["task"].dropna().unique())
     return frame, [f"{os.path.relpath(stem, start)}.png" for stem in stems.values()]
 

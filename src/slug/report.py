@@ -442,7 +442,8 @@ def multi_parts(parts):
         named = frame[(frame["method"] != REVERTED) & (frame["name"] != "all")].drop_duplicates("name")
         counts = named.groupby(["kind", "task"], sort=False).size().items()
         of = [f"{n} {task if n > 1 else kind}" for (kind, task), n in counts]
-        texts += [f"**{' and '.join(of)}, {frame['edits'].iloc[0]}**", multi(frame, matrices)]
+        edits = frame["edits"].iloc[0] if "edits" in frame else "slug"  # tables of earlier versions do not say it
+        texts += [f"**{' and '.join(of)}, {edits}**", multi(frame, matrices)]
     return "\n\n".join(texts)
 
 
