@@ -71,11 +71,25 @@ def test_what_readme_says_of_several_at_once_is_in_its_tables():
 
 def test_what_readme_says_of_the_assistant_is_in_its_table():
     text = (files.ROOT / "README.md").read_text(encoding="utf-8")
-    table = pd.read_csv(DEMO / "vlm" / "table.csv").set_index("method")
-    said = f"{table.forget_acc['slug'].mean():.1%}, from\n{table.forget_acc['original'].mean():.1%}"
-    assert said in text
-    lost = [f"{-100 * table[f'{part}_change']['slug'].mean():.1f}" for part in ("identities", "utility", "objects")]
+    text = " ".join(text.split())
+
+    def figures(path, method):
+        table = pd.read_csv(DEMO / "vlm" / path).set_index("method")
+        assert len(table.loc[method]) >= 5
+        shares = [f"{table[c][m].mean():.1%}" for c in ("forget_acc", "forget_unseen_acc") for m in ("original", method)]
+        lost = [f"{-100 * table[f'{part}_change'][method].mean():.1f}" for part in ("identities", "utility", "objects")]
+        return shares, lost
+
+    (before, after, unseen, left), lost = figures("table.csv", "slug_w")
+    assert f"{after}, from {before}" in text
     assert f"{lost[0]} and {lost[1]} points lost; other objects lose {lost[2]})" in text
+    assert f"it named {unseen} before and still names {left}" in text
+    (_, after, _, _), lost = figures("slug/table.csv", "slug")
+    assert f"left {after} at {lost[0]}, {lost[1]} and {lost[2]} points" in text
+    curve = pd.read_csv(DEMO / "vlm" / "curve.csv")
+    more = curve[curve["factor"] == 1.4]
+    said = f"at 1.4 times the steps {more['forget_unseen_acc'].mean():.1%} are left"
+    assert f"{said}, and identities lose {-100 * more['identities_change'].mean():.1f} points" in text
     answers = [row for path in (DEMO / "vlm").glob("*.jsonl") for row in map(json.loads, path.read_text().splitlines())]
     assert {row["half"] for row in answers} == {"report"} and len(answers) > 5000
 
