@@ -34,8 +34,7 @@ def parse_args(argv=None):
     parser.add_argument("--engine", choices=engines, default=engines[0], help="where they are: here, or on a Ray cluster")
     parser.add_argument("--force", action="store_true", help="do again what is finished")
     args = parser.parse_args(argv)
-    if args.jobs < 1:
-        raise SlugError(f"--jobs {args.jobs}: there must be one process or more")
+    cli.check_jobs(args)
     return args
 
 

@@ -72,8 +72,7 @@ def parse_args(argv=None):
         raise SlugError(
             "--relearn-steps and --relearn-lr must be above 0, --relearn-pictures and --retain-pictures 0 or more"
         )
-    if args.jobs < 1:
-        raise SlugError(f"--jobs {args.jobs}: there must be one process or more")
+    cli.check_jobs(args)
     return args
 
 

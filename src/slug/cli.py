@@ -98,6 +98,12 @@ def check_result_dir(args):
     return files.check_writable(args.result_dir)
 
 
+def check_jobs(args):
+    """SlugError unless --jobs, the processes of a stage, are one or more."""
+    if args.jobs < 1:
+        raise SlugError(f"--jobs {args.jobs}: there must be one process or more")
+
+
 def exit_with(main):
     """Run a stage's main(); an expected failure prints one line and ends with exit code 2."""
     try:

@@ -17,7 +17,6 @@ import torch
 
 from slug import cli, curation, files, gradients, layers, plots, questions, records, unlearn
 from slug.data import plain_name
-from slug.errors import SlugError
 from slug.models import vlm
 from slug.models.clip import ALONE
 
@@ -130,8 +129,7 @@ def forget(names, args, model=None, threads=0):
 
 def main(argv=None):
     args = parse_args(argv)
-    if args.jobs < 1:
-        raise SlugError(f"--jobs {args.jobs}: there must be one process or more")
+    cli.check_jobs(args)
     device = cli.settle(args)
     cli.check_result_dir(args)
     questions.read(args.questions)  # before what takes long
