@@ -165,6 +165,21 @@ def test_moments_are_of_what_enters_each_matrix(clip):
     assert {clip.tower(n) for n in alone} == {"language"} and alone.keys() <= found.keys()
 
 
+@pytest.mark.parametrize("size", [4, 16])
+def test_moments_of_two_processes_add_up_to_those_of_one(clip, monkeypatch, size):
+    batch = tiny.pairs(10)
+    whole = whitening.moments(clip, batch, batch_size=size)
+    parts = []
+    for rank in (0, 1):
+        monkeypatch.setattr(whitening.processes, "mine", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(whitening.processes, "add_up", lambda tensor: None)
+        parts.append(whitening.moments(clip, batch, batch_size=size))
+    assert list(parts[0]) == list(parts[1]) == list(whole)  # also where one of them has no batch
+    for name, (moment, axis) in whole.items():
+        assert torch.allclose(parts[0][name][0] + parts[1][name][0], moment, rtol=1e-4) and parts[1][name][1] == axis
+    assert (size == 16) == (not any(moment.any() for moment, _ in parts[1].values()))
+
+
 def test_a_whitened_step_moves_the_layer_least_for_its_gain(clip):
     forget, retain = tiny.pairs(6, seed=1), tiny.pairs(10, seed=2)
     plain, _ = gradients.compute(clip, forget, losses.cosine_embedding)

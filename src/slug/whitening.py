@@ -74,14 +74,16 @@ def moments(clip, pairs, *, batch_size=16, encoder="both", desc="inputs"):
     rank, world = processes.mine()
     watched = Moments({n: p for n, p in clip.parameters.items() if encoder in ("both", clip.tower(n))})
     tokens, batches = clip.tokenize(pairs.captions), torch.arange(len(pairs.captions)).split(batch_size)
+    share = batches[rank::world]
     with watched:
-        for rows in tqdm(batches[rank::world], desc=desc, unit="batch", disable=rank > 0):
+        # A process without a share looks at one batch all the same, and adds nothing: all must add up the same matrices.
+        for rows in tqdm(share or batches[:1], desc=desc, unit="batch", disable=rank > 0):
             if encoder != "language":
                 clip.encode_image(pairs.images[rows])
             if encoder != "vision":
                 clip.encode_text(tokens[rows])
     for total, _ in watched.found.values():
-        processes.add_up(total)
+        processes.add_up(total if share else total.zero_())
     return watched.found
 
 
