@@ -620,7 +620,7 @@ def test_a_mixture_has_a_matrix_a_task_and_a_block_of_the_readme(together):
     assert f"| {counts['n_forget']:.0f} / {counts['n_drawings']:.0f} |" in text and text.strip() in block.replace(
         "](multi/mixture/", "]("
     )
-    assert "**1 identity and 1 object**" in block and f"](multi/mixture/{ways[0]})" in block
+    assert "**1 identity and 1 object, slug**" in block and f"](multi/mixture/{ways[0]})" in block
     assert all(f"| {data.plain_name(n)} | " in text for n in NAMES)
     assert not tiny.left_over(out)
 
