@@ -363,6 +363,20 @@ def test_a_judge_asks_the_rest_only_where_the_name_is_forgotten_and_can_win():
     assert row.retain == pytest.approx(1 / 3)
 
 
+def test_what_the_unedited_model_answers_worst_is_asked_first():
+    """A candidate that cannot win is then given up after one chunk of each part."""
+    brittle = {f"apple{i}" for i in range(390, 400)}
+    mute = judge(lambda q: "nothing" if q.group in brittle or q.name == "Frog" else q.answer)
+    best = questions.Step("b", 1.0, 0.0, identities_acc=1, objects_acc=1, utility_acc=1)
+    row = mute.step("l", 1.0, "l", best=best)
+    assert math.isnan(row.retain) and mute.vlm.asked == 400 + 1200  # the last few objects decide
+    assert mute.original().retain == pytest.approx((1 + 390 / 400 + 1) / 3)
+    mute.vlm.asked = 0
+    row = mute.step("l", 1.0, "l", best=best)
+    assert math.isnan(row.retain) and mute.vlm.asked == 400 + 3 * questions.CHUNK
+    assert {q.group for q in mute.asked["objects"][:10]} == brittle
+
+
 def test_a_name_nobody_asks_for_is_refused():
     with pytest.raises(SlugError, match="none about Dragon"):
         questions.Judge(Scripted(str), judge(str).asked["identities"], "Dragon")

@@ -66,7 +66,7 @@
 : "${VLM_METHOD:=slug_w}" # slug steps along the gradient as published, slug_w along the whitened one
 : "${VLM_UTILITY:=}" # public sets that are asked besides
 : "${VLM_FACTORS:=}" # multiples of each step that are scored besides, for the curve of what more forgetting costs
-: "${VLM_JOBS:=2}" # processes that search at once, each a part of the names
+: "${VLM_JOBS:=2}" # processes that search at once, a name at a time each
 : "${ANSWER_BATCH:=64}" # questions answered at once
 : "${ANSWER_TOKENS:=16}" # of an answer, at most
 

@@ -269,7 +269,7 @@ def write_all(args, clip, encoder=BOTH):
     retain_folder = folder(args.result_dir, "retain" if encoder == BOTH else f"retain-{encoder}", clip.tag)
     jobs.append((retain_folder, "train", losses.contrastive, retain_tar, sorted(map(data.plain_name, args.celeb_name))))
 
-    identity = model_hash(clip)
+    identity, retain_pairs = model_hash(clip), None
     for where, side, loss, tar, left_out in jobs:
         path = where / file_name(side, method)
         mark = fingerprint(identity, tar, loss, args.batch_size, square, left_out, encoder)
@@ -287,6 +287,7 @@ def write_all(args, clip, encoder=BOTH):
             record = {**mark, **figures, **spent, "broken": pairs.broken, "convention": CONVENTION}
             save(path, grads, {**record, "settings": cli.settings(args), "versions": cli.versions()})
             print(f"{len(pairs.captions)} pairs, {pairs.broken} broken, loss {figures['loss']:.4f} -> {path}")
+        retain_pairs = pairs if side == "train" else None
     if rank == 0:
         retain = retain_folder / file_name("train", method)
         for where, side, *_ in jobs:
@@ -294,15 +295,16 @@ def write_all(args, clip, encoder=BOTH):
                 _link(retain, where / retain.name)
                 _link(retain.with_suffix(".json"), where / retain.with_suffix(".json").name)
     if args.unlearn_method.endswith("_w"):
-        _whiten(args, clip, identity, jobs, encoder)
+        _whiten(args, clip, identity, jobs, encoder, retain_pairs)
 
 
-def _whiten(args, clip, identity, jobs, encoder):
+def _whiten(args, clip, identity, jobs, encoder, pairs):
     """Write the whitened gradient of every name, beside the gradient; keep valid files.
 
     Args:
         identity: `model_hash`.
         jobs: of `write_all`, that of the retain set last.
+        pairs: of the retain set, where they have been read already; else None.
     """
     rank, _ = processes.mine()
     *forgets, (_, _, _, retain_tar, left_out) = jobs
@@ -317,8 +319,8 @@ def _whiten(args, clip, identity, jobs, encoder):
             wanted.append((path, plain, mark))
     if not wanted:
         return
-    matcher = data.Matcher(left_out)
-    pairs = data.load_pairs(retain_tar, clip.transform, leave_out=matcher, workers=args.workers)
+    if pairs is None:
+        pairs = data.load_pairs(retain_tar, clip.transform, leave_out=data.Matcher(left_out), workers=args.workers)
     started = time.perf_counter()
     found = whitening.moments(clip, pairs, batch_size=args.batch_size, encoder=encoder, desc="inputs of the retain set")
     moments_s = time.perf_counter() - started

@@ -223,7 +223,7 @@ class Step(NamedTuple):
         return sum(known) / len(known) if known else math.nan
 
 
-CHUNK = 128  # questions between two looks at whether a candidate can still win
+CHUNK = 32  # questions of a part between two looks at whether a candidate can still win
 
 
 class Judge:
@@ -245,10 +245,6 @@ class Judge:
         self.asked = {p: [mine[i] for i in sorted(rows[p] + rows[f"{p}_unseen"])] for p in PARTS}
         if not self.asked["forget"] or not any(self.asked[p] for p in STAY):
             raise SlugError(f"the questions' {half} half has none about {name}, or about nothing else; give other questions")
-        g = torch.Generator().manual_seed(0)  # a part of them is spread over all
-        for part in STAY:
-            rows = self.asked[part]
-            self.asked[part] = [rows[i] for i in torch.randperm(len(rows), generator=g).tolist()]
 
     winner = staticmethod(search.winner)
 
@@ -256,26 +252,36 @@ class Judge:
         """Context within which the model carries an edit."""
         return self.vlm.applied(edit)
 
+    def original(self):
+        """Score the unedited model: Step. From then on what it answers wrongly, or right by the least, is asked first."""
+        row = self.step("", 0.0, None, log_all=True)
+        for part, margins in self.margins.items():
+            order = torch.cat(margins).argsort(stable=True).tolist()
+            self.asked[part] = [self.asked[part][i] for i in order]
+        return row
+
     def step(self, layer, step, edited, *, best=None, log_all=False, known=None):
         """Score the present weights: Step. What must stay is asked only where the name is forgotten, and only until the
-        bound on what can still be reached falls below the best candidate's."""
+        bound on what can still be reached falls below the best candidate's; after `original` that is soon."""
         started = time.perf_counter()
-        said, margins = self.vlm.ask(self.asked["forget"])
+        said, margin = self.vlm.ask(self.asked["forget"])
         right = [self.marker.right(q, s) for q, s in zip(self.asked["forget"], said, strict=True)]
-        row = Step(layer, step, sum(right) / len(right), margin=margins.mean().item(), **self.rule)
-        row = row._replace(margin_sd=margins.std().item() if len(margins) > 1 else 0.0)
+        row = Step(layer, step, sum(right) / len(right), margin=margin.mean().item(), **self.rule)
+        row = row._replace(margin_sd=margin.std().item() if len(margin) > 1 else 0.0)
         if log_all or row.forgets:
             beat = best.retain if best is not None and best.forgets and not log_all else -math.inf
             row = row._replace(**self._retain(beat))
         return row._replace(seconds=time.perf_counter() - started)
 
     def _retain(self, beat):
+        self.margins = {}  # {part: [margins of a chunk]} of what was asked last
         stay = {p: self.asked[p] for p in STAY if self.asked[p]}
         wrong, bound = dict.fromkeys(stay, 0), dict.fromkeys(stay, 1.0)
         for start in range(0, max(map(len, stay.values())), CHUNK):
             for part, rows in stay.items():
                 chunk = rows[start : start + CHUNK]
-                said = self.vlm.answer(chunk)
+                said, margin = self.vlm.ask(chunk)
+                self.margins.setdefault(part, []).append(margin)
                 wrong[part] += sum(not self.marker.right(q, s) for q, s in zip(chunk, said, strict=True))
                 bound[part] = 1 - wrong[part] / len(rows)
             if sum(bound.values()) / len(bound) < beat:

@@ -52,7 +52,7 @@ def parse_args(argv=None):
 def run(args, model, found, name, model_hash, settings):
     """Search, choose and write one name; returns the record."""
     judge = questions.Judge(model, found, name, wanted=args.wanted, sigmas=args.sigmas)
-    start = judge.step("", 0.0, None, log_all=True)
+    start = judge.original()
     forget, retain, _, _ = gradients.load_both(
         args, model.clip, name, model_hash, args.unlearn_method, args.batch_size, "vision"
     )
@@ -142,7 +142,7 @@ def main(argv=None):
         return
     del model
     do = functools.partial(forget, args=args, threads=max(1, torch.get_num_threads() // jobs))
-    list(curation.spread(do, [names[i::jobs] for i in range(jobs)], workers=jobs))
+    list(curation.spread(do, [[name] for name in names], workers=jobs))  # a name a time: some take thrice as long
 
 
 if __name__ == "__main__":
