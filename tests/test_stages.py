@@ -458,6 +458,29 @@ def test_variants_have_files_of_their_own(done, quick, monkeypatch, capfd):
     )
 
 
+def test_a_whitened_gradient_leaves_out_its_own_names_pairs_alone(done, taught_clip):
+    """Of the names of one call each is whitened by the pairs of all the others, too."""
+    run = another(done, "whitened", link=False)
+    shutil.copytree(done.results / "grads", run.results / "grads", symlinks=True)
+    tiny.run("a1_compute_grad", *run.a1(), "--unlearn-method", "calc_grad_w")
+    clip, train = tiny.load(taught_clip), run.world / "laion" / "laion400m" / "00000.tar"
+    kept = []
+    for name in NAMES:
+        where = run.results / "grads" / f"{name}_open_clip_local"
+        plain, found = (torch.load(where / f"forget_grads{end}.pt", weights_only=True) for end in ("", "_w"))
+        about = json.loads((where / "forget_grads_w.json").read_text())
+        assert about["retain_left_out"] == [data.plain_name(name)]
+        pairs = data.load_pairs(train, clip.transform, leave_out=data.Matcher(about["retain_left_out"]))
+        kept.append(len(pairs.captions))
+        wanted = whitening.whitened(plain, whitening.moments(clip, pairs))
+        # Texts may be padded to another longest one.
+        for n in (n for n in plain if clip.tower(n) == "vision"):
+            assert (found[n] - wanted[n]).norm() <= 1e-3 * wanted[n].norm(), n
+    every = data.load_pairs(train, clip.transform)
+    both = data.load_pairs(train, clip.transform, leave_out=data.Matcher([data.plain_name(n) for n in NAMES]))
+    assert len(both.captions) < min(kept) and max(kept) < len(every.captions)
+
+
 def test_a_narrow_evaluation_does_not_alter_the_fronts(done, taught_clip):
     """The fronts of the record are those of the gradients, each encoder apart."""
     clip = tiny.load(taught_clip)

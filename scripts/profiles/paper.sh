@@ -75,7 +75,7 @@ Sandwiches Sea Statues Towers Trees Waterfalls}"
 : "${VLM_METHOD:=slug}" # slug steps along the gradient as published, slug_w along the whitened one
 : "${VLM_UTILITY:=}" # public sets that are asked besides: folders or files of MME, GQA, MMBench
 : "${VLM_FACTORS:=}" # multiples of each step that are scored besides, for the curve of what more forgetting costs
-: "${VLM_JOBS:=1}" # processes that search at once, each a part of the names with a model of its own
+: "${VLM_JOBS:=1}" # processes that search at once, each a name at a time with a model of its own
 : "${ANSWER_BATCH:=16}" # questions answered at once
 : "${ANSWER_TOKENS:=64}" # of an answer, at most
 

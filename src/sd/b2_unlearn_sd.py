@@ -109,6 +109,10 @@ def gradients_at(args, pipeline, name, tar, left_out):
         pairs = data.load_pairs(path, pipeline.clip.transform, leave_out=matcher, workers=args.workers)
         found.append(gradients.compute(pipeline.clip, pairs, loss, desc=f"gradient {name}", **how)[0])
     if args.method == "slug_w":
+        matcher = data.Matcher([plain_name(name)])
+        pairs = data.load_pairs(
+            files.resolve(args.train_data), pipeline.clip.transform, leave_out=matcher, workers=args.workers
+        )
         found[0] = whitening.whitened(found[0], whitening.moments(pipeline.clip, pairs, desc=f"inputs {name}", **how))
     return found
 

@@ -203,15 +203,16 @@ def load_both(args, clip, name, model, method, batch_size, encoder=BOTH):
         raise SlugError(f"the retain gradient {train} holds pairs of {name}; make it again with: {remedy}")
     mark = fingerprint(model, tar, loss, batch_size, square, [], encoder)
     if method.endswith("_w"):
-        mark |= whitening_mark(retain_tar, left_out)
+        mark |= whitening_mark(retain_tar, name)
     forget = load(where / file_name("forget", method), mark, remedy)
     mark = fingerprint(model, retain_tar, losses.contrastive, batch_size, square, left_out, encoder)
     return forget, load(train, mark, remedy), tar, left_out
 
 
-def whitening_mark(retain_tar, left_out):
-    """What a whitened gradient depends on besides."""
-    return {"retain_data": files.file_hash(retain_tar), "retain_left_out": list(left_out), "damping": whitening.DAMPING}
+def whitening_mark(retain_tar, name):
+    """What the whitened gradient of a name depends on besides."""
+    left_out = [data.plain_name(name)]
+    return {"retain_data": files.file_hash(retain_tar), "retain_left_out": left_out, "damping": whitening.DAMPING}
 
 
 def seconds(args, clip, name, method, side="forget"):
@@ -269,7 +270,7 @@ def write_all(args, clip, encoder=BOTH):
     retain_folder = folder(args.result_dir, "retain" if encoder == BOTH else f"retain-{encoder}", clip.tag)
     jobs.append((retain_folder, "train", losses.contrastive, retain_tar, sorted(map(data.plain_name, args.celeb_name))))
 
-    identity, retain_pairs = model_hash(clip), None
+    identity = model_hash(clip)
     for where, side, loss, tar, left_out in jobs:
         path = where / file_name(side, method)
         mark = fingerprint(identity, tar, loss, args.batch_size, square, left_out, encoder)
@@ -287,7 +288,6 @@ def write_all(args, clip, encoder=BOTH):
             record = {**mark, **figures, **spent, "broken": pairs.broken, "convention": CONVENTION}
             save(path, grads, {**record, "settings": cli.settings(args), "versions": cli.versions()})
             print(f"{len(pairs.captions)} pairs, {pairs.broken} broken, loss {figures['loss']:.4f} -> {path}")
-        retain_pairs = pairs if side == "train" else None
     if rank == 0:
         retain = retain_folder / file_name("train", method)
         for where, side, *_ in jobs:
@@ -295,41 +295,46 @@ def write_all(args, clip, encoder=BOTH):
                 _link(retain, where / retain.name)
                 _link(retain.with_suffix(".json"), where / retain.with_suffix(".json").name)
     if args.unlearn_method.endswith("_w"):
-        _whiten(args, clip, identity, jobs, encoder, retain_pairs)
+        _whiten(args, clip, identity, jobs, encoder)
 
 
-def _whiten(args, clip, identity, jobs, encoder, pairs):
-    """Write the whitened gradient of every name, beside the gradient; keep valid files.
+def _whiten(args, clip, identity, jobs, encoder):
+    """Write the whitened gradient of every name, beside the gradient; keep valid files. Each name's own pairs are no part of
+    what must stay; those of the others are.
 
     Args:
         identity: `model_hash`.
         jobs: of `write_all`, that of the retain set last.
-        pairs: of the retain set, where they have been read already; else None.
     """
     rank, _ = processes.mine()
-    *forgets, (_, _, _, retain_tar, left_out) = jobs
+    *forgets, (_, _, _, retain_tar, _) = jobs
     wanted = []
-    for where, _, loss, tar, _ in forgets:
+    for name, (where, _, loss, tar, _) in zip(dict.fromkeys(args.celeb_name), forgets, strict=True):
         path = where / file_name("forget", "calc_grad_w")
         plain = fingerprint(identity, tar, loss, args.batch_size, False, [], encoder)
-        mark = plain | whitening_mark(retain_tar, left_out)
+        mark = plain | whitening_mark(retain_tar, name)
         if not args.force and is_valid(path, mark):
             print(f"valid, kept: {path}")
         else:
-            wanted.append((path, plain, mark))
+            wanted.append((name, path, plain, mark))
     if not wanted:
         return
-    if pairs is None:
-        pairs = data.load_pairs(retain_tar, clip.transform, leave_out=data.Matcher(left_out), workers=args.workers)
-    started = time.perf_counter()
-    found = whitening.moments(clip, pairs, batch_size=args.batch_size, encoder=encoder, desc="inputs of the retain set")
+    pairs = data.load_pairs(retain_tar, clip.transform, workers=args.workers)
+    started, how = time.perf_counter(), {"batch_size": args.batch_size, "encoder": encoder}
+    every = whitening.moments(clip, pairs, desc="inputs of the retain set", **how)
     moments_s = time.perf_counter() - started
-    for path, plain, mark in wanted if rank == 0 else ():
+    for name, path, plain, mark in wanted:
+        started, matcher = time.perf_counter(), data.Matcher(mark["retain_left_out"])
+        rows = [i for i, caption in enumerate(pairs.captions) if matcher.find(caption)]
+        found = every
+        if rows:
+            found = whitening.without(every, whitening.moments(clip, pairs, rows=rows, desc=f"those of {name}", **how))
+        if rank > 0:
+            continue
         source = path.with_name(file_name("forget", "calc_grad"))
-        started = time.perf_counter()
         grads = whitening.whitened(load(source, plain, "this command"), found)
         about = files.read_json(source.with_suffix(".json")) | mark
         spent = {"gradient_s": about["gradient_s"] + time.perf_counter() - started, "moments_s": moments_s}
         spent |= {"convention": f"whitened {CONVENTION}", "not_whitened": sorted(set(grads) - set(found))}
         save(path, grads, about | spent)
-        print(f"whitened by {len(pairs.captions)} pairs of the retain set -> {path}")
+        print(f"whitened by {len(pairs.captions) - len(rows)} pairs of the retain set -> {path}")

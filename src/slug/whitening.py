@@ -4,7 +4,7 @@ The paper steps along the gradient G of a matrix W, y = W x. Of all changes D wi
 that moves y least on the retain set is D = G (C + c I)^-1: it has the least E|D x|^2 + c |D|^2, where C is the mean of x x^T
 over what enters the layer there. It is ridge regression's solution, by which UCE edits cross-attention (Gandikota et al.,
 WACV 2024), with the gradient in place of a target. Still one gradient pass and one step on one layer; one forward pass over
-the retain set more.
+the retain set more, which only the forgotten name's own pairs are left out of.
 """
 
 import torch
@@ -61,7 +61,7 @@ class Moments(TorchFunctionMode):
 
 
 @torch.no_grad()
-def moments(clip, pairs, *, batch_size=16, encoder="both", desc="inputs"):
+def moments(clip, pairs, *, rows=None, batch_size=16, encoder="both", desc="inputs"):
     """What enters each matrix of a model on pairs: Moments.found, of all processes, at the model's present weights.
 
     A matrix that is read by other functions than linear layers, products and ungrouped convolutions is left out.
@@ -69,22 +69,29 @@ def moments(clip, pairs, *, batch_size=16, encoder="both", desc="inputs"):
     Args:
         clip: models.Clip in float32.
         pairs: data.Pairs.
+        rows: indices of those that count; all without. Texts are padded to the longest of all pairs either way.
         encoder: "vision" or "language" for that tower alone.
     """
     rank, world = processes.mine()
     watched = Moments({n: p for n, p in clip.parameters.items() if encoder in ("both", clip.tower(n))})
-    tokens, batches = clip.tokenize(pairs.captions), torch.arange(len(pairs.captions)).split(batch_size)
+    tokens = clip.trimmed(clip.tokenize(pairs.captions))
+    batches = (torch.arange(len(tokens)) if rows is None else torch.as_tensor(rows)).split(batch_size)
     share = batches[rank::world]
     with watched:
         # A process without a share looks at one batch all the same, and adds nothing: all must add up the same matrices.
-        for rows in tqdm(share or batches[:1], desc=desc, unit="batch", disable=rank > 0):
+        for batch in tqdm(share or batches[:1], desc=desc, unit="batch", disable=rank > 0):
             if encoder != "language":
-                clip.encode_image(pairs.images[rows])
+                clip.encode_image(pairs.images[batch])
             if encoder != "vision":
-                clip.encode_text(tokens[rows])
+                clip.encode_text(tokens[batch], trim=False)
     for total, _ in watched.found.values():
         processes.add_up(total if share else total.zero_())
     return watched.found
+
+
+def without(found, own):
+    """What `moments` would find without the rows that it found `own` of."""
+    return {name: (total - own[name][0], axis) for name, (total, axis) in found.items()}
 
 
 def whitened(gradients, found, damping=DAMPING):
