@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from demo import convert_clip, emoji
-from slug import claims, data, deltas, files, models, report, study, zeroshot
+from slug import claims, data, deltas, files, lasting, lasting_report, models, report, study, zeroshot
 
 DEMO = files.ROOT / "results" / "demo"
 MODEL = files.ROOT / "data" / "models" / "mini-clip"
@@ -148,3 +148,13 @@ def test_a_committed_delta_gives_the_same_predictions_in_both_formats_and_revert
     assert torch.equal(out[0].argmax(1), out[1].argmax(1))
     assert (out[0] - out[1]).abs().max() < 1e-4
     assert not torch.equal(out[0].argmax(1), original.argmax(1))
+
+
+def test_what_lasts_is_reported_as_its_table_has_it(table):
+    frame = pd.read_parquet(DEMO / "lasting" / "runs.parquet")
+    edits = table[(table["half"] == "report") & (table["method"] != "original")]
+    assert set(zip(frame["name"], frame["method"], strict=True)) == set(zip(edits["name"], edits["method"], strict=True))
+    assert set(frame["test"]) == set(lasting.TESTS)
+    text = (files.ROOT / "README.md").read_text(encoding="utf-8")
+    block = text.split("<!-- lasting -->")[1].split("<!-- /lasting -->")[0]
+    assert block.strip() == lasting_report.readme(frame).strip()
