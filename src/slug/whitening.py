@@ -69,13 +69,16 @@ def moments(clip, pairs, *, rows=None, batch_size=16, encoder="both", desc="inpu
     Args:
         clip: models.Clip in float32.
         pairs: data.Pairs.
-        rows: indices of those that count; all without. Texts are padded to the longest of all pairs either way.
+        rows: indices of those that count; all without.
         encoder: "vision" or "language" for that tower alone.
     """
     rank, world = processes.mine()
     watched = Moments({n: p for n, p in clip.parameters.items() if encoder in ("both", clip.tower(n))})
-    tokens = clip.trimmed(clip.tokenize(pairs.captions))
-    batches = (torch.arange(len(tokens)) if rows is None else torch.as_tensor(rows)).split(batch_size)
+    tokens = clip.tokenize(pairs.captions)
+    rows = torch.arange(len(tokens)) if rows is None else torch.as_tensor(rows)
+    lengths = clip.text_lengths(tokens)[rows]
+    # Texts of one length together: none is padded, for what is behind a text's end would count and is read by nobody.
+    batches = [b for n in lengths.unique() for b in rows[lengths == n].split(batch_size)]
     share = batches[rank::world]
     with watched:
         # A process without a share looks at one batch all the same, and adds nothing: all must add up the same matrices.
@@ -83,7 +86,7 @@ def moments(clip, pairs, *, rows=None, batch_size=16, encoder="both", desc="inpu
             if encoder != "language":
                 clip.encode_image(pairs.images[batch])
             if encoder != "vision":
-                clip.encode_text(tokens[batch], trim=False)
+                clip.encode_text(tokens[batch])
     for total, _ in watched.found.values():
         processes.add_up(total if share else total.zero_())
     return watched.found
