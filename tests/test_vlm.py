@@ -337,6 +337,20 @@ class Scripted:
         return said, torch.tensor([1.0 if s == q.answer else -1.0 for q, s in zip(found, said, strict=True)])
 
 
+def test_what_is_asked_again_is_prepared_once(folder):
+    model, asked = load(folder), questions.read(folder / "questions.jsonl")
+    first = model.ask(asked)
+    kept = {k: v.clone() for k, v in model.inputs(tuple(asked[:8])).items()}
+    edit = {n: 0.5 * torch.ones_like(model.tensors[n]) for n in model.candidates()[:1]}
+    with model.applied(edit):
+        other = model.ask(asked)
+    again = model.ask(asked)
+    batches = math.ceil(len(asked) / model.batch_size)
+    assert (model.inputs.cache_info().misses, model.inputs.cache_info().hits) == (batches, 2 * batches + 1)
+    assert again[0] == first[0] and torch.equal(again[1], first[1]) and not torch.equal(other[1], first[1])
+    assert all(torch.equal(v, kept[k]) for k, v in model.inputs(tuple(asked[:8])).items())
+
+
 def judge(says, count=400):
     rows = [("Frog", "frog", "identity"), ("Owl", "owl", "identity"), ("apple", "apple", "object"), ("", "red", "")]
     found = [

@@ -1,5 +1,7 @@
 """A LLaVA behind a small interface: answers to questions about pictures, and the vision tower that SLUG edits."""
 
+import copy
+import functools
 import re
 
 import slug.torchvision_cpu  # noqa: F401  (before transformers)
@@ -11,6 +13,8 @@ from slug import cli, files, models
 from slug.errors import SlugError, brief
 from slug.models.canonical import VISION
 from slug.models.carrier import Carrier
+
+KEPT = 64  # batches whose inputs are kept: a search asks the same questions at every step
 
 
 class Vlm(Carrier):
@@ -27,6 +31,7 @@ class Vlm(Carrier):
         super().__init__(clip)
         self.module, self.processor, self.label = module, processor, label
         self.batch_size, self.max_new_tokens = batch_size, max_new_tokens
+        self.inputs = functools.lru_cache(KEPT)(self._inputs)
         found, last = self.tower(module.model.vision_tower, "model's vision tower"), self._last_block()
         self.tensors = {n: p for n, p in found.items() if self._reads(n, last)}
 
@@ -57,6 +62,13 @@ class Vlm(Carrier):
         said = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
         return self.processor.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
 
+    def _inputs(self, asked):
+        """What the model is given for a tuple of questions.Question's: transformers' BatchFeature, on the CPU."""
+        pictures, texts = [q.picture() for q in asked], [self.prompt(q.text) for q in asked]
+        inputs = self.processor(images=pictures, text=texts, padding=True, return_tensors="pt")
+        inputs.pop("token_type_ids", None)
+        return inputs
+
     def answer(self, asked, desc=None):
         """The answers to questions.Question's, as text, by greedy decoding."""
         return self.ask(asked, desc)[0]
@@ -70,15 +82,9 @@ class Vlm(Carrier):
         tokenizer = self.processor.tokenizer
         starts = range(0, len(asked), self.batch_size)
         for start in tqdm(starts, desc=desc, unit="batch", leave=False, disable=desc is None):
-            part = asked[start : start + self.batch_size]
-            inputs = self.processor(
-                images=[q.picture() for q in part],
-                text=[self.prompt(q.text) for q in part],
-                padding=True,
-                return_tensors="pt",
-            )
-            inputs.pop("token_type_ids", None)
-            inputs = inputs.to(self.module.device, self.module.dtype)
+            part = tuple(asked[start : start + self.batch_size])
+            # A copy, for BatchFeature.to moves what it is called on.
+            inputs = copy.copy(self.inputs(part)).to(self.module.device, self.module.dtype)
             how = {"do_sample": False, "max_new_tokens": self.max_new_tokens}
             made = self.module.generate(**inputs, **how, output_logits=True, return_dict_in_generate=True)
             ids = made.sequences[:, inputs["input_ids"].shape[1] :]
