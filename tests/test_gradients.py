@@ -120,7 +120,7 @@ def test_batches(n, drop_last, sizes):
 # -------------------------------------------------------------------------------------------------------- whitened steps
 
 
-def entering(clip, images, tokens):
+def entering(clip, images, tokens, trim=True):
     """{parameter name: (rows, d) what enters it} by hooks, of parameters that modules and blocks' norms make easy to see."""
     seen, hooks = {}, []
     modules, names = dict(clip.module.named_modules()), set(clip.parameters)
@@ -135,7 +135,7 @@ def entering(clip, images, tokens):
         if where == "visual.ln_post":
             hooks.append(module.register_forward_hook(lambda m, x, y: seen.setdefault("visual.proj", []).append(y)))
     with torch.no_grad():
-        clip.encode_image(images), clip.encode_text(tokens)
+        clip.encode_image(images), clip.encode_text(tokens, trim)
     for hook in hooks:
         hook.remove()
     return {n: torch.cat([x.flatten(0, -2) for x in parts]) for n, parts in seen.items()}
@@ -161,8 +161,13 @@ def test_moments_are_of_what_enters_each_matrix(clip):
         if parameter.ndim > 1:
             moment, axis = found[name]
             assert len(moment) == parameter.flatten(1).shape[axis]
+    padded = whitening.moments(clip, batch, encoder="language", padded=True)
+    seen = {n: x for n, x in entering(clip, batch.images, tokens, trim=False).items() if clip.tower(n) == "language"}
+    for name, x in seen.items():
+        assert torch.allclose(padded[name][0].float(), x.T @ x, rtol=1e-3, atol=1e-4), name
     alone = whitening.moments(clip, batch, encoder="language")
-    assert {clip.tower(n) for n in alone} == {"language"} and alone.keys() <= found.keys()
+    assert {clip.tower(n) for n in alone} == {"language"} and alone.keys() == padded.keys() <= found.keys()
+    assert any((padded[n][0] - alone[n][0]).norm() > 0.1 * alone[n][0].norm() for n in seen)
 
 
 @pytest.mark.parametrize("rows", [None, [3]])

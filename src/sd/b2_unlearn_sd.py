@@ -113,7 +113,8 @@ def gradients_at(args, pipeline, name, tar, left_out):
         pairs = data.load_pairs(
             files.resolve(args.train_data), pipeline.clip.transform, leave_out=matcher, workers=args.workers
         )
-        found[0] = whitening.whitened(found[0], whitening.moments(pipeline.clip, pairs, desc=f"inputs {name}", **how))
+        moments = whitening.moments(pipeline.clip, pairs, padded=True, desc=f"inputs {name}", **how)
+        found[0] = whitening.whitened(found[0], moments)
     return found
 
 

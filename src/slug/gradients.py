@@ -320,7 +320,9 @@ def _whiten(args, clip, identity, jobs, encoder):
     if not wanted:
         return
     pairs = data.load_pairs(retain_tar, clip.transform, workers=args.workers)
-    started, how = time.perf_counter(), {"batch_size": args.batch_size, "encoder": encoder}
+    # Only pipelines have gradients of the text tower alone.
+    how = {"batch_size": args.batch_size, "encoder": encoder, "padded": encoder == "language"}
+    started = time.perf_counter()
     every = whitening.moments(clip, pairs, desc="inputs of the retain set", **how)
     moments_s = time.perf_counter() - started
     for name, path, plain, mark in wanted:

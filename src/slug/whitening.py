@@ -61,7 +61,7 @@ class Moments(TorchFunctionMode):
 
 
 @torch.no_grad()
-def moments(clip, pairs, *, rows=None, batch_size=16, encoder="both", desc="inputs"):
+def moments(clip, pairs, *, rows=None, batch_size=16, encoder="both", padded=False, desc="inputs"):
     """What enters each matrix of a model on pairs: Moments.found, of all processes, at the model's present weights.
 
     A matrix that is read by other functions than linear layers, products and ungrouped convolutions is left out.
@@ -71,13 +71,14 @@ def moments(clip, pairs, *, rows=None, batch_size=16, encoder="both", desc="inpu
         pairs: data.Pairs.
         rows: indices of those that count; all without.
         encoder: "vision" or "language" for that tower alone.
+        padded: count what is behind a text's end, too: nobody reads it in a CLIP, but a pipeline does.
     """
     rank, world = processes.mine()
     watched = Moments({n: p for n, p in clip.parameters.items() if encoder in ("both", clip.tower(n))})
     tokens = clip.tokenize(pairs.captions)
     rows = torch.arange(len(tokens)) if rows is None else torch.as_tensor(rows)
-    lengths = clip.text_lengths(tokens)[rows]
-    # Texts of one length together: none is padded, for what is behind a text's end would count and is read by nobody.
+    lengths = (torch.full((len(tokens),), tokens.shape[1]) if padded else clip.text_lengths(tokens))[rows]
+    # Texts of one length together, so that no other is padded.
     batches = [b for n in lengths.unique() for b in rows[lengths == n].split(batch_size)]
     share = batches[rank::world]
     with watched:
@@ -86,7 +87,7 @@ def moments(clip, pairs, *, rows=None, batch_size=16, encoder="both", desc="inpu
             if encoder != "language":
                 clip.encode_image(pairs.images[batch])
             if encoder != "vision":
-                clip.encode_text(tokens[batch])
+                clip.encode_text(tokens[batch], trim=not padded)
     for total, _ in watched.found.values():
         processes.add_up(total if share else total.zero_())
     return watched.found

@@ -77,9 +77,10 @@ class Clip:
         """uint8 pictures (N, 3, S, S) -> unit features (N, D), float32."""
         return self.unit(self._run("vision", images))
 
-    def encode_text(self, tokens):
-        """Token ids (N, L) -> unit features (N, D), float32."""
-        return self.unit(self._run("language", self.trimmed(tokens).to(self.device)))
+    def encode_text(self, tokens, trim=True):
+        """Token ids (N, L) -> unit features (N, D), float32; `trim` spares the tower what cannot matter to them."""
+        tokens = self.trimmed(tokens) if trim else tokens
+        return self.unit(self._run("language", tokens.to(self.device)))
 
     def _run(self, encoder, inputs):
         """The whole chain of stages of a tower."""
