@@ -3,7 +3,7 @@
 # Of each list: forget sets, gradients, SLUG on every name, then the first 2, 3, ... of them together, plain sum and joint
 # search (a5). Gradients leave all names of a list out of the retain set, so each has a folder of its own: RESULT_DIR/multi/,
 # multi-objects/, multi-mixture/; with MULTI_METHOD=slug_w, for the whitened gradient, multi-w/, multi-w-objects/,
-# multi-w-mixture/. Further arguments go to a5_unlearn_multi.py.
+# multi-w-mixture/. MULTI_FRONTS Pareto fronts of each encoder are searched. Further arguments go to a5_unlearn_multi.py.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
@@ -19,7 +19,7 @@ together() {
   run "$PYTHON" src/clip/a0_create_tar.py --name "${names[@]}" --laion-dir "$LAION_DIR" --tar-dir "$TAR_DIR" \
     --image-dir "$IMAGE_DIR" --known-names "$KNOWN_NAMES" --max-count "$MAX_COUNT" "${RUN_FLAGS[@]}"
   bash scripts/run_compute_grad.sh --unlearn-method "${MULTI_METHOD/slug/calc_grad}"
-  bash scripts/run_clip_slug.sh --unlearn-method "$MULTI_METHOD"
+  bash scripts/run_clip_slug.sh --unlearn-method "$MULTI_METHOD" --fronts "$MULTI_FRONTS"
   run "$PYTHON" src/clip/a5_unlearn_multi.py --celeb-name "${names[@]}" --joint --val-data "$VAL_DATA" \
     --imagenet-val "$IMAGENET_VAL" --imagenet-share "$IMAGENET_SHARE" "${MODEL_FLAGS[@]}" "${RUN_FLAGS[@]}" \
     ${REFERENCE:+--out "$REFERENCE/multi" --part "$part" --readme README.md} "$@"

@@ -53,6 +53,7 @@ def parse_args(argv=None):
         help="_o: contrastive forget loss; _w: along the whitened gradient (slug.whitening)",
     )
     parser.add_argument("--evaluations", type=int, default=10, help="steps evaluated a layer, at most")
+    parser.add_argument("--fronts", type=int, default=1, help="Pareto fronts of each encoder whose layers are searched")
     parser.add_argument("--search-rule", choices=("robust", "paper"), default="robust", help="how steps are bracketed")
     parser.add_argument("--choose", choices=("retain", "deepest"), default="retain", help="deepest: the paper's layer rule")
     parser.add_argument("--log-all", action="store_true", help="evaluate every column at every step")
@@ -76,7 +77,7 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
     k = args.fa_k or search.fa_rank(len(evaluation.tasks["identities"].pictures.names))
     rows = layers.figures(clip, forget, retain)
     fronts = layers.fronts(rows)
-    front = [r for part in fronts.values() for r in part]
+    front = [r for part in layers.fronts(rows, args.fronts).values() for r in part]
     if args.layer:
         front = [r for r in rows if r.name == args.layer]
         if not front:

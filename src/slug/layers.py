@@ -61,9 +61,10 @@ def all_fronts(rows):
     return found
 
 
-def fronts(rows):
-    """The front of each encoder apart: {"vision": [Layer], "language": [Layer]}."""
-    return {e: pareto_front([r for r in rows if r.encoder == e]) for e in ("vision", "language")}
+def fronts(rows, count=1):
+    """The front of each encoder apart, or the first `count` of its fronts: {"vision": [Layer], "language": [Layer]}."""
+    found = {e: all_fronts([r for r in rows if r.encoder == e])[:count] for e in ("vision", "language")}
+    return {e: [r for front in parts for r in front] for e, parts in found.items()}
 
 
 def depth_order(clip, name):
