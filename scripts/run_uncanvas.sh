@@ -12,7 +12,7 @@ fid=()
 more=()
 for argument in "$@"; do
   if [ "$argument" = --quick ]; then
-    export STYLES="Noto Twemoji" OBJECTS="bell rocket skull" SD_METHODS=slug
+    export STYLES="Noto Twemoji" OBJECTS="bell rocket skull" SD_METHODS=slug_w
     export CANVAS_STYLES="$STYLES" CANVAS_OBJECTS="$OBJECTS"
     results_in "$RESULT_DIR/sd-quick"
     seeds=(--report-seeds 0 1 --select-seeds 1000 1001 1002 1003)

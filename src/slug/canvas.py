@@ -6,6 +6,7 @@ same prompts; for an object the roles change (PAPER.md, section 2). The seeds th
 report.
 """
 
+import collections
 import csv
 import io
 import itertools
@@ -396,7 +397,7 @@ class Judge:
             raise SlugError(
                 f"the prompts' {half} half has none of the {kind} {name}, or of nothing else; make other prompts"
             )
-        self.floors = {}
+        self.floors, self.missed = {}, collections.Counter()
         self.best = self.start = self.step("", 0.0, None, log_all=True)
         self.floors = {n: keep * getattr(self.start, n) for n in ("IRA", "CRA") if not math.isnan(getattr(self.start, n))}
 
@@ -442,9 +443,12 @@ class Judge:
         mean below `beat`."""
         names = {self.kind: "IRA", OTHER[self.kind]: "CRA"}
         wrong, done = {}, 0
-        while done < len(self.others):
-            part = self.others[done : done + CHUNK]
+        # What candidates missed most often first: a floor that cannot be kept shows after few pictures.
+        others = sorted(self.others, key=lambda r: -self.missed[r])
+        while done < len(others):
+            part = others[done : done + CHUNK]
             for kind, right in self.pictures(part)[1].items():
+                self.missed.update(r for r, hit in zip(part, right.tolist(), strict=True) if not hit)
                 wrong[names[kind]] = wrong.get(names[kind], 0) + int((~right).sum())
             done += len(part)
             bound = {n: 1 - w / len(self.others) for n, w in wrong.items()}
