@@ -229,10 +229,10 @@ def test_several_at_once_covers_identities_objects_and_mixtures(tmp_path):
         # 5% of ImageNet's pictures would leave two or three of a class that is to be forgotten.
         assert given(call, "--imagenet-share") == ["1" if part else "0.05"]
     assert not calls(done, "build_world")
-    whitened = shell(ROOT / "scripts/run_multi.sh", "--dry-run", **variables, MULTI_METHOD="slug_w")
-    assert [given(c, "--part") for c in calls(whitened, "a5_unlearn_multi")] == [["w"], ["w-objects"], ["w-mixture"]]
+    whitened = shell(ROOT / "scripts/run_multi.sh", "--dry-run", **variables, MULTI_METHOD="slug_ws")
+    assert [given(c, "--part") for c in calls(whitened, "a5_unlearn_multi")] == [["ws"], ["ws-objects"], ["ws-mixture"]]
     for stage, method in (("a1_compute_grad", "calc_grad"), ("a2_unlearn_slug", "slug")):
-        for run, end in ((done, ""), (whitened, "_w")):
+        for run, end in ((done, ""), (whitened, "_ws")):
             assert [call[len(call) - call[::-1].index("--unlearn-method")] for call in calls(run, stage)] == 3 * [
                 method + end
             ]

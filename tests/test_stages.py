@@ -479,6 +479,31 @@ def test_a_whitened_gradient_leaves_out_its_own_names_pairs_alone(done, taught_c
     assert len(both.captions) < min(kept) and max(kept) < len(every.captions)
 
 
+def test_a_whitened_gradient_can_spare_the_other_names(done, taught_clip, monkeypatch, capfd):
+    """By calc_grad_ws the other names' forget sets count beside the retain set; where one of them changes it is stale."""
+    run = another(done, "spared", link=False)
+    shutil.copytree(done.results / "grads", run.results / "grads", symlinks=True)
+    shutil.copytree(run.folder / "tars", run.results / "tar_files")
+    given = ["--tar-dir", run.results / "tar_files", "--unlearn-method"]
+    tiny.run("a1_compute_grad", *run.a1(), *given, "calc_grad_ws")
+    clip, train = tiny.load(taught_clip), run.world / "laion" / "laion400m" / "00000.tar"
+    for name, other in (NAMES, NAMES[::-1]):
+        where = run.results / "grads" / f"{name}_open_clip_local"
+        plain, found = (torch.load(where / f"forget_grads{end}.pt", weights_only=True) for end in ("", "_ws"))
+        assert list(json.loads((where / "forget_grads_ws.json").read_text())["spared"]) == [other]
+        retain = data.load_pairs(train, clip.transform, leave_out=data.Matcher([data.plain_name(name)]))
+        also = data.load_pairs(run.results / "tar_files" / f"{other}.tar", clip.transform)
+        total, more = whitening.moments(clip, retain), whitening.moments(clip, also)
+        wanted = whitening.whitened(plain, {n: (m + more[n][0], axis) for n, (m, axis) in total.items()})
+        assert all((found[n] - wanted[n]).norm() <= 1e-3 * wanted[n].norm() for n in plain)
+    redo = [*run.a2(), *given, "slug_ws", "--celeb-name", NAMES[0], "--layer", "visual.proj", "--step", "0.1"]
+    tiny.run("a2_unlearn_slug", *redo)
+    assert run.record(NAMES[0])["method"] == "slug_ws"
+    shutil.copy(run.results / f"tar_files/{NAMES[0]}.tar", run.results / f"tar_files/{NAMES[1]}.tar")
+    line = tiny.failure(monkeypatch, capfd, "a2_unlearn_slug", *redo)
+    assert "forget_grads_ws.pt is stale (spared differ" in line
+
+
 def test_a_narrow_evaluation_does_not_alter_the_fronts(done, taught_clip):
     """The fronts of the record are those of the gradients, each encoder apart."""
     clip = tiny.load(taught_clip)
@@ -592,10 +617,11 @@ def test_several_names_are_forgotten_together(done, together, tmp_path):
     """a5's figures are those of a model folder that carries the deltas, judged anew: all of them, with one taken out again,
     and those of the joint search."""
     out, table = together
-    assert set(table["method"]) == {"sum", "joint-3", "joint-2", multi.REVERTED} and set(table["count"]) == {2}
+    ways = {"sum", "joint-3", "joint-2"}
+    assert set(table["method"]) == ways | {f"{w}{multi.REVERTED}" for w in ways} and set(table["count"]) == {2}
     edited = edited_folder(done, paths_of(done), tmp_path / "edited")
     assert set(deltas.of_folder(edited)) == {p.name for p in paths_of(done)}
-    trimmed = sorted((out / "multi/mixture/joint-2-2").glob("*.delta.safetensors"))
+    trimmed = [out / "multi/mixture/joint-2-2" / p.name for p in paths_of(done)]
     factors = table[table["method"] == "joint-2"].set_index("name")["factor"]
     for path, header in ((p, deltas.read(p)[1]) for p in trimmed):
         step = float(deltas.read(done.results / "clip" / path.name)[1]["step"])
@@ -616,14 +642,15 @@ def test_several_names_are_forgotten_together(done, together, tmp_path):
         assert rows.loc["all", "n_left_select"] in (0, 1, 2)
 
     names = [data.plain_name(n) for n in NAMES]
-    for name, other, path in zip(names, names[::-1], paths_of(done), strict=True):
-        own, _ = of_folder(done, deltas.revert(path, edited, tmp_path / path.stem))
-        row = table[(table["method"] == multi.REVERTED) & (table["name"] == name)].iloc[0]
-        assert (row["n_forget"], row["forget_acc1"]) == (len(own[name]), share(own[name]))
-        assert row["forget_low"] <= row["forget_acc1"] <= row["forget_upper"]
-        assert row["forget_change"] == pytest.approx(row["forget_acc1"] - row["forget_before"], abs=1e-5)
-        assert row["forget_change_low"] <= row["forget_change"] <= row["forget_change_high"]
-        assert (row["n_others"], row["others_acc1"]) == (len(own[other]), share(own[other]))
+    for way, paths, folder in (("sum", paths_of(done), edited), ("joint-2", trimmed, tmp_path / "joint")):
+        for name, other, path in zip(names, names[::-1], paths, strict=True):
+            own, _ = of_folder(done, deltas.revert(path, folder, tmp_path / f"{way}-{path.stem}"))
+            row = table[(table["method"] == f"{way}{multi.REVERTED}") & (table["name"] == name)].iloc[0]
+            assert (row["n_forget"], row["forget_acc1"]) == (len(own[name]), share(own[name]))
+            assert row["forget_low"] <= row["forget_acc1"] <= row["forget_upper"]
+            assert row["forget_change"] == pytest.approx(row["forget_acc1"] - row["forget_before"], abs=1e-5)
+            assert row["forget_change_low"] <= row["forget_change"] <= row["forget_change_high"]
+            assert (row["n_others"], row["others_acc1"]) == (len(own[other]), share(own[other]))
     back, source = deltas.revert(paths_of(done), edited, tmp_path / "back"), done.model[1].removeprefix("local-dir:")
     weights = "open_clip_model.safetensors"
     assert (back / weights).read_bytes() == (tiny.ROOT / source / weights).read_bytes()

@@ -8,7 +8,7 @@
 : "${PRETRAINED:=}"
 : "${CLIP_MODEL_ID:=}" # a Hugging Face CLIP instead of MODEL
 : "${NAMES:=$(sed 's/#.*//' "$ROOT/data/emoji/forget_names.txt")}" # forget names, underscores for spaces
-: "${MULTI_METHOD:=slug_w}" # of the names that are forgotten together, along the whitened gradient; slug: as published
+: "${MULTI_METHOD:=slug_ws}" # of the names that are forgotten together, whitened gradients that spare the others; slug: as published
 : "${MULTI_FRONTS:=2}" # Pareto fronts of each encoder that are searched for them; 1: as published
 : "${MULTI_NAMES:=Elephant Frog Lion Owl Police_Officer Dove}" # forgotten together, two or more
 : "${MULTI_OBJECTS=person_swimming ribbon tanabata_tree}" # the same of objects; empty: none

@@ -10,7 +10,7 @@
 : "${PRETRAINED:=laion400m_e32}"
 : "${CLIP_MODEL_ID:=}" # a Hugging Face CLIP instead of MODEL
 : "${NAMES:=Elon_Musk Jeff_Bezos Taylor_Swift Kim_Kardashian Mark_Zuckerberg}" # underscores for spaces
-: "${MULTI_METHOD:=slug}" # of the names that are forgotten together; slug_w: along the whitened gradient
+: "${MULTI_METHOD:=slug}" # of the names that are forgotten together; slug_w, slug_ws: along the whitened gradient
 : "${MULTI_FRONTS:=1}" # Pareto fronts of each encoder that are searched for them; 1: as published
 : "${MULTI_NAMES:=Elon_Musk Mark_Zuckerberg Jeff_Bezos Taylor_Swift Kim_Kardashian Kanye_West}" # forgotten together, two or more
 : "${MULTI_OBJECTS=Basketball Beach Castle Revolver Rifle School_bus Sunglasses}" # the same of objects; empty: none

@@ -48,9 +48,9 @@ def parse_args(argv=None):
     cli.add_data_flags(parser)
     parser.add_argument(
         "--unlearn-method",
-        choices=("slug", "slug_o", "slug_w"),
+        choices=("slug", "slug_o", "slug_w", "slug_ws"),
         default="slug",
-        help="_o: contrastive forget loss; _w: along the whitened gradient (slug.whitening)",
+        help="_o: contrastive forget loss; _w, _ws: along the whitened gradient (slug.whitening)",
     )
     parser.add_argument("--evaluations", type=int, default=10, help="steps evaluated a layer, at most")
     parser.add_argument("--fronts", type=int, default=1, help="Pareto fronts of each encoder whose layers are searched")

@@ -4,10 +4,10 @@ Example: python src/clip/a5_unlearn_multi.py --celeb-name Elon_Musk Jeff_Bezos T
          python src/clip/a5_unlearn_multi.py --celeb-name ... --joint    (the steps as short as all stay forgotten)
 Needs a2_unlearn_slug.py for every name: each gradient was taken on the original model, each name has its own layer and step.
 For the first 2, 3, ... of the names it reports, on the report half, what is forgotten and what stays, and the cosine
-matrices before and after; of all of them also the sum less each one's edit, which gives that name back. Identities, objects
-and mixtures alike. Writes under results/clip/multi/, or --out: table.csv, report.md, the matrices, and with --joint the
-deltas of the steps that it settled on, a folder a margin (--sigmas) and count of names. src/clip/a2_unlearn_slug.py apply
-puts several deltas into one model folder and takes each out again.
+matrices before and after; of all of them also what it is without each one's edit, which gives that name back. Identities,
+objects and mixtures alike. Writes under results/clip/multi/, or --out: table.csv, report.md, the matrices, and with --joint
+the deltas of the steps that it settled on, a folder a margin (--sigmas) and count of names.
+src/clip/a2_unlearn_slug.py apply puts several deltas into one model folder and takes each out again.
 """
 
 import os
@@ -119,7 +119,8 @@ def main(argv=None):
             if method != "sum":
                 with files.replacing_folder(out / f"{method}-{count}") as temporary:
                     write_deltas(clip, group, factors, headers, rows, temporary)
-    table += multi.reverted_rows(group, before[0])
+    for method, _, factors in ways:  # of all names
+        table += multi.reverted_rows(group, method, factors, before[0])
     frame = pd.DataFrame(table).assign(edits=" and ".join(sorted({card.method_of(h) for h in headers.values()})))
     files.write_text(out / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     text = report.multi(*read_table(out, out))

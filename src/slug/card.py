@@ -32,6 +32,8 @@ MADE = {  # how an edit was made, by method
     "slug": "SLUG (Cai, Tan, Asif; ICML 2025; arXiv 2407.11867), one step on one layer",
     "slug_o": "SLUG (Cai, Tan, Asif; ICML 2025; arXiv 2407.11867), one step on one layer, with a contrastive forget loss",
     "slug_w": "SLUG (Cai, Tan, Asif; ICML 2025; arXiv 2407.11867), one step on one layer, along the whitened gradient",
+    "slug_ws": "SLUG (Cai, Tan, Asif; ICML 2025; arXiv 2407.11867), one step on one layer, along the whitened gradient that "
+    "spares the other names",
     "slug_rounds": "SLUG (Cai, Tan, Asif; ICML 2025; arXiv 2407.11867) in rounds, a step on each of several layers",
     "slug_w_rounds": "SLUG (Cai, Tan, Asif; ICML 2025; arXiv 2407.11867) in rounds, along whitened gradients",
     "uce": "UCE (Gandikota et al.; WACV 2024), the cross-attention solved in closed form",

@@ -14,7 +14,8 @@ from tqdm import tqdm
 from slug import cli, data, files, losses, processes, whitening
 from slug.errors import SlugError
 
-METHODS = ("calc_grad", "calc_importance", "calc_grad_o", "calc_importance_o", "calc_grad_w")
+METHODS = ("calc_grad", "calc_importance", "calc_grad_o", "calc_importance_o", "calc_grad_w", "calc_grad_ws")
+WHITENED = ("_w", "_ws")  # ends of methods; by _ws the other forget names' sets, too, are what must stay
 CONVENTION = "gradient of the forget loss 1 - cos; a positive step ADDS it"
 BOTH = "both"  # encoders
 STAGES = {
@@ -93,13 +94,13 @@ def folder(result_dir, name, tag):
 
 
 def file_name(side, method):
-    """`forget_grads.pt` or `train_grads.pt`, with `_o`, `_w` and `_importance` for the variants.
+    """`forget_grads.pt` or `train_grads.pt`, with `_o`, `_w`, `_ws` and `_importance` for the variants.
 
     Args:
         side: "forget" or "train" (the retain set).
         method: of METHODS.
     """
-    end = method[-2:] if method.endswith(("_o", "_w")) and side == "forget" else ""
+    end = next((e for e in ("_o", *WHITENED) if method.endswith(e) and side == "forget"), "")
     variant = ("_importance" if "importance" in method else "") + end
     return f"{side}_grads{variant}.pt"
 
@@ -202,24 +203,34 @@ def load_both(args, clip, name, model, method, batch_size, encoder=BOTH):
     if data.plain_name(name) not in left_out and train.is_file():
         raise SlugError(f"the retain gradient {train} holds pairs of {name}; make it again with: {remedy}")
     mark = fingerprint(model, tar, loss, batch_size, square, [], encoder)
-    if method.endswith("_w"):
-        mark |= whitening_mark(retain_tar, name)
-    forget = load(where / file_name("forget", method), mark, remedy)
+    source = where / file_name("forget", method)
+    if method.endswith(WHITENED):
+        spared = files.read_json(source.with_suffix(".json")).get("spared", ()) if source.is_file() else ()
+        mark |= whitening_mark(args, retain_tar, name, spared)
+    forget = load(source, mark, remedy)
     mark = fingerprint(model, retain_tar, losses.contrastive, batch_size, square, left_out, encoder)
     return forget, load(train, mark, remedy), tar, left_out
 
 
-def whitening_mark(retain_tar, name):
-    """What the whitened gradient of a name depends on besides."""
+def whitening_mark(args, retain_tar, name, spared):
+    """What the whitened gradient of a name depends on besides.
+
+    Args:
+        spared: names whose forget sets must stay, too.
+    """
     left_out = [data.plain_name(name)]
-    return {"retain_data": files.file_hash(retain_tar), "retain_left_out": left_out, "damping": whitening.DAMPING}
+    mark = {"retain_data": files.file_hash(retain_tar), "retain_left_out": left_out, "damping": whitening.DAMPING}
+    tars = {
+        n: files.existing(forget_tar(args, n), "forget set", f"run src/clip/a0_create_tar.py --name {n}") for n in spared
+    }
+    return mark | ({"spared": {n: files.file_hash(tar) for n, tar in tars.items()}} if spared else {})
 
 
 def seconds(args, clip, name, method, side="forget"):
     """Seconds that the gradient pass of a name took, by its file; on the retain side with what whitening took there."""
     where = folder(args.result_dir, name, clip.tag)
     spent = files.read_json((where / file_name(side, method)).with_suffix(".json"))["gradient_s"]
-    if side == "train" and method.endswith("_w"):
+    if side == "train" and method.endswith(WHITENED):
         spent += files.read_json((where / file_name("forget", method)).with_suffix(".json"))["moments_s"]
     return spent
 
@@ -230,7 +241,10 @@ def seconds(args, clip, name, method, side="forget"):
 def add_flags(parser):
     """The flags of a gradient stage, beside those of cli.parser and cli.add_model_flags."""
     parser.add_argument(
-        "--unlearn-method", choices=METHODS, default="calc_grad", help="_o: contrastive forget loss; _w: whitened"
+        "--unlearn-method",
+        choices=METHODS,
+        default="calc_grad",
+        help="_o: contrastive forget loss; _w: whitened; _ws: whitened, and the other names' forget sets must stay, too",
     )
     parser.add_argument("--celeb-name", nargs="+", required=True, help="forget names; the retain set leaves all of them out")
     parser.add_argument("--forget-data", default="", help="tar of the forget set (one name only); else --tar-dir/{name}.tar")
@@ -258,7 +272,7 @@ def write_all(args, clip, encoder=BOTH):
     """
     rank, _ = processes.mine()
     clip.checkpointing = args.grad_checkpointing
-    method = args.unlearn_method.removesuffix("_w")
+    method = args.unlearn_method.removesuffix("_ws").removesuffix("_w")
     square = "importance" in method
     retain_tar = files.existing(args.train_data, "retain set", "give --train-data, a tar of pairs")
     jobs = []  # (folder, side, loss, tar, names to leave out)
@@ -294,13 +308,13 @@ def write_all(args, clip, encoder=BOTH):
             if side == "forget":
                 _link(retain, where / retain.name)
                 _link(retain.with_suffix(".json"), where / retain.with_suffix(".json").name)
-    if args.unlearn_method.endswith("_w"):
+    if args.unlearn_method.endswith(WHITENED):
         _whiten(args, clip, identity, jobs, encoder)
 
 
 def _whiten(args, clip, identity, jobs, encoder):
     """Write the whitened gradient of every name, beside the gradient; keep valid files. Each name's own pairs are no part of
-    what must stay; those of the others are.
+    what must stay; those of the others are, and by _ws the others' forget sets.
 
     Args:
         identity: `model_hash`.
@@ -308,11 +322,12 @@ def _whiten(args, clip, identity, jobs, encoder):
     """
     rank, _ = processes.mine()
     *forgets, (_, _, _, retain_tar, _) = jobs
-    wanted = []
-    for name, (where, _, loss, tar, _) in zip(dict.fromkeys(args.celeb_name), forgets, strict=True):
-        path = where / file_name("forget", "calc_grad_w")
+    names, wanted = list(dict.fromkeys(args.celeb_name)), []
+    spare = args.unlearn_method.endswith("_ws")
+    for name, (where, _, loss, tar, _) in zip(names, forgets, strict=True):
+        path = where / file_name("forget", args.unlearn_method)
         plain = fingerprint(identity, tar, loss, args.batch_size, False, [], encoder)
-        mark = plain | whitening_mark(retain_tar, name)
+        mark = plain | whitening_mark(args, retain_tar, name, [n for n in names if spare and n != name])
         if not args.force and is_valid(path, mark):
             print(f"valid, kept: {path}")
         else:
@@ -323,14 +338,19 @@ def _whiten(args, clip, identity, jobs, encoder):
     # Only pipelines have gradients of the text tower alone.
     how = {"batch_size": args.batch_size, "encoder": encoder, "padded": encoder == "language"}
     started = time.perf_counter()
-    every = whitening.moments(clip, pairs, desc="inputs of the retain set", **how)
+    every, sets = whitening.moments(clip, pairs, desc="inputs of the retain set", **how), {}
+    for name, (_, _, _, tar, _) in zip(names, forgets, strict=True):
+        if spare:
+            mine = data.load_pairs(tar, clip.transform, workers=args.workers)
+            sets[name] = whitening.moments(clip, mine, desc=f"inputs of {name}", **how)
     moments_s = time.perf_counter() - started
     for name, path, plain, mark in wanted:
         started, matcher = time.perf_counter(), data.Matcher(mark["retain_left_out"])
         rows = [i for i, caption in enumerate(pairs.captions) if matcher.find(caption)]
-        found = every
+        found = whitening.added(every, [sets[n] for n in sets if n != name])
         if rows:
-            found = whitening.without(every, whitening.moments(clip, pairs, rows=rows, desc=f"those of {name}", **how))
+            own = whitening.moments(clip, pairs, rows=rows, desc=f"those of {name}", **how)
+            found = whitening.added(found, [own], sign=-1)
         if rank > 0:
             continue
         source = path.with_name(file_name("forget", "calc_grad"))
@@ -339,4 +359,5 @@ def _whiten(args, clip, identity, jobs, encoder):
         spent = {"gradient_s": about["gradient_s"] + time.perf_counter() - started, "moments_s": moments_s}
         spent |= {"convention": f"whitened {CONVENTION}", "not_whitened": sorted(set(grads) - set(found))}
         save(path, grads, about | spent)
-        print(f"whitened by {len(pairs.captions) - len(rows)} pairs of the retain set -> {path}")
+        more = f" and {len(sets) - 1} forget sets" if spare else ""
+        print(f"whitened by {len(pairs.captions) - len(rows)} pairs of the retain set{more} -> {path}")

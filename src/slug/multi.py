@@ -12,7 +12,7 @@ FACTORS = 5  # times that factors are lengthened, and that each is halved betwee
 # single drawings are recognised again (settled on groups of six names that no reference run reports).
 SIGMAS = (3.0, 2.0)
 LONGEST = 4.0  # a step is lengthened to at most this many times its own
-REVERTED = "sum_without"  # stands for a method's name where one edit was taken out of the sum again
+REVERTED = "_without"  # ends a method's name where one edit was taken out of the sum again
 
 
 class Group:
@@ -161,7 +161,7 @@ def rows(group, method, factors, before, after, sigmas=0.0):
     return [*out, row | unlearn.changes(group, rest_before, rest, group.seed)]
 
 
-def reverted_rows(group, own_before):
+def reverted_rows(group, method, factors, own_before):
     """Rows of table.csv: for each name, the sum less its edit alone: whether the name is back, and the others are not.
 
     Args:
@@ -169,10 +169,9 @@ def reverted_rows(group, own_before):
     """
     out = []
     for i, target in enumerate(group.targets):
-        factors = [float(j != i) for j in range(len(group.names))]
-        with group.applied(factors) as edited:
+        with group.applied([f * (j != i) for j, f in enumerate(factors)]) as edited:
             own = group.own(edited)
-        row = _common(group, REVERTED) | _named(target, 0.0, own[i])
+        row = _common(group, f"{method}{REVERTED}") | _named(target, 0.0, own[i])
         row |= {"n_drawings": len(set(group.drawings(i))), "forget_before": zeroshot.accuracies(own_before[i])[0]}
         change = metrics.paired_difference(own_before[i] < 1, own[i] < 1, group.drawings(i), seed=group.seed)
         row |= dict(zip(("forget_change", "forget_change_low", "forget_change_high"), change, strict=True))

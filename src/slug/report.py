@@ -18,7 +18,7 @@ COLUMNS = (
     "objects_change_high forget_vision_acc1 forget_language_acc1 relative_step params_share gradient_s shared_s search_s "
     "inside_grid"
 ).split()
-METHODS = "original slug slug_o slug_w ft ga gaft salun ssd ga_o gaft_o salun_o ssd_o".split()  # the order of tables
+METHODS = "original slug slug_o slug_w slug_ws ft ga gaft salun ssd ga_o gaft_o salun_o ssd_o".split()  # the order of tables
 PUBLISHED = {  # PAPER.md, section 2: FA@1, TA_CA@1, TA_IN@1, MIA in %; ViT-B-32 laion400m_e32, mean of five identities
     "original": (73.05, 61.38, 60.12, 72.81),
     "ft": (66.08, 60.70, 60.36, 72.42),
@@ -401,7 +401,8 @@ def multi(frame, matrices=()):
         "other identities, points (95%) | n | other objects, points (95%) | n | factors |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    summed, reverted = frame[frame["method"] != REVERTED], frame[frame["method"] == REVERTED]
+    taken_out = frame["method"].str.endswith(REVERTED)
+    summed, reverted = frame[~taken_out], frame[taken_out]
     for (count, method), part in summed.groupby(["count", "method"], sort=False):
         whole, own = part[part["name"] == "all"].iloc[0], part[part["name"] != "all"]
         worst = own.loc[own["forget_acc1"].idxmax()]
@@ -415,17 +416,17 @@ def multi(frame, matrices=()):
         )
     lines += [
         "",
-        f"Names in their order: {frame['names'].iloc[-1]}. The sum of all, less one edit:",
+        f"Names in their order: {frame['names'].iloc[-1]}. All, less one edit:",
         "",
-        "| taken out | its accuracy before | after (95%) | change, points (95%) | pictures / drawings | "
+        "| taken out | of | its accuracy before | after (95%) | change, points (95%) | pictures / drawings | "
         "the others' accuracy (upper bound) | pictures / drawings |",
-        "|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for _, r in reverted.iterrows():
         lines.append(
-            f"| {r['name']} | {r['forget_before']:.1%} | {r['forget_acc1']:.1%} ({r['forget_low']:.1%} to "
-            f"{r['forget_upper']:.1%}) | {_paired(r, 'forget')} | {r['n_forget']:.0f} / {r['n_drawings']:.0f} | "
-            f"{r['others_acc1']:.1%} (at most {r['others_upper']:.1%}) | "
+            f"| {r['name']} | {r['method'].removesuffix(REVERTED)} | {r['forget_before']:.1%} | "
+            f"{r['forget_acc1']:.1%} ({r['forget_low']:.1%} to {r['forget_upper']:.1%}) | {_paired(r, 'forget')} | "
+            f"{r['n_forget']:.0f} / {r['n_drawings']:.0f} | {r['others_acc1']:.1%} (at most {r['others_upper']:.1%}) | "
             f"{r['n_others']:.0f} / {r['n_others_drawings']:.0f} |"
         )
     if matrices:
@@ -439,7 +440,7 @@ def multi_parts(parts):
     texts = []
     for frame, matrices in parts:
         frame = frame[frame["count"] == frame["count"].max()]
-        named = frame[(frame["method"] != REVERTED) & (frame["name"] != "all")].drop_duplicates("name")
+        named = frame[~frame["method"].str.endswith(REVERTED) & (frame["name"] != "all")].drop_duplicates("name")
         counts = named.groupby(["kind", "task"], sort=False).size().items()
         of = [f"{n} {task if n > 1 else kind}" for (kind, task), n in counts]
         edits = frame["edits"].iloc[0] if "edits" in frame else "slug"  # tables of earlier versions do not say it
@@ -460,7 +461,7 @@ def latex(frame):
 
 def has_baselines(frame):
     """Whether anything but SLUG was run."""
-    return bool(set(frame["method"]) - {"original", "slug", "slug_o", "slug_w"})
+    return bool(set(frame["method"]) - {"original", "slug", "slug_o", "slug_w", "slug_ws"})
 
 
 def draw_steps(record, folder):

@@ -1,4 +1,5 @@
-"""A step that moves what a layer gives on the retain set the least, for as much gain on the forget set: the methods `_w`.
+"""A step that moves what a layer gives on the retain set the least, for as much gain on the forget set: the methods `_w` and
+`_ws`, where the retain set has the other forget names' sets beside.
 
 The paper steps along the gradient G of a matrix W, y = W x. Of all changes D with the same inner product <D, G>, the one
 that moves y least on the retain set is D = G (C + c I)^-1: it has the least E|D x|^2 + c |D|^2, where C is the mean of x x^T
@@ -93,9 +94,10 @@ def moments(clip, pairs, *, rows=None, batch_size=16, encoder="both", padded=Fal
     return watched.found
 
 
-def without(found, own):
-    """What `moments` would find without the rows that it found `own` of."""
-    return {name: (total - own[name][0], axis) for name, (total, axis) in found.items()}
+def added(found, more, sign=1):
+    """What `moments` would find of all the pairs that it found `found` and each of the list `more` of; with sign -1 without
+    the latter."""
+    return {name: (total + sign * sum(m[name][0] for m in more), axis) for name, (total, axis) in found.items()}
 
 
 def whitened(gradients, found, damping=DAMPING):
