@@ -2,9 +2,9 @@
 
 Example: python src/sd/b3_eval_uncanvas.py --pipeline data/demo/models/mini-sd --prompts data/demo/UnlearnCanvas/prompts.csv
           python src/sd/b3_eval_uncanvas.py --judge clip --prompts data/prompts.csv
-Writes under results/uncanvas/, or --out: csv/{style,class}.csv in the published columns, table.csv, report.md, sheets of
-pictures before and after; and of the candidates on the select half candidates.csv, settings.json (with seeds and times) and
-tradeoff, a plot of the best UA against what has to stay of IRA and CRA.
+Writes under results/uncanvas/, or --out: csv/{style,class}.csv in the published columns (of slug, else slug_w), table.csv,
+report.md, sheets of pictures before and after; and of the candidates on the select half candidates.csv, settings.json (with
+seeds and times) and tradeoff, a plot of the best UA against what has to stay of IRA and CRA.
 FID is of what must stay, one figure a method: each of its pipelines draws a share of FEWEST pictures or more that show
 nothing it forgot, and the unedited pipeline draws the same prompts and seeds, against as many of --reference. Without
 --fid-weights its features are the object classifier's: never set that beside published figures.
@@ -60,6 +60,13 @@ def parse_args(argv=None):
 def stem_of(record):
     """A record's file name without its ending."""
     return record["delta"].removesuffix(".delta.safetensors")
+
+
+def drawn_as(record, records):
+    """The record whose pictures a record's are: rounds that went no further than their first layer are that edit again."""
+    mine = GOES_ON_FROM.get(record["method"]), *(record[k] for k in ("kind", "name", "chosen"))
+    same = (r for r in records if (r["method"], r["kind"], r["name"], r["chosen"]) == mine)
+    return next(same, record)
 
 
 def fid_requests(args, records, asked, first_seed):
@@ -155,17 +162,20 @@ def main(argv=None):
         return State(f"{pipeline.tag}-original", contextlib.nullcontext(), "", list(range(len(dealt))))
 
     def by_delta(record):
+        record = drawn_as(record, records)
         file, concept = results / "sd" / record["delta"], (record["kind"], record["name"])
         mine = [i for i, (c, _) in enumerate(dealt) if c == concept]
         return State(stem_of(record), pipeline.applied(pipeline.edit(file)), files.file_hash(file), mine)
 
     def by_lora(record):
+        record = drawn_as(record, records)
         folder = results / "sd" / record["lora"]["folder"]
         return State(f"{stem_of(record)}-lora", pipeline.with_lora(folder), files.file_hash(folder / lora.FILE), [])
 
-    adapters = [r for r in records if r["lora"]]
     if args.part:
-        states = [original, *(lambda r=r: by_delta(r) for r in records), *(lambda r=r: by_lora(r) for r in adapters)]
+        once = [r for r in records if drawn_as(r, records) is r]
+        adapters = [r for r in once if r["lora"]]
+        states = [original, *(lambda r=r: by_delta(r) for r in once), *(lambda r=r: by_lora(r) for r in adapters)]
         for state in tqdm(states[args.part[0] - 1 :: args.part[1]], desc="pictures", unit="pipeline"):
             draw(state())
         return
@@ -219,8 +229,9 @@ def main(argv=None):
     frame["FID"] = frame["method"].map(distance).astype(float)
     frame = canvas.tidy(frame)
     files.write_text(out / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+    one_layer = "slug" if "slug" in set(frame["method"]) else "slug_w"
     for kind, file in (("style", "style"), ("object", "class")):
-        mine = frame[(frame["kind"] == kind) & (frame["method"] == "slug")]
+        mine = frame[(frame["kind"] == kind) & (frame["method"] == one_layer)]
         mine = mine.rename(columns={"name": "Unlearn Name", "step": "Step Size"})
         text = mine[["Unlearn Name", "Step Size", "UA", "IRA", "CRA"]].to_csv(index=False, lineterminator="\n")
         files.write_text(out / "csv" / f"{file}.csv", text)

@@ -293,12 +293,8 @@ def canvas(frame, features, note=""):
         f"FID ({features}) | seconds | peak memory MB | to store kB (share) |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    order = {
-        m: i
-        for i, m in enumerate(
-            ("original", "slug", "slug_lora", "slug_rounds", "slug_w", "slug_w_lora", "slug_w_rounds", "uce", "esd")
-        )
-    }
+    slug = [f"{m}{end}" for m in ("slug", "slug_rounds", "slug_w", "slug_w_rounds") for end in ("", "_lora")]
+    order = {m: i for i, m in enumerate(("original", *slug, "uce", "esd"))}
     groups = sorted(frame.groupby(["kind", "method"]), key=lambda g: (g[0][0] != "style", order.get(g[0][1], len(order))))
     for (kind, method), part in groups:
         whole = frame[(frame["kind"] == kind) & (frame["method"] == "original")]
