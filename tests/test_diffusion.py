@@ -726,6 +726,14 @@ def test_fid_compares_as_many_different_pictures_on_both_sides(done, folder, tmp
         assert left_out == ([], [], "FID was left out (--no-fid, --judge clip).")
 
 
+def test_rounds_that_end_with_their_first_layer_are_drawn_as_it():
+    drawn_as = tiny.stage("b3_eval_uncanvas").drawn_as
+    first = {"method": "slug_w", "kind": "style", "name": "Noto", "chosen": [["a", 1.0]]}
+    records = [first, first | {"method": "slug_w_rounds"}, first | {"method": "slug_w_rounds", "name": "Blob"}]
+    records += [first | {"method": "slug_w", "name": "Blob", "chosen": [["b", 1.0]]}, first | {"method": "slug_rounds"}]
+    assert [drawn_as(r, records) is records[i] for r, i in zip(records, (0, 0, 2, 3, 4), strict=True)] == [True] * 5
+
+
 def test_the_candidates_are_written_beside_the_tables(done):
     found = pd.read_csv(done.results / "uncanvas/candidates.csv")
     for stem in ("slug-style-Noto", "slug-object-palm_tree", "uce-style-Noto"):
