@@ -277,6 +277,14 @@ def test_a_candidate_far_behind_is_left_after_a_third_of_its_own_pictures():
     assert judged.step("m", 1.0, "m", log_all=True).retain == 1
 
 
+def test_a_search_is_settled_where_all_that_was_retained_still_is():
+    judged = judge(partly(0.5), keep=0.5)
+    assert not judged.settled()  # nothing is lost, nor forgotten
+    for says, wanted in ((partly(0.5), False), (no_bells, False), (partly(1.0), True)):
+        judged.diffusion.says = says
+        assert judged.step("l", 1.0, "l") is judged.best and judged.settled() == wanted
+
+
 def test_the_others_are_drawn_from_all_cells():
     judged = judge(sees, others=30)
     assert len(judged.others) == 30 and {r.object for r in judged.others} == set(OBJECTS)
@@ -1076,6 +1084,9 @@ def test_the_search_is_the_houses(pipeline, folder):
     curves, best = unlearn.search_all(pipeline.clip, judged, front, forget, evaluations=2)
     groups = {pipeline.clip.group(r.name) for r in front}
     assert len(curves) == len(groups) and (best is None or isinstance(best, canvas.Step))
+    told = iter((False, False, True))
+    curves, _ = unlearn.search_all(pipeline.clip, judged, front, forget, evaluations=2, settled=lambda: next(told))
+    assert sum(map(len, curves.values())) == 3
     curves, _ = unlearn.search_all(pipeline.clip, judged, front, forget, evaluations=1, alone=True)
     assert len(curves) == len(groups | {(r.name,) for r in front})
     assert all(pipeline.clip.group(n) == (n.removesuffix(ALONE),) for n in curves if n.endswith(ALONE))

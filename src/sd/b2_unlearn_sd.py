@@ -123,6 +123,7 @@ def one_layer(args, pipeline, judge, name, forget, retain):
     first front, change of judge.best where a candidate became it, else {})."""
     rows = layers.figures(pipeline.clip, forget, retain, pipeline.candidates())
     how = {"evaluations": args.evaluations, "alone": not args.whole_groups, "fronts": args.fronts, "desc": name} | REACH
+    how["settled"] = judge.settled
     steps, _ = unlearn.search_fronts(pipeline.clip, judge, rows, forget, lambda _: judge.best.forgets, **how)
     best = judge.best
     change = unlearn.edit_of(pipeline.clip, best.layer, forget, best.step) if any(s is best for s in steps) else {}

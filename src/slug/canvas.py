@@ -401,6 +401,11 @@ class Judge:
         self.best = self.start = self.step("", 0.0, None, log_all=True)
         self.floors = {n: keep * getattr(self.start, n) for n in ("IRA", "CRA") if not math.isnan(getattr(self.start, n))}
 
+    def settled(self):
+        """Whether the best step forgets and all that was retained still is: the search may end, for what retains more than
+        the weights it began at owes that to the draw."""
+        return self.best is not self.start and self.best.forgets and self.best.retain >= self.start.retain
+
     def applied(self, edit):
         """Context within which the pipeline carries an edit."""
         return self.diffusion.applied(edit)

@@ -240,6 +240,7 @@ def search_all(
     together=False,
     scale=1.0,
     before=(),
+    settled=lambda: False,
     **reach,
 ):
     """Search the step of every front layer: ({layer: [search.Step]}, the winner's search.Step). A group is searched once.
@@ -257,6 +258,7 @@ def search_all(
         together: one search that moves all layers of the front by one step; its steps carry TOGETHER for a layer's name.
         scale: begin at so many times the first step.
         before: candidates found before, which these have to beat; their groups are not searched again.
+        settled: () -> whether no candidate can beat the judge's winner any more, asked after each: the search ends there.
     """
     steps, done, candidates = {}, {clip.group(s.layer) for s in before}, list(before)
     if together:
@@ -282,7 +284,11 @@ def search_all(
             candidates.append(row)
             return row, row.progress(rule)
 
-        steps[layer] = list(search.over_layer(evaluate, first, evaluations=evaluations, rule=rule, depth=depth, **reach))
+        steps[layer] = []
+        for row in search.over_layer(evaluate, first, evaluations=evaluations, rule=rule, depth=depth, **reach):
+            steps[layer].append(row)
+            if settled():
+                return steps, judge.winner(candidates)
     if choose == "deepest":
         return steps, search.deepest(candidates, lambda n: layers.depth_order(clip, n))
     return steps, judge.winner(candidates)
