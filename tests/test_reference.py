@@ -53,13 +53,13 @@ def test_readme_quotes_the_reports(block, path):
 def test_what_readme_says_of_several_at_once_is_in_its_tables():
     text = (files.ROOT / "README.md").read_text(encoding="utf-8")
     block = text.split("<!-- multi -->")[1].split("<!-- /multi -->")[0]
-    for part in (".", "objects", "mixture", "w", "w-objects", "w-mixture"):
+    for part in (".", "objects", "mixture", "ws", "ws-objects", "ws-mixture"):
         report_text = (DEMO / "multi" / part / "report.md").read_text(encoding="utf-8")
         rows = [line for line in report_text.splitlines() if line.startswith("|")]
         counts = {line: int(line.split("|")[1]) for line in rows if line.split("|")[1].strip().isdigit()}
         few = [line for line, count in counts.items() if count < max(counts.values())]
         assert few and all((line in block) != (line in few) for line in rows)
-    for part in (".", "w"):
+    for part in (".", "ws"):
         table = pd.read_csv(DEMO / "multi" / part / "table.csv")
         whole = table[(table["name"] == "all") & (table["count"] == 6)].set_index("method")
         for way in ("sum", "joint-3", "joint-2"):
@@ -67,6 +67,12 @@ def test_what_readme_says_of_several_at_once_is_in_its_tables():
             kept = f"{whole['forget_acc1'][way]:.1%} (at most {whole['forget_upper'][way]:.1%})"
             said = f"leaves {kept} recognised, {lost[0]} points of identities and {lost[1]} of objects are lost"
             assert said in " ".join(text.split())
+    back = table[table["method"] == "sum_without"].set_index("name")
+    least = back["forget_change"].idxmin()
+    before, after = back["forget_before"][least], back["forget_acc1"][least]
+    said = f"out of the sum {least} least ({after:.1%} of {before:.1%}), the others within 5 points of what they were"
+    assert said in " ".join(text.split()) and not back["others_acc1"].any()
+    assert back["forget_change"].drop(least).abs().max() <= 0.05 + 1e-6 and back["forget_change_high"][least] >= 0
 
 
 def test_what_readme_says_of_the_assistant_is_in_its_table():

@@ -221,6 +221,8 @@ def main(argv=None):
         shown = [diffusion.read_pictures([paths[i] for i in chosen]) for paths in (before, after)]
         seen_by = "the unedited CLIP sees" if by_clip else "both classifiers see"
         plots.sheet(shown, titles, hit, SHOWN[0], title, out / f"sheet-{stem}", seen_by)
+        if args.out:
+            files.place(out / f"sheet-{stem}.png", out / f"sheet-{stem}.png")
     frame = pd.DataFrame(rows).drop_duplicates(["method", "kind", "name"], ignore_index=True)
     distance = {}
     for method, paths in drawn.items() if dealt else ():

@@ -8,7 +8,6 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import ticker
-from PIL import Image
 
 from slug import files
 
@@ -25,16 +24,12 @@ def short(layer):
     return name.replace("in_proj_weight", "in_proj").replace("self_attn", "attn") or layer
 
 
-def save(figure, stem, dpi=None, colours=None):
-    """Write stem.pdf and stem.png; `dpi` of the latter, and the size of its palette where it is to have one."""
+def save(figure, stem, dpi=None):
+    """Write stem.pdf and stem.png; `dpi` of the latter."""
     for kind in ("pdf", "png"):
         with files.replacing(stem.with_name(f"{stem.name}.{kind}")) as temporary:
             metadata = {"CreationDate": None} if kind == "pdf" else {"Software": None}
             figure.savefig(temporary, format=kind, metadata=metadata, dpi=dpi or "figure")
-            if colours and kind == "png":
-                with Image.open(temporary) as image:
-                    palette = image.convert("RGB").quantize(colours)
-                palette.save(temporary, format="png", optimize=True)
     plt.close(figure)
 
 
@@ -291,7 +286,7 @@ def similarity(before, after, names, title, stem):
     panels[0].set_ylabel("mean of the pictures of")
     figure.colorbar(image, ax=panels, shrink=0.8, label="cosine")
     figure.suptitle(title)
-    save(figure, stem, colours=64)
+    save(figure, stem)
 
 
 def pictures(images, truth, before, after, title, stem):
@@ -343,7 +338,7 @@ def sheet(states, titles, right, own, title, stem, seen_by="both classifiers see
     for i, what in enumerate(("before", "after")[:rows]):
         panels[i, 0].set_ylabel(what)
     figure.suptitle(f"{title} (thick frame); \u2713: {seen_by} what was asked for", fontsize=9)
-    save(figure, stem, dpi=100, colours=96)  # the pictures have 64 pixels, and many sheets are committed
+    save(figure, stem, dpi=100)  # the pictures have 64 pixels, and many sheets are committed
 
 
 def answers(pictures, said, right, own, title, stem):
