@@ -236,7 +236,7 @@ def edit_folder(command, argv):
     parser.add_argument("--model-dir", required=True, help="model folder to start from")
     if command != "list":
         parser.add_argument(
-            "--delta", nargs="+", required=True, help=".delta.safetensors files; to revert, names are enough"
+            "--delta", nargs="+", required=True, help=".delta.safetensors files; to revert, their names are enough"
         )
         parser.add_argument("--out", required=True, help="model folder to write; may be the same")
     args = parser.parse_args(argv)
