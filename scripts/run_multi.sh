@@ -3,7 +3,8 @@
 # Of each list: forget sets, gradients, SLUG on every name, then the first 2, 3, ... of them together, plain sum and joint
 # search (a5). Gradients leave all names of a list out of the retain set, so each has a folder of its own: RESULT_DIR/multi/,
 # multi-objects/, multi-mixture/; with MULTI_METHOD=slug_ws, for whitened gradients that spare the other names, multi-ws/,
-# multi-ws-objects/, multi-ws-mixture/. MULTI_FRONTS Pareto fronts of each encoder are searched. Further arguments go to a5_unlearn_multi.py.
+# multi-ws-objects/, multi-ws-mixture/. MULTI_FRONTS Pareto fronts of each encoder are searched. Further arguments go to
+# a5_unlearn_multi.py.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 

@@ -240,6 +240,13 @@ def test_several_at_once_covers_identities_objects_and_mixtures(tmp_path):
     assert len(calls(done, "a5_unlearn_multi")) == 1
 
 
+@pytest.mark.parametrize("profile, method", [("demo", "slug_w"), ("paper", "slug")])
+def test_a_pipelines_several_at_once_are_of_a_method_that_was_run(tmp_path, profile, method):
+    script = ROOT / "scripts/run_uncanvas_multi.sh"
+    done = shell(script, "--dry-run", PROFILE=profile, RESULT_DIR=tmp_path / "r")
+    assert [given(c, "--method") for c in calls(done, "b5_unlearn_multi")] == [[method]]
+
+
 def test_fid_is_left_out_of_a_quick_run_and_has_a_reference_of_its_own(tmp_path):
     canvas = tmp_path / "canvas"
     variables = {"RESULT_DIR": tmp_path / "r", "CANVAS_DIR": canvas}

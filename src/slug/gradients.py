@@ -339,10 +339,9 @@ def _whiten(args, clip, identity, jobs, encoder):
     how = {"batch_size": args.batch_size, "encoder": encoder, "padded": encoder == "language"}
     started = time.perf_counter()
     every, sets = whitening.moments(clip, pairs, desc="inputs of the retain set", **how), {}
-    for name, (_, _, _, tar, _) in zip(names, forgets, strict=True):
-        if spare:
-            mine = data.load_pairs(tar, clip.transform, workers=args.workers)
-            sets[name] = whitening.moments(clip, mine, desc=f"inputs of {name}", **how)
+    for name, (_, _, _, tar, _) in zip(names, forgets, strict=True) if spare else ():
+        mine = data.load_pairs(tar, clip.transform, workers=args.workers)
+        sets[name] = whitening.moments(clip, mine, desc=f"inputs of {name}", **how)
     moments_s = time.perf_counter() - started
     for name, path, plain, mark in wanted:
         started, matcher = time.perf_counter(), data.Matcher(mark["retain_left_out"])
