@@ -33,9 +33,9 @@ run "$PYTHON" src/clip/a0_create_prompts_uncanvas.py --canvas "$CANVAS_DIR/data"
   --style $CANVAS_STYLES $STYLES --object $CANVAS_OBJECTS $OBJECTS --classifiers "$CLASSIFIERS" \
   ${NEVER_LEARNED:+--leave-out "$NEVER_LEARNED"} \
   ${seeds[@]+"${seeds[@]}"} "${RUN_FLAGS[@]}"
-whitened=()
-[[ " $SD_METHODS" != *" slug_w"* ]] || whitened=(--unlearn-method calc_grad_w)
-bash scripts/run_compute_grad_uncanvas.sh ${whitened[@]+"${whitened[@]}"}
+for method in $(printf '%s\n' slug ${SD_METHODS//_rounds/} | grep ^slug | sort -u); do
+  bash scripts/run_compute_grad_uncanvas.sh --unlearn-method "${method/slug/calc_grad}"
+done
 # forget I: all methods, on the I-th of SD_JOBS parts of the concepts
 forget() {
   local method how

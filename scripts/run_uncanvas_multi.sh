@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
-# Styles and objects of a pipeline forgotten together, after run_uncanvas.sh: the first 2, 3, ... of MULTI_STYLES, of
-# MULTI_SD_OBJECTS, and all of both (b5), by the first of SD_METHODS. Writes multi.csv and multi.md to RESULT_DIR/uncanvas/. Further arguments go to
-# b5_unlearn_multi.py.
+# Styles and objects of a pipeline forgotten together: the first 2, 3, ... of MULTI_STYLES, of MULTI_SD_OBJECTS, and all of both
+# (b5), by MULTI_METHOD. Where run_uncanvas.sh has run that method its edits are taken; else this finds them by run_uncanvas.sh,
+# in RESULT_DIR/sd-multi/, so that slug_ws spares the names of these lists. Writes multi.csv and multi.md to uncanvas/ of the
+# folder that it reads. Further arguments go to b5_unlearn_multi.py.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
+if [[ " $SD_METHODS " != *" $MULTI_METHOD "* ]]; then
+  results_in "$RESULT_DIR/sd-multi"
+  REFERENCE='' STYLES="$MULTI_STYLES" OBJECTS="$MULTI_SD_OBJECTS" SD_METHODS="$MULTI_METHOD" bash scripts/run_uncanvas.sh
+fi
 need "$RESULT_DIR/sd/prompts.csv" "bash scripts/run_uncanvas.sh"
-run "$PYTHON" src/sd/b5_unlearn_multi.py --style $MULTI_STYLES --object $MULTI_SD_OBJECTS --method "${SD_METHODS%% *}" \
+run "$PYTHON" src/sd/b5_unlearn_multi.py --style $MULTI_STYLES --object $MULTI_SD_OBJECTS --method "$MULTI_METHOD" \
   --prompts "$RESULT_DIR/sd/prompts.csv" --classifiers "$CLASSIFIERS" "${SD_FLAGS[@]}" "${RUN_FLAGS[@]}" \
   ${REFERENCE:+--out "$REFERENCE/uncanvas" --readme README.md} "$@"

@@ -906,7 +906,7 @@ def test_a_pipeline_makes_its_own_forget_set_and_goes_on_where_it_stopped(folder
     ) == 20
 
 
-@pytest.mark.parametrize("method", ["slug", "slug_w"])
+@pytest.mark.parametrize("method", ["slug", "slug_w", "slug_ws"])
 def test_rounds_go_on_from_one_layer_with_new_gradients_and_clip_can_be_the_judge(method, done, monkeypatch):
     stage = tiny.stage("b2_unlearn_sd")
     kind = method.replace("slug", "calc_grad")

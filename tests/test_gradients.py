@@ -197,6 +197,30 @@ def test_moments_without_some_rows_are_those_of_the_others(clip):
         assert (found[name][0] - moment).norm() <= 1e-5 * moment.norm() and found[name][1] == axis, name
 
 
+def test_what_stays_shows_the_name_nowhere(clip):
+    """Of the retain set and the others' sets; a style's set shows objects, and theirs the style."""
+    said = {
+        "": "red cube; a Noto sky",
+        "Noto": "Noto bell; Noto key",
+        "bell": "Noto bell; Blob bell",
+        "Blob": "Blob bell; Blob key",
+    }
+    held = {}
+    for seed, (n, captions) in enumerate(said.items()):
+        held[n] = tiny.pairs(2, seed=seed)._replace(captions=captions.split("; "))
+    sums = {n: whitening.moments(clip, pairs) for n, pairs in held.items()}
+    for name, kept in {
+        "Noto": [("", 0), ("bell", 1), ("Blob", 0), ("Blob", 1)],
+        "Blob": [("", 0), ("", 1), ("Noto", 0), ("Noto", 1), ("bell", 0)],
+        "Fluent": [(n, i) for n in said for i in (0, 1)],
+    }.items():
+        found = whitening.staying(clip, held, sums, name)
+        each = [whitening.moments(clip, held[n], rows=[i]) for n, i in kept]
+        for matrix, (moment, axis) in found.items():
+            wanted = sum(one[matrix][0] for one in each)
+            assert (moment - wanted).norm() <= 1e-5 * wanted.norm() and axis == each[0][matrix][1], (name, matrix)
+
+
 def test_a_whitened_step_moves_the_layer_least_for_its_gain(clip):
     forget, retain = tiny.pairs(6, seed=1), tiny.pairs(10, seed=2)
     plain, _ = gradients.compute(clip, forget, losses.cosine_embedding)

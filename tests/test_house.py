@@ -240,11 +240,29 @@ def test_several_at_once_covers_identities_objects_and_mixtures(tmp_path):
     assert len(calls(done, "a5_unlearn_multi")) == 1
 
 
-@pytest.mark.parametrize("profile, method", [("demo", "slug_w"), ("paper", "slug")])
-def test_a_pipelines_several_at_once_are_of_a_method_that_was_run(tmp_path, profile, method):
-    script = ROOT / "scripts/run_uncanvas_multi.sh"
-    done = shell(script, "--dry-run", PROFILE=profile, RESULT_DIR=tmp_path / "r")
-    assert [given(c, "--method") for c in calls(done, "b5_unlearn_multi")] == [[method]]
+@pytest.mark.parametrize(
+    "variables, method, folder",
+    [
+        ({"PROFILE": "demo"}, "slug_ws", "sd-multi"),
+        ({"PROFILE": "demo", "MULTI_METHOD": "slug_w"}, "slug_w", ""),
+        ({"PROFILE": "paper"}, "slug", ""),
+    ],
+)
+def test_a_pipelines_several_at_once_take_edits_that_are_there_or_find_them_first(tmp_path, variables, method, folder):
+    """What run_uncanvas.sh has run is not run again; what spares the other names is, with the names of the lists alone."""
+    variables |= {"RESULT_DIR": tmp_path, "REFERENCE": "results/demo"}
+    done = shell(ROOT / "scripts/run_uncanvas_multi.sh", "--dry-run", **variables)
+    (b5,) = calls(done, "b5_unlearn_multi")
+    assert given(b5, "--method") == [method] and given(b5, "--out") == ["results/demo/uncanvas"]
+    assert given(b5, "--result-dir") == [str(tmp_path / folder)]
+    assert given(b5, "--prompts") == [str(tmp_path / folder / "sd/prompts.csv")]
+    b1, b2, b3 = (calls(done, s) for s in ("b1_compute_grad", "b2_unlearn_sd", "b3_eval_uncanvas"))
+    names = given(b5, "--style") + given(b5, "--object")
+    assert bool(b1) == bool(b2) == bool(b3) == bool(folder)
+    assert all(given(c, "--style") + given(c, "--object") == names and given(c, "--method") == [method] for c in b2)
+    assert all(given(c, "--celeb-name") == names for c in b1)
+    assert [c[len(c) - c[::-1].index("--unlearn-method")] for c in b1] == (["calc_grad", "calc_grad_ws"] if folder else [])
+    assert all(given(c, "--result-dir") == given(b5, "--result-dir") and "--out" not in c for c in b3)
 
 
 def test_fid_is_left_out_of_a_quick_run_and_has_a_reference_of_its_own(tmp_path):

@@ -52,7 +52,7 @@
 : "${DENOISING_STEPS:=20}"
 : "${GUIDANCE:=1}" # up to 1: none, at half the time; mini-SD draws what it is asked for without
 : "${GENERATE_BATCH:=32}" # pictures made at once
-: "${SD_METHODS:=slug_w slug_w_rounds uce esd}" # of slug, slug_w (whitened gradient), both with _rounds (several layers), uce, esd
+: "${SD_METHODS:=slug_w slug_w_rounds uce esd}" # of slug, slug_w and slug_ws (whitened gradients), each with _rounds (several layers), uce, esd
 : "${SD_ROUNDS:=3}"
 : "${SD_JOBS:=2}" # processes that search at once, each a part of the concepts
 : "${MULTI_STYLES:=Noto EmojiOne Blob}" # forgotten together by run_uncanvas_multi.sh

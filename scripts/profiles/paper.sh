@@ -61,7 +61,7 @@ Sandwiches Sea Statues Towers Trees Waterfalls}"
 : "${DENOISING_STEPS:=100}"
 : "${GUIDANCE:=9}"
 : "${GENERATE_BATCH:=8}" # pictures made at once
-: "${SD_METHODS:=slug}" # of slug, slug_w (whitened gradient), both with _rounds (several layers), uce, esd
+: "${SD_METHODS:=slug}" # of slug, slug_w and slug_ws (whitened gradients), each with _rounds (several layers), uce, esd
 : "${SD_ROUNDS:=3}"
 : "${SD_JOBS:=1}" # processes that search at once, each a part of the concepts
 : "${MULTI_STYLES:=Van_Gogh Picasso Cartoon}" # forgotten together by run_uncanvas_multi.sh

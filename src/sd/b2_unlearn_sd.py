@@ -39,7 +39,7 @@ from slug.models import diffusion
 from slug.models.clip import ALONE
 from slug.peers import esd, uce, without
 
-SLUG = ("slug", "slug_w")  # along the gradient as published, along the whitened one
+SLUG = ("slug", "slug_w", "slug_ws")  # along the gradient as published, along the whitened ones
 METHODS = (*SLUG, "uce", "esd")
 NOT_SETTINGS = ("force", "part", "style", "object", "device", "workers", "result_dir")
 # A pipeline forgets only at steps far beyond a tenth of the weights: 1, 4, 16, 64 times that, then bisected.
@@ -53,7 +53,7 @@ def parse_args(argv=None):
     parser = cli.parser(__doc__)
     diffusion.add_flags(parser)
     canvas.add_concept_flags(parser)
-    parser.add_argument("--method", choices=METHODS, default="slug", help="slug, slug_w (whitened gradient), or a peer")
+    parser.add_argument("--method", choices=METHODS, default="slug", help="slug, along whitened gradients, or a peer")
     parser.add_argument("--prompts", default="data/UnlearnCanvas/prompts.csv", help="CSV of the prompts and their seeds")
     parser.add_argument("--classifiers", default="data/UnlearnCanvas/classifiers", help="folder of both classifiers")
     parser.add_argument("--select", choices=("classifiers", "clip"), default="classifiers", help="what judges the pictures")
@@ -102,19 +102,22 @@ def check_apart(path, prompts_hash, select):
 
 def gradients_at(args, pipeline, name, tar, left_out):
     """(forget, retain gradient) of the CLIP at its present weights, as b1 takes them at the original ones."""
-    found = []
-    how = {"batch_size": args.batch_size, "encoder": "language"}
-    for path, loss, names in ((tar, losses.FORGET[""], []), (files.resolve(args.train_data), losses.contrastive, left_out)):
-        matcher = data.Matcher(names) if names else None
-        pairs = data.load_pairs(path, pipeline.clip.transform, leave_out=matcher, workers=args.workers)
-        found.append(gradients.compute(pipeline.clip, pairs, loss, desc=f"gradient {name}", **how)[0])
-    if args.method == "slug_w":
-        matcher = data.Matcher([plain_name(name)])
-        pairs = data.load_pairs(
-            files.resolve(args.train_data), pipeline.clip.transform, leave_out=matcher, workers=args.workers
-        )
-        moments = whitening.moments(pipeline.clip, pairs, padded=True, desc=f"inputs {name}", **how)
-        found[0] = whitening.whitened(found[0], moments)
+    clip, how = pipeline.clip, {"batch_size": args.batch_size, "encoder": "language"}
+    own, every = (data.load_pairs(t, clip.transform, workers=args.workers) for t in (tar, files.resolve(args.train_data)))
+    matcher = data.Matcher(left_out)
+    rest = data.some(every, [i for i, caption in enumerate(every.captions) if not matcher.find(caption)])
+    found = [
+        gradients.compute(clip, pairs, loss, desc=f"gradient {name}", **how)[0]
+        for pairs, loss in ((own, losses.FORGET[""]), (rest, losses.contrastive))
+    ]
+    if args.method != "slug":
+        tars = {
+            n: files.resolve(gradients.forget_tar(args, n)) for n in gradients.spared(args, clip, name, gradient_of(args))
+        }
+        held = {"": every} | {n: data.load_pairs(t, clip.transform, workers=args.workers) for n, t in tars.items()}
+        how |= {"padded": True}
+        sums = {n: whitening.moments(clip, pairs, desc=f"inputs {name}", **how) for n, pairs in held.items()}
+        found[0] = whitening.whitened(found[0], whitening.staying(clip, held, sums, name, **how))
     return found
 
 

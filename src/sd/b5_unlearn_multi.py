@@ -71,9 +71,11 @@ def rows_of(group, asked, before, after, seed):
     return out
 
 
-def markdown(frame):
-    """A row a group and kind of multi.csv."""
+def markdown(frame, method):
+    """A row a group and kind of multi.csv, the edits of a method."""
     lines = [
+        f"The edits of `{method}`, added up:",
+        "",
         "| together | UA of each (95%; the original's) | pictures of each | IRA | change, points (95%) | CRA | "
         "change, points (95%) | pictures of none |",
         "|---|---|---|---|---|---|---|---|",
@@ -132,7 +134,7 @@ def main(argv=None):
         rows += rows_of(group, asked, before, right(group, f"{pipeline.tag}-{args.method}-together"), args.seed)
     frame = pd.DataFrame(rows)
     files.write_text(out / "multi.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-    report.publish(out / "multi.md", markdown(frame), "uncanvas-multi", args.readme)
+    report.publish(out / "multi.md", markdown(frame, args.method), "uncanvas-multi", args.readme)
 
 
 if __name__ == "__main__":

@@ -203,27 +203,31 @@ def load_both(args, clip, name, model, method, batch_size, encoder=BOTH):
     if data.plain_name(name) not in left_out and train.is_file():
         raise SlugError(f"the retain gradient {train} holds pairs of {name}; make it again with: {remedy}")
     mark = fingerprint(model, tar, loss, batch_size, square, [], encoder)
-    source = where / file_name("forget", method)
     if method.endswith(WHITENED):
-        spared = files.read_json(source.with_suffix(".json")).get("spared", ()) if source.is_file() else ()
-        mark |= whitening_mark(args, retain_tar, name, spared)
-    forget = load(source, mark, remedy)
+        mark |= whitening_mark(args, retain_tar, name, spared(args, clip, name, method))
+    forget = load(where / file_name("forget", method), mark, remedy)
     mark = fingerprint(model, retain_tar, losses.contrastive, batch_size, square, left_out, encoder)
     return forget, load(train, mark, remedy), tar, left_out
 
 
-def whitening_mark(args, retain_tar, name, spared):
+def spared(args, clip, name, method):
+    """Names whose forget sets must stay, too, by the file of a name's whitened gradient; none where there is no file."""
+    path = folder(args.result_dir, name, clip.tag) / file_name("forget", method)
+    return list(files.read_json(path.with_suffix(".json")).get("spared", ())) if path.is_file() else []
+
+
+def whitening_mark(args, retain_tar, name, others):
     """What the whitened gradient of a name depends on besides.
 
     Args:
-        spared: names whose forget sets must stay, too.
+        others: names whose forget sets must stay, too.
     """
     left_out = [data.plain_name(name)]
     mark = {"retain_data": files.file_hash(retain_tar), "retain_left_out": left_out, "damping": whitening.DAMPING}
     tars = {
-        n: files.existing(forget_tar(args, n), "forget set", f"run src/clip/a0_create_tar.py --name {n}") for n in spared
+        n: files.existing(forget_tar(args, n), "forget set", f"run src/clip/a0_create_tar.py --name {n}") for n in others
     }
-    return mark | ({"spared": {n: files.file_hash(tar) for n, tar in tars.items()}} if spared else {})
+    return mark | ({"spared": {n: files.file_hash(tar) for n, tar in tars.items()}} if others else {})
 
 
 def seconds(args, clip, name, method, side="forget"):
@@ -313,8 +317,8 @@ def write_all(args, clip, encoder=BOTH):
 
 
 def _whiten(args, clip, identity, jobs, encoder):
-    """Write the whitened gradient of every name, beside the gradient; keep valid files. Each name's own pairs are no part of
-    what must stay; those of the others are, and by _ws the others' forget sets.
+    """Write the whitened gradient of every name, beside the gradient; keep valid files. Pairs that show the name are no part
+    of what must stay; those of the others are, and by _ws the others' forget sets.
 
     Args:
         identity: `model_hash`.
@@ -334,22 +338,16 @@ def _whiten(args, clip, identity, jobs, encoder):
             wanted.append((name, path, plain, mark))
     if not wanted:
         return
-    pairs = data.load_pairs(retain_tar, clip.transform, workers=args.workers)
+    tars = {"": retain_tar} | ({n: tar for n, (_, _, _, tar, _) in zip(names, forgets, strict=True)} if spare else {})
+    held = {n: data.load_pairs(tar, clip.transform, workers=args.workers) for n, tar in tars.items()}
     # Only pipelines have gradients of the text tower alone.
     how = {"batch_size": args.batch_size, "encoder": encoder, "padded": encoder == "language"}
     started = time.perf_counter()
-    every, sets = whitening.moments(clip, pairs, desc="inputs of the retain set", **how), {}
-    for name, (_, _, _, tar, _) in zip(names, forgets, strict=True) if spare else ():
-        mine = data.load_pairs(tar, clip.transform, workers=args.workers)
-        sets[name] = whitening.moments(clip, mine, desc=f"inputs of {name}", **how)
+    sums = {n: whitening.moments(clip, pairs, desc=f"inputs of {n or 'the retain set'}", **how) for n, pairs in held.items()}
     moments_s = time.perf_counter() - started
     for name, path, plain, mark in wanted:
-        started, matcher = time.perf_counter(), data.Matcher(mark["retain_left_out"])
-        rows = [i for i, caption in enumerate(pairs.captions) if matcher.find(caption)]
-        found = whitening.added(every, [sets[n] for n in sets if n != name])
-        if rows:
-            own = whitening.moments(clip, pairs, rows=rows, desc=f"those of {name}", **how)
-            found = whitening.added(found, [own], sign=-1)
+        started = time.perf_counter()
+        found = whitening.staying(clip, held, sums, name, **how)
         if rank > 0:
             continue
         source = path.with_name(file_name("forget", "calc_grad"))
@@ -358,5 +356,5 @@ def _whiten(args, clip, identity, jobs, encoder):
         spent = {"gradient_s": about["gradient_s"] + time.perf_counter() - started, "moments_s": moments_s}
         spent |= {"convention": f"whitened {CONVENTION}", "not_whitened": sorted(set(grads) - set(found))}
         save(path, grads, about | spent)
-        more = f" and {len(sets) - 1} forget sets" if spare else ""
-        print(f"whitened by {len(pairs.captions) - len(rows)} pairs of the retain set{more} -> {path}")
+        more = f" and of {len(mark['spared'])} forget sets" if spare else ""
+        print(f"whitened by the retain set's pairs{more} that do not show {name} -> {path}")

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
-from slug import processes
+from slug import data, processes
 
 # c, as a part of C's mean eigenvalue. Settled on Penguin, Crab, Princess and Tiger, none of which is reported.
 DAMPING = 0.03
@@ -98,6 +98,25 @@ def added(found, more, sign=1):
     """What `moments` would find of all the pairs that it found `found` and each of the list `more` of; with sign -1 without
     the latter."""
     return {name: (total + sign * sum(m[name][0] for m in more), axis) for name, (total, axis) in found.items()}
+
+
+def staying(clip, held, sums, name, **how):
+    """What `moments` would find of the pairs that must stay where a name goes: of every set but its own, those whose caption
+    does not say it (a style's forget set shows objects, and theirs the style).
+
+    Args:
+        held: {name of a forget set, "" of the retain set: data.Pairs}.
+        sums: the same of what `moments` found of each.
+        name: forget name; with a set in `held` or without.
+        how: of `moments`, as for `sums`.
+    """
+    others, matcher = [n for n in held if n and n != name], data.Matcher([data.plain_name(name)])
+    found, own = added(sums[""], [sums[n] for n in others]), []
+    for n in ["", *others]:
+        rows = [i for i, caption in enumerate(held[n].captions) if matcher.find(caption)]
+        if rows:
+            own.append(moments(clip, held[n], rows=rows, desc=f"those of {name}", **how))
+    return added(found, own, sign=-1)
 
 
 def whitened(gradients, found, damping=DAMPING):
