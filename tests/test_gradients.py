@@ -1,5 +1,6 @@
 """Gradients: against plain autograd and finite differences, batch by batch, and the sign of the step (traps 1 and 2)."""
 
+import argparse
 import copy
 
 import pytest
@@ -195,6 +196,28 @@ def test_moments_without_some_rows_are_those_of_the_others(clip):
     assert found.keys() == wanted.keys()
     for name, (moment, axis) in wanted.items():
         assert (found[name][0] - moment).norm() <= 1e-5 * moment.norm() and found[name][1] == axis, name
+
+
+def test_a_record_is_stale_where_any_set_behind_its_gradients_changed(clip, tmp_path):
+    args = argparse.Namespace(result_dir=tmp_path, tar_dir=tmp_path, train_data=tmp_path / "retain.tar", forget_data="")
+    args.celeb_name = ["Noto", "Blob"]
+    for name in ("retain", "Noto", "Blob"):
+        (tmp_path / f"{name}.tar").write_text(name)
+    written = gradients.folder(tmp_path, "Noto", clip.tag) / "forget_grads_ws.pt"
+    gradients.save(written, {}, {"spared": {"Blob": "any"}})
+
+    def changed(method, name):
+        before = gradients.sources(args, clip, "Noto", method)
+        (tmp_path / f"{name}.tar").write_text(f"other {name}")
+        after = gradients.sources(args, clip, "Noto", method)
+        (tmp_path / f"{name}.tar").write_text(name)
+        return before != after
+
+    seen = {m: [changed(m, n) for n in ("retain", "Noto", "Blob")] for m in ("calc_grad", "calc_grad_w", "calc_grad_ws")}
+    assert seen == {"calc_grad": [True, True, False], "calc_grad_w": [True, True, False], "calc_grad_ws": [True, True, True]}
+    (tmp_path / "retain.tar").unlink()
+    with pytest.raises(SlugError, match="retain set not found"):
+        gradients.sources(args, clip, "Noto", "calc_grad")
 
 
 def test_what_stays_shows_the_name_nowhere(clip):

@@ -267,8 +267,7 @@ def main(argv=None):
         """The valid record of one concept, else that of a new search."""
         inputs = common | {"settings": cli.settings(args, without=(*NOT_SETTINGS, "celeb_name"))}
         if args.method in SLUG:
-            tar = files.existing(gradients.forget_tar(args, name), "forget set", "see b0_generate_forget_set.py")
-            inputs["forget_hash"] = files.file_hash(tar)
+            inputs |= gradients.sources(args, pipeline.clip, name, gradient_of(args))
         else:
             inputs["asked_grid"] = [*GRIDS[args.method], GROW]
         path = folder / f"{canvas.file_stem(pipeline.tag, label_of(args), kind, name)}.json"

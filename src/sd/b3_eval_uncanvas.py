@@ -191,7 +191,7 @@ def main(argv=None):
             raise SlugError(f"{len(real) - len(target)} pictures in {args.reference} cannot be read; take them out of it")
     before, of_fid = draw(original())
     right, drawn = look(before), {"original": dict(enumerate(of_fid))}
-    rows, steps = [], []
+    rows, steps, drawings = [], [], []
     for record in tqdm(records, desc="unlearned", unit="concept"):
         kind, name, method = record["kind"], record["name"], record["method"]
         stem = stem_of(record)
@@ -221,8 +221,7 @@ def main(argv=None):
         shown = [diffusion.read_pictures([paths[i] for i in chosen]) for paths in (before, after)]
         seen_by = "the unedited CLIP sees" if by_clip else "both classifiers see"
         plots.sheet(shown, titles, hit, SHOWN[0], title, out / f"sheet-{stem}", seen_by)
-        if args.out:
-            files.place(out / f"sheet-{stem}.png", out / f"sheet-{stem}.png")
+        drawings.append(out / f"sheet-{stem}.png")
     frame = pd.DataFrame(rows).drop_duplicates(["method", "kind", "name"], ignore_index=True)
     distance = {}
     for method, paths in drawn.items() if dealt else ():
@@ -241,7 +240,10 @@ def main(argv=None):
         text = report.canvas(frame, "not taken") + "\n\n" + canvas.said_by_clip(asked)
     else:
         write_candidates(out, records, pd.concat(steps), pipeline.tag)
+        drawings.append(out / "tradeoff.png")
         text = report.canvas(frame, "Inception" if args.fid_weights else "object classifier", remark)
+    for path in drawings if args.out else ():
+        files.place(path, path)
     report.publish(out / "report.md", text, "uncanvas", args.readme)
 
 

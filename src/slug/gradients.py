@@ -216,6 +216,15 @@ def spared(args, clip, name, method):
     return list(files.read_json(path.with_suffix(".json")).get("spared", ())) if path.is_file() else []
 
 
+def sources(args, clip, name, method):
+    """The sets that a name's gradients are of, {"retain_hash": ..., "forget_hashes": {name: ...}}: a record of what was found
+    along them is stale where they are others. SlugError where a set is missing."""
+    names = [name, *(spared(args, clip, name, method) if method.endswith(WHITENED) else [])]
+    tars = {n: files.existing(forget_tar(args, n), "forget set", "make it with the stage before") for n in names}
+    retain = files.existing(args.train_data, "retain set", "give --train-data")
+    return {"retain_hash": files.file_hash(retain), "forget_hashes": {n: files.file_hash(t) for n, t in tars.items()}}
+
+
 def whitening_mark(args, retain_tar, name, others):
     """What the whitened gradient of a name depends on besides.
 

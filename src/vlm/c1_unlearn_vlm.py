@@ -117,7 +117,7 @@ def forget(names, args, model=None, threads=0):
     settings = {"settings": cli.settings(args, without=NOT_SETTINGS), "versions": cli.versions()}
     common = {"vlm_hash": model.weights_hash(), "questions_hash": questions.digest(args.questions)}
     for name in names:
-        inputs = common | {"forget_hash": files.file_hash(files.resolve(gradients.forget_tar(args, name)))}
+        inputs = common | gradients.sources(args, model.clip, name, args.unlearn_method)
         path = folder / records.file_name(model.label, name, ".json")
         record = None if args.force else records.valid(path, settings | inputs)
         if record is None:
