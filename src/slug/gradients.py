@@ -217,8 +217,8 @@ def spared(args, clip, name, method):
 
 
 def sources(args, clip, name, method):
-    """The sets that a name's gradients are of, {"retain_hash": ..., "forget_hashes": {name: ...}}: a record of what was found
-    along them is stale where they are others. SlugError where a set is missing."""
+    """The sets that a name's gradients are of, {"retain_hash": ..., "forget_hashes": {name: ...}}: what was found along them
+    is stale where they are others. SlugError where a set is missing."""
     names = [name, *(spared(args, clip, name, method) if method.endswith(WHITENED) else [])]
     tars = {n: files.existing(forget_tar(args, n), "forget set", "make it with the stage before") for n in names}
     retain = files.existing(args.train_data, "retain set", "give --train-data")
