@@ -386,6 +386,24 @@ def test_uce_is_the_least_squares_solution(pipeline):
     assert label == "weight 2" and set(edit) == set(uce.projections(pipeline))
 
 
+def test_esd_trains_on_pictures_with_the_noise_of_their_timestep(pipeline, monkeypatch):
+    """By the closed form of the noise levels; a sampler's own add_noise would give those of 999 - t."""
+    own, levels, seen = ["a bell", "a key"], pipeline.pipe.scheduler.alphas_cumprod, []
+    monkeypatch.setattr(esd, "EVERY", 6)
+    hook = pipeline.pipe.unet.register_forward_pre_hook(
+        lambda module, given: seen.append(given[:2]) if len(given) > 2 else None
+    )
+    list(esd.candidates(pipeline, own, [0, 1], 1e-4, 1))
+    hook.remove()
+    clean, rows = pipeline.latents(own, [0, 1]).float(), 0
+    for x, t in seen:
+        for one, time in zip(x, t, strict=True) if t.ndim else ():
+            left = (one - levels[time].sqrt() * clean).flatten(1).norm(dim=1).min() / (1 - levels[time]).sqrt()
+            assert left == pytest.approx(math.sqrt(one.numel()), rel=0.25), int(time)
+            rows += 1
+    assert rows >= 6 * esd.BATCH
+
+
 def test_esd_moves_guesses_towards_its_target_and_leaves_the_pipeline_alone(pipeline, monkeypatch):
     monkeypatch.setattr(esd, "EVERY", 30)
     own = ["a bell", "a bell in Noto"]

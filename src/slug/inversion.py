@@ -65,11 +65,9 @@ def learn(diffusion, prompts, latents, *, start, steps=200, rate=0.01, seed=0):
     Raises:
         SlugError: the loss is NaN or infinite.
     """
-    from diffusers import DDPMScheduler
-
     pipe = diffusion.pipe
     module, _ = _place(pipe)
-    schedule = DDPMScheduler.from_config(pipe.scheduler.config)
+    schedule = diffusion.training_schedule()
     kind = schedule.config.prediction_type
     ids = pipe.tokenizer(plain_name(start), add_special_tokens=False).input_ids
     vector = module.weight[ids].detach().float().mean(0).clone().requires_grad_(True)

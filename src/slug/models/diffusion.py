@@ -68,6 +68,13 @@ class Diffusion(Carrier):
         how = (self.steps, self.guidance, self.size, type(scheduler).__name__, sorted(scheduler.config.items()))
         return hashlib.sha256(f"{self.weights_hash()}{how}".encode()).hexdigest()
 
+    def training_schedule(self):
+        """DDPMScheduler of the pipeline's noise levels, whose add_noise trains. Samplers' own is not for that: DPM-Solver's,
+        before set_timesteps, takes timestep t for the last but t."""
+        from diffusers import DDPMScheduler
+
+        return DDPMScheduler.from_config(self.pipe.scheduler.config)
+
     @contextlib.contextmanager
     def applied(self, edit):
         """See Carrier."""

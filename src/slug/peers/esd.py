@@ -29,10 +29,10 @@ def candidates(diffusion, own, seeds, rate, count, seed=0):
     Raises:
         SlugError: the loss is NaN or infinite.
     """
-    unet, pipe = diffusion.pipe.unet, diffusion.pipe
+    unet = diffusion.pipe.unet
     latents = diffusion.latents(own, seeds).float()
     states = {p: diffusion.embed([p])[0].clone() for p in ("", *dict.fromkeys(own))}
-    schedule = type(pipe.scheduler).from_config(pipe.scheduler.config)
+    schedule = diffusion.training_schedule()
     total = schedule.config.num_train_timesteps
     names = trained(diffusion)
     base = {n: diffusion.tensors[n].detach().clone() for n in names}
