@@ -1043,7 +1043,7 @@ def test_a_forget_set_from_elsewhere_is_not_the_pipelines_own(folder, tmp_path, 
     flags = [*world.diffusion, "--tar-dir", world.tars, "--image-dir", tmp_path / "pictures", "--count", 2]
     arguments = ["b0_generate_forget_set", *flags, "--object", "bell"]
     line = tiny.failure(monkeypatch, capfd, *arguments, *world.common)
-    assert "is no forget set of these prompts" in line and (world.tars / "bell.tar").read_bytes() == before
+    assert "is no forget set of this pipeline and these prompts" in line and (world.tars / "bell.tar").read_bytes() == before
     world.run(*arguments, "--force")
     made = (world.tars / "bell.tar").read_bytes()
     world.run(*arguments)

@@ -9,6 +9,7 @@ half,style,object,seed,prompt rows to --out.
 """
 
 from slug import canvas, cli, files
+from slug.errors import SlugError
 
 
 def parse_args(argv=None):
@@ -43,8 +44,10 @@ def main(argv=None):
     seeds = {"report": args.report_seeds, "select": args.select_seeds, "shared": args.shared_seeds}
     found = canvas.requests(styles, objects, **seeds)
     if args.leave_out:
-        skipped = set(files.read_json(files.existing(args.leave_out, "list of prompts", "give --leave-out"))["left_out"])
-        found = [r for r in found if r.prompt not in skipped]
+        skipped = files.read_json(files.existing(args.leave_out, "list of prompts", "give --leave-out"))
+        if not isinstance(skipped, dict) or not isinstance(skipped.get("left_out"), list):
+            raise SlugError(f"{args.leave_out} has no list left_out of prompts; give another --leave-out")
+        found = [r for r in found if r.prompt not in skipped["left_out"]]
     if args.classifiers:  # told now, not after the gradients
         folder = files.existing(args.classifiers, "classifiers", "give --classifiers")
         canvas.check_known(found, canvas.classifier_settings(folder)["labels"])

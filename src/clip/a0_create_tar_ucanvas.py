@@ -3,14 +3,17 @@
 Example: cd src/clip; python a0_create_tar_ucanvas.py                            (every style and object)
          python src/clip/a0_create_tar_ucanvas.py --style Van_Gogh --object Dogs
 Reads --canvas, <Style>/<Object>/<n>.jpg; writes --tar-dir/{style or object}.tar, members {object}_{style}_{n}.jpg and .txt,
-captions "A {object} image in {style} style." Broken pictures are left out and counted; a tar that is there is kept.
+captions "A {object} image in {style} style." Broken pictures are left out and counted; a tar of
+these pictures that is there is kept, another is refused.
 """
+
+import tarfile
 
 import webdataset as wds
 from tqdm import tqdm
 
 from slug import canvas, cli, curation, files
-from slug.data import PICTURES, plain_name
+from slug.data import PICTURES, TarMembers, plain_name
 from slug.errors import SlugError
 
 
@@ -33,6 +36,17 @@ def pictures(folder, kind, name, limit):
     return [(p.parent.parent.name, p.parent.name, p) for p in chosen]
 
 
+def check_own(tar, found):
+    """SlugError unless all members of a tar are of `found`, [(style, object, path)]."""
+    try:
+        with TarMembers(tar) as members:
+            keys = {name.rsplit(".", 1)[0] for name in members}
+    except (OSError, tarfile.TarError):
+        keys = set()
+    if not keys or keys - {f"{thing}_{style}_{path.stem}" for style, thing, path in found}:
+        raise SlugError(f"{tar} is damaged or of other pictures; give another --tar-dir, or --force to make it anew")
+
+
 def main(argv=None):
     args = parse_args(argv)
     folder = files.existing(args.canvas, "UnlearnCanvas", "see data/README.md, Styles")
@@ -41,10 +55,11 @@ def main(argv=None):
     for kind, name in tqdm(wanted, unit="concept"):
         (name,) = canvas.among([name], styles if kind == "style" else objects, kind)
         tar = files.resolve(args.tar_dir) / f"{name}.tar"
+        found = pictures(folder, kind, name, args.max_count)
         if tar.exists() and not args.force:
+            check_own(tar, found)
             tqdm.write(f"there, kept: {tar}")
             continue
-        found, broken = pictures(folder, kind, name, args.max_count), 0
         usable = [(*cell, p, curation.usable(p.read_bytes())) for *cell, p in found]
         broken = sum(made is None for *_, made in usable)
         if broken == len(usable):

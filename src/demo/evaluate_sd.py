@@ -2,8 +2,8 @@
 
 Example: python src/demo/evaluate_sd.py --out results/demo --readme README.md
 Writes mini-sd.csv (a row a figure: counts, accuracy, 95% interval) and mini-sd-samples.png to --out. The pipeline draws
-every cell in seeds that neither choose nor report; the cells that its training left out stand apart. Nothing is chosen by
-these figures.
+every cell anew: none of these pictures chooses or reports an edit. The cells that its training left out stand apart. Nothing
+is chosen by these figures.
 """
 
 import slug.torchvision_cpu  # noqa: F401  (before timm)

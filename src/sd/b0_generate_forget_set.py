@@ -4,16 +4,15 @@ Example: python src/sd/b0_generate_forget_set.py --pipeline sd-legacy/stable-dif
          python src/sd/b0_generate_forget_set.py --style Van_Gogh --prompts data/UnlearnCanvas/prompts.csv
 Writes data/tar_files/{name}.tar and the image folder, as a0_create_tar.py does. With --prompts the concept is asked for in
 every cell of it; else by its name. A run that was stopped goes on where it was. A tar that is there is kept if it is of
-these prompts, else refused: pictures from elsewhere are not the pipeline's own.
+this pipeline and these prompts, as {name}.json beside it says, else refused: pictures from elsewhere are not its own.
 """
 
 import hashlib
 import json
 import shutil
-import tarfile
 
 from slug import canvas, cli, curation, files
-from slug.data import TarMembers, plain_name
+from slug.data import plain_name
 from slug.errors import SlugError
 from slug.models import diffusion
 
@@ -48,35 +47,39 @@ def asked(args, kind, name):
     return [(prompts[i % len(prompts)], FIRST_SEED + i) for i in range(args.count)]
 
 
-def check_own(tar, wanted):
-    """SlugError unless the captions of a tar are the prompts of `wanted`, [(prompt, seed)], in their order."""
-    try:
-        with TarMembers(tar) as members:
-            captions = [members[n] for n in members if n.endswith(".txt")]
-    except (OSError, tarfile.TarError):
-        captions = []
-    if captions != [prompt.encode() for prompt, _ in wanted]:
-        raise SlugError(f"{tar} is no forget set of these prompts; give another --tar-dir, or --force to make it anew")
+def check_own(tar, mark):
+    """SlugError unless `mark` stands beside a tar: it is of this pipeline, these prompts and these seeds."""
+    made = tar.with_suffix(".json")
+    if not made.is_file() or files.read_json(made) != mark:
+        raise SlugError(
+            f"{tar} is no forget set of this pipeline and these prompts; give another --tar-dir, or --force to make it anew"
+        )
 
 
 def main(argv=None):
     args = parse_args(argv)
     device = cli.settle(args)
     cli.check_result_dir(args)
-    pipeline, tar_dir, image_dir = None, files.resolve(args.tar_dir), files.resolve(args.image_dir)
+    pipeline, tar_dir, image_dir = (
+        diffusion.from_args(args, device),
+        files.resolve(args.tar_dir),
+        files.resolve(args.image_dir),
+    )
     for kind, name in canvas.concepts(args):
         tar = tar_dir / f"{files.safe_name(name.replace(' ', '_'))}.tar"
         wanted = asked(args, kind, name)
+        asked_hash = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()
+        mark = {"pipeline": pipeline.tag, "pipeline_hash": pipeline.hash(), "prompts_and_seeds": asked_hash}
         if tar.exists() and not args.force:
-            check_own(tar, wanted)
+            check_own(tar, mark)
             print(f"there, kept: {tar}")
             continue
-        pipeline = pipeline or diffusion.from_args(args, device)
-        mark = hashlib.sha256(json.dumps([pipeline.hash(), wanted]).encode()).hexdigest()[:16]
-        work = files.resolve(args.result_dir) / "sd" / "forget" / mark  # what a stopped run goes on from
+        stem = hashlib.sha256(json.dumps(mark).encode()).hexdigest()[:16]
+        work = files.resolve(args.result_dir) / "sd" / "forget" / stem  # what a stopped run goes on from
         paths = diffusion.write_pictures(pipeline, wanted, work, desc=name)
         pairs = [(curation.usable(p.read_bytes())[0], prompt) for p, (prompt, _) in zip(paths, wanted, strict=True)]
         curation.write(pairs, tar.stem, tar_dir, image_dir)
+        files.write_json(tar.with_suffix(".json"), mark)
         shutil.rmtree(work)
         print(f"{len(pairs)} pictures of {plain_name(name)} -> {tar}")
 

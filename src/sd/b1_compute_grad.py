@@ -12,9 +12,9 @@ from slug import cli, gradients, models, processes
 
 def parse_args(argv=None):
     parser = cli.parser(__doc__)
-    cli.add_model_flags(parser)
+    parser.add_argument("--clip-model-id", default="openai/clip-vit-large-patch14", help="Hugging Face CLIP id or folder")
+    parser.add_argument("--batch-size", type=int, default=16, help="pairs a batch of the gradient pass")
     gradients.add_flags(parser)
-    parser.set_defaults(clip_model_id="openai/clip-vit-large-patch14")
     return parser.parse_args(argv)
 
 
@@ -23,7 +23,7 @@ def main(argv=None):
     device = cli.settle(args)
     processes.start(device)
     cli.check_result_dir(args)
-    gradients.write_all(args, models.from_args(args, device), encoder="language")
+    gradients.write_all(args, models.load(clip_model_id=args.clip_model_id, device=device), encoder="language")
 
 
 if __name__ == "__main__":

@@ -39,8 +39,7 @@ from slug.models import diffusion
 from slug.models.clip import ALONE
 from slug.peers import esd, uce, without
 
-SLUG = ("slug", "slug_w", "slug_ws")  # along the gradient as published, along the whitened ones
-METHODS = (*SLUG, "uce", "esd")
+METHODS = (*gradients.SLUG, "uce", "esd")
 NOT_SETTINGS = ("force", "part", "style", "object", "device", "workers", "result_dir")
 # A pipeline forgets only at steps far beyond a tenth of the weights: 1, 4, 16, 64 times that, then bisected.
 REACH = {"growth": 4, "far": 64, "below": False}
@@ -82,11 +81,11 @@ def parse_args(argv=None):
 
 def label_of(args):
     """The method's name in records and tables."""
-    return f"{args.method}_rounds" if args.method in SLUG and args.rounds > 1 else args.method
+    return f"{args.method}_rounds" if args.method in gradients.SLUG and args.rounds > 1 else args.method
 
 
 def gradient_of(args):
-    """The gradient's name in files, of a method of SLUG."""
+    """The gradient's name in files, of a method of gradients.SLUG."""
     return args.method.replace("slug", "calc_grad")
 
 
@@ -196,13 +195,13 @@ def peer(args, pipeline, judge):
 def run(args, pipeline, classifiers, asked, kind, name, model_hash, settings, first=None):
     """Search, choose and write one concept; returns the record. `first`: see `slug`."""
     wanted = args.rounds_wanted if first else args.wanted
-    how = {"wanted": wanted, "keep": args.keep, "others": args.select_others}
+    how = {"wanted": wanted, "keep": args.keep, "others": args.select_others, "seed": args.seed}
     judge = canvas.Judge(pipeline, classifiers, asked, kind, name, **how)
     folder = files.resolve(args.result_dir) / "sd"
     stem = folder / canvas.file_stem(pipeline.tag, label_of(args), kind, name)
     unlearn.reset_peak_memory(pipeline.pipe.device)
     started, gradient_s, grid = time.perf_counter(), 0.0, {}
-    if args.method in SLUG:
+    if args.method in gradients.SLUG:
         steps, edit, chosen, plane = slug(args, pipeline, judge, name, model_hash, first)
         gradient_s = gradients.seconds(args, pipeline.clip, name, gradient_of(args))
         if plane:
@@ -219,7 +218,7 @@ def run(args, pipeline, classifiers, asked, kind, name, model_hash, settings, fi
     how |= {"counts": {"n_forget": len(judge.own), "n_retain": len(judge.others)}, "columns": [("seeds", seeds)]}
     written = records.write_search(stem, pipeline, edit, method=label_of(args), **how)
     adapter = None
-    if args.method in SLUG and lora.fits(edit):
+    if args.method in gradients.SLUG and lora.fits(edit):
         factors = lora.adapter(edit, args.lora_residual)
         delta = written["delta"], deltas.read(stem.with_name(written["delta"]))[1]
         file = lora.save(stem.with_name(f"{stem.name}-lora"), factors, pipeline.tag, delta)
@@ -237,6 +236,7 @@ def run(args, pipeline, classifiers, asked, kind, name, model_hash, settings, fi
         **written,
         **grid,
         "lora": adapter,
+        "other_seeds": " ".join(str(r.seed) for r in judge.others),
         "seconds": gradient_s + seconds,
         "gradient_s": gradient_s,
         "peak_mem_mb": unlearn.peak_memory_mb(pipeline.pipe.device),
@@ -248,6 +248,8 @@ def run(args, pipeline, classifiers, asked, kind, name, model_hash, settings, fi
 
 def main(argv=None):
     args = parse_args(argv)
+    if args.rounds > 1 and args.method not in gradients.SLUG:
+        raise SlugError(f"--rounds is of SLUG; {args.method} has none, leave it out")
     asked = canvas.read_requests(args.prompts)
     if not canvas.concepts(args):
         args.style, args.object = canvas.names_of(asked).values()
@@ -261,12 +263,13 @@ def main(argv=None):
     else:
         classifiers = canvas.load_classifiers(args.classifiers, device)
     common = {"pipeline_hash": pipeline.hash(), "prompts_hash": files.file_hash(files.resolve(args.prompts))}
+    common["judge_hash"] = classifiers.hash()
     common["versions"] = cli.versions()
 
     def record_of(args, kind, name, first=None):
         """The valid record of one concept, else that of a new search."""
         inputs = common | {"settings": cli.settings(args, without=(*NOT_SETTINGS, "celeb_name"))}
-        if args.method in SLUG:
+        if args.method in gradients.SLUG:
             inputs |= gradients.sources(args, pipeline.clip, name, gradient_of(args))
         else:
             inputs["asked_grid"] = [*GRIDS[args.method], GROW]
@@ -274,13 +277,13 @@ def main(argv=None):
         record = None if args.force else records.valid(path, inputs)
         return record or run(args, pipeline, classifiers, asked, kind, name, model_hash, inputs, first)
 
-    concepts = canvas.concepts(args)[args.part[0] - 1 :: args.part[1]]
+    concepts = cli.part_of(args.part, canvas.concepts(args))
     for (kind, name), label in itertools.product([] if args.force else concepts, {args.method, label_of(args)}):
         path = folder / f"{canvas.file_stem(pipeline.tag, label, kind, name)}.json"
         check_apart(path, common["prompts_hash"], args.select)
     for kind, name in concepts:
         first = None
-        if args.rounds > 1 and args.method in SLUG:
+        if args.rounds > 1 and args.method in gradients.SLUG:
             record = record_of(argparse.Namespace(**vars(args) | {"rounds": 1, "force": False}), kind, name)
             first = record, pipeline.edit(folder / record["delta"])
         print(canvas.one_line(record_of(args, kind, name, first)))

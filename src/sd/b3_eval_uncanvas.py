@@ -2,9 +2,10 @@
 
 Example: python src/sd/b3_eval_uncanvas.py --pipeline data/demo/models/mini-sd --prompts data/demo/UnlearnCanvas/prompts.csv
           python src/sd/b3_eval_uncanvas.py --judge clip --prompts data/prompts.csv
-Writes under results/uncanvas/, or --out: csv/{style,class}.csv in the published columns (of slug, else slug_w), table.csv,
-report.md, sheets of pictures before and after; and of the candidates on the select half candidates.csv, settings.json (with
-seeds and times) and tradeoff, a plot of the best UA against what has to stay of IRA and CRA.
+Writes under results/uncanvas/, or --out: csv/{style,class}.csv in the published columns (of slug, else slug_w,
+slug_ws), table.csv, report.md, sheets of pictures before and after; and of the candidates on the select half candidates.csv,
+settings.json (with seeds and times) and tradeoff, a plot of the best UA against what has to stay of IRA and CRA. To --out
+the prompts go, too, whose seeds the figures are of.
 FID is of what must stay, one figure a method: each of its pipelines draws a share of FEWEST pictures or more that show
 nothing it forgot, and the unedited pipeline draws the same prompts and seeds, against as many of --reference. Without
 --fid-weights its features are the object classifier's: never set that beside published figures.
@@ -19,7 +20,7 @@ import slug.torchvision_cpu  # noqa: F401  (before torchvision)
 import pandas as pd
 from tqdm import tqdm
 
-from slug import canvas, cli, data, fid, files, lora, plots, report
+from slug import canvas, cli, data, fid, files, gradients, lora, plots, report
 from slug.data import plain_name
 from slug.errors import SlugError
 from slug.models import diffusion
@@ -28,7 +29,7 @@ SHOWN = 4, 6  # columns of a sheet: of the forgotten concept, of others
 SHARES = [0.8 + 0.005 * i for i in range(41)]  # of IRA and CRA, that the best UA is given for
 # What README holds the figures against: UA of one layer and of several rounds, at the part of IRA and CRA that must stay.
 KEPT_BAR, ONE_LAYER_BAR, ROUNDS_BAR = 0.85, {"style": 0.86, "object": 0.75}, 0.95
-GOES_ON_FROM = {"slug_rounds": "slug", "slug_w_rounds": "slug_w"}  # whose candidates a method has too
+GOES_ON_FROM = {f"{m}_rounds": m for m in gradients.SLUG}  # whose candidates a method has too
 
 
 class State(NamedTuple):
@@ -122,6 +123,20 @@ def write_candidates(out, records, steps, title):
     plots.canvas(panels, max(r["settings"]["keep"] for r in records), title, out / "tradeoff")
 
 
+def shared_cost(args, clip, records):
+    """What SLUG takes once for all concepts, in words; "" where the gradients are not there any more."""
+    said = []
+    for method in gradients.SLUG:
+        name = next((r["name"].replace(" ", "_") for r in records if r["method"] == method), None)
+        with contextlib.suppress(SlugError):
+            if name:
+                seconds = gradients.seconds(args, clip, name, method.replace("slug", "calc_grad"), "train")
+                said.append(f"{method} {seconds:.0f} s")
+    if not said:
+        return ""
+    return f"Seconds are of one concept, without what SLUG takes of the retain set once for all of them: {', '.join(said)}."
+
+
 def main(argv=None):
     args = parse_args(argv)
     device = cli.settle(args)
@@ -176,7 +191,7 @@ def main(argv=None):
         once = [r for r in records if drawn_as(r, records) is r]
         adapters = [r for r in once if r["lora"]]
         states = [original, *(lambda r=r: by_delta(r) for r in once), *(lambda r=r: by_lora(r) for r in adapters)]
-        for state in tqdm(states[args.part[0] - 1 :: args.part[1]], desc="pictures", unit="pipeline"):
+        for state in tqdm(cli.part_of(args.part, states), desc="pictures", unit="pipeline"):
             draw(state())
         return
 
@@ -203,6 +218,11 @@ def main(argv=None):
         common = {"kind": kind, "name": name, "n_images": len(asked), "seed": args.seed}
         rows.append({"method": "original", **common, **canvas.scores(kind, name, asked, right)._asdict()})
         cost = {k: record[k] for k in ("seconds", "peak_mem_mb", "params_share", "n_candidates")}
+        for first in (
+            r for r in records if r["method"] == GOES_ON_FROM.get(method) and (r["kind"], r["name"]) == (kind, name)
+        ):
+            cost["n_candidates"] += first["n_candidates"]
+            cost["peak_mem_mb"] = max(cost["peak_mem_mb"], first["peak_mem_mb"])
         cost |= {"storage_bytes": record["delta_bytes"], "step": record["chosen"][-1][1] if record["chosen"] else 0.0}
         cost["layer"] = " + ".join(layer for layer, _ in record["chosen"])
         cost["inside_grid"] = record.get("inside_grid")
@@ -230,7 +250,7 @@ def main(argv=None):
     frame["FID"] = frame["method"].map(distance).astype(float)
     frame = canvas.tidy(frame)
     files.write_text(out / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-    one_layer = "slug" if "slug" in set(frame["method"]) else "slug_w"
+    one_layer = next((m for m in gradients.SLUG if m in set(frame["method"])), "slug")
     for kind, file in (("style", "style"), ("object", "class")):
         mine = frame[(frame["kind"] == kind) & (frame["method"] == one_layer)]
         mine = mine.rename(columns={"name": "Unlearn Name", "step": "Step Size"})
@@ -242,6 +262,9 @@ def main(argv=None):
         write_candidates(out, records, pd.concat(steps), pipeline.tag)
         drawings.append(out / "tradeoff.png")
         text = report.canvas(frame, "Inception" if args.fid_weights else "object classifier", remark)
+    text += f"\n\n{shared}" if (shared := shared_cost(args, pipeline.clip, records)) else ""
+    if args.out:
+        files.place(files.resolve(args.prompts), out / "prompts.csv")
     for path in drawings if args.out else ():
         files.place(path, path)
     report.publish(out / "report.md", text, "uncanvas", args.readme)

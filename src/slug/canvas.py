@@ -8,6 +8,7 @@ report.
 
 import collections
 import csv
+import hashlib
 import io
 import itertools
 import math
@@ -147,6 +148,12 @@ class Classifiers:
         self.labels, self.size, self.device = labels, size, device
         self.mean, self.std = (torch.tensor(x, device=device).view(3, 1, 1) for x in (mean, std))
 
+    def hash(self):
+        """What an answer depends on."""
+        state = {f"{k} {n}": t for k, m in self.networks.items() for n, t in m.state_dict().items()}
+        state |= {"mean": self.mean, "std": self.std}
+        return hashlib.sha256(f"{files.tensor_hash(state)}{self.labels}{self.size}".encode()).hexdigest()
+
     def _batches(self, images, batch_size=256):
         for part in images.split(batch_size):
             x = part.to(self.device).float() / 255
@@ -180,6 +187,10 @@ class ClipClassifiers:
         self.clip, self.labels = clip, {k: v for k, v in labels.items() if v}
         templates = {"style": ("{} style.",), "object": ("{}",)}
         self.weights = {k: zeroshot.classifier(clip, v, templates[k]) for k, v in self.labels.items()}
+
+    def hash(self):
+        """As Classifiers.hash."""
+        return hashlib.sha256(f"{files.tensor_hash(self.weights)}{self.labels}".encode()).hexdigest()
 
     def logits(self, images):
         """As Classifiers.logits: cosines."""
@@ -372,13 +383,13 @@ class Step(NamedTuple):
 class Judge:
     """Scores the pipeline's present weights for one concept on pictures of one half; see unlearn.Judge."""
 
-    def __init__(self, diffusion, classifiers, asked, kind, name, *, wanted, keep, others, half="select"):
+    def __init__(self, diffusion, classifiers, asked, kind, name, *, wanted, keep, others, half="select", seed=0):
         """
         Args:
             diffusion: models.diffusion.Diffusion.
             classifiers: Classifiers or ClipClassifiers.
             asked: [Request]; those of `half` are used.
-            others: pictures of other concepts, at most, drawn from all of them.
+            others: pictures of other concepts, at most, drawn from all of them by `seed`.
             wanted: UA from which on a step forgets, as counted and as expected.
             keep: part of the present weights' IRA and of their CRA that a candidate has to leave.
 
@@ -388,10 +399,11 @@ class Judge:
         """
         self.diffusion, self.classifiers, self.kind, self.name, self.wanted = diffusion, classifiers, kind, name, wanted
         asked = [r for r in asked if r.half == half]
+        check_known(asked, classifiers.labels)
         mine = shows(kind, name, asked)
         self.own = [r for r, m in zip(asked, mine, strict=True) if m]
         self.others = [r for r, m in zip(asked, mine, strict=True) if not m]
-        order = torch.randperm(len(self.others), generator=torch.Generator().manual_seed(0))
+        order = torch.randperm(len(self.others), generator=torch.Generator().manual_seed(seed))
         self.others = [self.others[i] for i in order[:others].tolist()]
         if not self.own or not self.others:
             raise SlugError(

@@ -36,6 +36,8 @@ MADE = {  # how an edit was made, by method
     "spares the other names",
     "slug_rounds": "SLUG (Cai, Tan, Asif; ICML 2025; arXiv 2407.11867) in rounds, a step on each of several layers",
     "slug_w_rounds": "SLUG (Cai, Tan, Asif; ICML 2025; arXiv 2407.11867) in rounds, along whitened gradients",
+    "slug_ws_rounds": "SLUG (Cai, Tan, Asif; ICML 2025; arXiv 2407.11867) in rounds, along whitened gradients that spare "
+    "the other names",
     "uce": "UCE (Gandikota et al.; WACV 2024), the cross-attention solved in closed form",
     "esd": "ESD (Gandikota et al.; ICCV 2023), the cross-attention fine-tuned",
 }

@@ -104,6 +104,14 @@ def check_jobs(args):
         raise SlugError(f"--jobs {args.jobs}: there must be one process or more")
 
 
+def part_of(part, whole):
+    """The I-th of N parts of a list, as --part says: every N-th. SlugError unless 1 <= I <= N."""
+    number, count = part
+    if not 1 <= number <= count:
+        raise SlugError(f"--part {number} {count}: the first is a number from 1 to the second")
+    return whole[number - 1 :: count]
+
+
 def exit_with(main):
     """Run a stage's main(); an expected failure prints one line and ends with exit code 2."""
     try:

@@ -15,6 +15,7 @@ from slug import cli, data, files, losses, processes, whitening
 from slug.errors import SlugError
 
 METHODS = ("calc_grad", "calc_importance", "calc_grad_o", "calc_importance_o", "calc_grad_w", "calc_grad_ws")
+SLUG = ("slug", "slug_w", "slug_ws")  # methods that step along calc_grad, calc_grad_w, calc_grad_ws, of pipelines
 WHITENED = ("_w", "_ws")  # ends of methods; by _ws the other forget names' sets, too, are what must stay
 CONVENTION = "gradient of the forget loss 1 - cos; a positive step ADDS it"
 BOTH = "both"  # encoders

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from slug import files, plots, records, search
+from slug import files, gradients, plots, records, search
 from slug.errors import SlugError
 from slug.multi import REVERTED
 
@@ -293,7 +293,7 @@ def canvas(frame, features, note=""):
         f"FID ({features}) | seconds | peak memory MB | to store kB (share) |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    slug = [f"{m}{end}" for m in ("slug", "slug_rounds", "slug_w", "slug_w_rounds") for end in ("", "_lora")]
+    slug = [f"{m}{more}{end}" for m in gradients.SLUG for more in ("", "_rounds") for end in ("", "_lora")]
     order = {m: i for i, m in enumerate(("original", *slug, "uce", "esd"))}
     groups = sorted(frame.groupby(["kind", "method"]), key=lambda g: (g[0][0] != "style", order.get(g[0][1], len(order))))
     for (kind, method), part in groups:

@@ -31,18 +31,19 @@ class Diffusion(Carrier):
 
     encoder, prefix = "language", TEXT
 
-    def __init__(self, pipe, clip, *, steps, guidance, size=None, batch_size=16):
+    def __init__(self, pipe, clip, *, steps, guidance, size=None, batch_size=16, autocast=None):
         """
         Args:
             steps: denoising steps.
             guidance: classifier-free guidance scale; up to 1 there is none.
             size: side of the pictures in pixels; None takes the pipeline's own.
+            autocast: dtype that pictures are made in, of weights that stay as they are; None: theirs.
         Raises:
             SlugError: the CLIP is not that of the pipeline's text tower.
         """
         super().__init__(clip)
         self.pipe = pipe
-        self.steps, self.guidance, self.batch_size = steps, guidance, batch_size
+        self.steps, self.guidance, self.batch_size, self.autocast = steps, guidance, batch_size, autocast
         self.size = size or pipe.unet.config.sample_size * pipe.vae_scale_factor
         self.embeddings = {}  # of prompts under the present weights
         pipe.set_progress_bar_config(disable=True)
@@ -64,8 +65,8 @@ class Diffusion(Carrier):
 
     def hash(self):
         """Hash of all weights and of how pictures are made: what a record depends on."""
-        scheduler = self.pipe.scheduler
-        how = (self.steps, self.guidance, self.size, type(scheduler).__name__, sorted(scheduler.config.items()))
+        scheduler, more = self.pipe.scheduler, () if self.autocast is None else (str(self.autocast),)
+        how = (*more, self.steps, self.guidance, self.size, type(scheduler).__name__, sorted(scheduler.config.items()))
         return hashlib.sha256(f"{self.weights_hash()}{how}".encode()).hexdigest()
 
     def training_schedule(self):
@@ -130,16 +131,18 @@ class Diffusion(Carrier):
             part = slice(i, i + self.batch_size)
             text = self.embed(prompts[part])
             noise = [torch.randn(channels, side, side, generator=torch.Generator().manual_seed(s)) for s in seeds[part]]
-            images = self.pipe(
-                prompt_embeds=text,
-                negative_prompt_embeds=self.embed([""]).expand(len(text), -1, -1) if self.guidance > 1 else None,
-                latents=torch.stack(noise).to(self.pipe.device, text.dtype),
-                height=self.size,
-                width=self.size,
-                num_inference_steps=self.steps,
-                guidance_scale=self.guidance,
-                output_type=kind,
-            ).images
+            empty = self.embed([""]).expand(len(text), -1, -1) if self.guidance > 1 else None
+            with torch.autocast(self.pipe.device.type, self.autocast, enabled=self.autocast is not None):
+                images = self.pipe(
+                    prompt_embeds=text,
+                    negative_prompt_embeds=empty,
+                    latents=torch.stack(noise).to(self.pipe.device, text.dtype),
+                    height=self.size,
+                    width=self.size,
+                    num_inference_steps=self.steps,
+                    guidance_scale=self.guidance,
+                    output_type=kind,
+                ).images
             out.append(images.cpu())
         return torch.cat(out)
 
@@ -219,7 +222,7 @@ def from_args(args, device):
         args.pipeline,
         clip,
         device=device,
-        dtype=cli.PRECISIONS[args.precision] or torch.float32,
+        autocast=cli.PRECISIONS[args.precision],
         steps=args.denoising_steps,
         guidance=args.guidance,
         size=args.size,
