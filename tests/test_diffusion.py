@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from diffusers import DDPMScheduler
 from huggingface_hub import ModelCard
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from slug import canvas, card, data, deltas, fid, files, gradients, inversion, layers, lora, models, report, unlearn
 from slug.data import TarMembers
@@ -42,9 +43,9 @@ def folder(tiny_clip, tmp_path_factory):
     return out
 
 
-def load_pipeline(folder, pipeline="pipeline"):
+def load_pipeline(folder, pipeline="pipeline", **more):
     clip = models.load(clip_model_id=str(folder / "hugging_face"))
-    return diffusion.load(str(folder / pipeline), clip, steps=3, guidance=3.0, batch_size=4)
+    return diffusion.load(str(folder / pipeline), clip, steps=3, guidance=3.0, batch_size=4, **more)
 
 
 @pytest.fixture(scope="module")
@@ -1034,6 +1035,101 @@ def test_records_of_a_pipeline_whose_name_goes_on_are_not_taken_for_its_own(tmp_
         assert found["pipeline"] == tag
     with pytest.raises(SlugError, match="of other weights"):
         canvas.read_records(tmp_path, "x", "2", tmp_path / "prompts.csv")
+
+
+@pytest.mark.parametrize(
+    "method", ["slug", "slug_w", "slug_ws", "slug_rounds", "slug_w_rounds", "slug_ws_rounds", "uce", "esd"]
+)
+def test_every_method_of_pipelines_has_words_on_cards_and_a_place_in_tables(method):
+    assert card.MADE[method]
+    row = {"kind": "style", "name": "Noto", "UA": 0.5, "IRA": 1.0, "CRA": 1.0, "FID": math.nan, "seconds": 1.0}
+    row |= {"peak_mem_mb": 1.0, "storage_bytes": 1.0, "params_share": 0.1}
+    methods = ["zzz", method, "original"]
+    lines = report.canvas(pd.DataFrame([row | {"method": m} for m in methods]), "x").splitlines()[2:5]
+    assert [line.split(" | ")[1] for line in lines] == ["original", method, "zzz"]
+
+
+def test_rounds_count_what_their_first_layer_took(folder, tmp_path):
+    """A method's candidates are all that were judged for it, and its memory the most that it ever held."""
+    world = World(folder, tmp_path)
+    world.prepare()
+    world.gradients("Noto")
+    world.run(*world.b2("--style", "Noto", "--rounds", 2))
+    world.run(*world.b3())
+    table = pd.read_csv(world.results / "uncanvas/table.csv").query("name == 'Noto'").set_index("method")
+    one, two = (
+        json.loads((world.results / f"sd/pipeline-{m}-style-Noto.json").read_text()) for m in ("slug", "slug_rounds")
+    )
+    assert table.loc["slug", "n_candidates"] == one["n_candidates"] > 0
+    assert table.loc["slug_rounds", "n_candidates"] == one["n_candidates"] + two["n_candidates"]
+    assert table.loc["slug_rounds", "peak_mem_mb"] >= table.loc["slug", "peak_mem_mb"]
+    text = (world.results / "uncanvas/report.md").read_text()
+    assert "without what SLUG takes of the retain set once for all of them: slug " in text
+
+
+def test_a_record_is_of_the_judge_that_chose_it(done, folder, tmp_path, monkeypatch):
+    """Other classifiers at the same place: chosen anew."""
+    world = World(folder, tmp_path)
+    world.prepare()
+    shutil.copytree(done.results / "grads", world.results / "grads", symlinks=True)
+    world.sd = tmp_path
+    shutil.copytree(folder / "classifiers", tmp_path / "classifiers")
+    arguments = world.b2("--style", "Noto", "--method", "uce")
+    world.run(*arguments)
+    record = world.results / "sd/pipeline-uce-style-Noto.json"
+    first = record.read_bytes()
+    world.run(*arguments)
+    assert record.read_bytes() == first
+    weights = load_file(tmp_path / "classifiers/style.safetensors")
+    save_file(
+        {n: t * 1.5 if t.is_floating_point() else t for n, t in weights.items()}, tmp_path / "classifiers/style.safetensors"
+    )
+    world.run(*arguments)
+    assert json.loads(record.read_text())["judge_hash"] != json.loads(first)["judge_hash"]
+
+
+@pytest.mark.parametrize(
+    "more, said",
+    [
+        (["--part", 1, 0], "--part 1 0: the first is a number from 1 to the second"),
+        (["--part", 0, 2], "--part 0 2: the first is a number from 1 to the second"),
+        (["--method", "uce", "--rounds", 2], "--rounds is of SLUG; uce has none"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_in_one_line(done, monkeypatch, capfd, more, said):
+    assert said in tiny.failure(monkeypatch, capfd, *done.b2("--style", "Noto", *more), *done.common)
+
+
+def test_a_concept_that_the_classifiers_do_not_know_is_said_in_one_line(folder, tmp_path, monkeypatch, capfd):
+    world = World(folder, tmp_path)
+    world.prepare()
+    world.prompts.write_text(world.prompts.read_text().replace("Noto", "Rococo"))
+    line = tiny.failure(monkeypatch, capfd, *world.b2("--style", "Rococo", "--method", "uce"), *world.common)
+    assert "Rococo" in line
+    (tmp_path / "left_out.json").write_text("[]")
+    flags = ["--canvas", world.canvas, "--out", tmp_path / "p.csv", "--leave-out", tmp_path / "left_out.json"]
+    line = tiny.failure(monkeypatch, capfd, "a0_create_prompts_uncanvas", *flags, *world.common)
+    assert "has no list left_out of prompts" in line
+
+
+def test_precision_casts_pictures_and_not_weights(folder):
+    """A delta that was found in bf16 is of the folder's own weights."""
+    plain, cast = load_pipeline(folder), load_pipeline(folder, autocast=torch.bfloat16)
+    asked = [PROMPTS[0]] * 2, [0, 1]
+    assert plain.weights_hash() == cast.weights_hash() and plain.hash() != cast.hash()
+    assert all(p.dtype == torch.float32 for p in cast.tensors.values())
+    one, two = (p.generate(*asked).float() for p in (plain, cast))
+    assert not torch.equal(one, two) and (one - two).abs().mean() < 8
+
+
+def test_a_tar_of_other_pictures_is_not_taken_for_a_styles(folder, tmp_path, monkeypatch, capfd):
+    world = World(folder, tmp_path)
+    tiny.write_pairs(world.tars / "Noto.tar", ["a Noto drawing of a bell"])
+    flags = ["--canvas", world.canvas, "--tar-dir", world.tars, "--style", "Noto"]
+    line = tiny.failure(monkeypatch, capfd, "a0_create_tar_ucanvas", *flags, *world.common)
+    assert "is damaged or of other pictures" in line
+    world.run("a0_create_tar_ucanvas", *flags, "--force")
+    world.run("a0_create_tar_ucanvas", *flags)
 
 
 def test_a_forget_set_from_elsewhere_is_not_the_pipelines_own(folder, tmp_path, monkeypatch, capfd):
