@@ -56,6 +56,13 @@ UNETS = {
     },
 }
 TEXT_BLOCKS = {"sd15": 12, "sd21": 23}
+NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+SCHEDULERS = {  # as published
+    "sd15": functools.partial(diffusers.PNDMScheduler, skip_prk_steps=True),
+    "sd21": functools.partial(
+        diffusers.DDIMScheduler, clip_sample=False, set_alpha_to_one=False, prediction_type="v_prediction"
+    ),
+}
 OBJECTS = ("mickey_mouse", "avocado_chair")
 LLAVA = "llava15"
 LANGUAGE = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32, "num_hidden_layers": 2}
@@ -88,7 +95,7 @@ def write(name, folder):
         text_encoder=text,
         tokenizer=CLIPTokenizer.from_pretrained(folder / "clip"),
         unet=diffusers.UNet2DConditionModel(**UNETS[name]),
-        scheduler=diffusers.PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1),
+        scheduler=SCHEDULERS[name](**NOISE),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
