@@ -1094,10 +1094,29 @@ def test_a_record_is_of_the_judge_that_chose_it(done, folder, tmp_path, monkeypa
         (["--part", 1, 0], "--part 1 0: the first is a number from 1 to the second"),
         (["--part", 0, 2], "--part 0 2: the first is a number from 1 to the second"),
         (["--method", "uce", "--rounds", 2], "--rounds is of SLUG; uce has none"),
+        (["--layer", "visual.proj"], "--layer and --step go together"),
+        (["--layer", "visual.proj", "--step", 1.0, "--rounds", 2], "are of one step of SLUG"),
+        (["--layer", "visual.proj", "--step", 1.0, "--result-dir", "EMPTY"], "no gradients at"),
     ],
 )
-def test_what_cannot_be_meant_is_said_in_one_line(done, monkeypatch, capfd, more, said):
-    assert said in tiny.failure(monkeypatch, capfd, *done.b2("--style", "Noto", *more), *done.common)
+def test_what_cannot_be_meant_is_said_in_one_line(done, tmp_path, monkeypatch, capfd, more, said):
+    given = [tmp_path if word == "EMPTY" else word for word in [*done.common, *more]]
+    assert said in tiny.failure(monkeypatch, capfd, *done.b2("--style", "Noto"), *given)
+
+
+@pytest.mark.parametrize("end", ["", ALONE])
+def test_a_known_step_is_taken_without_a_search(done, tmp_path, monkeypatch, capfd, end):
+    shutil.copytree(done.results / "grads", tmp_path / "grads", symlinks=True)
+    layer = f"text_model.encoder.layers.0.mlp.fc1.weight{end}"
+    arguments = [*done.b2("--style", "Noto", "--step", 12.5), *done.common, "--result-dir", tmp_path]
+    tiny.run(*arguments, "--layer", layer)
+    record = json.loads((tmp_path / "sd/pipeline-slug-style-Noto.json").read_text())
+    assert record["chosen"] == [[layer, 12.5]] and record["n_candidates"] == 1
+    grads = torch.load(next((tmp_path / "grads").glob("Noto_*/forget_grads.pt")), weights_only=True)
+    edit, _ = deltas.read(tmp_path / "sd" / record["delta"])
+    names = [layer.removesuffix(ALONE)] + ([] if end else ["text_model.encoder.layers.0.mlp.fc2.weight"])
+    assert set(edit) == set(names) and all(torch.allclose(edit[n], 12.5 * grads[n], rtol=1e-3, atol=1e-6) for n in names)
+    assert "is no layer that SLUG may edit" in tiny.failure(monkeypatch, capfd, *arguments, "--layer", "visual.proj")
 
 
 def test_a_concept_that_the_classifiers_do_not_know_is_said_in_one_line(folder, tmp_path, monkeypatch, capfd):

@@ -62,6 +62,8 @@ def parse_args(argv=None):
         "--fronts", type=int, default=3, help="Pareto fronts searched, one after the other until a step forgets"
     )
     parser.add_argument("--whole-groups", action="store_true", help="q k v and fc1 fc2 together only, none of them alone")
+    parser.add_argument("--layer", default="", help="with --step: no search, this layer, as records and CSVs call it")
+    parser.add_argument("--step", type=float, default=0.0, help="with --layer: this step")
     parser.add_argument("--rounds", type=int, default=1, help="above 1: several layers, one a round, gradients taken anew")
     parser.add_argument("--rounds-wanted", type=float, default=0.98, help="the same of a round after the first")
     parser.add_argument(
@@ -76,7 +78,14 @@ def parse_args(argv=None):
         "--part", nargs=2, type=int, default=(1, 1), metavar=("I", "N"), help="the I-th of N parts of the concepts only"
     )
     parser.add_argument("--force", action="store_true", help="do again what is valid")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.rounds > 1 and args.method not in gradients.SLUG:
+        raise SlugError(f"--rounds is of SLUG; {args.method} has none, leave it out")
+    if bool(args.layer) != bool(args.step):
+        raise SlugError("--layer and --step go together: a known step, taken without a search")
+    if args.layer and (args.rounds > 1 or args.method not in gradients.SLUG):
+        raise SlugError("--layer and --step are of one step of SLUG; leave out --rounds, and take a method of SLUG's")
+    return args
 
 
 def label_of(args):
@@ -121,9 +130,16 @@ def gradients_at(args, pipeline, name, tar, left_out):
 
 
 def one_layer(args, pipeline, judge, name, forget, retain):
-    """Search front after front at the present weights until a step is found that forgets: (candidates, rows of all layers,
-    first front, change of judge.best where a candidate became it, else {})."""
+    """Search front after front at the present weights until a step is found that forgets, or take the one that is asked for:
+    (candidates, rows of all layers, first front, change of judge.best where a candidate became it, else {})."""
     rows = layers.figures(pipeline.clip, forget, retain, pipeline.candidates())
+    if args.layer:
+        if args.layer.removesuffix(ALONE) not in {r.name for r in rows}:
+            raise SlugError(f"{args.layer!r} is no layer that SLUG may edit; it has e.g. {rows[0].name}, {rows[-1].name}")
+        change = unlearn.edit_of(pipeline.clip, args.layer, forget, args.step)
+        with judge.applied(change):
+            judge.best = judge.step(args.layer, args.step, None, log_all=True)
+        return [judge.best], rows, layers.pareto_front(rows), change
     how = {"evaluations": args.evaluations, "alone": not args.whole_groups, "fronts": args.fronts, "desc": name} | REACH
     how["settled"] = judge.settled
     steps, _ = unlearn.search_fronts(pipeline.clip, judge, rows, forget, lambda _: judge.best.forgets, **how)
@@ -248,8 +264,6 @@ def run(args, pipeline, classifiers, asked, kind, name, model_hash, settings, fi
 
 def main(argv=None):
     args = parse_args(argv)
-    if args.rounds > 1 and args.method not in gradients.SLUG:
-        raise SlugError(f"--rounds is of SLUG; {args.method} has none, leave it out")
     asked = canvas.read_requests(args.prompts)
     if not canvas.concepts(args):
         args.style, args.object = canvas.names_of(asked).values()
