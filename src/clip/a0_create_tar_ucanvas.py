@@ -3,8 +3,8 @@
 Example: cd src/clip; python a0_create_tar_ucanvas.py                            (every style and object)
          python src/clip/a0_create_tar_ucanvas.py --style Van_Gogh --object Dogs
 Reads --canvas, <Style>/<Object>/<n>.jpg; writes --tar-dir/{style or object}.tar, members {object}_{style}_{n}.jpg and .txt,
-captions "A {object} image in {style} style." Broken pictures are left out and counted; a tar of
-these pictures that is there is kept, another is refused.
+captions "A {object} image in {style} style." Broken pictures are left out and counted; a tar of these pictures that is there
+is kept, another is refused.
 """
 
 import tarfile

@@ -149,7 +149,7 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
     files.write_text(path("-steps.csv"), out.getvalue())
     parameters = sum(p.numel() for p in clip.parameters.values())
     touched = sum(t.numel() for t in edit.values())
-    kind = args.unlearn_method.replace("slug", "calc_grad")
+    kind = gradients.along(args.unlearn_method)
     gradient_s, shared_s = (gradients.seconds(args, clip, name, kind, side) for side in ("forget", "train"))
     record = {
         "method": args.unlearn_method,
@@ -189,7 +189,7 @@ def search_names(args):
     clip = models.from_args(args, device)
     unlearn.reset_peak_memory(clip.device)
     model_hash = gradients.model_hash(clip)
-    method = args.unlearn_method.replace("slug", "calc_grad")
+    method = gradients.along(args.unlearn_method)
     loaded = {n: gradients.load_both(args, clip, n, model_hash, method, args.batch_size) for n in args.celeb_name}
     identities, objects, half = data.load_evaluation(args, clip.transform)
     evaluation = None

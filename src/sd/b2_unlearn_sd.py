@@ -93,11 +93,6 @@ def label_of(args):
     return f"{args.method}_rounds" if args.method in gradients.SLUG and args.rounds > 1 else args.method
 
 
-def gradient_of(args):
-    """The gradient's name in files, of a method of gradients.SLUG."""
-    return args.method.replace("slug", "calc_grad")
-
-
 def check_apart(path, prompts_hash, select):
     """SlugError where a record at `path` is of other prompts or of another judge: one run would take away another's."""
     try:
@@ -120,7 +115,8 @@ def gradients_at(args, pipeline, name, tar, left_out):
     ]
     if args.method != "slug":
         tars = {
-            n: files.resolve(gradients.forget_tar(args, n)) for n in gradients.spared(args, clip, name, gradient_of(args))
+            n: files.resolve(gradients.forget_tar(args, n))
+            for n in gradients.spared(args, clip, name, gradients.along(args.method))
         }
         held = {"": every} | {n: data.load_pairs(t, clip.transform, workers=args.workers) for n, t in tars.items()}
         how |= {"padded": True}
@@ -155,7 +151,7 @@ def slug(args, pipeline, judge, name, model_hash, first):
         first: record and edit of one round, to go on from; None to make it.
     """
     forget, retain, tar, left_out = gradients.load_both(
-        args, pipeline.clip, name, model_hash, gradient_of(args), args.batch_size, "language"
+        args, pipeline.clip, name, model_hash, gradients.along(args.method), args.batch_size, "language"
     )
     if first is None:
         steps, rows, front, edit = one_layer(args, pipeline, judge, name, forget, retain)
@@ -219,7 +215,7 @@ def run(args, pipeline, classifiers, asked, kind, name, model_hash, settings, fi
     started, gradient_s, grid = time.perf_counter(), 0.0, {}
     if args.method in gradients.SLUG:
         steps, edit, chosen, plane = slug(args, pipeline, judge, name, model_hash, first)
-        gradient_s = gradients.seconds(args, pipeline.clip, name, gradient_of(args))
+        gradient_s = gradients.seconds(args, pipeline.clip, name, gradients.along(args.method))
         if plane:
             title = f"{plain_name(name)}: text tower of {pipeline.tag}"
             marked = chosen[0][0].removesuffix(ALONE) if chosen else None
@@ -284,7 +280,7 @@ def main(argv=None):
         """The valid record of one concept, else that of a new search."""
         inputs = common | {"settings": cli.settings(args, without=(*NOT_SETTINGS, "celeb_name"))}
         if args.method in gradients.SLUG:
-            inputs |= gradients.sources(args, pipeline.clip, name, gradient_of(args))
+            inputs |= gradients.sources(args, pipeline.clip, name, gradients.along(args.method))
         else:
             inputs["asked_grid"] = [*GRIDS[args.method], GROW]
         path = folder / f"{canvas.file_stem(pipeline.tag, label_of(args), kind, name)}.json"

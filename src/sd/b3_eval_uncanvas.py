@@ -130,7 +130,7 @@ def shared_cost(args, clip, records):
         name = next((r["name"].replace(" ", "_") for r in records if r["method"] == method), None)
         with contextlib.suppress(SlugError):
             if name:
-                seconds = gradients.seconds(args, clip, name, method.replace("slug", "calc_grad"), "train")
+                seconds = gradients.seconds(args, clip, name, gradients.along(method), "train")
                 said.append(f"{method} {seconds:.0f} s")
     if not said:
         return ""

@@ -26,6 +26,11 @@ STAGES = {
 }
 
 
+def along(method):
+    """The gradient, of METHODS, that a method of SLUG steps along."""
+    return method.replace("slug", "calc_grad")
+
+
 def batch_indices(n, batch_size, *, drop_last):
     """Index batches over n pairs in order. A set smaller than a batch is one batch; else drop_last drops a short end."""
     batches = list(torch.arange(n).split(batch_size))
