@@ -13,7 +13,9 @@ import math
 
 import pandas as pd
 
-from slug import cli, files, records, search
+from slug import cli, files
+from slug.artifacts import records
+from slug.core import selection
 from slug.errors import SlugError
 
 
@@ -29,7 +31,7 @@ def summary(path):
         return {f"{label}: {what}": row[c] if row else math.nan for what, c in columns.items()}
 
     zero = next((r for r in lines if r["forget_acc1"] == 0), None)
-    forgets = [r for r in lines if r["forget_acc1"] <= search.MAX_FORGET and not math.isnan(r["identities_acc1"])]
+    forgets = [r for r in lines if r["forget_acc1"] <= selection.MAX_FORGET and not math.isnan(r["identities_acc1"])]
     best = max(forgets, key=lambda r: r["identities_acc1"] + r["objects_acc1"], default=None)
     row = {"log": path.stem, "lines": len(lines), "original: FA@1": start["forget_acc1"]}
     row |= figures(zero, "first zero") | figures(best, "best")

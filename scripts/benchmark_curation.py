@@ -29,7 +29,10 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from joblib.externals.loky import get_reusable_executor
 
-from slug import cli, curation, data, download, files
+from slug import cli, files, pool
+from slug.data import curation, download
+from slug.data.names import Matcher
+from slug.data.pairs import TarMembers
 from slug.errors import SlugError
 
 LAION_ROWS = 413_000_000
@@ -147,8 +150,8 @@ def scan(find, paths, columns, caption, where=None, workers=0):
     """(digest of the rows found, their count) over all files."""
     digest, count = hashlib.sha256(), 0
     extra = {"threads": workers <= 1} if find is curation.find_rows else {}
-    function = functools.partial(find, matcher=data.Matcher(NAMES), columns=columns, caption=caption, where=where, **extra)
-    for table in curation.spread(function, paths, workers=workers):
+    function = functools.partial(find, matcher=Matcher(NAMES), columns=columns, caption=caption, where=where, **extra)
+    for table in pool.spread(function, paths, workers=workers):
         count += len(table)
         digest.update(repr(table.to_pylist()).encode())
     return digest.hexdigest(), count
@@ -163,7 +166,7 @@ def walk(path, wanted):
 
 def by_offset(path, wanted):
     """The same, by the headers and the wanted members alone."""
-    with data.TarMembers(path) as members:
+    with TarMembers(path) as members:
         return _digest(members[n] for n in wanted)
 
 

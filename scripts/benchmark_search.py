@@ -25,8 +25,17 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from slug import cli, data, files, gradients, layers, models, plain, plots, report, search, unlearn, zeroshot
+from slug import cli, files, models, system
+from slug.artifacts import gradient_files
+from slug.core import gradients, layers, selection, slug
+from slug.core.edit import edit_of
+from slug.data import evaluation_sets
+from slug.data.evaluation_sets import PictureSet
+from slug.data.images import decode
+from slug.data.pairs import Pairs, load_pairs
 from slug.errors import SlugError
+from slug.evaluation import clip_judge, clip_tasks, reference
+from slug.reports import plots, report
 
 
 class Size(NamedTuple):
@@ -76,19 +85,19 @@ def matmul_rate(device, size=2048, seconds=1.0):
     return sorted(rates)[len(rates) // 2]
 
 
-class BothSides(zeroshot.Evaluation):
+class BothSides(clip_tasks.Evaluation):
     """Computes the side an edit leaves alone as well."""
 
     def sides(self, task, rows, edited):
-        return super().sides(task, rows, edited and zeroshot.BOTH)
+        return super().sides(task, rows, edited and gradients.BOTH)
 
 
-class DecodeAgain(zeroshot.Evaluation):
+class DecodeAgain(clip_tasks.Evaluation):
     """Opens and decodes every picture whenever it is looked at."""
 
     def sides(self, task, rows, edited):
         pictures = self.tasks[task].pictures
-        data.decode([pictures.paths[i] for i in rows.tolist()], self.clip.transform, workers=plain.WORKERS)
+        decode([pictures.paths[i] for i in rows.tolist()], self.clip.transform, workers=reference.WORKERS)
         return super().sides(task, rows, edited)
 
 
@@ -109,19 +118,19 @@ class FullTexts:
 def real_search(args, clip):
     """(pictures, make a run) of the demo's search of one name: all layers of both fronts, steps by the rule."""
     name = args.celeb_name[0]
-    identity = gradients.model_hash(clip)
-    forget, retain, tar, _ = gradients.load_both(args, clip, name, identity, "calc_grad", args.batch_size)
-    identities, objects, half = data.load_evaluation(args, clip.transform)
-    pairs = data.load_pairs(tar, clip.transform, workers=args.workers)
+    identity = gradient_files.model_hash(clip)
+    forget, retain, tar, _ = gradient_files.load_both(args, clip, name, identity, "calc_grad", args.batch_size)
+    identities, objects, half = evaluation_sets.load_evaluation(args, clip.transform)
+    pairs = load_pairs(tar, clip.transform, workers=args.workers)
     front = [r for part in layers.fronts(layers.figures(clip, forget, retain)).values() for r in part]
 
     def run(make, log_all=False, depth=1):
         evaluation = make(clip, identities, objects, batch_size=args.eval_batch_size)
-        k = search.fa_rank(len(identities.names))
-        judge = unlearn.Judge(
+        k = selection.fa_rank(len(identities.names))
+        judge = clip_judge.Judge(
             clip, evaluation, evaluation.target(name), pairs, half, k=k, seed=args.seed, limit=args.select_pictures
         )
-        curves, best = unlearn.search_all(clip, judge, front, forget, log_all=log_all, depth=depth)
+        curves, best = slug.search_all(clip, judge, front, forget, log_all=log_all, depth=depth)
         return evaluation, [s for steps in curves.values() for s in steps], best
 
     return (identities, objects), run, [(r.name, forget) for r in front]
@@ -162,38 +171,38 @@ def fixed_search(args, clip, folder, size, chosen=None):
         for path in paths:
             noise = torch.randint(0, 256, (12, 12, 3), dtype=torch.uint8, generator=g).numpy()
             Image.fromarray(noise).resize((side, side), Image.Resampling.BICUBIC).save(path, quality=90)
-        images, _ = data.decode(paths, clip.transform, workers=args.workers)
+        images, _ = decode(paths, clip.transform, workers=args.workers)
         labels, seen = torch.arange(count) % len(names), torch.ones(count, dtype=torch.bool)
-        sets.append(data.PictureSet(images, labels, list(names), torch.zeros(len(names)), paths, seen, 0, tuple(paths)))
+        sets.append(PictureSet(images, labels, list(names), torch.zeros(len(names)), paths, seen, 0, tuple(paths)))
     half = {t: torch.ones(n, dtype=torch.bool) for t, n in zip(("identities", "objects"), size.pictures, strict=True)}
-    pairs = data.Pairs(sets[0].images[:8], sets[0].names[:8], [str(i) for i in range(8)], 0)
+    pairs = Pairs(sets[0].images[:8], sets[0].names[:8], [str(i) for i in range(8)], 0)
     chosen = (chosen or three_quarters(clip))[: size.layers]
     forget = {n: torch.randn(clip.parameters[n].shape, generator=g) for name in chosen for n in clip.group(name)}
 
     def run(make, log_all=True, depth=1, only=None):
         evaluation = make(clip, *sets, batch_size=args.eval_batch_size)
-        judge = unlearn.Judge(clip, evaluation, evaluation.target(sets[0].names[0]), pairs, half, seed=args.seed)
+        judge = clip_judge.Judge(clip, evaluation, evaluation.target(sets[0].names[0]), pairs, half, seed=args.seed)
         rows = []
         for name, n in itertools.islice(itertools.product(chosen, range(1, size.steps + 1)), only):
             group = clip.group(name)
             first = layers.first_step([clip.parameters[n] for n in group], [forget[n] for n in group])
-            with evaluation.applied(unlearn.edit_of(clip, name, forget, n * first / 4)):
+            with evaluation.applied(edit_of(clip, name, forget, n * first / 4)):
                 rows.append(judge.step(name, n * first / 4, name, log_all=log_all))
-        return evaluation, rows, search.winner(rows)
+        return evaluation, rows, selection.winner(rows)
 
     return tuple(sets), run, [(name, forget) for name in chosen]
 
 
 def largest_difference(clip, sets, edits, batch_size):
     """Largest difference of cosines between the fast and the plain way, over one edit of each layer (10% of its norm)."""
-    fast, slow = zeroshot.Evaluation(clip, *sets, batch_size=batch_size), plain.PlainEvaluation(clip, *sets)
+    fast, slow = clip_tasks.Evaluation(clip, *sets, batch_size=batch_size), reference.PlainEvaluation(clip, *sets)
     worst = 0.0
     for name, forget in edits:
         group = clip.group(name)
         first = layers.first_step([clip.parameters[n] for n in group], [forget[n] for n in group])
         found = []
         for evaluation in (fast, slow):
-            with evaluation.applied(unlearn.edit_of(clip, name, forget, first)), evaluation.same_weights():
+            with evaluation.applied(edit_of(clip, name, forget, first)), evaluation.same_weights():
                 rows = {t: torch.arange(0, len(k.features), 25) for t, k in evaluation.tasks.items()}
                 sides = [evaluation.sides(t, r, name) for t, r in rows.items()]
                 found.append([(f @ w.T).cpu() for f, w in sides])
@@ -207,7 +216,7 @@ def largest_difference(clip, sets, edits, batch_size):
 def timed(run, kind, device, **how):
     """One way of one case: a dict of its seconds, its FLOPs, peak memory, steps and winner."""
     gc.collect()  # what an earlier way kept is no part of this one's memory
-    unlearn.reset_peak_memory(device)
+    system.reset_peak_memory(device)
     started = time.perf_counter()
     evaluation, rows, best = run(kind, **how)
     seconds = time.perf_counter() - started
@@ -216,7 +225,7 @@ def timed(run, kind, device, **how):
         "seconds": seconds,
         "flops": sum(t.floating_operations() for t in towers),
         "steps": len(rows),
-        "peak_mem_mb": unlearn.peak_memory_mb(device),
+        "peak_mem_mb": system.peak_memory_mb(device),
         "winner": (best.layer, best.step),
         "evaluation": evaluation,
     }
@@ -230,7 +239,7 @@ def compare(args, clip, case, small):
     """
     sets, run, edits = case
     rate = matmul_rate(clip.device)
-    fast = zeroshot.Evaluation
+    fast = clip_tasks.Evaluation
     ways = {  # (evaluation, how it is run, full texts)
         "": (fast, {}, False),
         "without early stop": (fast, {"log_all": True}, False),
@@ -239,7 +248,7 @@ def compare(args, clip, case, small):
         "without short texts": (fast, {}, True),
         "without decode once": (DecodeAgain, {}, False),
         "with 3 evaluations ahead": (fast, {"depth": 3}, False),
-        "plain": (plain.PlainEvaluation, {"log_all": True}, False),
+        "plain": (reference.PlainEvaluation, {"log_all": True}, False),
     }
     if args.case != "search":  # the parts are told apart there
         ways = {w: ways[w] for w in ("", "plain") if w == "" or args.case == "fixed"}
@@ -258,7 +267,7 @@ def compare(args, clip, case, small):
     all_steps = found[""]["steps"]
     if args.case == "paper" and not args.no_plain:  # one step is enough to wait for
         unedited = found[""]["evaluation"]
-        one = timed(lambda kind: run(kind, only=1), lambda *_, **__: plain.PlainEvaluation.of(unedited), clip.device)
+        one = timed(lambda kind: run(kind, only=1), lambda *_, **__: reference.PlainEvaluation.of(unedited), clip.device)
         plain_s = one["seconds"] * all_steps
         print(f"one plain step: {one['seconds']:.1f} s; times {all_steps} steps: {plain_s:.0f} s", flush=True)
     found[""].pop("evaluation", None)
@@ -287,7 +296,7 @@ def grow(args, clip, folder):
         for size in tried:
             if size not in done:
                 sets, run, _ = fixed_search(args, clip, folder, size)
-                done[size] = sizes(clip, sets), timed(run, zeroshot.Evaluation, clip.device)
+                done[size] = sizes(clip, sets), timed(run, clip_tasks.Evaluation, clip.device)
                 del done[size][1]["evaluation"]
             common, f = done[size]
             row = {"case": f"growth of {what}", **common, "plain_s": float("nan"), "fast_s": f["seconds"]}
@@ -338,7 +347,7 @@ def profiled(run, device):
     kinds = [torch.profiler.ProfilerActivity.CPU]
     kinds += [torch.profiler.ProfilerActivity.CUDA] if device.type == "cuda" else []
     with torch.profiler.profile(activities=kinds) as found:
-        run(zeroshot.Evaluation)
+        run(clip_tasks.Evaluation)
     own = [(e.self_device_time_total if device.type == "cuda" else e.self_cpu_time_total, e) for e in found.key_averages()]
     own.sort(key=lambda pair: -pair[0])
     total = sum(time for time, _ in own)
@@ -351,7 +360,7 @@ def decode_once(sets, clip):
     """Seconds that decoding all pictures takes, two workers."""
     started = time.perf_counter()
     for pictures in sets:
-        data.decode(list(pictures.paths), clip.transform, workers=plain.WORKERS)
+        decode(list(pictures.paths), clip.transform, workers=reference.WORKERS)
     return time.perf_counter() - started
 
 

@@ -9,7 +9,8 @@ Reads lists and counts and opens a few pictures; downloads and changes nothing.
 
 import argparse
 
-from slug import cli, datacheck, files
+from slug import cli, files
+from slug.data import checks
 from slug.errors import SlugError
 
 KEYS = ("laion", "retain", "forget", "celeba", "imagenet", "canvas", "classifiers")
@@ -35,8 +36,8 @@ def main(argv=None):
     args = parse_args(argv)
     places = ("laion_dir", "tar_dir", "train_data", "val_data", "imagenet_val", "canvas", "classifiers")
     places = {k: getattr(args, k) for k in places}
-    states = datacheck.states(files.resolve(args.data_dir), args.only, args.name, **places)
-    print(datacheck.table(states))
+    states = checks.states(files.resolve(args.data_dir), args.only, args.name, **places)
+    print(checks.table(states))
     lacking = [s for s in states if args.strict and not s.usable]
     if lacking:
         raise SlugError("; ".join(f"{s.what} cannot be used ({s.detail})" for s in lacking) + "; see the list above")

@@ -20,8 +20,15 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from slug import cli, data, datacheck, files
+from slug import cli, files, system
+from slug.core import gradients
+from slug.data import checks, evaluation_sets
+from slug.data.images import decode
+from slug.data.names import Matcher, clean_name, plain_name
+from slug.data.pairs import Pairs, TarMembers
 from slug.errors import SlugError
+from slug.evaluation import zeroshot
+from slug.models import towers
 
 COMMITTED = files.ROOT / "results" / "bench" / "estimate"
 HALF = 0.5  # of a tower runs after an edit, on average over its blocks; of the pictures choose, the other half report
@@ -144,20 +151,21 @@ def measure(args, device):
     import torch
     from PIL import Image
 
-    from slug import fastpath, gradients, losses, models, unlearn
+    from slug import models
+    from slug.core import losses
 
     pretrained = args.pretrained if args.model.startswith(models.LOCAL) or args.clip_model_id else "random"
     clip = models.load(args.model, pretrained, args.clip_model_id, device=device, precision=args.precision)
-    unlearn.reset_peak_memory(device)
+    system.reset_peak_memory(device)
     size = clip.transform(Image.new("RGB", (8, 8))).shape[-1]
     g = torch.Generator().manual_seed(args.seed)
     most = args.batch_size if device.type == "cuda" else 3  # a small batch tells as much where it takes seconds
     images = torch.randint(0, 256, (most, 3, size, size), dtype=torch.uint8, generator=g)
     captions = [f"a photo of somebody number {i} on a stage" for i in range(most)]
-    pairs = data.Pairs(images, captions, captions, 0)
+    pairs = Pairs(images, captions, captions, 0)
 
     def gradient(n):
-        some = data.Pairs(images[:n], captions[:n], captions[:n], 0)
+        some = Pairs(images[:n], captions[:n], captions[:n], 0)
         return lambda: gradients.compute(clip, some, losses.contrastive, batch_size=n)
 
     # Two sizes of batch tell what a pair costs from what a batch costs (adding up all gradients in float64).
@@ -171,12 +179,12 @@ def measure(args, device):
     for p in clip.parameters.values():
         p.grad = None
         p.requires_grad_(False)
-    towers = {
-        "vision": fastpath.Tower(clip, "vision", images, batch_size=args.eval_batch_size),
-        "language": fastpath.Tower(clip, "language", clip.tokenize([f"Given Family {i}." for i in range(4 * most)])),
+    sides = {
+        "vision": towers.Tower(clip, "vision", images, batch_size=args.eval_batch_size),
+        "language": towers.Tower(clip, "language", clip.tokenize([f"Given Family {i}." for i in range(4 * most)])),
     }
     sample = {}
-    for encoder, tower in towers.items():
+    for encoder, tower in sides.items():
         sample[f"{encoder}_s"] = timed(tower.features, device) / tower.count
         tower.ran = [[len(members)] * len(tower.stages) for members, _ in tower.groups]
         sample[f"{encoder}_flop"] = tower.floating_operations() / tower.count
@@ -186,7 +194,7 @@ def measure(args, device):
         out = io.BytesIO()
         Image.fromarray(small).resize((256, 256)).save(out, "JPEG")
         jpegs.append(out.getvalue())
-    matcher = data.Matcher([data.plain_name(n) for n in args.celeb_name])
+    matcher = Matcher([plain_name(n) for n in args.celeb_name])
     captions = [f"a caption of some words, as they are on the web, number {i}" for i in range(2000)]
     cpu = torch.device("cpu")
     return sample | {
@@ -194,14 +202,14 @@ def measure(args, device):
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         "precision": args.precision,
         "parameters": sum(p.numel() for p in clip.parameters.values()),
-        "blocks": len(towers["vision"].stages),
+        "blocks": len(sides["vision"].stages),
         "image_size": size,
         "pair_s": pair_s,
         "gradient_batch_s": max(one - pair_s, 0.0),
         "optimiser_s": optimiser_s,
         "pair_bytes": kept_for_backward(clip, pairs, losses.contrastive) / most,
-        "peak_mb": unlearn.peak_memory_mb(device),
-        "decode_s": timed(lambda: data.decode(jpegs, clip.transform), cpu) / len(jpegs),
+        "peak_mb": system.peak_memory_mb(device),
+        "decode_s": timed(lambda: decode(jpegs, clip.transform), cpu) / len(jpegs),
         "caption_s": timed(lambda: [matcher.find(c) for c in captions], cpu) / len(captions),
         "measured": time.strftime("%Y-%m-%d"),
         "versions": cli.versions(),
@@ -233,8 +241,8 @@ def sample_of(args):
 def pictures_of(tar):
     """Number of pictures in a tar of pairs."""
     try:
-        with data.TarMembers(tar) as members:
-            return sum(bool(data.PICTURE.fullmatch(name)) for name in members)
+        with TarMembers(tar) as members:
+            return sum(bool(evaluation_sets.PICTURE.fullmatch(name)) for name in members)
     except (OSError, tarfile.TarError) as err:
         raise SlugError(f"{tar} is not a whole tar file ({err}); delete it and make it again") from err
 
@@ -243,7 +251,7 @@ def count(args):
     """Counts of what is there; the paper's numbers (PAPER.md, section 3) where there is nothing."""
     import pyarrow.parquet as pq
 
-    from slug import zeroshot
+    pass
 
     assumed, names = [], list(dict.fromkeys(args.celeb_name))
 
@@ -257,13 +265,13 @@ def count(args):
     train, root = files.resolve(args.train_data), files.resolve(args.val_data)
     shown = people = None
     if (root / "frequent_celebs.txt").is_file() and (root / "list_identity_celeba.txt").is_file():
-        identity = data.celeba_names(root)
+        identity = evaluation_sets.celeba_names(root)
         lines = files.read_text(root / "frequent_celebs.txt").splitlines()
-        frequent = {data.clean_name(line) for line in lines}
+        frequent = {clean_name(line) for line in lines}
         shown, people = sum(name in frequent for name in identity.values()), len(set(identity.values()))
     val, objects, classes = files.resolve(args.imagenet_val), None, None
     if val.is_dir():
-        rows = data.imagenet_classes(val)
+        rows = evaluation_sets.imagenet_classes(val)
         classes = len(set(rows.values()))
         objects = sum(len(list((val / f).iterdir())) for f in rows if (val / f).is_dir())
     shards = sorted(files.resolve(args.laion_dir).glob("*.parquet"))
@@ -421,7 +429,7 @@ def main(argv=None):
     if args.data:
         places = {k: getattr(args, k) for k in ("laion_dir", "tar_dir", "train_data", "val_data", "imagenet_val")}
         keys = ("laion", "retain", "celeba", "imagenet")
-        print(datacheck.table(datacheck.states(files.ROOT / "data", keys, **places)))
+        print(checks.table(checks.states(files.ROOT / "data", keys, **places)))
     sample, path, fresh = sample_of(args)
     if sample is None:
         print(f"# no estimate: nothing was measured of {args.model}; python scripts/estimate.py --model {args.model} does")
@@ -433,7 +441,7 @@ def main(argv=None):
     text = "\n".join([*lines, "", *(f"* {note}" for note in notes(counts, sample, args))])
     print(text)
     if args.readme:
-        from slug import report
+        from slug.reports import report
 
         report.fill_blocks(args.readme, {"estimate": text})
 

@@ -23,8 +23,12 @@ import torch
 from benchmark_search import Size, fixed_search
 from tqdm import tqdm
 
-from slug import cli, data, files, gradients, layers, losses, models, report, unlearn, zeroshot
+from slug import cli, files, models, system
+from slug.core import gradients, layers, losses
+from slug.data.pairs import Pairs
 from slug.errors import SlugError
+from slug.evaluation import clip_tasks
+from slug.reports import report
 
 # {name: (what it stands for, pairs a gradient batch, gradient checkpointing)}
 FAMILIES = {
@@ -145,8 +149,8 @@ def measure(args, name, folder):
     what, batch, clip.checkpointing = FAMILIES[name]
     g = torch.Generator().manual_seed(args.seed)
     images = torch.randint(0, 256, (2 * batch, 3, clip.side, clip.side), dtype=torch.uint8, generator=g)
-    pairs = data.Pairs(images, IMAGENET_CLASSNAMES[: 2 * batch], [str(i) for i in range(2 * batch)], 0)
-    unlearn.reset_peak_memory(device)
+    pairs = Pairs(images, IMAGENET_CLASSNAMES[: 2 * batch], [str(i) for i in range(2 * batch)], 0)
+    system.reset_peak_memory(device)
     found, seconds = [], 0.0
     for loss in (losses.cosine_embedding, losses.contrastive):
         started = time.perf_counter()
@@ -161,7 +165,7 @@ def measure(args, name, folder):
         raise SlugError(f"{name}: an encoder has no front: {fronts}")
     chosen = [front[0].name for front in fronts.values()]
     _, run, _ = fixed_search(args, clip, folder, SIZE, chosen)
-    _, rows, _ = run(zeroshot.Evaluation)
+    _, rows, _ = run(clip_tasks.Evaluation)
     return {
         "model": name,
         "parameters": sum(p.numel() for p in clip.parameters.values()),
@@ -169,7 +173,7 @@ def measure(args, name, folder):
         "front_vision": " ".join(r.name for r in fronts["vision"]),
         "front_language": " ".join(r.name for r in fronts["language"]),
         "gradient_s": seconds / 2,
-        "peak_mem_mb": unlearn.peak_memory_mb(device),
+        "peak_mem_mb": system.peak_memory_mb(device),
         "step_s": sum(r.seconds for r in rows) / len(rows),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads",
         "batch_size": batch,

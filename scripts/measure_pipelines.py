@@ -43,8 +43,10 @@ from transformers import (
 )
 
 from demo import emoji, train_vlm
-from slug import canvas, cli, deltas, files, questions
+from slug import cli, files
+from slug.artifacts import deltas
 from slug.errors import SlugError
+from slug.evaluation import canvas_prompts, questions
 
 UNETS = {
     "sd15": {"cross_attention_dim": 768, "attention_head_dim": 8, "sample_size": 64},
@@ -211,8 +213,12 @@ def measure_pipeline(name, common, folder, row):
     tars = ["--tar-dir", folder / "tars"]
     concept, other = OBJECTS
     prompts = folder / "prompts.csv"
-    asked = [canvas.Request(half, "", thing, seed) for half, seed in (("select", 1000), ("report", 0)) for thing in OBJECTS]
-    canvas.write_requests(prompts, asked)
+    asked = [
+        canvas_prompts.Request(half, "", thing, seed)
+        for half, seed in (("select", 1000), ("report", 0))
+        for thing in OBJECTS
+    ]
+    canvas_prompts.write_requests(prompts, asked)
     b0 = [PYTHON, sd / "b0_generate_forget_set.py", *pipeline, *tars, "--image-dir", folder / "pictures", *common]
     b0 += ["--object", *OBJECTS, "--count", 2, "--size", 512, "--denoising-steps", 1, "--generate-batch-size", 2]
     gradient = ["--train-data", folder / f"tars/{other}.tar", "--batch-size", 2]

@@ -15,7 +15,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from slug import data, deltas, files
+from slug import files
+from slug.artifacts import deltas
+from slug.data.pairs import TarMembers
 
 NAME = "Alien"
 
@@ -142,7 +144,7 @@ def bomb():
 
 def with_member(tar, member, content):
     """Write a tar anew with another content of one member."""
-    with data.TarMembers(tar) as found:
+    with TarMembers(tar) as found:
         members = {**found, member: content}
     tiny.write_tar(tar, members)
 

@@ -12,8 +12,14 @@ import pytest
 import tiny
 import torch
 
-from slug import baselines, compare, deltas, files, gradients, losses, metrics, plots, records, report, search
-from slug.baselines import salun, ssd, training
+from slug import files, methods
+from slug.artifacts import records
+from slug.core import gradients, losses, selection
+from slug.core.edit import holding, kept
+from slug.evaluation import membership
+from slug.experiments import comparison
+from slug.methods import grids, salun, ssd, training
+from slug.reports import plots, report
 
 LR = 1e-3
 
@@ -24,7 +30,7 @@ def small(tiny_clip):
     clip = tiny.load(tiny_clip)
     forget, retain = tiny.pairs(6), tiny.pairs(8, seed=1)
     gradient, _ = gradients.compute(clip, forget, losses.cosine_embedding)
-    return clip, baselines.Material(forget, retain, "", gradient)
+    return clip, methods.Material(forget, retain, "", gradient)
 
 
 def weights(clip):
@@ -33,9 +39,9 @@ def weights(clip):
 
 def after(clip, method, material, epochs=1):
     """The weights after a method's last epoch; the model itself is as before."""
-    module, _ = baselines.split(method)
+    module, _ = methods.split(method)
     schedule = training.Schedule(LR, epochs=epochs)
-    with deltas.kept(clip, clip.parameters):
+    with kept(clip, clip.parameters):
         numbers = list(module.candidates(clip, material, schedule))
         assert numbers == list(range(1, epochs + 1))
         return weights(clip)
@@ -43,7 +49,7 @@ def after(clip, method, material, epochs=1):
 
 def plain(clip, values, rate_of):
     """AdamW by hand-written calls: `values` are functions of no argument that return the loss to descend, one a step."""
-    with deltas.kept(clip, clip.parameters):
+    with kept(clip, clip.parameters):
         parameters = [p.requires_grad_(True) for p in clip.parameters.values()]
         groups = [
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.1},
@@ -84,7 +90,7 @@ EXPECTED = {  # method -> [(set, loss, sign)] of one epoch
 @pytest.mark.parametrize("method", EXPECTED)
 def test_an_epoch_is_what_plain_torch_does(small, method):
     clip, material = small
-    material = material._replace(form=baselines.split(method)[1])
+    material = material._replace(form=methods.split(method)[1])
     before, steps = weights(clip), EXPECTED[method]
     got = after(clip, method, material)
     values = [lambda s=s, k=k, sign=sign: sign * loss_of(clip, getattr(material, s), k) for s, k, sign in steps]
@@ -105,9 +111,9 @@ def test_the_forget_loss_rises_under_ga_and_the_retain_loss_falls_under_ft(small
     """Trap 2: a baseline with the sign wrong would bring picture and name closer together."""
     clip, material = small
     start = {s: loss_of(clip, getattr(material, s), k).item() for s, k in (("forget", "cosine"), ("retain", "contrastive"))}
-    with deltas.holding(clip, after(clip, "ga", material, epochs=3)):
+    with holding(clip, after(clip, "ga", material, epochs=3)):
         assert loss_of(clip, material.forget, "cosine").item() > start["forget"] + 0.01
-    with deltas.holding(clip, after(clip, "ft", material, epochs=3)):
+    with holding(clip, after(clip, "ft", material, epochs=3)):
         assert loss_of(clip, material.retain, "contrastive").item() < start["retain"] - 0.01
 
 
@@ -138,7 +144,7 @@ def test_ssd_dampens_by_its_formula_from_the_original_weights(small):
     retain[next(iter(retain))].zero_()
     before = weights(clip)
     material = material._replace(forget_importance=forget, retain_importance=retain)
-    with deltas.kept(clip, clip.parameters):
+    with kept(clip, clip.parameters):
         for number in ssd.candidates(clip, material, 10.0):
             strength = 0.1 + (number - 1) * (5 - 0.1) / 9
             for name in ("visual.proj", "text_projection", "ln_final.bias"):
@@ -157,21 +163,21 @@ def test_the_schedule_warms_up_and_ends_at_zero():
 def test_a_bad_learning_rate_is_refused_and_leaves_the_model_alone(small):
     clip, material = small
     before = weights(clip)
-    with pytest.raises(baselines.SlugError, match="lower --lr"), deltas.kept(clip, clip.parameters):
-        list(baselines.METHODS["ft"].candidates(clip, material, training.Schedule(1e30, epochs=4)))
+    with pytest.raises(methods.SlugError, match="lower --lr"), kept(clip, clip.parameters):
+        list(methods.METHODS["ft"].candidates(clip, material, training.Schedule(1e30, epochs=4)))
     assert tiny.same_tensors(weights(clip), before)
     assert not any(p.requires_grad for p in clip.parameters.values())
 
 
 def test_the_grid_grows_at_the_end_the_best_lies_at_and_stops():
     asked = [1e-5, 1e-4]
-    assert search.beyond(asked, [1e-4], asked, 2) == [3.2e-4]
-    assert search.beyond(asked, [1e-5, 1e-4], asked, 2) == [3.2e-6, 3.2e-4]
+    assert grids.beyond(asked, [1e-4], asked, 2) == [3.2e-4]
+    assert grids.beyond(asked, [1e-5, 1e-4], asked, 2) == [3.2e-6, 3.2e-4]
     grid = [1e-5, 1e-4, 3.2e-4]
-    assert search.beyond(grid, [1e-4], asked, 2) == []  # inside
-    assert search.beyond([*grid, 1e-3], [1e-3], asked, 2) == []  # two half decades are spent
-    assert search.beyond([1e-5], [1e-5], [1e-5], 4) == []  # one learning rate is no grid
-    assert search.beyond(asked, [1e-4], asked, 0) == []
+    assert grids.beyond(grid, [1e-4], asked, 2) == []  # inside
+    assert grids.beyond([*grid, 1e-3], [1e-3], asked, 2) == []  # two half decades are spent
+    assert grids.beyond([1e-5], [1e-5], [1e-5], 4) == []  # one learning rate is no grid
+    assert grids.beyond(asked, [1e-4], asked, 0) == []
 
 
 # -------------------------------------------------------------------------------------------------------- the stage
@@ -251,7 +257,7 @@ def test_all_methods_run_resume_and_report(run, monkeypatch, capfd):
     assert all(", time: " in line for line in lines[1:])
 
     # Valid records are kept: nothing trains.
-    monkeypatch.setattr(compare.Comparison, "run", None)
+    monkeypatch.setattr(comparison.Comparison, "run", None)
     tiny.run("a3_unlearn_compare", *flags)
     monkeypatch.undo()
     assert records_of(run.folder) == first
@@ -259,7 +265,7 @@ def test_all_methods_run_resume_and_report(run, monkeypatch, capfd):
     # Stop after three jobs, as a kill would, then go on.
     for path in [*clip.glob("*-g*-*.json"), *(clip / "compare").glob("*")]:
         path.unlink()
-    jobs, train = [], compare.Comparison.run
+    jobs, train = [], comparison.Comparison.run
 
     def stopping(self, names, method, setting):
         train(self, names, method, setting)
@@ -267,14 +273,14 @@ def test_all_methods_run_resume_and_report(run, monkeypatch, capfd):
         if len(jobs) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(compare.Comparison, "run", stopping)
+    monkeypatch.setattr(comparison.Comparison, "run", stopping)
     flags = [*run.flags, "--unlearn-method", "ga", "gaft", "--lr", "1e-4", "1e-3", "--grow", "1"]
     with pytest.raises(KeyboardInterrupt):
         tiny.run("a3_unlearn_compare", *flags)
     monkeypatch.undo()
     trained, update = [], training.train
     monkeypatch.setattr(
-        baselines.ga, "train", lambda clip, passes, schedule: trained.append(schedule.lr) or update(clip, passes, schedule)
+        methods.ga, "train", lambda clip, passes, schedule: trained.append(schedule.lr) or update(clip, passes, schedule)
     )
     tiny.run("a3_unlearn_compare", *flags)
     again = records_of(run.folder)
@@ -381,22 +387,22 @@ def test_names_that_a_method_was_not_run_on_are_left_out_of_the_comparison():
 
 def test_membership_is_in_percent_once():
     """Trap 6: the published MIA is multiplied by 100 twice."""
-    mean, deviation = metrics.membership_inference(np.linspace(0.5, 1, 40), np.linspace(-1, 0, 40))
+    mean, deviation = membership.membership_inference(np.linspace(0.5, 1, 40), np.linspace(-1, 0, 40))
     assert mean == 100 and deviation == 0
 
 
 def test_every_candidate_of_every_learning_rate_is_open_to_the_rule():
     rows = [
-        search.Step("lr 1e-05", 1, 0.5, 0.9),
-        search.Step("lr 0.0001", 1, 0.0, 0.1, 0.8, 1, 0.7, 1, margin=-1, margin_sd=0),
+        selection.Step("lr 1e-05", 1, 0.5, 0.9),
+        selection.Step("lr 0.0001", 1, 0.0, 0.1, 0.8, 1, 0.7, 1, margin=-1, margin_sd=0),
     ]
-    assert search.winner(rows).layer == "lr 0.0001"
-    assert compare.label("ssd", 10.0) == "alpha 10" and compare.label("ga_o", 1e-5) == "lr 1e-05"
-    assert files.safe_name(compare.label("ga", 3.2e-4)) == "lr-0.00032"
+    assert selection.winner(rows).layer == "lr 0.0001"
+    assert comparison.label("ssd", 10.0) == "alpha 10" and comparison.label("ga_o", 1e-5) == "lr 1e-05"
+    assert files.safe_name(comparison.label("ga", 3.2e-4)) == "lr-0.00032"
 
 
 def test_logs_are_read_back_as_they_were_written(tmp_path):
-    row = search.Step("lr 1e-06", 3, 0.25, 0.5, 0.75, 0.875, mia_mean=61.25, mia_std=2.5)
+    row = selection.Step("lr 1e-06", 3, 0.25, 0.5, 0.75, 0.875, mia_mean=61.25, mia_std=2.5)
     path = tmp_path / "x.txt"
     path.write_text(f"# a comment\n{records.log_line(0, row)}, time: 0.0\n{records.log_line(1, row)}\n", encoding="utf-8")
     first, second = records.parse_log(path)
@@ -404,12 +410,12 @@ def test_logs_are_read_back_as_they_were_written(tmp_path):
     same = {"ratio": 3, "forget_acc1": 0.25, "identities_acc5": 0.875, "mia_mean": 61.25, "mia_std": 2.5}
     assert all(first[k] == v == second[k] for k, v in same.items()) and math.isnan(first["objects_acc1"])
     path.write_text("iter: 1, ratio: 3, nothing\n")
-    with pytest.raises(baselines.SlugError, match="line 1 is not in the log format"):
+    with pytest.raises(methods.SlugError, match="line 1 is not in the log format"):
         records.parse_log(path)
 
 
 def test_the_log_table_takes_the_published_choice_and_ours(tmp_path):
-    start = search.Step("", 0, 0.9, 1, 0.8, 1, 0.7, 1)
+    start = selection.Step("", 0, 0.9, 1, 0.8, 1, 0.7, 1)
     rows = [start._replace(forget_acc1=0.0, identities_acc1=0.2), start._replace(forget_acc1=0.01, identities_acc1=0.6)]
     text = "".join(f"{records.log_line(n, row)}, time: {n}.0\n" for n, row in enumerate([start, *rows]))
     (tmp_path / "20260101_m_a_ga_lr1e-06.txt").write_text(text, encoding="utf-8")

@@ -10,8 +10,11 @@ import tiny
 import torch
 from test_stages import Run
 
-from slug import data, fastpath, plain, unlearn
+from slug.core import slug
+from slug.data.names import Matcher
 from slug.errors import SlugError
+from slug.evaluation import reference
+from slug.models import towers
 
 COLUMNS = "case model device n_images n_names plain_s fast_s ratio max_cos_diff limit_share".split()
 
@@ -52,16 +55,16 @@ def test_curation_finds_what_a_plain_filter_finds(curation_benchmark, tmp_path):
 
 
 def test_a_curation_that_misses_a_row_is_no_result(curation_benchmark, tmp_path, monkeypatch):
-    find = data.Matcher.screen
-    monkeypatch.setattr(data.Matcher, "screen", lambda self: find(self).replace("musk", "mask"))
+    find = Matcher.screen
+    monkeypatch.setattr(Matcher, "screen", lambda self: find(self).replace("musk", "mask"))
     with pytest.raises(SlugError, match="does not find what the plain one finds"):
         curation_benchmark.main([*CURATION, "--scratch", str(tmp_path / "scratch"), "--out", str(tmp_path)])
     assert not (tmp_path / "curation.csv").exists()
 
 
 def test_all_ways_choose_the_same_step_and_the_table_says_so(benchmark, taught_clip, tiny_world, tmp_path, monkeypatch):
-    monkeypatch.setattr(plain, "WORKERS", 0)
-    few = functools.partial(unlearn.search_all, evaluations=3)  # of each layer: fewer ways to agree, but half a minute
+    monkeypatch.setattr(reference, "WORKERS", 0)
+    few = functools.partial(slug.search_all, evaluations=3)  # of each layer: fewer ways to agree, but half a minute
     monkeypatch.setattr(benchmark.unlearn, "search_all", few)
     run = Run(tiny_world, taught_clip / "open_clip", tmp_path)
     tiny.run("a0_create_tar", *run.a0())
@@ -85,7 +88,7 @@ def test_all_ways_choose_the_same_step_and_the_table_says_so(benchmark, taught_c
 
 @pytest.mark.parametrize("case", ["fixed", "paper", "growth"])
 def test_cases_of_random_pictures_at_a_small_size(benchmark, taught_clip, tmp_path, monkeypatch, case):
-    monkeypatch.setattr(plain, "WORKERS", 0)
+    monkeypatch.setattr(reference, "WORKERS", 0)
     small = benchmark.Size(names=7, classes=3, pictures=(6, 5), layers=2, steps=2)
     for name in ("FIXED", "PAPER", "GROWTH"):
         monkeypatch.setattr(benchmark, name, small)
@@ -124,7 +127,7 @@ def test_names_of_the_benchmark_are_many_and_different(benchmark):
 def test_the_floor_counts_what_was_asked_for(clip):
     """A linear model of the count: twice the rows, twice the operations; a suffix costs less than the whole."""
     images = tiny.pairs(6).images
-    tower = fastpath.Tower(clip, "vision", images, budget=fastpath.Budget(1.0, clip.device))
+    tower = towers.Tower(clip, "vision", images, budget=towers.Budget(1.0, clip.device))
     tower.fill()
     whole = tower.floating_operations()
     # Two blocks of width 32 on 17 tokens: at least the products with their 12 * 32 * 32 weights, on all tokens of the first

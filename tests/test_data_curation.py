@@ -21,7 +21,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
 
-from slug import curation, data
+from slug import pool
+from slug.data import curation, evaluation_sets, names
+from slug.data.images import decode
+from slug.data.names import Matcher, _folded, plain_name
+from slug.data.pairs import TarMembers, load_pairs, read_tar
+from slug.data.splits import halves
 from slug.errors import SlugError
 
 # --------------------------------------------------------------------------------------------------------- names
@@ -49,7 +54,7 @@ from slug.errors import SlugError
     ],
 )
 def test_names_are_found_as_whole_words_in_any_case(name, caption, found):
-    assert data.Matcher([data.plain_name(name)]).find(caption) == ([data.plain_name(name)] if found else [])
+    assert Matcher([plain_name(name)]).find(caption) == ([plain_name(name)] if found else [])
 
 
 @pytest.mark.parametrize(
@@ -66,11 +71,11 @@ def test_names_are_found_as_whole_words_in_any_case(name, caption, found):
     ],
 )
 def test_the_longest_name_wins(caption, found):
-    assert data.Matcher(["fish"], ["fish", "tropical fish", "fish cake", "tropical fish cake", "dog"]).find(caption) == found
+    assert Matcher(["fish"], ["fish", "tropical fish", "fish cake", "tropical fish cake", "dog"]).find(caption) == found
 
 
 def test_what_stands_around_a_hidden_name_does_not_join():
-    assert data.Matcher(["santa claus"], ["santa claus hat"]).find("santa santa claus hat claus") == []
+    assert Matcher(["santa claus"], ["santa claus hat"]).find("santa santa claus hat claus") == []
 
 
 words = st.lists(st.sampled_from(["ab", "abc", "b", "c"]), max_size=8)
@@ -86,7 +91,7 @@ def places(name, text):
 def test_matching_is_a_search_for_words(name, text, between, upper):
     caption = between.join(text)
     caption = caption.upper() if upper else caption
-    assert data.Matcher([" ".join(name)]).find(caption) == ([" ".join(name)] if places(name, text) else [])
+    assert Matcher([" ".join(name)]).find(caption) == ([" ".join(name)] if places(name, text) else [])
 
 
 @given(words.filter(bool), st.lists(words.filter(bool), max_size=3), words)
@@ -95,7 +100,7 @@ def test_a_place_that_no_longer_name_covers_counts(name, known, text):
     covers = sorted(p for k in longer for p in places(k, text))
     own = places(name, text)
     free = [(a, b) for a, b in own if not any(x < b and a < y for x, y in covers)]
-    found = data.Matcher([" ".join(name)], [" ".join(k) for k in known]).find("_".join(text))
+    found = Matcher([" ".join(name)], [" ".join(k) for k in known]).find("_".join(text))
     if free:
         assert found
     if not own or (len(covers) == 1 and all(covers[0][0] <= a and b <= covers[0][1] for a, b in own)):
@@ -117,7 +122,7 @@ def shards(tmp_path):
 
 def pairs_of(path):
     """[(key, caption, image bytes)] of a tar."""
-    return [(key, caption, image) for key, image, caption in data.read_tar(path)]
+    return [(key, caption, image) for key, image, caption in read_tar(path)]
 
 
 def curate(shards, out, *arguments):
@@ -163,7 +168,7 @@ def test_a_second_run_gives_the_same_tar(shards, tmp_path):
     path = curate(shards, tmp_path, "--name", "Elon_Musk") / "Elon_Musk.tar"
     first = path.read_bytes()
     curate(shards, tmp_path, "--name", "Elon_Musk")
-    assert path.read_bytes() == first and len(data.read_tar(path)) == 6
+    assert path.read_bytes() == first and len(read_tar(path)) == 6
 
 
 def test_a_run_that_finds_nothing_leaves_the_good_tar(shards, tmp_path):
@@ -215,7 +220,7 @@ def slow_fold(text):
 
 @given(st.text())
 def test_folding_is_the_rule_written_out(text):
-    assert data._folded(text) == slow_fold(text)
+    assert _folded(text) == slow_fold(text)
 
 
 odd = st.text(st.sampled_from(list("aAkKsSſK \n_-.,2ß中é\u0301ﬁＡ")), max_size=10)
@@ -223,7 +228,7 @@ odd = st.text(st.sampled_from(list("aAkKsSſK \n_-.,2ß中é\u0301ﬁＡ")), max
 
 @given(st.lists(odd.filter(str.strip), min_size=1, max_size=4, unique=True), st.lists(odd, min_size=1, max_size=8))
 def test_the_screen_lets_every_caption_with_a_name_pass(names, captions):
-    matcher = data.Matcher(names)
+    matcher = Matcher(names)
     passed = pc.match_substring_regex(pa.array(captions), matcher.screen()).to_pylist()
     for caption, passes in zip(captions, passed, strict=True):
         plain = [n for n in matcher.names.values() if slow_fold(n).strip() and slow_fold(n) in slow_fold(caption)]
@@ -237,7 +242,7 @@ def some_metadata(folder, parts, rows=3000):
     rng = np.random.default_rng(0)
     words = "elon musk Elon_Musk jeff bezos Ann the a of dog Beyonce\u0301 BEYONCÉ tropical fish".split()
     names, known = ["Elon Musk", "jeff bezos", "Beyoncé", "fish"], ["tropical fish"]
-    matcher, paths, plain = data.Matcher(names, known), [], {}
+    matcher, paths, plain = Matcher(names, known), [], {}
     for part in range(parts):
         captions = [" ".join(rng.choice(words, rng.integers(0, 6))) if rng.random() < 0.95 else None for _ in range(rows)]
         keys = [f"{part}-{i}" for i in range(rows)]
@@ -254,7 +259,7 @@ def some_metadata(folder, parts, rows=3000):
 @pytest.mark.parametrize("screened", [True, False])
 def test_rows_found_are_those_of_a_plain_scan(tmp_path, monkeypatch, screened):
     paths, matcher, plain = some_metadata(tmp_path, 2)
-    monkeypatch.setattr(data, "MOST_SCREENED", 200 if screened else 0)
+    monkeypatch.setattr(names, "MOST_SCREENED", 200 if screened else 0)
     assert (matcher.screen() is not None) == screened
     for path in paths:
         assert curation.Shard(path).rows(matcher, threads=True) == plain[path] and len(plain[path]) > 300
@@ -264,7 +269,7 @@ def test_two_processes_find_what_one_finds_in_the_same_order(tmp_path, shards, m
     paths, matcher, plain = some_metadata(tmp_path / ".", 5, rows=200)
     find = functools.partial(curation._rows, matcher=matcher, threads=False)
     units = [curation.Shard(p) for p in paths]
-    assert list(curation.spread(find, units, workers=2)) == list(curation.spread(find, units)) == list(plain.values())
+    assert list(pool.spread(find, units, workers=2)) == list(pool.spread(find, units)) == list(plain.values())
     alone = curate(shards, tmp_path / "alone", "--name", "Elon_Musk", "--workers", 1) / "Elon_Musk.tar"
     monkeypatch.setattr(curation, "WORTH_PROCESSES", 0)
     both = curate(shards, tmp_path / "both", "--name", "Elon_Musk", "--workers", 2) / "Elon_Musk.tar"
@@ -275,17 +280,17 @@ def count_pictures(colour):
     """How many of 300 pictures are decoded by workers."""
     held = io.BytesIO()
     Image.new("RGB", (8, 8), colour).save(held, "PNG")
-    return len(data.decode([held.getvalue()] * 300, transforms.PILToTensor(), workers=2)[1])
+    return len(decode([held.getvalue()] * 300, transforms.PILToTensor(), workers=2)[1])
 
 
 def test_processes_decode_by_workers_of_their_own():
     """Enough pictures for workers, within the processes that the study's runs are spread over."""
-    assert list(curation.spread(count_pictures, ["red", "blue"], workers=2)) == [300, 300]
+    assert list(pool.spread(count_pictures, ["red", "blue"], workers=2)) == [300, 300]
 
 
 def in_place_of(monkeypatch, name, module, kind):
     """A distributor's backend is of this kind instead, installed or not."""
-    backend, _, register, _ = curation.DISTRIBUTORS[name]
+    backend, _, register, _ = pool.DISTRIBUTORS[name]
     registered = types.ModuleType(module)
     setattr(registered, register, lambda: joblib.register_parallel_backend(backend, kind))
     monkeypatch.setattr(joblib.parallel, "BACKENDS", dict(joblib.parallel.BACKENDS))
@@ -298,7 +303,7 @@ def in_place_of(monkeypatch, name, module, kind):
 def test_a_cluster_gets_the_same_function_and_is_merged_in_order(monkeypatch, name, module):
     """Through joblib's registration of a backend, here one of threads in the cluster's place."""
     in_place_of(monkeypatch, name, module, type(joblib.parallel.BACKENDS["threading"]()))
-    assert list(curation.spread(str, range(40), workers=2, distributor=name)) == [str(i) for i in range(40)]
+    assert list(pool.spread(str, range(40), workers=2, distributor=name)) == [str(i) for i in range(40)]
 
 
 def test_a_cluster_that_does_not_start_is_said_in_one_line(monkeypatch):
@@ -308,7 +313,7 @@ def test_a_cluster_that_does_not_start_is_said_in_one_line(monkeypatch):
 
     in_place_of(monkeypatch, "ray", "ray.util.joblib", Down)
     with pytest.raises(SlugError, match="processes of ray did not start: The node timed out"):
-        list(curation.spread(str, range(4), workers=2, distributor="ray"))
+        list(pool.spread(str, range(4), workers=2, distributor="ray"))
 
 
 def test_a_distributor_that_is_not_installed_is_named(shards, tmp_path, monkeypatch):
@@ -322,7 +327,7 @@ def test_tar_members_are_those_of_tarfile(tmp_path, long_names):
     path = tmp_path / "a.tar"
     sizes = [0, 1, 511, 512, 513, 5000]
     tiny.write_tar(path, {f"{'x' * 200 * long_names}{s}.jpg": bytes([i + 1]) * s for i, s in enumerate(sizes)})
-    with tarfile.open(path) as tar, data.TarMembers(path) as members:
+    with tarfile.open(path) as tar, TarMembers(path) as members:
         assert {m.name: tar.extractfile(m).read() for m in tar} == dict(members)
         assert list(members) == tar.getnames() and [len(c) for c in members.values()] == sizes
 
@@ -334,7 +339,7 @@ def test_a_damaged_header_is_refused(tmp_path):
     content[1024] ^= 1  # the second member's name
     path.write_bytes(content)
     with pytest.raises(tarfile.ReadError, match="damaged"):
-        data.TarMembers(path)
+        TarMembers(path)
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SlugError])
@@ -386,7 +391,7 @@ def test_a_stopped_run_is_not_taken_for_another(shards, tmp_path, monkeypatch):
     tiny.write_shard(shards, 0, ["elon musk"])
     out = ["--tar-dir", tmp_path / "tars", "--image-dir", tmp_path / "pictures", "--result-dir", tmp_path / "results"]
     tiny.run("a0_create_tar", "--laion-dir", shards, *out, "--name", "Elon_Musk")
-    assert len(data.read_tar(tmp_path / "tars" / "Elon_Musk.tar")) == 1
+    assert len(read_tar(tmp_path / "tars" / "Elon_Musk.tar")) == 1
 
 
 def test_what_is_found_is_put_aside_and_not_held(shards, tmp_path, monkeypatch):
@@ -419,15 +424,15 @@ def test_near_duplicates_of_a_name_are_left_out(tmp_path, capsys):
     members = {f"0000{i:05d}"[-9:] + ".jpg": c for i, c in enumerate(contents)}
     tiny.write_tar(folder / "00000.tar", members)
     flags = ["--name", "Ann", "Bob"]
-    assert len(data.TarMembers(folder / "00000.tar")) == 6
-    images = [image for _, image, _ in data.read_tar(curate(folder, tmp_path, *flags) / "Ann.tar")]
+    assert len(TarMembers(folder / "00000.tar")) == 6
+    images = [image for _, image, _ in read_tar(curate(folder, tmp_path, *flags) / "Ann.tar")]
     assert images == [contents[i] for i in (0, 1, 2, 4, 5)]
     tars = curate(folder, tmp_path, *flags, "--near-duplicates", 4)
-    assert [image for _, image, _ in data.read_tar(tars / "Ann.tar")] == [contents[i] for i in (0, 1, 5)]
-    assert [image for _, image, _ in data.read_tar(tars / "Bob.tar")] == [contents[i] for i in (3, 4)]  # Ann's is not Bob's
+    assert [image for _, image, _ in read_tar(tars / "Ann.tar")] == [contents[i] for i in (0, 1, 5)]
+    assert [image for _, image, _ in read_tar(tars / "Bob.tar")] == [contents[i] for i in (3, 4)]  # Ann's is not Bob's
     assert "Ann: 3 pairs (00000: 3), 0 broken pictures and 2 near-duplicates skipped" in capsys.readouterr().out
     few = curate(folder, tmp_path, *flags, "--near-duplicates", 4, "--max-count", 3)
-    assert [image for _, image, _ in data.read_tar(few / "Ann.tar")] == [contents[i] for i in (0, 1, 5)]
+    assert [image for _, image, _ in read_tar(few / "Ann.tar")] == [contents[i] for i in (0, 1, 5)]
 
 
 def test_pairs_from_a_csv(tmp_path, capsys):
@@ -495,8 +500,8 @@ def test_retain_captions_are_unchanged_and_leave_the_names_out(tmp_path, tiny_cl
     members = {f"{i}.{kind}": c for i, t in enumerate(captions) for kind, c in (("jpg", tiny.jpeg(i)), ("txt", t.encode()))}
     tiny.write_tar(tmp_path / "00000.tar", members)
     transform = tiny.load(tiny_clip).transform
-    assert data.load_pairs(tmp_path / "00000.tar", transform).captions == captions
-    kept = data.load_pairs(tmp_path / "00000.tar", transform, leave_out=data.Matcher(["Elon Musk", "Jeff Bezos"]))
+    assert load_pairs(tmp_path / "00000.tar", transform).captions == captions
+    kept = load_pairs(tmp_path / "00000.tar", transform, leave_out=Matcher(["Elon Musk", "Jeff Bezos"]))
     assert kept.captions == ["a dog", "melon musk", "cat, dog"] and kept.keys == ["0", "3", "4"]
     wanted = [transform(Image.open(io.BytesIO(tiny.jpeg(i)))) for i in (0, 3, 4)]
     assert torch.equal(kept.images, torch.stack(wanted)) and kept.broken == 0
@@ -508,7 +513,7 @@ def test_broken_pictures_are_counted_and_keep_pictures_and_captions_matched(tmp_
         members |= {f"{i}.jpg": tiny.jpeg(i)[: 300 if i == 1 else None], f"{i}.txt": f"caption {i}".encode()}
     tiny.write_tar(tmp_path / "a.tar", members)
     transform = tiny.load(tiny_clip).transform
-    found = data.load_pairs(tmp_path / "a.tar", transform)
+    found = load_pairs(tmp_path / "a.tar", transform)
     assert found.captions == ["caption 0", "caption 2", "caption 3"] and found.broken == 1
     assert torch.equal(found.images[1], transform(Image.open(io.BytesIO(tiny.jpeg(2)))))
 
@@ -518,7 +523,7 @@ def test_workers_do_not_change_what_is_decoded(tiny_clip):
     for i in (5, 120, 299):
         items[i] = items[i][:100]
     transform = tiny.load(tiny_clip).transform
-    (images, kept), (again, same) = (data.decode(items, transform, workers=w) for w in (0, 2))
+    (images, kept), (again, same) = (decode(items, transform, workers=w) for w in (0, 2))
     assert kept.tolist() == same.tolist() == [i for i in range(300) if i not in (5, 120, 299)]
     assert torch.equal(images, again) and images.dtype == torch.uint8 and images.shape[1:] == (3, 64, 64)
 
@@ -537,7 +542,7 @@ def test_a_tar_that_was_cut_is_refused(tmp_path, cut):
     }
     path.write_bytes(path.read_bytes()[: end[cut]])
     with pytest.raises(SlugError, match="not a whole tar"):
-        data.read_tar(path)
+        read_tar(path)
 
 
 # ----------------------------------------------------------------------------------------------------------- two halves
@@ -551,13 +556,13 @@ def picture_sets(draw):
     rows = draw(st.permutations(rows))
     labels, seen, names = zip(*rows, strict=True)
     empty = torch.empty(len(rows), 0)
-    return data.PictureSet(empty, torch.tensor(labels), [], torch.zeros(4), list(names), torch.tensor(seen), 0)
+    return evaluation_sets.PictureSet(empty, torch.tensor(labels), [], torch.zeros(4), list(names), torch.tensor(seen), 0)
 
 
 @given(picture_sets(), st.integers(0, 100))
 def test_no_group_is_in_both_halves_and_both_get_their_share(pictures, seed):
-    select = data.halves(pictures, seed)
-    assert select.dtype == torch.bool and torch.equal(select, data.halves(pictures, seed))
+    select = halves(pictures, seed)
+    assert select.dtype == torch.bool and torch.equal(select, halves(pictures, seed))
     sides = {}
     for group, mine, label, seen in zip(
         pictures.groups, select.tolist(), pictures.labels.tolist(), pictures.seen.tolist(), strict=True
@@ -572,17 +577,17 @@ def test_no_group_is_in_both_halves_and_both_get_their_share(pictures, seed):
 def test_halves_of_the_world_split_every_class_by_drawing(tiny_world, tiny_clip):
     transform = tiny.load(tiny_clip).transform
     for pictures in (
-        data.load_celeba(tiny_world / "celeba", transform),
-        data.load_imagenet(tiny_world / "ImageNet" / "val", transform),
+        evaluation_sets.load_celeba(tiny_world / "celeba", transform),
+        evaluation_sets.load_imagenet(tiny_world / "ImageNet" / "val", transform),
     ):
-        select = data.halves(pictures, 0)
+        select = halves(pictures, 0)
         for side in (select, ~select):
             assert set(pictures.labels[side].tolist()) == set(range(len(pictures.names)))
         inside, outside = (
             {g for g, s in zip(pictures.groups, select.tolist(), strict=True) if s == half} for half in (True, False)
         )
         assert not inside & outside and len(inside) > 10
-        assert not torch.equal(select, data.halves(pictures, 1))
+        assert not torch.equal(select, halves(pictures, 1))
 
 
 # ----------------------------------------------------------------------------------------------------- evaluation folders
@@ -597,17 +602,17 @@ def test_celeba_shows_frequent_identities_among_all_names(tmp_path, tiny_clip):
     (tmp_path / "list_identity_celeba.txt").write_text("\n".join(lines) + "\n")
     (tmp_path / "frequent_celebs.txt").write_text("Ann_Bo\nEd_Fox\n")
     transform = tiny.load(tiny_clip).transform
-    found = data.load_celeba(tmp_path, transform)
+    found = evaluation_sets.load_celeba(tmp_path, transform)
     assert found.names == ["Ann Bo", "Cy Do", "Ed Fox"] and found.labels.tolist() == [0, 0, 2]
     assert len(set(found.groups)) == 3 and found.seen.all()  # without groups.csv each picture is its own group
-    assert data.load_celeba(tmp_path, transform, per_class=1).labels.tolist() == [0, 2]
+    assert evaluation_sets.load_celeba(tmp_path, transform, per_class=1).labels.tolist() == [0, 2]
 
 
 def test_imagenet_share_is_drawn_by_seed(tiny_world, tiny_clip):
     transform = tiny.load(tiny_clip).transform
     val = tiny_world / "ImageNet" / "val"
-    whole = data.load_imagenet(val, transform)
-    some, again, other = (data.load_imagenet(val, transform, share=0.3, seed=s) for s in (0, 0, 1))
+    whole = evaluation_sets.load_imagenet(val, transform)
+    some, again, other = (evaluation_sets.load_imagenet(val, transform, share=0.3, seed=s) for s in (0, 0, 1))
     assert len(whole.labels) == 100 and len(some.labels) == 30
     assert torch.equal(some.images, again.images) and some.groups == again.groups and some.groups != other.groups
     assert some.names == whole.names

@@ -12,7 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 
-from slug import card, deltas, files, gradients, layers, losses, unlearn
+from slug import files
+from slug.artifacts import cards, deltas
+from slug.core import gradients, layers, losses
+from slug.core.edit import applied, edit_of
 from slug.errors import SlugError
 
 WEIGHTS = {"open_clip": "open_clip_model.safetensors", "hugging_face": "model.safetensors"}
@@ -45,7 +48,7 @@ def make(folder, path, family="open_clip", layer=0, relative=0.5):
     layer = LAYERS[family][layer]
     group = clip.group(layer)
     step = 10 * relative * layers.first_step([clip.parameters[n] for n in group], [grads[n] for n in group])
-    edit = unlearn.edit_of(clip, layer, grads, step)
+    edit = edit_of(clip, layer, grads, step)
     figures = {"forget_acc1": 0.025, "n_forget": 40, "half": "report"}
     deltas.save(path, clip, edit, name="a frog", layer=layer, step=step, metrics=figures)
     return edit
@@ -60,7 +63,7 @@ def test_applied_puts_the_weights_back_even_after_an_error(clip):
     before = {n: p.clone() for n, p in clip.parameters.items()}
     name = next(iter(clip.candidates()))
     change = torch.randn(before[name].shape)
-    with pytest.raises(ZeroDivisionError), deltas.applied(clip, {name: change}):
+    with pytest.raises(ZeroDivisionError), applied(clip, {name: change}):
         assert torch.equal(clip.parameters[name], before[name] + change)
         assert all(torch.equal(p, before[n]) for n, p in clip.parameters.items() if n != name)
         1 / 0  # noqa: B018
@@ -114,21 +117,21 @@ def test_two_deltas_on_one_layer_come_out_in_either_order(folder, tmp_path, fami
 def test_an_edited_folder_has_a_card_and_the_original_one_comes_back(folder, tmp_path, family):
     source, edited = tmp_path / "source", tmp_path / "edited"
     shutil.copytree(folder / family, source)
-    (source / card.FILE).write_text("---\nlicense: mit\n---\n\n# A fine model\n")
+    (source / cards.FILE).write_text("---\nlicense: mit\n---\n\n# A fine model\n")
     for name in "ab":
         make(folder, tmp_path / f"{name}.delta.safetensors", layer="ab".index(name))
     deltas.apply(tmp_path / "a.delta.safetensors", source, edited)
-    one = (edited / card.FILE).read_text()
+    one = (edited / cards.FILE).read_text()
     deltas.apply(tmp_path / "b.delta.safetensors", edited, edited)
-    found = ModelCard.load(edited / card.FILE)
+    found = ModelCard.load(edited / cards.FILE)
     assert found.data.license == "mit" and found.data.base_model and "machine-unlearning" in found.data.tags
     assert found.text.count("forget accuracy @1 2.5% of 40 (report half)") == 2 and found.text.count("# A fine model") == 1
     assert "without a frog, a frog" in found.text and "--delta a.delta.safetensors b.delta.safetensors" in found.text
     deltas.revert("b.delta.safetensors", edited, edited)
-    assert (edited / card.FILE).read_text() == one
+    assert (edited / cards.FILE).read_text() == one
     deltas.revert("a.delta.safetensors", edited, edited)
     assert contents(edited) == contents(source)
-    (source / card.FILE).write_text("---\nlicense: [\n---\n")
+    (source / cards.FILE).write_text("---\nlicense: [\n---\n")
     with pytest.raises(SlugError, match="cannot be read as a model card"):
         deltas.apply(tmp_path / "a.delta.safetensors", source, tmp_path / "other")
     assert not (tmp_path / "other").exists()
@@ -153,7 +156,7 @@ def test_the_folder_gives_what_the_edit_in_memory_gives(tiny_clip, tmp_path):
     for family in tiny.FAMILIES:
         clip, batch = tiny.load(tiny_clip, family), tiny.pairs(6)
         edit = make(tiny_clip, tmp_path / f"{family}.delta.safetensors", family)
-        with deltas.applied(clip, edit):
+        with applied(clip, edit):
             wanted = tiny.features(clip, batch)
         deltas.apply(tmp_path / f"{family}.delta.safetensors", tiny_clip / family, tmp_path / family)
         found = tiny.features(tiny.load_folder(tmp_path / family), batch)
@@ -278,7 +281,7 @@ def test_peft_loads_an_edit_as_an_adapter_and_switches_it_off_again(folder, tmp_
     assert torch.allclose(features(loaded), after, atol=2e-3)
     with loaded.disable_adapter():
         assert torch.equal(features(loaded), before)
-    found = ModelCard.load(tmp_path / "adapter" / card.FILE)
+    found = ModelCard.load(tmp_path / "adapter" / cards.FILE)
     assert found.data.library_name == "peft" and found.data.base_model and "lora" in found.data.tags
     assert "| `a.delta.safetensors` | a frog |" in found.text and "2.5% of 40" in found.text
     for module, rank in loaded.peft_config["default"].rank_pattern.items():
@@ -290,7 +293,7 @@ def test_a_card_says_how_the_edit_was_made(method, says):
     chosen = [["a", 2.0], ["b", 0.5]] if method == "slug_rounds" else [["a", 2.0]]
     metrics = {"method": method, "chosen": chosen, "UA": 0.9}
     header = {"name": "Noto", "layer": " + ".join(n for n, _ in chosen), "step": "0.5", "metrics": json.dumps(metrics)}
-    text = card.text("", "mini", {"d": header})
+    text = cards.text("", "mini", {"d": header})
     assert says in text and ("one step on one layer" in text) == (method == "slug")
     assert ("- slug" in text) == method.startswith("slug")
     assert f"| {'2 + 0.5' if method == 'slug_rounds' else '2'} | UA 90.0%" in text

@@ -20,12 +20,19 @@ from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from slug import canvas, card, data, deltas, fid, files, gradients, inversion, layers, lora, models, report, unlearn
-from slug.data import TarMembers
+from slug import files, models
+from slug.artifacts import adapters, canvas_records, cards, deltas, gradient_files
+from slug.core import layers, slug
+from slug.data.images import BATCH, by_batch, decode
+from slug.data.names import plain_name
+from slug.data.pairs import TarMembers
 from slug.errors import SlugError
+from slug.evaluation import canvas_classifiers, canvas_prompts, fid, inversion, unlearncanvas
+from slug.methods import esd, uce
+from slug.methods.pipeline_prompts import without
 from slug.models import diffusion
 from slug.models.clip import ALONE
-from slug.peers import esd, uce, without
+from slug.reports import report
 
 STYLES, OBJECTS = ["Noto", "Blob_Old"], ["bell", "key", "palm_tree"]
 PROMPTS = ["a bell", "a key"]
@@ -37,7 +44,7 @@ def folder(tiny_clip, tmp_path_factory):
     out = tmp_path_factory.mktemp("sd")
     (out / "hugging_face").symlink_to(tiny_clip / "hugging_face")
     tiny.write_pipeline(out / "pipeline", tiny_clip / "hugging_face")
-    asked = canvas.requests(STYLES, OBJECTS, report=[])
+    asked = canvas_prompts.requests(STYLES, OBJECTS, report=[])
     images = load_pipeline(out).generate([r.prompt for r in asked], [r.seed for r in asked])
     tiny.write_classifiers(out / "classifiers", {"style": STYLES, "object": OBJECTS}, images)
     return out
@@ -114,69 +121,69 @@ def test_texts_are_encoded_once_where_an_edit_leaves_them_alone(pipeline, monkey
 
 def test_prompts_say_names_as_people_do():
     """Trap 7: underscores of folder names do not reach the pipeline."""
-    assert canvas.Request("report", "Blob_Old", "palm_tree", 0).prompt == "An palm tree image in Blob Old style."
-    assert canvas.Request("report", "", "iron_man", 0).prompt == "iron man"
-    assert without(canvas.Request("select", "Noto", "palm_tree", 0), "style") == "An palm tree image."
-    assert without(canvas.Request("select", "Noto", "palm_tree", 0), "object") == "An image in Noto style."
+    assert canvas_prompts.Request("report", "Blob_Old", "palm_tree", 0).prompt == "An palm tree image in Blob Old style."
+    assert canvas_prompts.Request("report", "", "iron_man", 0).prompt == "iron man"
+    assert without(canvas_prompts.Request("select", "Noto", "palm_tree", 0), "style") == "An palm tree image."
+    assert without(canvas_prompts.Request("select", "Noto", "palm_tree", 0), "object") == "An image in Noto style."
 
 
 def test_requests_are_written_and_read_with_their_seeds(tmp_path):
     path = tmp_path / "prompts.csv"
-    asked = canvas.requests(STYLES, OBJECTS)
-    canvas.write_requests(path, asked)
-    assert canvas.read_requests(path) == asked and len(asked) == 11 * 6
+    asked = canvas_prompts.requests(STYLES, OBJECTS)
+    canvas_prompts.write_requests(path, asked)
+    assert canvas_prompts.read_requests(path) == asked and len(asked) == 11 * 6
     with path.open() as f:
         assert [int(r["seed"]) for r in csv.DictReader(f)] == [r.seed for r in asked]
     assert len({r.seed for r in asked}) == len(asked)  # a noise of its own for every picture
-    assert {r.seed % canvas.APART for r in asked if r.half == "report"} == set(canvas.REPORT_SEEDS)
-    shared = canvas.requests(STYLES, OBJECTS, shared=True)
-    assert {r.seed for r in shared if r.half == "report"} == set(canvas.REPORT_SEEDS) and len(shared) == len(asked)
+    assert {r.seed % canvas_prompts.APART for r in asked if r.half == "report"} == set(canvas_prompts.REPORT_SEEDS)
+    shared = canvas_prompts.requests(STYLES, OBJECTS, shared=True)
+    assert {r.seed for r in shared if r.half == "report"} == set(canvas_prompts.REPORT_SEEDS) and len(shared) == len(asked)
     with pytest.raises(SlugError, match="below 10000"):
-        canvas.requests(STYLES, OBJECTS, report=[10000])
+        canvas_prompts.requests(STYLES, OBJECTS, report=[10000])
     with pytest.raises(SlugError, match="both choose a step and report it"):
-        canvas.requests(STYLES, OBJECTS, select=[0])
+        canvas_prompts.requests(STYLES, OBJECTS, select=[0])
     path.write_text(path.read_text().replace("select,Noto,bell,1000", "select,Noto,bell,0"))
     with pytest.raises(SlugError, match="seed 0 stands in both halves"):
-        canvas.read_requests(path)
+        canvas_prompts.read_requests(path)
     path.write_text(path.read_text().replace("select,Noto,bell,0", "select,Noto,bell,x"))
     with pytest.raises(SlugError, match="line 2"):
-        canvas.read_requests(path)
+        canvas_prompts.read_requests(path)
 
 
 def test_what_the_classifiers_do_not_know_is_not_asked_for(folder, tmp_path, monkeypatch, capfd):
     world = World(folder, tmp_path)
     given = ["a0_create_prompts_uncanvas", "--canvas", world.canvas, "--out", world.prompts]
     world.run(*given, "--classifiers", folder / "classifiers", "--style", "Noto", "Blob Old", "Noto")
-    assert {r.style for r in canvas.read_requests(world.prompts)} == {"Noto", "Blob_Old"}
+    assert {r.style for r in canvas_prompts.read_requests(world.prompts)} == {"Noto", "Blob_Old"}
     world.prompts.unlink()
     (world.canvas / "Dali/bell").mkdir(parents=True)
     line = tiny.failure(monkeypatch, capfd, *given, "--classifiers", folder / "classifiers", *world.common)
     assert "does not know 'Dali'" in line and not world.prompts.exists()
     world.run(*given)
-    assert "Dali" in {r.style for r in canvas.read_requests(world.prompts)}
+    assert "Dali" in {r.style for r in canvas_prompts.read_requests(world.prompts)}
 
 
 def test_names_can_be_asked_for_without_styles(tmp_path):
     path = tmp_path / "prompts.csv"
     tiny.run("a0_create_prompts_uncanvas", "--names", "iron_man", "a dog", "--out", path, "--report-seeds", 0, 1, 2)
-    asked = canvas.read_requests(path)
+    asked = canvas_prompts.read_requests(path)
     assert {r.prompt for r in asked} == {"iron man", "a dog"} and len(asked) == 2 * 9
-    assert canvas.names_of(asked) == {"style": [], "object": ["iron man", "a dog"]}
+    assert canvas_prompts.names_of(asked) == {"style": [], "object": ["iron man", "a dog"]}
 
 
 def test_scores_are_those_of_the_paper():
-    asked = canvas.requests(["a", "b"], ["x", "y"], report=[0, 1], select=[])
+    asked = canvas_prompts.requests(["a", "b"], ["x", "y"], report=[0, 1], select=[])
     # Pictures in the order (a x, a y, b x, b y), seed 0 and then seed 1.
     right = {"style": torch.tensor([1, 0, 1, 1, 0, 0, 1, 0]).bool(), "object": torch.tensor([1, 1, 0, 1, 1, 1, 1, 1]).bool()}
-    assert canvas.scores("style", "a", asked, right) == pytest.approx((1 - 1 / 4, 3 / 4, 3 / 4))
+    assert unlearncanvas.scores("style", "a", asked, right) == pytest.approx((1 - 1 / 4, 3 / 4, 3 / 4))
     # Of x: pictures 0, 2, 4, 6 are its own; the others' object accuracy is 4/4, their style accuracy 1/4.
-    assert canvas.scores("object", "x", asked, right) == pytest.approx((1 - 3 / 4, 4 / 4, 1 / 4))
+    assert unlearncanvas.scores("object", "x", asked, right) == pytest.approx((1 - 3 / 4, 4 / 4, 1 / 4))
 
 
 def test_an_unknown_name_is_no_wrong_answer():
-    asked = [canvas.Request("report", "Noto", "dragon", 0)]
+    asked = [canvas_prompts.Request("report", "Noto", "dragon", 0)]
     with pytest.raises(SlugError, match="does not know 'dragon'"):
-        canvas.correct(asked, {"object": torch.zeros(1, 3)}, {"object": OBJECTS})
+        unlearncanvas.correct(asked, {"object": torch.zeros(1, 3)}, {"object": OBJECTS})
 
 
 class Painted:
@@ -202,8 +209,8 @@ class Reader:
 
 def judge(says, **more):
     """A judge of Noto that was made where the pipeline was sound; afterwards pictures are what `says` tells."""
-    asked = canvas.requests(STYLES, OBJECTS, report=[0], select=list(range(100, 160)), shared=True)
-    made = canvas.Judge(
+    asked = canvas_prompts.requests(STYLES, OBJECTS, report=[0], select=list(range(100, 160)), shared=True)
+    made = unlearncanvas.Judge(
         Painted(sees), Reader(), asked, "style", "Noto", **({"wanted": 0.9, "keep": 0.9, "others": 1000} | more)
     )
     made.diffusion.says, made.diffusion.made = says, 0
@@ -212,7 +219,7 @@ def judge(says, **more):
 
 def sees(prompt, seed):
     """What a sound pipeline paints."""
-    return [prompt.find("Noto") < 0, next(i for i, o in enumerate(OBJECTS) if canvas.plain_name(o) in prompt)]
+    return [prompt.find("Noto") < 0, next(i for i, o in enumerate(OBJECTS) if plain_name(o) in prompt)]
 
 
 def no_bells(prompt, seed):
@@ -242,9 +249,9 @@ def test_a_candidate_below_a_floor_is_left_early_and_goes_too_far():
     row = early.step("l", 1.0, "l")
     assert row.UA == 1 and math.isnan(row.retain) and row.kept is False and early.best is early.start
     assert len(early.own) < early.diffusion.made < len(early.own) + len(early.others)
-    assert canvas.Step("l", 1.0, UA=0.3, kept=False).progress("robust") == 1
-    assert canvas.Step("l", 1.0, UA=0.3, kept=True).progress("robust") == pytest.approx(1 / 3)
-    assert canvas.Step("l", 1.0, UA=0.9, wanted=0.9).progress("robust") == 1
+    assert unlearncanvas.Step("l", 1.0, UA=0.3, kept=False).progress("robust") == 1
+    assert unlearncanvas.Step("l", 1.0, UA=0.3, kept=True).progress("robust") == pytest.approx(1 / 3)
+    assert unlearncanvas.Step("l", 1.0, UA=0.9, wanted=0.9).progress("robust") == 1
     judged = judge(no_bells, keep=2 / 3 - 1e-6)
     assert judged.step("l", 1.0, "l").kept and judged.best.UA == 1
 
@@ -293,7 +300,7 @@ def test_the_others_are_drawn_from_all_cells():
 
 
 def test_few_pictures_on_the_brink_are_not_forgotten():
-    brink = canvas.Step("l", 1.0, UA=1.0, margin=-1.0, margin_sd=1.0)
+    brink = unlearncanvas.Step("l", 1.0, UA=1.0, margin=-1.0, margin_sd=1.0)
     assert brink.expected == pytest.approx(0.8413, abs=1e-4) and brink.reached == brink.expected and not brink.forgets
     assert brink._replace(margin=-2.0).forgets and brink._replace(margin_sd=0.0).forgets
     assert not brink._replace(margin=-2.0, UA=0.8).forgets  # counted or expected, the lower one
@@ -301,15 +308,15 @@ def test_few_pictures_on_the_brink_are_not_forgotten():
 
 def test_the_winner_goes_furthest_within_bounds():
     rows = [
-        canvas.Step("start", 0.0, UA=0.0, IRA=1.0, CRA=1.0, kept=True),
-        canvas.Step("a", 1.0, UA=0.92, IRA=0.9, CRA=0.9, kept=True),
-        canvas.Step("b", 1.0, UA=0.95, IRA=0.95, CRA=0.9, kept=True),
-        canvas.Step("c", 1.0, UA=0.5, IRA=0.99, CRA=0.97, kept=True),
-        canvas.Step("d", 1.0, UA=1.0, kept=False),
+        unlearncanvas.Step("start", 0.0, UA=0.0, IRA=1.0, CRA=1.0, kept=True),
+        unlearncanvas.Step("a", 1.0, UA=0.92, IRA=0.9, CRA=0.9, kept=True),
+        unlearncanvas.Step("b", 1.0, UA=0.95, IRA=0.95, CRA=0.9, kept=True),
+        unlearncanvas.Step("c", 1.0, UA=0.5, IRA=0.99, CRA=0.97, kept=True),
+        unlearncanvas.Step("d", 1.0, UA=1.0, kept=False),
     ]
-    assert canvas.Judge.winner(rows).layer == "b"  # both reach the 0.9 that is wanted, and it retains more
-    assert canvas.Judge.winner([r._replace(wanted=0.93) for r in rows[:2] + rows[3:]]).layer == "a"
-    assert canvas.Judge.winner(rows[3:]).layer == "c" and canvas.Judge.winner(rows[4:]) is None
+    assert unlearncanvas.Judge.winner(rows).layer == "b"  # both reach the 0.9 that is wanted, and it retains more
+    assert unlearncanvas.Judge.winner([r._replace(wanted=0.93) for r in rows[:2] + rows[3:]]).layer == "a"
+    assert unlearncanvas.Judge.winner(rows[3:]).layer == "c" and unlearncanvas.Judge.winner(rows[4:]) is None
 
 
 def test_the_curve_is_the_best_ua_among_what_leaves_enough():
@@ -324,8 +331,8 @@ def test_the_curve_is_the_best_ua_among_what_leaves_enough():
         ("b", 1.0, 0.9, 0.85, 0.86),  # 85%
     ]
     frame = pd.DataFrame(rows, columns=columns)
-    assert canvas.curve(frame, [0.8, 0.85, 0.9, 0.95, 1.0]) == pytest.approx([0.8, 0.8, 0.4, 0.25, 0.05])
-    assert canvas.curve(frame.assign(CRA=math.nan), [0.9]) == pytest.approx([0.4])  # of one kind nothing is asked
+    assert canvas_records.curve(frame, [0.8, 0.85, 0.9, 0.95, 1.0]) == pytest.approx([0.8, 0.8, 0.4, 0.25, 0.05])
+    assert canvas_records.curve(frame.assign(CRA=math.nan), [0.9]) == pytest.approx([0.4])  # of one kind nothing is asked
 
 
 # --------------------------------------------------------------------------------------------------------------- peers
@@ -348,11 +355,11 @@ def test_a_peers_grid_grows_while_the_best_is_at_its_end(monkeypatch, best, trie
     made = lambda pipeline, own, neutral, others, weights: ((f"weight {a:g}", 1, {"weight": a}) for a in weights)  # noqa: E731
     monkeypatch.setattr(stage.uce, "candidates", made)
     judged = types.SimpleNamespace(
-        kind="style", name="Noto", own=[], others=[], best=canvas.Step("", 0.0, 0.0), gap=math.inf
+        kind="style", name="Noto", own=[], others=[], best=unlearncanvas.Step("", 0.0, 0.0), gap=math.inf
     )
 
     def step(label, number, edited):
-        row, gap = canvas.Step(label, number, 0.5), math.inf if best is None else abs(math.log(pipe.weight / best))
+        row, gap = unlearncanvas.Step(label, number, 0.5), math.inf if best is None else abs(math.log(pipe.weight / best))
         if gap < judged.gap:
             judged.best, judged.gap = row, gap
         return row
@@ -368,7 +375,7 @@ def test_the_report_says_where_a_peers_best_stands_at_an_end():
     row |= {"storage_bytes": 1e3, "params_share": 0.1}
     names = {"original": None, "slug": None, "uce": False, "esd": True}
     rows = [row | {"method": m, "name": n, "layer": "weight 0.01", "inside_grid": e} for m, e in names.items() for n in "ab"]
-    text = report.canvas(canvas.tidy(pd.DataFrame(rows)), "x", "FID was left out.")
+    text = report.canvas(canvas_records.tidy(pd.DataFrame(rows)), "x", "FID was left out.")
     assert "uce: the chosen setting still stands at an end of its grid for 2 of 2 concepts: a (weight 0.01), b (w" in text
     assert "esd: the" not in text and "slug: the" not in text and "\nFID was left out.\n" in text
 
@@ -426,7 +433,7 @@ def test_esd_moves_guesses_towards_its_target_and_leaves_the_pipeline_alone(pipe
 
 
 def test_a_token_learns_to_draw_what_it_is_shown(pipeline):
-    request = canvas.Request("report", "Noto", "key", 0)
+    request = canvas_prompts.Request("report", "Noto", "key", 0)
     assert inversion.prompt_with(request, "style") == "An key image in * style."
     assert inversion.prompt_with(request, "object") == "An * image in Noto style."
     prompts, latents = ["a *"] * 4, pipeline.latents(["a bell"] * 4, [0, 1, 2, 3])
@@ -458,19 +465,19 @@ def test_a_token_learns_to_draw_what_it_is_shown(pipeline):
 def test_a_step_is_factored_to_the_rank_its_residual_asks_for():
     g = torch.Generator().manual_seed(0)
     change = torch.randn(20, 3, generator=g) @ torch.randn(3, 12, generator=g) + 0.001 * torch.randn(20, 12, generator=g)
-    found = lora.factor(change, 0.05)
+    found = adapters.factor(change, 0.05)
     assert found.rank == 3 and found.down.shape == (3, 12) and found.up.shape == (20, 3)
     rest = (change - found.up @ found.down).norm() / change.norm()
     assert found.residual == pytest.approx(rest.item(), abs=1e-6) and rest <= 0.05
-    whole = lora.factor(change, 0.0)
+    whole = adapters.factor(change, 0.0)
     assert whole.rank == 12 and torch.allclose(whole.up @ whole.down, change, atol=1e-6)
 
 
 def test_only_linear_layers_become_an_adapter(pipeline):
     name = next(n for n in pipeline.candidates() if n.endswith("q_proj.weight"))
-    assert list(lora.adapter(tiny.strong_edit(pipeline, name))) == [name.removesuffix(".weight")]
+    assert list(adapters.adapter(tiny.strong_edit(pipeline, name))) == [name.removesuffix(".weight")]
     with pytest.raises(SlugError, match="carries linear layers only"):
-        lora.adapter({"text_model.embeddings.token_embedding.weight": torch.ones(3, 3)})
+        adapters.adapter({"text_model.embeddings.token_embedding.weight": torch.ones(3, 3)})
 
 
 @pytest.mark.parametrize("layers", [("q_proj", "k_proj", "v_proj"), ("fc1", "fc2"), ("fc2",), ("out_proj",)], ids=" ".join)
@@ -480,11 +487,11 @@ def test_diffusers_loads_the_adapter_and_switches_it_off_again(pipeline, tmp_pat
     assert len(edit) == len(layers)
     u, s, v = torch.linalg.svd(edit[group[-1]], full_matrices=False)
     edit[group[-1]] = (u[:, :2] * s[:2]) @ v[:2]  # another rank than the rest
-    factors = lora.adapter(edit, 1e-6)
+    factors = adapters.adapter(edit, 1e-6)
     assert [f.rank for f in factors.values()][-1] == 2
     header = {"name": "Noto", "layer": group[0], "step": "2.0", "metrics": '{"UA": 0.9, "n_forget": 60}'}
-    lora.save(tmp_path, factors, "mini", ("a.delta.safetensors", header))
-    found = ModelCard.load(tmp_path / card.FILE)
+    adapters.save(tmp_path, factors, "mini", ("a.delta.safetensors", header))
+    found = ModelCard.load(tmp_path / cards.FILE)
     assert found.data.library_name == "diffusers" and found.data.base_model == "mini" and "without Noto" in found.text
     assert f"| `{group[0]}` | 2 | UA 90.0% of 60 |" in found.text
     assert all(f"| `{m}` | {f.rank} | {f.residual:.2%} |" in found.text for m, f in factors.items())
@@ -520,12 +527,12 @@ def test_frechet_is_the_distance_of_two_normals():
 
 
 def test_fids_pictures_are_as_many_for_all_and_none_comes_twice():
-    asked = canvas.requests(STYLES, OBJECTS, report=[0, 1], select=[])
+    asked = canvas_prompts.requests(STYLES, OBJECTS, report=[0, 1], select=[])
     concepts = [("style", "Noto"), ("object", "bell"), ("object", "palm tree")]
     dealt = fid.deal(asked, concepts, 100, 70_000)
     wanted = [r for _, r in dealt]
     assert len(dealt) == len({(r.prompt, r.seed) for r in wanted}) == 100
-    assert not any(canvas.shows(kind, name, [r])[0] for (kind, name), r in dealt)
+    assert not any(canvas_prompts.shows(kind, name, [r])[0] for (kind, name), r in dealt)
     assert [r for r in wanted if r.seed < 70_000] == asked == wanted[: len(asked)]
     assert len({r.seed for r in wanted[len(asked) :]}) == 100 - len(asked)
     count = [sum(c == concept for c, _ in dealt) for concept in concepts]
@@ -540,7 +547,10 @@ def test_fids_reference_is_of_what_is_asked_for(tmp_path):
         path = tmp_path / style / thing / f"{n}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    wanted = [canvas.Request("report", "Blob Old", "palm tree", 0), canvas.Request("report", "Noto", "bell", 1)]
+    wanted = [
+        canvas_prompts.Request("report", "Blob Old", "palm tree", 0),
+        canvas_prompts.Request("report", "Noto", "bell", 1),
+    ]
     found = fid.reference(tmp_path, wanted, 100)
     assert {p.parts[-3:-1] for p in found} == {("Blob_Old", "palm_tree"), ("Noto", "bell")}
     assert len(found) == len(set(found)) == 6
@@ -548,8 +558,8 @@ def test_fids_reference_is_of_what_is_asked_for(tmp_path):
 
 
 def test_pictures_are_looked_at_in_batches_as_if_at_once(folder, tmp_path):
-    classifiers = canvas.load_classifiers(folder / "classifiers")
-    images = torch.randint(0, 256, (2 * data.BATCH + 5, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator())
+    classifiers = canvas_classifiers.load_classifiers(folder / "classifiers")
+    images = torch.randint(0, 256, (2 * BATCH + 5, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator())
     paths = [tmp_path / f"{i:03d}.png" for i in range(len(images))]
     for path, image in zip(paths, images, strict=True):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
@@ -560,11 +570,11 @@ def test_pictures_are_looked_at_in_batches_as_if_at_once(folder, tmp_path):
         return classifiers.logits(part) | {"features": classifiers.features(part)}
 
     found, whole = diffusion.look_at(look, paths), look(images)
-    assert max(seen[:-1]) <= data.BATCH and sum(seen[:-1]) == len(images)
+    assert max(seen[:-1]) <= BATCH and sum(seen[:-1]) == len(images)
     assert found.keys() == whole.keys() and all(torch.allclose(found[k], whole[k], atol=1e-5) for k in whole)
     assert diffusion.look_at(look, []) == {}
     paths[70].write_bytes(b"no picture")
-    assert len(data.by_batch(look, [str(p) for p in paths], canvas.resize(16))["style"]) == len(images) - 1
+    assert len(by_batch(look, [str(p) for p in paths], unlearncanvas.resize(16))["style"]) == len(images) - 1
     with pytest.raises(SlugError, match="is damaged"):
         diffusion.look_at(look, paths)
 
@@ -689,13 +699,13 @@ def test_the_step_logged_is_the_step_evaluated(done, folder):
         str(folder / "pipeline"), models.load(clip_model_id=str(folder / "hugging_face")), steps=2, guidance=2
     )
     edit, _ = deltas.read(done.results / "sd" / record["delta"])
-    asked = [r for r in canvas.read_requests(done.prompts) if r.half == "select"]
+    asked = [r for r in canvas_prompts.read_requests(done.prompts) if r.half == "select"]
     assert {int(s) for s in row["seeds"].split()} == {r.seed for r in asked if r.style == "Noto"}
-    classifiers = canvas.load_classifiers(folder / "classifiers")
+    classifiers = canvas_classifiers.load_classifiers(folder / "classifiers")
     with pipe.applied(edit):
         images = pipe.generate([r.prompt for r in asked], [r.seed for r in asked])
-    right = canvas.correct(asked, classifiers.logits(images), classifiers.labels)
-    found = canvas.scores("style", "Noto", asked, right)
+    right = unlearncanvas.correct(asked, classifiers.logits(images), classifiers.labels)
+    found = unlearncanvas.scores("style", "Noto", asked, right)
     assert pytest.approx(row["UA"]) == found.UA
     if not np.isnan(row["IRA"]):
         assert pytest.approx((row["IRA"], row["CRA"])) == (found.IRA, found.CRA)
@@ -707,15 +717,17 @@ def test_the_step_logged_is_the_step_evaluated(done, folder):
 
 def test_tables_hold_what_the_report_pictures_say(done, folder):
     table = pd.read_csv(done.results / "uncanvas/table.csv")
-    assert list(table.columns) == canvas.COLUMNS
+    assert list(table.columns) == canvas_records.COLUMNS
     rows = set(itertools.product(("original", "slug", "slug_lora"), ("Noto", "palm tree"))) | {("uce", "Noto")}
     assert set(zip(table["method"], table["name"], strict=True)) == rows
-    asked = [r for r in canvas.read_requests(done.prompts) if r.half == "report"]
-    classifiers = canvas.load_classifiers(folder / "classifiers")
+    asked = [r for r in canvas_prompts.read_requests(done.prompts) if r.half == "report"]
+    classifiers = canvas_classifiers.load_classifiers(folder / "classifiers")
     pictures = next(p for p in done.results.glob("uncanvas/pictures/pipeline-slug-style-Noto-*") if "-lora-" not in p.name)
     images = diffusion.read_pictures(sorted(pictures.iterdir()))
     assert len(images) == len(asked) == 12
-    found = canvas.scores("style", "Noto", asked, canvas.correct(asked, classifiers.logits(images), classifiers.labels))
+    found = unlearncanvas.scores(
+        "style", "Noto", asked, unlearncanvas.correct(asked, classifiers.logits(images), classifiers.labels)
+    )
     row = table[(table["method"] == "slug") & (table["name"] == "Noto")].iloc[0]
     assert tuple(row[["UA", "IRA", "CRA"]]) == pytest.approx(tuple(found), abs=1e-5)
     published = pd.read_csv(done.results / "uncanvas/csv/style.csv")
@@ -732,12 +744,12 @@ def test_fid_compares_as_many_different_pictures_on_both_sides(done, folder, tmp
     monkeypatch.setattr(fid, "FEWEST", 9)
     done.run(*done.b3("--out", tmp_path))
     table = pd.read_csv(tmp_path / "table.csv").set_index(["method", "name"])
-    requests = canvas.read_requests(done.prompts)
+    requests = canvas_prompts.read_requests(done.prompts)
     dealt = fid.deal([r for r in requests if r.half == "report"], [("style", "Noto")], 12, 60_000)[:9]  # 9 in the reference
     assert {r.style for _, r in dealt} == {"Blob_Old"} and len({r for _, r in dealt}) == 9
     assert sum(r in requests for _, r in dealt) == 6  # the others are FID's own
-    real = data.decode([str(p) for p in fid.reference(done.canvas, [r for _, r in dealt], 9)], canvas.resize(16))[0]
-    classifiers, pipe = canvas.load_classifiers(folder / "classifiers"), load_pipeline(folder)
+    real = decode([str(p) for p in fid.reference(done.canvas, [r for _, r in dealt], 9)], unlearncanvas.resize(16))[0]
+    classifiers, pipe = canvas_classifiers.load_classifiers(folder / "classifiers"), load_pipeline(folder)
     pipe.steps, pipe.guidance = 2, 2.0
     for method in ("original", "slug", "uce"):
         file = done.results / f"sd/pipeline-{method}-style-Noto.delta.safetensors"
@@ -787,22 +799,22 @@ def test_a_style_and_an_object_are_forgotten_together(done, folder, tmp_path):
 
     for part in ("pipeline", "hugging_face"):
         deltas.apply(paths, folder / part, tmp_path / part)
-    asked = [r for r in canvas.read_requests(done.prompts) if r.half == "report"]
-    classifiers = canvas.load_classifiers(folder / "classifiers")
+    asked = [r for r in canvas_prompts.read_requests(done.prompts) if r.half == "report"]
+    classifiers = canvas_classifiers.load_classifiers(folder / "classifiers")
     for method, source in (("original", folder), ("sum", tmp_path)):
         clip = models.load(clip_model_id=str(source / "hugging_face"))
         pipe = diffusion.load(str(source / "pipeline"), clip, steps=2, guidance=2, batch_size=8)
         images = pipe.generate([r.prompt for r in asked], [r.seed for r in asked])
-        right = canvas.correct(asked, classifiers.logits(images), classifiers.labels)
+        right = unlearncanvas.correct(asked, classifiers.logits(images), classifiers.labels)
         rest = torch.tensor([r.style == "Blob_Old" and r.object != "palm_tree" for r in asked])
-        shares = {kind: right[kind][rest].float().mean().item() for kind in canvas.KINDS}
+        shares = {kind: right[kind][rest].float().mean().item() for kind in canvas_prompts.KINDS}
         for kind, name in (("style", "Noto"), ("object", "palm tree")):
-            own = torch.tensor(canvas.shows(kind, name, asked))
+            own = torch.tensor(canvas_prompts.shows(kind, name, asked))
             row = table[(table["method"] == method) & (table["name"] == name)].iloc[0]
             assert (row["n_own"], row["n_rest"]) == (int(own.sum()), 4)
             ua = 1 - right[kind][own].float().mean().item()
             found = (row["UA"], row["IRA"], row["CRA"])
-            assert found == pytest.approx((ua, shares[kind], shares[canvas.OTHER[kind]]), abs=1e-5)
+            assert found == pytest.approx((ua, shares[kind], shares[canvas_prompts.OTHER[kind]]), abs=1e-5)
             assert row["UA_low"] <= row["UA"] <= row["UA_high"]
     after = table[table["method"] == "sum"].iloc[0]
     change = after["IRA"] - table[table["method"] == "original"].iloc[0]["IRA"]
@@ -869,9 +881,9 @@ def test_the_delta_goes_into_a_pipeline_folder_and_out_again(done, folder, tmp_p
     )
     import diffusers
 
-    found = ModelCard.load(tmp_path / "edited" / card.FILE)
+    found = ModelCard.load(tmp_path / "edited" / cards.FILE)
     assert "without Noto" in found.text and f"| `{delta.name}` | Noto |" in found.text and "UA " in found.text
-    adapter = ModelCard.load(done.results / "sd/pipeline-slug-style-Noto-lora" / card.FILE)
+    adapter = ModelCard.load(done.results / "sd/pipeline-slug-style-Noto-lora" / cards.FILE)
     assert adapter.data.base_model == "pipeline" and f"| `{delta.name}` | Noto |" in adapter.text
     edited = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path / "edited")
     original = load_pipeline(folder)
@@ -939,7 +951,7 @@ def test_rounds_go_on_from_one_layer_with_new_gradients_and_clip_can_be_the_judg
     )
     assert two["method"] == f"{method}_rounds" and two["chosen"][:1] == one["chosen"] and len(two["chosen"]) <= 2
     assert len(taken) == (1 if one["chosen"] and one["winner_select"]["UA"] < 1 else 0)
-    grads = next((done.results / "grads").glob("Noto_*")) / gradients.file_name("forget", kind)
+    grads = next((done.results / "grads").glob("Noto_*")) / gradient_files.file_name("forget", kind)
     grads = torch.load(grads, weights_only=True)
     if taken:  # the model has its own weights again: the gradients are those of b1
         again, _ = anew(*taken[0])
@@ -991,13 +1003,15 @@ def test_names_without_classifiers_get_report_figures_and_a_sheet(folder, tmp_pa
     assert set(table["name"]) == {"bell"} and table[["CRA", "FID"]].isna().all(axis=None)
     pipe = load_pipeline(folder)
     pipe = diffusion.load(str(folder / "pipeline"), pipe.clip, steps=2, guidance=2)
-    judge = canvas.ClipClassifiers(pipe.clip, {"style": [], "object": ["bell", "key", "palm tree"]})
-    asked = [r for r in canvas.read_requests(world.prompts) if r.half == "report"]
+    judge = canvas_classifiers.ClipClassifiers(pipe.clip, {"style": [], "object": ["bell", "key", "palm tree"]})
+    asked = [r for r in canvas_prompts.read_requests(world.prompts) if r.half == "report"]
     edit, _ = deltas.read(world.results / "sd/pipeline-slug-object-bell.delta.safetensors")
     for method, change in (("original", {}), ("slug", edit)):
         with pipe.applied(change):
             images = pipe.generate([r.prompt for r in asked], [r.seed for r in asked])
-        found = canvas.scores("object", "bell", asked, canvas.correct(asked, judge.logits(images), judge.labels))
+        found = unlearncanvas.scores(
+            "object", "bell", asked, unlearncanvas.correct(asked, judge.logits(images), judge.labels)
+        )
         assert tuple(table.loc[method, ["UA", "IRA"]]) == pytest.approx((found.UA, found.IRA), abs=1e-5)
     assert (world.results / "uncanvas/sheet-pipeline-slug-object-bell.png").is_file()
     text = (world.results / "uncanvas/report.md").read_text()
@@ -1029,19 +1043,19 @@ def test_records_of_a_pipeline_whose_name_goes_on_are_not_taken_for_its_own(tmp_
     mark = files.file_hash(tmp_path / "prompts.csv")
     for tag, base in (("x", "1"), ("x-y", "2")):
         record = {"pipeline": tag, "pipeline_hash": base, "prompts_hash": mark, "name": "Noto"}
-        files.write_json(tmp_path / f"{canvas.file_stem(tag, 'slug', 'style', 'Noto')}.json", record)
+        files.write_json(tmp_path / f"{canvas_records.file_stem(tag, 'slug', 'style', 'Noto')}.json", record)
     for tag, base in (("x", "1"), ("x-y", "2")):
-        (found,) = canvas.read_records(tmp_path, tag, base, tmp_path / "prompts.csv")
+        (found,) = canvas_records.read_records(tmp_path, tag, base, tmp_path / "prompts.csv")
         assert found["pipeline"] == tag
     with pytest.raises(SlugError, match="of other weights"):
-        canvas.read_records(tmp_path, "x", "2", tmp_path / "prompts.csv")
+        canvas_records.read_records(tmp_path, "x", "2", tmp_path / "prompts.csv")
 
 
 @pytest.mark.parametrize(
     "method", ["slug", "slug_w", "slug_ws", "slug_rounds", "slug_w_rounds", "slug_ws_rounds", "uce", "esd"]
 )
 def test_every_method_of_pipelines_has_words_on_cards_and_a_place_in_tables(method):
-    assert card.MADE[method]
+    assert cards.MADE[method]
     row = {"kind": "style", "name": "Noto", "UA": 0.5, "IRA": 1.0, "CRA": 1.0, "FID": math.nan, "seconds": 1.0}
     row |= {"peak_mem_mb": 1.0, "storage_bytes": 1.0, "params_share": 0.1}
     methods = ["zzz", method, "original"]
@@ -1166,60 +1180,60 @@ def test_a_forget_set_from_elsewhere_is_not_the_pipelines_own(folder, tmp_path, 
 
 
 def test_what_describes_classifiers_is_read_and_checked(folder, tmp_path, monkeypatch):
-    assert canvas.classifier_settings(tmp_path)["labels"]["style"][38] == "Seed_Images"  # UnlearnCanvas's own
+    assert canvas_classifiers.classifier_settings(tmp_path)["labels"]["style"][38] == "Seed_Images"  # UnlearnCanvas's own
     shutil.copytree(folder / "classifiers", tmp_path / "c")
     path = tmp_path / "c/classifiers.json"
     settings = json.loads(path.read_text())
-    monkeypatch.setattr(canvas, "PUBLISHED", tmp_path / "published.json")
-    path.rename(canvas.PUBLISHED)
-    assert canvas.load_classifiers(tmp_path / "c").labels == {"style": STYLES, "object": OBJECTS}
+    monkeypatch.setattr(canvas_classifiers, "PUBLISHED", tmp_path / "published.json")
+    path.rename(canvas_classifiers.PUBLISHED)
+    assert canvas_classifiers.load_classifiers(tmp_path / "c").labels == {"style": STYLES, "object": OBJECTS}
     wrong = {"arch": ["no_such_network", 3], "labels": [{"style": STYLES}, {"style": STYLES, "object": "bell"}, []]}
     wrong |= {"mean": [[0.5], "grey", 0.5], "std": [None], "size": ["16", 0]}
     for key, values in wrong.items():
         for changed in ({k: v for k, v in settings.items() if k != key}, *(settings | {key: v} for v in values)):
             path.write_text(json.dumps(changed))
             with pytest.raises(SlugError, match=f"classifiers.json: '{key}' is missing or not"):
-                canvas.load_classifiers(tmp_path / "c")
+                canvas_classifiers.load_classifiers(tmp_path / "c")
     for options in ({"nonsense": 1}, ["channels"]):
         path.write_text(json.dumps(settings | {"options": options}))
         with pytest.raises(SlugError, match="does not fit resnet10t"):
-            canvas.load_classifiers(tmp_path / "c")
+            canvas_classifiers.load_classifiers(tmp_path / "c")
 
 
 def test_classifiers_that_will_not_do(folder, tmp_path):
     with pytest.raises(SlugError, match="classifiers not found"):
-        canvas.load_classifiers(tmp_path / "nowhere")
+        canvas_classifiers.load_classifiers(tmp_path / "nowhere")
     tiny.write_classifiers(tmp_path / "c", {"style": STYLES, "object": OBJECTS})
     settings = json.loads((tmp_path / "c/classifiers.json").read_text())
     settings["labels"]["object"] = OBJECTS[:2]
     (tmp_path / "c/classifiers.json").write_text(json.dumps(settings))
     with pytest.raises(SlugError, match="does not fit resnet10t"):
-        canvas.load_classifiers(tmp_path / "c")
+        canvas_classifiers.load_classifiers(tmp_path / "c")
     (tmp_path / "c/object.safetensors").unlink()
     with pytest.raises(SlugError, match="has no object"):
-        canvas.load_classifiers(tmp_path / "c")
+        canvas_classifiers.load_classifiers(tmp_path / "c")
 
 
 def test_pictures_of_any_shape_become_the_pipelines(tmp_path):
     picture = Image.new("RGB", (40, 20), (10, 200, 30))
-    assert canvas.resize(16)(picture).shape == (3, 16, 16)
+    assert unlearncanvas.resize(16)(picture).shape == (3, 16, 16)
 
 
 def test_the_search_is_the_houses(pipeline, folder):
     """unlearn.search_all asks a canvas.Judge as it asks the CLIP's."""
-    asked = canvas.requests(STYLES, OBJECTS, report=[0], select=[100])
-    classifiers = canvas.load_classifiers(folder / "classifiers")
-    judged = canvas.Judge(pipeline, classifiers, asked, "style", "Noto", wanted=0.5, keep=0.9, others=100)
+    asked = canvas_prompts.requests(STYLES, OBJECTS, report=[0], select=[100])
+    classifiers = canvas_classifiers.load_classifiers(folder / "classifiers")
+    judged = unlearncanvas.Judge(pipeline, classifiers, asked, "style", "Noto", wanted=0.5, keep=0.9, others=100)
     forget = {
         n: torch.randn(p.shape, generator=torch.Generator().manual_seed(1)) for n, p in pipeline.clip.parameters.items()
     }
     front = [layers.Layer(n, "language", 1.0, 0.0) for n in pipeline.candidates()[:4]]
-    curves, best = unlearn.search_all(pipeline.clip, judged, front, forget, evaluations=2)
+    curves, best = slug.search_all(pipeline.clip, judged, front, forget, evaluations=2)
     groups = {pipeline.clip.group(r.name) for r in front}
-    assert len(curves) == len(groups) and (best is None or isinstance(best, canvas.Step))
+    assert len(curves) == len(groups) and (best is None or isinstance(best, unlearncanvas.Step))
     told = iter((False, False, True))
-    curves, _ = unlearn.search_all(pipeline.clip, judged, front, forget, evaluations=2, settled=lambda: next(told))
+    curves, _ = slug.search_all(pipeline.clip, judged, front, forget, evaluations=2, settled=lambda: next(told))
     assert sum(map(len, curves.values())) == 3
-    curves, _ = unlearn.search_all(pipeline.clip, judged, front, forget, evaluations=1, alone=True)
+    curves, _ = slug.search_all(pipeline.clip, judged, front, forget, evaluations=1, alone=True)
     assert len(curves) == len(groups | {(r.name,) for r in front})
     assert all(pipeline.clip.group(n) == (n.removesuffix(ALONE),) for n in curves if n.endswith(ALONE))

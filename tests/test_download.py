@@ -16,7 +16,9 @@ import pytest
 import tiny
 from test_house import shell
 
-from slug import curation, data, download
+from slug.data import curation, download
+from slug.data.names import Matcher
+from slug.data.pairs import TarMembers, read_tar
 from slug.errors import SlugError
 
 SLOW, FIRST_FAILS, NEVER = "slow", "fails once", "never answers"
@@ -99,7 +101,7 @@ def metadata(web, tiny_world, tmp_path):
     rows, good = [], {}
     shard = tiny_world / "laion/laion400m/00001"
     captions = pq.read_table(shard.with_suffix(".parquet"), columns=["key", "caption", "status"]).to_pylist()
-    with data.TarMembers(shard.with_suffix(".tar")) as tar:
+    with TarMembers(shard.with_suffix(".tar")) as tar:
         for i, row in enumerate(captions[:40]):
             address = f"/{row['key']}.jpg"
             content = tar.get(f"{row['key']}.jpg")
@@ -148,8 +150,8 @@ def test_img2dataset_makes_shards_that_curation_reads(metadata, web, tmp_path, c
     assert max(n for a, n in web.asked.items() if a in good) == 2  # one that failed at first was asked again
     tars = ["--tar-dir", tmp_path / "tars", "--image-dir", tmp_path / "pictures", "--result-dir", tmp_path / "results"]
     tiny.run("a0_create_tar", "--name", "Alien", "--laion-dir", laion, *tars)
-    captions = [c for _, _, c in data.read_tar(tmp_path / "tars" / "Alien.tar")]
-    assert sorted(captions) == sorted(c for c in got.values() if data.Matcher(["Alien"]).find(c)) and captions
+    captions = [c for _, _, c in read_tar(tmp_path / "tars" / "Alien.tar")]
+    assert sorted(captions) == sorted(c for c in got.values() if Matcher(["Alien"]).find(c)) and captions
 
 
 def test_a_second_run_fetches_only_what_was_not_finished(metadata, web, in_process, tmp_path):
@@ -167,15 +169,15 @@ def test_a_second_run_fetches_only_what_was_not_finished(metadata, web, in_proce
 
 def test_named_rows_only_are_fetched_and_curated(metadata, web, in_process, tmp_path, capfd):
     folder, good = metadata
-    named = {a for a, c in good.items() if data.Matcher(["Alien"]).find(c)}
+    named = {a for a, c in good.items() if Matcher(["Alien"]).find(c)}
     assert 1 < len(named) < len(good) / 2
     tars = ["--tar-dir", tmp_path / "tars", "--image-dir", tmp_path / "pictures", "--result-dir", tmp_path / "results"]
     flags = ["--name", "Alien", "--download", "--metadata-dir", folder, "--named-dir", tmp_path / "named", *tars, *FLAGS]
     tiny.run("a0_create_tar", *flags)
     rows = pa.concat_tables(pq.read_table(p, columns=["URL", "TEXT"]) for p in sorted(folder.glob("*.parquet"))).to_pylist()
-    wanted = {"/" + r["URL"].rpartition("/")[2] for r in rows if data.Matcher(["Alien"]).find(r["TEXT"])}
+    wanted = {"/" + r["URL"].rpartition("/")[2] for r in rows if Matcher(["Alien"]).find(r["TEXT"])}
     assert set(web.asked) == wanted
-    captions = [c for _, _, c in data.read_tar(tmp_path / "tars" / "Alien.tar")]
+    captions = [c for _, _, c in read_tar(tmp_path / "tars" / "Alien.tar")]
     assert sorted(captions) == sorted(good[a] for a in named)
     assert f"rows tried: Alien: {len(wanted)}" in capfd.readouterr().out
     asked = web.asked.copy()

@@ -8,13 +8,20 @@ import tiny
 import torch
 from PIL import Image
 
-from slug import data, deltas, fastpath, layers, models, plain, unlearn, zeroshot
+from slug import models
+from slug.core import layers, slug
+from slug.core.edit import applied
+from slug.data.evaluation_sets import PictureSet
+from slug.data.images import decode, decode_files
+from slug.data.pairs import Pairs
+from slug.evaluation import clip_judge, clip_tasks, reference
+from slug.models import towers
 
 
 @pytest.fixture(autouse=True)
 def no_workers(monkeypatch):
     """Worker processes that decode change nothing (test_data_curation.py) and take longer to start than a few pictures."""
-    monkeypatch.setattr(plain, "WORKERS", 0)
+    monkeypatch.setattr(reference, "WORKERS", 0)
 
 
 TEXTS = ["a", "alien monster.", "a photo of a bento box on a plain background", "2nd place medal"]
@@ -50,7 +57,7 @@ def check_every_stage(clip, per_stage=1):
     whole forward pass gives, to 1e-5, and so does the next edit of another stage. Returns {encoder: stages edited}."""
     found, inputs = {}, inputs_of(clip)
     for encoder, x in inputs.items():
-        tower = fastpath.Tower(clip, encoder, x, batch_size=3, budget=fastpath.Budget(1.0, clip.device))
+        tower = towers.Tower(clip, encoder, x, batch_size=3, budget=towers.Budget(1.0, clip.device))
         assert (tower.fill() - whole(clip, encoder, x)).abs().max() < 1e-5
         assert set(tower.kept) == set(range(1, len(tower.stages)))
         names = [n for n, e in clip.candidates().items() if e == encoder]
@@ -60,7 +67,7 @@ def check_every_stage(clip, per_stage=1):
         for stage, members in sorted(by_stage.items(), reverse=True):
             assert stage < len(tower.stages)
             for name in members[:: max(1, len(members) // per_stage)][:per_stage]:
-                with deltas.applied(clip, random_edit(clip, name)):
+                with applied(clip, random_edit(clip, name)):
                     wanted = whole(clip, encoder, x)
                     for start in {stage, 0}:
                         assert (tower.features(start=start) - wanted).abs().max() < 1e-5, (name, start)
@@ -83,20 +90,20 @@ def test_what_enters_a_stage_does_not_depend_on_its_parameters(clip):
         for name in (n for n, e in clip.candidates().items() if e == encoder):
             stages = clip.stages(encoder)
             with torch.no_grad():
-                before = fastpath.run(stages[: clip.stage(name)], x, x)
-                with deltas.applied(clip, random_edit(clip, name)):
-                    assert torch.equal(fastpath.run(stages[: clip.stage(name)], x, x), before)
-                    after = fastpath.run(stages[: clip.stage(name) + 1], x, x)
-                assert not torch.equal(after, fastpath.run(stages[: clip.stage(name) + 1], x, x))
+                before = towers.run(stages[: clip.stage(name)], x, x)
+                with applied(clip, random_edit(clip, name)):
+                    assert torch.equal(towers.run(stages[: clip.stage(name)], x, x), before)
+                    after = towers.run(stages[: clip.stage(name) + 1], x, x)
+                assert not torch.equal(after, towers.run(stages[: clip.stage(name) + 1], x, x))
 
 
 def test_the_budget_bounds_what_is_kept_and_changes_nothing(clip, capfd):
     x = inputs_of(clip)["vision"]
-    free = fastpath.Tower(clip, "vision", x, budget=fastpath.Budget(1.0, clip.device))
+    free = towers.Tower(clip, "vision", x, budget=towers.Budget(1.0, clip.device))
     wanted, size = free.fill(), free._size(1)
     for bytes_, most in ((size, 1), (int(1.5 * size), 2)):
-        budget = fastpath.Budget(bytes_ / 2**30, clip.device)
-        tower = fastpath.Tower(clip, "vision", x, batch_size=2, budget=budget)
+        budget = towers.Budget(bytes_ / 2**30, clip.device)
+        tower = towers.Tower(clip, "vision", x, batch_size=2, budget=budget)
         tower.fill()
         for stage in (3, 1, 2, 3, 1):
             assert (tower.features(start=stage) - wanted).abs().max() < 1e-6
@@ -104,12 +111,12 @@ def test_the_budget_bounds_what_is_kept_and_changes_nothing(clip, capfd):
             assert len(tower.kept) <= most
             assert stage in tower.kept  # the one in use has the room
         assert "--cache-gb" in capfd.readouterr().out
-    none = fastpath.Tower(clip, "vision", x, budget=fastpath.Budget(0.0, clip.device))
+    none = towers.Tower(clip, "vision", x, budget=towers.Budget(0.0, clip.device))
     assert torch.equal(none.fill(), wanted) and (none.features(start=2) - wanted).abs().max() < 1e-6 and not none.kept
 
 
 def test_a_text_is_never_padded_where_the_tower_is_causal(clip):
-    tower = fastpath.Tower(clip, "language", clip.tokenize(TEXTS))
+    tower = towers.Tower(clip, "language", clip.tokenize(TEXTS))
     lengths = clip.text_lengths(clip.tokenize(TEXTS))
     assert len(tower.groups) == len(set(lengths.tolist()))
     for rows, tokens in tower.groups:
@@ -121,7 +128,7 @@ def test_a_tower_of_another_kind_takes_the_whole_way(clip, monkeypatch):
     for name in ("stages", "stage", "text_lengths"):
         monkeypatch.setattr(type(clip), name, getattr(models.Clip, name))
     for encoder, x in inputs_of(clip).items():
-        tower = fastpath.Tower(clip, encoder, x, budget=fastpath.Budget(1.0, clip.device))
+        tower = towers.Tower(clip, encoder, x, budget=towers.Budget(1.0, clip.device))
         assert len(tower.stages) == 1 and torch.equal(tower.fill(), whole(clip, encoder, x)) and not tower.kept
         assert len(tower.groups) == 1
 
@@ -131,7 +138,7 @@ def check_steps_in_one_pass(clip, layers_per_tower):
     weights stay."""
     inputs, before = inputs_of(clip), {n: p.detach().clone() for n, p in clip.parameters.items()}
     for encoder, x in inputs.items():
-        tower = fastpath.Tower(clip, encoder, x, batch_size=3, budget=fastpath.Budget(1.0, clip.device))
+        tower = towers.Tower(clip, encoder, x, batch_size=3, budget=towers.Budget(1.0, clip.device))
         tower.fill()
         names = [n for n, e in clip.candidates().items() if e == encoder]
         for name in names[:: max(1, len(names) // layers_per_tower)]:
@@ -139,7 +146,7 @@ def check_steps_in_one_pass(clip, layers_per_tower):
             together = tower.features(rows, clip.stage(name), edit=edit, steps=steps)
             assert together.shape[:2] == (3, 3)
             for step, found in zip(steps, together.unbind(1), strict=True):
-                with deltas.applied(clip, {n: step * t for n, t in edit.items()}):
+                with applied(clip, {n: step * t for n, t in edit.items()}):
                     assert (found - tower.features(rows, clip.stage(name))).abs().max() < 1e-5, (name, step)
     assert tiny.same_tensors({n: p.detach() for n, p in clip.parameters.items()}, before)
 
@@ -153,11 +160,11 @@ def test_looking_ahead_changes_no_step_and_no_figure(clip, tmp_path, monkeypatch
     chosen = [n for n, e in clip.candidates().items()][::7]
     rows = [layers.Layer(n, clip.encoder(n), 1.0, 0.0) for n in chosen]
     forget = {n: t for name in chosen for n, t in random_edit(clip, name).items()}
-    asked, ask = [], zeroshot.Evaluation.forget_steps
-    monkeypatch.setattr(zeroshot.Evaluation, "forget_steps", lambda self, *a: asked.append(len(a[-1])) or ask(self, *a))
+    asked, ask = [], clip_tasks.Evaluation.forget_steps
+    monkeypatch.setattr(clip_tasks.Evaluation, "forget_steps", lambda self, *a: asked.append(len(a[-1])) or ask(self, *a))
     found = []
     for depth in (1, 3):
-        curves, best = unlearn.search_all(clip, both.judges[0], rows, forget, evaluations=5, log_all=True, depth=depth)
+        curves, best = slug.search_all(clip, both.judges[0], rows, forget, evaluations=5, log_all=True, depth=depth)
         found.append([s._replace(seconds=0) for steps in curves.values() for s in [*steps, best]])
         assert bool(asked) == (depth > 1)
     assert max(asked) > 3
@@ -166,9 +173,9 @@ def test_looking_ahead_changes_no_step_and_no_figure(clip, tmp_path, monkeypatch
 
 
 def test_the_default_budget_is_a_quarter_of_the_free_memory():
-    free = fastpath.free_memory(torch.device("cpu"))
+    free = towers.free_memory(torch.device("cpu"))
     assert free > 2**28
-    assert fastpath.Budget(-1, torch.device("cpu")).total == pytest.approx(free / 4, rel=0.2)
+    assert towers.Budget(-1, torch.device("cpu")).total == pytest.approx(free / 4, rel=0.2)
 
 
 # -------------------------------------------------------------------------------------------------------- decode cache
@@ -183,18 +190,18 @@ def test_pictures_are_decoded_once(tmp_path, monkeypatch, clip):
     paths[1].write_bytes(b"no picture")
     paths = [*map(str, paths), str(tmp_path / "missing.jpg")]
     cache = tmp_path / "cache"
-    images, kept = data.decode_files(paths, clip.transform, cache=cache)
+    images, kept = decode_files(paths, clip.transform, cache=cache)
     assert kept.tolist() == [0, 2, 3] and len(list(cache.iterdir())) == 1
-    monkeypatch.setattr(data, "decode", None)
-    again = data.decode_files(paths, clip.transform, cache=cache)
+    monkeypatch.setattr(images, "decode", None)
+    again = decode_files(paths, clip.transform, cache=cache)
     assert torch.equal(again[0], images) and torch.equal(again[1], kept)
     monkeypatch.undo()
     Path(paths[0]).write_bytes(tiny.jpeg(150, size=48))  # a changed file is decoded anew
-    other, _ = data.decode_files(paths, clip.transform, cache=cache)
+    other, _ = decode_files(paths, clip.transform, cache=cache)
     assert not torch.equal(other[0], images[0]) and torch.equal(other[1:], images[1:])
     for path in cache.iterdir():  # a cut file too
         path.write_bytes(path.read_bytes()[:-100])
-    assert torch.equal(data.decode_files(paths, clip.transform, cache=cache)[0], other)
+    assert torch.equal(decode_files(paths, clip.transform, cache=cache)[0], other)
 
 
 # ------------------------------------------------------------------------------------------------------ fast and plain
@@ -214,14 +221,14 @@ class Both:
                 noise = torch.randint(0, 256, (size, size, 3), dtype=torch.uint8, generator=g)
                 Image.fromarray(noise.numpy()).save(paths[-1])
             paths = [str(p) for p in paths]
-            images, _ = data.decode(paths, clip.transform)
+            images, _ = decode(paths, clip.transform)
             labels, seen = torch.arange(classes).repeat_interleave(each), torch.ones(classes * each, dtype=torch.bool)
-            sets.append(data.PictureSet(images, labels, names, torch.zeros(classes), paths, seen, 0, tuple(paths)))
+            sets.append(PictureSet(images, labels, names, torch.zeros(classes), paths, seen, 0, tuple(paths)))
         self.clip, half = clip, {t: torch.ones(classes * each, dtype=torch.bool) for t in ("identities", "objects")}
-        self.evaluations = [zeroshot.Evaluation(clip, *sets), plain.PlainEvaluation(clip, *sets)]
+        self.evaluations = [clip_tasks.Evaluation(clip, *sets), reference.PlainEvaluation(clip, *sets)]
         self.target = self.evaluations[0].target("identities thing 0")
-        pairs = data.Pairs(sets[0].images[:each], sets[0].names[:1] * each, ["0"] * each, 0)
-        self.judges = [unlearn.Judge(clip, e, self.target, pairs, half) for e in self.evaluations]
+        pairs = Pairs(sets[0].images[:each], sets[0].names[:1] * each, ["0"] * each, 0)
+        self.judges = [clip_judge.Judge(clip, e, self.target, pairs, half) for e in self.evaluations]
 
     def walk(self, layer, count):
         """`count` steps of a layer, both ways: cosines agree to 1e-5, top-5 predictions too but at ties within that."""
@@ -259,7 +266,7 @@ def test_fast_and_plain_walk_ten_steps_alike_on_the_tiny_models(clip, tmp_path):
 @pytest.mark.parametrize("same", [True, False])
 def test_a_low_precision_holds_only_where_it_changes_no_answer(clip, tmp_path, monkeypatch, capfd, same):
     answers = itertools.repeat(0) if same else itertools.count()
-    monkeypatch.setattr(zeroshot, "guessed", lambda task: torch.full((len(task.features),), next(answers)))
+    monkeypatch.setattr(clip_tasks, "guessed", lambda task: torch.full((len(task.features),), next(answers)))
     clip.autocast = torch.bfloat16
     task = Both(clip, tmp_path).evaluations[0].tasks["objects"]
     assert clip.autocast == (torch.bfloat16 if same else None)
@@ -304,9 +311,9 @@ def test_the_search_by_the_plain_way_writes_the_same_log(taught_clip, tiny_world
 def test_candidates_of_one_state_share_their_classifier(clip, tmp_path, monkeypatch):
     both = Both(clip, tmp_path)
     evaluation, made = both.evaluations[0], []
-    features = fastpath.Tower.features
+    features = towers.Tower.features
     monkeypatch.setattr(
-        fastpath.Tower,
+        towers.Tower,
         "features",
         lambda self, *a, **k: made.append(self.encoder) or features(self, *a, **k),
     )
@@ -329,7 +336,7 @@ def test_the_winner_is_the_same_with_and_without_everything_logged(clip, tmp_pat
     forget = {n: t for name in fronts for n, t in random_edit(clip, name).items()}
     best = {}
     for log_all in (False, True):
-        _, best[log_all] = unlearn.search_all(clip, both.judges[0], rows, forget, evaluations=4, log_all=log_all)
+        _, best[log_all] = slug.search_all(clip, both.judges[0], rows, forget, evaluations=4, log_all=log_all)
     assert (best[False].layer, best[False].step) == (best[True].layer, best[True].step)
     if best[True].forgets:
         assert best[False].retain == pytest.approx(best[True].retain)

@@ -10,9 +10,14 @@ import tiny
 import torch
 from PIL import Image
 
-from slug import curation, data, deltas, files, gradients, models, records, report
+from slug import files, models
+from slug.artifacts import deltas, gradient_files, records
+from slug.data import curation, evaluation_sets
+from slug.data.images import decode
+from slug.data.pairs import load_pairs
 from slug.errors import SlugError
 from slug.models import LOCAL
+from slug.reports import report
 
 MUTATIONS, SECONDS = 20, 30  # of each input; for each of them
 
@@ -53,7 +58,7 @@ def sound(tiny_clip, tiny_world, tmp_path_factory):
     clip = tiny.load(folder)
     edit = {"visual.proj": torch.ones_like(clip.parameters["visual.proj"])}
     deltas.save(folder / "a.delta.safetensors", clip, edit, name="a", layer="visual.proj", step=1.0, metrics={})
-    gradients.save(folder / "grads.pt", edit, {"model": "m"})
+    gradient_files.save(folder / "grads.pt", edit, {"model": "m"})
     figures = {"forget_acc1": 0.0, "identities_acc1": 0.5, "objects_acc1": 0.5, "n_forget": 4, "forget_upper": 0.5}
     changes = {f"{t}_change{e}": 0.0 for t in ("identities", "objects") for e in ("", "_low", "_high")}
     whole = {"original": figures, "slug": figures | changes}
@@ -81,24 +86,24 @@ def curated(folder):
 
 
 READERS = {  # file to damage -> what reads it
-    "pairs.tar": lambda d: data.load_pairs(d / "pairs.tar", transform),
+    "pairs.tar": lambda d: load_pairs(d / "pairs.tar", transform),
     "shards/00000.parquet": curated,
     "shards/00000.tar": curated,
-    "picture.jpg": lambda d: data.decode([str(d / "picture.jpg")], transform),
-    "picture.png": lambda d: data.decode([str(d / "picture.png")], transform),
-    "picture.webp": lambda d: data.decode([str(d / "picture.webp")], transform),
+    "picture.jpg": lambda d: decode([str(d / "picture.jpg")], transform),
+    "picture.png": lambda d: decode([str(d / "picture.png")], transform),
+    "picture.webp": lambda d: decode([str(d / "picture.webp")], transform),
     "open_clip/open_clip_model.safetensors": lambda d: models.load(f"{LOCAL}{d / 'open_clip'}"),
     "open_clip/open_clip_config.json": lambda d: models.load(f"{LOCAL}{d / 'open_clip'}"),
     "hugging_face/model.safetensors": lambda d: models.load(clip_model_id=str(d / "hugging_face")),
     "a.delta.safetensors": lambda d: deltas.apply(d / "a.delta.safetensors", d / "open_clip", d / "made/edited"),
-    "grads.pt": lambda d: gradients.load(d / "grads.pt", {"model": "m"}, "a1"),
-    "grads.json": lambda d: gradients.load(d / "grads.pt", {"model": "m"}, "a1"),
+    "grads.pt": lambda d: gradient_files.load(d / "grads.pt", {"model": "m"}, "a1"),
+    "grads.json": lambda d: gradient_files.load(d / "grads.pt", {"model": "m"}, "a1"),
     "records/m-Alien.json": lambda d: report_of(d / "records"),
-    "celeba/list_identity_celeba.txt": lambda d: data.load_celeba(d / "celeba", transform),
-    "celeba/frequent_celebs.txt": lambda d: data.load_celeba(d / "celeba", transform),
-    "celeba/groups.csv": lambda d: data.load_celeba(d / "celeba", transform),
-    "ImageNet/classes.csv": lambda d: data.load_imagenet(d / "ImageNet/val", transform),
-    "ImageNet/groups.csv": lambda d: data.load_imagenet(d / "ImageNet/val", transform),
+    "celeba/list_identity_celeba.txt": lambda d: evaluation_sets.load_celeba(d / "celeba", transform),
+    "celeba/frequent_celebs.txt": lambda d: evaluation_sets.load_celeba(d / "celeba", transform),
+    "celeba/groups.csv": lambda d: evaluation_sets.load_celeba(d / "celeba", transform),
+    "ImageNet/classes.csv": lambda d: evaluation_sets.load_imagenet(d / "ImageNet/val", transform),
+    "ImageNet/groups.csv": lambda d: evaluation_sets.load_imagenet(d / "ImageNet/val", transform),
 }
 
 
@@ -146,5 +151,5 @@ def test_a_poisoned_checkpoint_runs_no_code(tmp_path):
     torch.save({"visual.proj": Poison()}, tmp_path / "grads.pt")
     (tmp_path / "grads.json").write_text(json.dumps({"model": "m"}))
     with pytest.raises(SlugError, match="damaged"):
-        gradients.load(tmp_path / "grads.pt", {"model": "m"}, "a1")
+        gradient_files.load(tmp_path / "grads.pt", {"model": "m"}, "a1")
     assert not (tmp_path / "ran").exists()

@@ -7,7 +7,10 @@ import pytest
 import tiny
 import torch
 
-from slug import data, deltas, gradients, layers, losses, unlearn, whitening
+from slug.artifacts import gradient_files
+from slug.core import gradients, layers, losses, preconditioning
+from slug.core.edit import applied, edit_of
+from slug.data.pairs import Pairs, some
 from slug.errors import SlugError
 
 LOSSES = (losses.cosine_embedding, losses.contrastive)
@@ -39,7 +42,7 @@ def plain_gradient(clip, batch, loss):
 def by_batch(clip, batch, loss, ends):
     """The plain gradient of each batch; batch k ends before pair ends[k]."""
     cuts = [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
-    return [plain_gradient(clip, data.Pairs(*(field[c] for field in batch[:3]), 0), loss) for c in cuts]
+    return [plain_gradient(clip, Pairs(*(field[c] for field in batch[:3]), 0), loss) for c in cuts]
 
 
 def mean(gradients, weights):
@@ -144,7 +147,7 @@ def entering(clip, images, tokens, trim=True):
 
 def test_moments_are_of_what_enters_each_matrix(clip):
     batch = tiny.pairs(10)
-    found = whitening.moments(clip, batch, batch_size=4)
+    found = preconditioning.moments(clip, batch, batch_size=4)
     tokens = clip.tokenize(batch.captions)
     each = [entering(clip, batch.images[[i]], tokens[[i]]) for i in range(10)]  # one text at a time: without padding
     seen = {n: torch.cat([one[n] for one in each]) for n in each[0]}
@@ -162,11 +165,11 @@ def test_moments_are_of_what_enters_each_matrix(clip):
         if parameter.ndim > 1:
             moment, axis = found[name]
             assert len(moment) == parameter.flatten(1).shape[axis]
-    padded = whitening.moments(clip, batch, encoder="language", padded=True)
+    padded = preconditioning.moments(clip, batch, encoder="language", padded=True)
     seen = {n: x for n, x in entering(clip, batch.images, tokens, trim=False).items() if clip.tower(n) == "language"}
     for name, x in seen.items():
         assert torch.allclose(padded[name][0].float(), x.T @ x, rtol=1e-3, atol=1e-4), name
-    alone = whitening.moments(clip, batch, encoder="language")
+    alone = preconditioning.moments(clip, batch, encoder="language")
     assert {clip.tower(n) for n in alone} == {"language"} and alone.keys() == padded.keys() <= found.keys()
     assert any((padded[n][0] - alone[n][0]).norm() > 0.1 * alone[n][0].norm() for n in seen)
 
@@ -174,12 +177,12 @@ def test_moments_are_of_what_enters_each_matrix(clip):
 @pytest.mark.parametrize("rows", [None, [3]])
 def test_moments_of_two_processes_add_up_to_those_of_one(clip, monkeypatch, rows):
     batch = tiny.pairs(10)
-    whole = whitening.moments(clip, batch, rows=rows, batch_size=4)
+    whole = preconditioning.moments(clip, batch, rows=rows, batch_size=4)
     parts = []
     for rank in (0, 1):
-        monkeypatch.setattr(whitening.processes, "mine", lambda rank=rank: (rank, 2))
-        monkeypatch.setattr(whitening.processes, "add_up", lambda tensor: None)
-        parts.append(whitening.moments(clip, batch, rows=rows, batch_size=4))
+        monkeypatch.setattr(preconditioning.processes, "mine", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(preconditioning.processes, "add_up", lambda tensor: None)
+        parts.append(preconditioning.moments(clip, batch, rows=rows, batch_size=4))
     assert list(parts[0]) == list(parts[1]) == list(whole)  # also where one of them has no batch
     for name, (moment, axis) in whole.items():
         assert torch.allclose(parts[0][name][0] + parts[1][name][0], moment, rtol=1e-4) and parts[1][name][1] == axis
@@ -189,10 +192,10 @@ def test_moments_of_two_processes_add_up_to_those_of_one(clip, monkeypatch, rows
 def test_moments_without_some_rows_are_those_of_the_others(clip):
     batch = tiny.pairs(10)
     gone = [1, 4, 8]
-    found = whitening.added(
-        whitening.moments(clip, batch), [whitening.moments(clip, batch, rows=gone, batch_size=2)], sign=-1
+    found = preconditioning.added(
+        preconditioning.moments(clip, batch), [preconditioning.moments(clip, batch, rows=gone, batch_size=2)], sign=-1
     )
-    wanted = whitening.moments(clip, data.some(batch, [i for i in range(10) if i not in gone]))
+    wanted = preconditioning.moments(clip, some(batch, [i for i in range(10) if i not in gone]))
     assert found.keys() == wanted.keys()
     for name, (moment, axis) in wanted.items():
         assert (found[name][0] - moment).norm() <= 1e-5 * moment.norm() and found[name][1] == axis, name
@@ -203,13 +206,13 @@ def test_a_record_is_stale_where_any_set_behind_its_gradients_changed(clip, tmp_
     args.celeb_name = ["Noto", "Blob"]
     for name in ("retain", "Noto", "Blob"):
         (tmp_path / f"{name}.tar").write_text(name)
-    written = gradients.folder(tmp_path, "Noto", clip.tag) / "forget_grads_ws.pt"
-    gradients.save(written, {}, {"spared": {"Blob": "any"}})
+    written = gradient_files.folder(tmp_path, "Noto", clip.tag) / "forget_grads_ws.pt"
+    gradient_files.save(written, {}, {"spared": {"Blob": "any"}})
 
     def changed(method, name):
-        before = gradients.sources(args, clip, "Noto", method)
+        before = gradient_files.sources(args, clip, "Noto", method)
         (tmp_path / f"{name}.tar").write_text(f"other {name}")
-        after = gradients.sources(args, clip, "Noto", method)
+        after = gradient_files.sources(args, clip, "Noto", method)
         (tmp_path / f"{name}.tar").write_text(name)
         return before != after
 
@@ -217,7 +220,7 @@ def test_a_record_is_stale_where_any_set_behind_its_gradients_changed(clip, tmp_
     assert seen == {"calc_grad": [True, True, False], "calc_grad_w": [True, True, False], "calc_grad_ws": [True, True, True]}
     (tmp_path / "retain.tar").unlink()
     with pytest.raises(SlugError, match="retain set not found"):
-        gradients.sources(args, clip, "Noto", "calc_grad")
+        gradient_files.sources(args, clip, "Noto", "calc_grad")
 
 
 def test_what_stays_shows_the_name_nowhere(clip):
@@ -231,14 +234,14 @@ def test_what_stays_shows_the_name_nowhere(clip):
     held = {}
     for seed, (n, captions) in enumerate(said.items()):
         held[n] = tiny.pairs(2, seed=seed)._replace(captions=captions.split("; "))
-    sums = {n: whitening.moments(clip, pairs) for n, pairs in held.items()}
+    sums = {n: preconditioning.moments(clip, pairs) for n, pairs in held.items()}
     for name, kept in {
         "Noto": [("", 0), ("bell", 1), ("Blob", 0), ("Blob", 1)],
         "Blob": [("", 0), ("", 1), ("Noto", 0), ("Noto", 1), ("bell", 0)],
         "Fluent": [(n, i) for n in said for i in (0, 1)],
     }.items():
-        found = whitening.staying(clip, held, sums, name)
-        each = [whitening.moments(clip, held[n], rows=[i]) for n, i in kept]
+        found = preconditioning.staying(clip, held, sums, name)
+        each = [preconditioning.moments(clip, held[n], rows=[i]) for n, i in kept]
         for matrix, (moment, axis) in found.items():
             wanted = sum(one[matrix][0] for one in each)
             assert (moment - wanted).norm() <= 1e-5 * wanted.norm() and axis == each[0][matrix][1], (name, matrix)
@@ -247,8 +250,8 @@ def test_what_stays_shows_the_name_nowhere(clip):
 def test_a_whitened_step_moves_the_layer_least_for_its_gain(clip):
     forget, retain = tiny.pairs(6, seed=1), tiny.pairs(10, seed=2)
     plain, _ = gradients.compute(clip, forget, losses.cosine_embedding)
-    found = whitening.moments(clip, retain)
-    directions = whitening.whitened(plain, found, damping=0.1)
+    found = preconditioning.moments(clip, retain)
+    directions = preconditioning.whitened(plain, found, damping=0.1)
     g = torch.Generator().manual_seed(0)
     for name, (moment, axis) in found.items():
         gradient, d = (x[name].double().flatten(1).movedim(axis, 1) for x in (plain, directions))
@@ -271,14 +274,14 @@ def test_a_whitened_step_moves_the_layer_least_for_its_gain(clip):
     # Norms have no moment and keep their gradient; with endless damping every layer does.
     assert all(torch.equal(directions[n], plain[n]) for n in plain.keys() - found.keys())
     assert any(n not in found for n in clip.candidates()) == (clip.family != "hf")
-    endless = whitening.whitened(plain, found, damping=1e9)
+    endless = preconditioning.whitened(plain, found, damping=1e9)
     assert distance(endless, plain) < 1e-5 < distance(directions, plain)
 
 
 def test_transposes_and_other_functions_are_not_taken_for_a_layers_input():
     weight = torch.nn.Parameter(torch.randn(4, 4))
     other = torch.nn.Parameter(torch.randn(2, 3, 3, 3))
-    with whitening.Moments({"w": weight, "o": other}) as watched:
+    with preconditioning.Moments({"w": weight, "o": other}) as watched:
         torch.randn(5, 4) @ weight.T
         torch.nn.functional.conv2d(torch.randn(1, 6, 5, 5), other, groups=2)
     assert not watched.found
@@ -329,9 +332,9 @@ def test_a_positive_step_lowers_the_cosine_of_the_forget_pairs(clip):
     for layer in clip.candidates():
         group = clip.group(layer)
         step = 0.05 * layers.first_step([clip.parameters[n] for n in group], [forget[n] for n in group])
-        with deltas.applied(clip, unlearn.edit_of(clip, layer, forget, step)):
+        with applied(clip, edit_of(clip, layer, forget, step)):
             assert cosine() < start - 1e-7, layer
-        with deltas.applied(clip, unlearn.edit_of(clip, layer, forget, -step)):
+        with applied(clip, edit_of(clip, layer, forget, -step)):
             assert cosine() > start + 1e-7, layer
         assert cosine() == start
 
@@ -342,14 +345,14 @@ def test_the_contrastive_form_has_the_same_sign(clip):
     start = plain_loss(clip, clip.module, batch, losses.contrastive)
     layer = next(n for n in clip.candidates() if n in ("visual.proj", "visual_projection.weight"))
     step = 0.1 * layers.first_step([clip.parameters[layer]], [forget[layer]])
-    with deltas.applied(clip, unlearn.edit_of(clip, layer, forget, step)):
+    with applied(clip, edit_of(clip, layer, forget, step)):
         assert plain_loss(clip, clip.module, batch, losses.contrastive) > start
 
 
 def test_an_edit_is_the_step_times_the_gradient_of_the_whole_group(clip):
     forget, _ = gradients.compute(clip, tiny.pairs(4), losses.cosine_embedding)
     for layer in clip.candidates():
-        edit = unlearn.edit_of(clip, layer, forget, 2.5)
+        edit = edit_of(clip, layer, forget, 2.5)
         assert tuple(edit) == clip.group(layer)
         assert all(torch.equal(t, 2.5 * forget[n]) for n, t in edit.items())
 
@@ -394,20 +397,20 @@ def test_nan_is_refused_by_name(tiny_clip):
 def test_a_gradient_file_is_a_plain_dict_and_stands_for_its_fingerprint_only(tmp_path):
     path, mark = tmp_path / "forget_grads.pt", {"model": "a", "data": "b"}
     grads = {"w": torch.tensor([1.0, 2.0])}
-    gradients.save(path, grads, {**mark, "seconds": 1.5})
+    gradient_files.save(path, grads, {**mark, "seconds": 1.5})
     assert tiny.same_tensors(torch.load(path, weights_only=True), grads)
-    assert tiny.same_tensors(gradients.load(path, mark, "remake"), grads)
-    assert gradients.is_valid(path, mark) and not gradients.is_valid(path, {**mark, "data": "c"})
+    assert tiny.same_tensors(gradient_files.load(path, mark, "remake"), grads)
+    assert gradient_files.is_valid(path, mark) and not gradient_files.is_valid(path, {**mark, "data": "c"})
     with pytest.raises(SlugError, match=r"stale \(data differ.*remake"):
-        gradients.load(path, {**mark, "data": "c"}, "remake")
+        gradient_files.load(path, {**mark, "data": "c"}, "remake")
     path.write_bytes(path.read_bytes()[:-10])
-    assert not gradients.is_valid(path, mark)
+    assert not gradient_files.is_valid(path, mark)
     with pytest.raises(SlugError, match=r"damaged.*remake"):
-        gradients.load(path, mark, "remake")
+        gradient_files.load(path, mark, "remake")
     path.unlink()
-    assert not gradients.is_valid(path, mark)
+    assert not gradient_files.is_valid(path, mark)
     with pytest.raises(SlugError, match=r"no gradients at.*remake"):
-        gradients.load(path, mark, "remake")
+        gradient_files.load(path, mark, "remake")
 
 
 @pytest.mark.parametrize(
@@ -423,4 +426,4 @@ def test_a_gradient_file_is_a_plain_dict_and_stands_for_its_fingerprint_only(tmp
     ],
 )
 def test_names_of_gradient_files(side, method, name):
-    assert gradients.file_name(side, method) == name
+    assert gradient_files.file_name(side, method) == name

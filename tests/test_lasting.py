@@ -12,8 +12,14 @@ import pytest
 import tiny
 import torch
 
-from slug import data, lasting, lasting_report, models, plots, zeroshot
-from slug.baselines import training
+from slug import models
+from slug.data import evaluation_sets
+from slug.data.names import plain_name
+from slug.data.pairs import Pairs
+from slug.data.splits import halves
+from slug.evaluation import clip_tasks, durability, zeroshot
+from slug.methods import training
+from slug.reports import durability_report, plots
 
 NAMES = ("Alien", "Bento_Box")
 
@@ -30,17 +36,17 @@ def test_rounding_is_what_a_plain_loop_does(bits):
     weight = torch.randn(5, 7, generator=torch.Generator().manual_seed(bits))
     weight[2] = 0
     top = {8: 127, 4: 7}[bits]
-    got = lasting.round_to_nearest(weight, bits)
+    got = durability.round_to_nearest(weight, bits)
     for row, found in zip(weight.tolist(), got.tolist(), strict=True):
         scale = max(abs(x) for x in row) / top
         assert found == pytest.approx([scale * round(x / scale) if scale else 0 for x in row], rel=1e-5, abs=1e-7)
-    assert not torch.equal(got, weight) and torch.equal(lasting.round_to_nearest(weight.view(5, 1, 7), bits)[:, 0], got)
+    assert not torch.equal(got, weight) and torch.equal(durability.round_to_nearest(weight.view(5, 1, 7), bits)[:, 0], got)
 
 
 def test_weights_are_coarse_within_the_context_and_as_before_after_it(clip):
     before = weights(clip)
     for form, levels in (("int8", 255), ("4-bit", 15)):
-        with pytest.raises(RuntimeError, match="stop"), lasting.quantised(clip, form):
+        with pytest.raises(RuntimeError, match="stop"), durability.quantised(clip, form):
             views = {n: v.flatten(1) for n, v in clip.canonical_views(weights(clip)).items() if v.ndim > 1}
             linear = [n for n in views if "embeddings" not in n or "patch" in n]
             # The output channels stand in front in canonical names: each has a scale of its own, projections too.
@@ -51,7 +57,7 @@ def test_weights_are_coarse_within_the_context_and_as_before_after_it(clip):
             assert not any(n.endswith(("proj.weight", "in_proj_weight")) for n in kept)
             raise RuntimeError("stop")
         assert tiny.same_tensors(weights(clip), before)
-    with lasting.quantised(clip, "fp16"):
+    with durability.quantised(clip, "fp16"):
         assert all(torch.equal(p, before[n].half().float()) for n, p in clip.parameters.items())
     assert tiny.same_tensors(weights(clip), before)
 
@@ -64,13 +70,13 @@ def test_relearning_learns_and_leaves_the_model_as_it_was(tiny_clip):
     before = weights(clip)
 
     def distance():
-        image, text = tiny.features(clip, data.Pairs(forget.images[:1], forget.captions[:1], [], 0))
+        image, text = tiny.features(clip, Pairs(forget.images[:1], forget.captions[:1], [], 0))
         return (image - text).norm().item()
 
     start = distance()
-    assert list(lasting.relearn(clip, forget, retain, count=0, steps=12, lr=1e-3)) == list(range(1, 13))
+    assert list(durability.relearn(clip, forget, retain, count=0, steps=12, lr=1e-3)) == list(range(1, 13))
     assert tiny.same_tensors(weights(clip), before)
-    for step in lasting.relearn(clip, forget, retain, count=0, steps=12, lr=1e-3):
+    for step in durability.relearn(clip, forget, retain, count=0, steps=12, lr=1e-3):
         if step == 10:
             assert distance() < start - 0.05
             break  # the generator is closed, as where a test fails in between
@@ -80,14 +86,14 @@ def test_relearning_learns_and_leaves_the_model_as_it_was(tiny_clip):
 def test_a_relearning_batch_holds_the_chosen_forget_pairs_and_fresh_retain_pairs(tiny_clip, monkeypatch):
     clip, forget, retain = tiny.load(tiny_clip), tiny.pairs(12, names=("ghost",)), tiny.pairs(40, seed=1)
     asked = []
-    monkeypatch.setattr(lasting, "train", lambda clip, passes, schedule, each_step: asked.append((passes, schedule)) or [])
-    for count, most in ((2, 2), (0, lasting.FORGET_PAIRS)):
-        list(lasting.relearn(clip, forget, retain, count=count, steps=6, lr=1e-3))
+    monkeypatch.setattr(durability, "train", lambda _, passes, schedule, each_step: asked.append((passes, schedule)) or [])
+    for count, most in ((2, 2), (0, durability.FORGET_PAIRS)):
+        list(durability.relearn(clip, forget, retain, count=count, steps=6, lr=1e-3))
         passes, schedule = asked.pop()
         batches = [p.pairs.captions for p in passes]
         mine = [[c for c in b if c.startswith("ghost")] for b in batches]
-        assert {len(m) for m in mine} == {most} and {len(b) for b in batches} == {lasting.BATCH}
-        chosen = {forget.captions[i] for i in lasting.chosen_pairs(forget, count, 0).tolist()}
+        assert {len(m) for m in mine} == {most} and {len(b) for b in batches} == {durability.BATCH}
+        chosen = {forget.captions[i] for i in durability.chosen_pairs(forget, count, 0).tolist()}
         assert len(chosen) == (count or 12) and set().union(*mine) <= chosen
         assert len({tuple(b) for b in batches}) == 6
         assert [training.cosine(s, 6, schedule) for s in range(6)] == [1e-3] * 6
@@ -97,13 +103,13 @@ def test_a_relearning_batch_holds_the_chosen_forget_pairs_and_fresh_retain_pairs
 
 
 def test_other_spellings_are_others():
-    found = lasting.spellings("Police Officer", ["cop"])
+    found = durability.spellings("Police Officer", ["cop"])
     assert set(found.values()) == {
         *("police officer", "POLICE OFFICER", "Police Officers", "the Police Officer"),
         *("Police-Officer", "PoliceOfficer", "cop"),
     }
-    assert "hyphen" not in lasting.spellings("fox") and lasting.spellings("fox")["plural"] == "foxes"
-    assert lasting.style_of("tropical fish/noto") == "noto" and lasting.style_of("000001.jpg") == lasting.NOT_TOLD
+    assert "hyphen" not in durability.spellings("fox") and durability.spellings("fox")["plural"] == "foxes"
+    assert durability.style_of("tropical fish/noto") == "noto" and durability.style_of("000001.jpg") == durability.NOT_TOLD
 
 
 def test_a_shift_is_undone_and_a_sum_of_others_stands_for_the_name():
@@ -115,7 +121,7 @@ def test_a_shift_is_undone_and_a_sum_of_others_stands_for_the_name():
     shift = 3 * torch.nn.functional.normalize(names[4] - names[0], dim=0)
     pictures = names[labels] + 0.05 * torch.randn(len(labels), 16, generator=g) + shift
 
-    class Fake(lasting.Subject):
+    class Fake(durability.Subject):
         def __init__(self, features):
             self.features = features
             self.target, self.task = types.SimpleNamespace(label=0), types.SimpleNamespace(weights=names)
@@ -148,7 +154,7 @@ def hand_made(test, values, setting="x", method="slug", chance=0.0, **more):
 
 
 def test_the_verdict_follows_its_rule():
-    say = lasting_report.verdict
+    say = durability_report.verdict
     assert say(0.1, 0.02, 0.1) == "survives" and say(0.1, 0.02, 0.2) == "survives?"
     assert say(0.11, 0.105, 0.4) == "comes back in part" and say(0.3, -0.1, 0.7) == "comes back in part?"
     assert say(0.5, 0.5, 0.9) == "comes back" and say(0.6, 0.4, 0.8) == "comes back?"
@@ -163,7 +169,7 @@ def test_the_table_of_hand_made_runs():
     for steps, value in ((0, 0.0), (5, 0.2), (20, 0.8)):
         rows += hand_made("relearning", [(value, 0.8)] * 2, f"2 pictures, {steps} steps", steps=steps)
     frame = pd.DataFrame(rows)
-    table = lasting_report.table(frame).set_index("test")
+    table = durability_report.table(frame).set_index("test")
     assert list(table["names"]) == [2, 2, 2, 2]  # c is not known well enough
     edit = table.loc["edit"]
     assert (edit["correct"], edit["n"], edit["verdict"]) == (0, 80, "survives") and edit["high"] == pytest.approx(
@@ -176,12 +182,12 @@ def test_the_table_of_hand_made_runs():
     assert spelling["back"] == pytest.approx((0.4 / 0.8 + 0.05 / 0.5) / 2) and spelling["correct"] == 18
     assert spelling["verdict"] == "comes back in part?"  # two names: the interval is wide
     assert table.loc["relearning, 2 pictures, 20 steps"]["back"] == pytest.approx(1)
-    text = lasting_report.markdown(frame, "curves.png")
+    text = durability_report.markdown(frame, "curves.png")
     assert "| edit | survives, 0% (0 to 0) |" in text and "![" in text and "3 names, 120 pictures of 12 drawings" in text
     assert "| b | synonym | 40 | 10% | 50% |" in text
-    started = lasting_report.markdown(frame[frame["name"] == "c"])  # nobody is known, no relearning done: still a report
+    started = durability_report.markdown(frame[frame["name"] == "c"])  # nobody is known, no relearning done: still a report
     assert "1 name" in started and "![" not in started
-    curves, original = lasting_report.curves(frame)
+    curves, original = durability_report.curves(frame)
     steps, forget, retain = curves["2 pictures"]["slug"]
     assert list(steps) == [0, 5, 20] and list(forget) == pytest.approx([0, 0.2, 0.8]) and list(retain) == [0.5] * 3
     assert original == pytest.approx((0.8, 0.55))
@@ -234,14 +240,14 @@ def record(run, method, name):
 def test_every_edit_is_tested_and_scores_what_its_record_says(run, frame):
     """A baseline that is trained again is the one on record; of SLUG the deltas are read."""
     assert set(zip(frame["name"], frame["method"], frame["test"], strict=True)) == {
-        (data.plain_name(n), m, t) for n in NAMES for m in ("slug", "ft", "salun") for t in lasting.TESTS
+        (plain_name(n), m, t) for n in NAMES for m in ("slug", "ft", "salun") for t in durability.TESTS
     }
     assert not frame.duplicated(["name", "method", "test", "setting"]).any()
     for name in NAMES:
         for method in ("slug", "ft", "salun"):
-            row = frame[
-                (frame["name"] == data.plain_name(name)) & (frame["method"] == method) & (frame["test"] == "edit")
-            ].iloc[0]
+            row = frame[(frame["name"] == plain_name(name)) & (frame["method"] == method) & (frame["test"] == "edit")].iloc[
+                0
+            ]
             half = record(run, method, name)["halves"]["report"]
             for column, state in (("value", method), ("original", "original")):
                 assert row[column] == pytest.approx(half[state]["forget_acc1"])
@@ -255,7 +261,7 @@ def test_every_edit_is_tested_and_scores_what_its_record_says(run, frame):
 def test_rows_of_a_test_say_what_they_are_of(frame):
     mine = frame[(frame["name"] == "Alien") & (frame["method"] == "slug")].set_index("test")
     edit = mine.loc["edit"]
-    assert list(mine.loc["quantisation", "setting"]) == list(lasting.FORMS)
+    assert list(mine.loc["quantisation", "setting"]) == list(durability.FORMS)
     relearned = mine.loc["relearning"]
     assert list(relearned["steps"]) == [0, 1, 3] * 2 and (relearned["original"] == edit["original"]).all()
     assert (relearned[relearned["steps"] == 0]["value"] == edit["value"]).all()
@@ -265,7 +271,7 @@ def test_rows_of_a_test_say_what_they_are_of(frame):
     assert (
         styles["n"].sum() == edit["n"] and styles["correct"].sum() == edit["correct"] and len(styles) == edit["n_drawings"]
     )
-    assert lasting.NOT_TOLD not in set(styles["setting"])
+    assert durability.NOT_TOLD not in set(styles["setting"])
     assert (mine.loc["linear probe", "chance"], mine.loc["edit", "chance"]) == (0.5, 0)
     made = json.loads(edit["made_with"])
     assert made["settings"]["relearn_lr"] == 1e-3 and made["versions"]["torch"] and made["aliases"] == ["extraterrestrial"]
@@ -273,7 +279,7 @@ def test_rows_of_a_test_say_what_they_are_of(frame):
 
 def test_the_report_the_curves_and_the_readme_are_of_these_rows(run, frame):
     text, readme = (run.out / "REPORT.md").read_text(), (run.folder / "README.md").read_text()
-    wanted = lasting_report.overview(lasting_report.table(frame))
+    wanted = durability_report.overview(durability_report.table(frame))
     assert wanted in text and wanted in readme and wanted.splitlines()[0] == "| test | slug | ft | salun |"
     assert (run.out / "open_clip-relearning.png").is_file() and "](open_clip-relearning.png)" in text
     assert not tiny.left_over(run.folder)
@@ -285,7 +291,7 @@ def test_what_is_finished_is_kept(run, frame, monkeypatch):
     def never(*args, **more):
         raise AssertionError("was done again")
 
-    monkeypatch.setattr(lasting, "Subject", never)
+    monkeypatch.setattr(durability, "Subject", never)
     tiny.run("a7_lasting", *run.flags)
     assert pd.read_parquet(run.out / "runs.parquet").equals(frame)
     tiny.run("a7_lasting", *run.flags, "--report")
@@ -297,13 +303,13 @@ def test_what_is_finished_is_kept(run, frame, monkeypatch):
     frame[~lost].to_parquet(run.out / "runs.parquet", index=False)
     done = []
     for test in ("edit", "quantisation", "relearning", "probe", "spelling", "style", "arithmetic"):
-        plain = getattr(lasting.Subject, test)
+        plain = getattr(durability.Subject, test)
 
         def noted(self, edited, *args, plain=plain, test=test, **more):
             done.append((self.target.name, test, edited))
             return plain(self, edited, *args, **more)
 
-        monkeypatch.setattr(lasting.Subject, test, noted)
+        monkeypatch.setattr(durability.Subject, test, noted)
     tiny.run("a7_lasting", *run.flags)
     assert sorted(d[:2] for d in done if d[2]) == [("Alien", "edit"), ("Alien", "probe")]
     key = ["name", "method", "test", "setting"]
@@ -347,7 +353,7 @@ def test_a_second_model_has_rows_of_its_own_and_the_report_is_of_one(run, frame,
     assert {p.name for p in out.iterdir()} == {"runs.parquet", "REPORT.md"} | plot
     assert {p.name for p in (results / "lasting").iterdir()} == {"runs.parquet"}
     text = (out / "REPORT.md").read_text()
-    assert lasting_report.overview(lasting_report.table(reported)) in text
+    assert durability_report.overview(durability_report.table(reported)) in text
     for more, model in ((["--report"], "open_clip"), (["--report", "--model", "other"], "other")):
         tiny.run("a7_lasting", *flags, *more)
         assert set(pd.read_parquet(out / "runs.parquet")["model"]) == {model}
@@ -361,15 +367,15 @@ def test_a_second_model_has_rows_of_its_own_and_the_report_is_of_one(run, frame,
 def test_the_probe_is_tested_on_drawings_that_it_was_not_trained_on(run, taught_clip):
     clip = tiny.load(taught_clip)
     flag = dict(zip(run.flags[::1], run.flags[1:], strict=False))
-    identities = data.load_celeba(flag["--val-data"], clip.transform)
-    objects = data.load_imagenet(flag["--imagenet-val"], clip.transform)
-    evaluation = zeroshot.Evaluation(clip, identities, objects, cache_gb=0)
-    half = {"identities": data.halves(identities, 0), "objects": data.halves(objects, 0)}
+    identities = evaluation_sets.load_celeba(flag["--val-data"], clip.transform)
+    objects = evaluation_sets.load_imagenet(flag["--imagenet-val"], clip.transform)
+    evaluation = clip_tasks.Evaluation(clip, identities, objects, cache_gb=0)
+    half = {"identities": halves(identities, 0), "objects": halves(objects, 0)}
     pairs = tiny.pairs(4)
     for name in NAMES:
         target = evaluation.target(name)
         pictures = evaluation.tasks[target.task].pictures
-        subject = lasting.Subject(clip, evaluation, half, target, pairs, pairs, limit=20)
+        subject = durability.Subject(clip, evaluation, half, target, pairs, pairs, limit=20)
         trained, tested = (
             {pictures.groups[i] for i in torch.cat([mine, subject.others[part]]).tolist()}
             for part, mine in (("select", subject.known), ("report", subject.rows))

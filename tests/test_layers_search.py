@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import RobertaConfig
 
-from slug import gradients, layers, losses, search
+from slug.core import gradients, layers, losses, search, selection
+from slug.core.selection import Step
 from slug.models.clip import OpenClip
-from slug.search import Step
 
 # --------------------------------------------------------------------------------------------- importance and alignment
 
@@ -228,18 +228,18 @@ def scored(layer="a", step=1.0, forget=0.0, retain=0.9, margin=-1.0, spread=0.1)
 
 def test_winner_is_the_best_retain_among_those_that_forget():
     best = scored(retain=0.8)
-    assert search.winner([scored(forget=0.3, retain=0.99), best, scored(retain=0.7), scored(retain=math.nan)]) == best
-    assert search.winner([]) is None
+    assert selection.winner([scored(forget=0.3, retain=0.99), best, scored(retain=0.7), scored(retain=math.nan)]) == best
+    assert selection.winner([]) is None
 
 
 def test_winner_without_forgetting_is_the_lowest_forget_accuracy():
     best = scored(forget=0.1, retain=0.2)
-    assert search.winner([scored(forget=0.3), best, scored(forget=0.5)]) == best
+    assert selection.winner([scored(forget=0.3), best, scored(forget=0.5)]) == best
 
 
 def test_ties_go_to_the_lower_margin_then_to_the_smaller_step():
     a, b, c = scored(margin=-1, step=1), scored(margin=-2, step=3), scored(margin=-2, step=2)
-    assert search.winner([a, b, c]) == c
+    assert selection.winner([a, b, c]) == c
 
 
 @pytest.mark.parametrize(
@@ -258,8 +258,8 @@ def test_forgetting_takes_a_margin(step, forgets):
 def test_deepest_rule_takes_the_deepest_layer_that_forgets():
     order = ["a", "b", "c"].index
     rows = [scored("a", retain=0.9), scored("b", retain=0.5), scored("b", step=2, retain=0.6), scored("c", forget=0.4)]
-    assert search.deepest(rows, order) == rows[2]
-    assert search.deepest(rows[3:], order) == rows[3]
+    assert selection.deepest(rows, order) == rows[2]
+    assert selection.deepest(rows[3:], order) == rows[3]
 
 
 def test_depth_is_that_of_the_tower_however_a_model_lists_its_parameters(clip):
@@ -277,4 +277,4 @@ def test_depth_is_that_of_the_tower_however_a_model_lists_its_parameters(clip):
 
 @pytest.mark.parametrize(("names", "k"), [(10177, 5), (100, 1), (4, 1), (2000, 1), (6000, 3)])
 def test_rank_that_brackets_grows_with_the_number_of_names(names, k):
-    assert search.fa_rank(names) == k
+    assert selection.fa_rank(names) == k

@@ -14,8 +14,11 @@ from open_clip import IMAGENET_CLASSNAMES
 from timm.data import ImageNetInfo
 
 from demo import build_standin
-from slug import data, datacheck, prepare, zeroshot
+from slug.data import checks, evaluation_sets, preparation
+from slug.data.names import clean_name
+from slug.data.pairs import TarMembers, read_tar
 from slug.errors import SlugError
+from slug.evaluation import zeroshot
 
 # WordNet ids of things whose names need no list to look up, and devkit ids that neither count from 0 nor sort as they do.
 IDS = {"n07753592": 3, "n07749582": 1, "n02129165": 4, "n04398044": 2}
@@ -46,7 +49,7 @@ def archives(tmp_path):
 
 def unpack(folder, **more):
     archive = folder / "ILSVRC2012_img_val.tar", folder / "ILSVRC2012_devkit_t12.tar.gz"
-    return prepare.unpack_imagenet(*archive, folder / "val", checksum=False, **more)
+    return preparation.unpack_imagenet(*archive, folder / "val", checksum=False, **more)
 
 
 def unpacked(folder):
@@ -55,7 +58,7 @@ def unpacked(folder):
 
 
 def test_devkit_ids_count_from_1_and_inner_nodes_are_no_classes(archives):
-    wnids = prepare.devkit_labels(archives / "ILSVRC2012_devkit_t12.tar.gz")
+    wnids = preparation.devkit_labels(archives / "ILSVRC2012_devkit_t12.tar.gz")
     assert [NAMES[w] for w in wnids] == LABELS
 
 
@@ -68,7 +71,7 @@ def test_pictures_go_where_the_devkit_says_by_their_number(archives):
 
 
 def test_a_stopped_unpacking_goes_on(archives, monkeypatch):
-    read, done = data.TarMembers.__getitem__, []
+    read, done = TarMembers.__getitem__, []
 
     def three(members, name):
         if len(done) == 3:
@@ -76,12 +79,12 @@ def test_a_stopped_unpacking_goes_on(archives, monkeypatch):
         done.append(name)
         return read(members, name)
 
-    monkeypatch.setattr(data.TarMembers, "__getitem__", three)
+    monkeypatch.setattr(TarMembers, "__getitem__", three)
     with pytest.raises(KeyboardInterrupt):
         unpack(archives)
     assert not (archives / "val").exists()
     written = []
-    monkeypatch.setattr(data.TarMembers, "__getitem__", lambda members, name: written.append(name) or read(members, name))
+    monkeypatch.setattr(TarMembers, "__getitem__", lambda members, name: written.append(name) or read(members, name))
     assert unpack(archives) == (6, 4, True) and len(written) == 3
     assert unpacked(archives) == dict(enumerate(LABELS, 1))
 
@@ -89,7 +92,7 @@ def test_a_stopped_unpacking_goes_on(archives, monkeypatch):
 def test_imagenet_archives_that_will_not_do(archives):
     tar, devkit, val = archives / "ILSVRC2012_img_val.tar", archives / "ILSVRC2012_devkit_t12.tar.gz", archives / "val"
     with pytest.raises(SlugError, match="not the official archive"):
-        prepare.unpack_imagenet(tar, devkit, val)
+        preparation.unpack_imagenet(tar, devkit, val)
     whole = tar.read_bytes()
     tar.write_bytes(whole[:3000])
     with pytest.raises(SlugError, match="not a whole tar"):
@@ -124,7 +127,7 @@ def test_the_stage_unpacks_and_says_what_is_missing(archives, capfd, monkeypatch
 
 
 def test_class_names_stand_in_the_order_of_the_wordnet_ids():
-    names, lemmas = data.imagenet_names(), ImageNetInfo("imagenet-1k").label_descriptions(as_dict=True)
+    names, lemmas = evaluation_sets.imagenet_names(), ImageNetInfo("imagenet-1k").label_descriptions(as_dict=True)
     assert list(names) == sorted(names) and list(names.values()) == list(IMAGENET_CLASSNAMES)
     assert {w: names[w] for w in NAMES} == NAMES
     # open_clip mended many names; where it kept one of WordNet's, that must be the id's own.
@@ -134,7 +137,7 @@ def test_class_names_stand_in_the_order_of_the_wordnet_ids():
 
 def test_the_loader_takes_wordnet_folders_and_all_classes(archives, tiny_clip):
     unpack(archives)
-    pictures = data.load_imagenet(archives / "val", tiny.load(tiny_clip).transform)
+    pictures = evaluation_sets.load_imagenet(archives / "val", tiny.load(tiny_clip).transform)
     shown = {int(p[-13:-5]): pictures.names[label] for p, label in zip(pictures.paths, pictures.labels, strict=True)}
     assert shown == dict(enumerate(LABELS, 1))
     assert len(pictures.names) == len(set(pictures.names)) == 998 and not pictures.blocks.any()
@@ -145,7 +148,7 @@ def test_synsets_of_one_name_are_one_class(tmp_path, tiny_clip):
     for n, wnid in enumerate(("n04355933", "n04356056", "n07753592")):  # sunglass, sunglasses, banana
         (tmp_path / "val" / wnid).mkdir(parents=True)
         (tmp_path / "val" / wnid / "1.JPEG").write_bytes(tiny.jpeg(n))
-    pictures = data.load_imagenet(tmp_path / "val", tiny.load(tiny_clip).transform)
+    pictures = evaluation_sets.load_imagenet(tmp_path / "val", tiny.load(tiny_clip).transform)
     assert [pictures.names[i] for i in pictures.labels] == ["sunglasses", "sunglasses", "banana"]
     # As classes of their own, with the same prompts, each would tie with the other and be wrong.
     weights = torch.eye(len(pictures.names))
@@ -157,7 +160,7 @@ def test_a_folder_that_is_no_class_is_named(archives):
     unpack(archives)
     (archives / "val" / "bananas").mkdir()
     with pytest.raises(SlugError, match="folder bananas, which is no WordNet id"):
-        data.imagenet_classes(archives / "val")
+        evaluation_sets.imagenet_classes(archives / "val")
 
 
 # -------------------------------------------------------------------------------------------------------------- CelebA
@@ -177,7 +180,7 @@ def test_a_folder_that_is_no_class_is_named(archives):
     ],
 )
 def test_names_are_cleaned(listed, name):
-    assert data.clean_name(listed) == name == data.clean_name(name)
+    assert clean_name(listed) == name == clean_name(name)
 
 
 PEOPLE = ["Ann_Bo"] * 5 + ["Cy_Do_(actor)"] * 6 + ["Ed Fox"] * 4 + ["Gil_Ho"] * 3 + ["Ivy_Jo"] * 4 + ["Kay_Lo"]
@@ -199,13 +202,13 @@ def write_celeba(root, people=PEOPLE, *, left_out=(), numbers=None):
 
 def test_the_most_frequent_identities_are_shown_and_the_forget_names(tmp_path, tiny_clip, capsys):
     write_celeba(tmp_path, left_out=(1, 6, 7))  # on disk: Ann 4, Cy 4, Ed 4, Gil 3, Ivy 4, Kay 1
-    found = prepare.choose_identities(tmp_path, count=3)
+    found = preparation.choose_identities(tmp_path, count=3)
     assert found.chosen == ["Ann Bo", "Cy Do", "Ed Fox"] and found.missing == 3  # ties by name
-    assert prepare.choose_identities(tmp_path, count=9).chosen == ["Ann Bo", "Cy Do", "Ed Fox", "Ivy Jo"]  # four or more
+    assert preparation.choose_identities(tmp_path, count=9).chosen == ["Ann Bo", "Cy Do", "Ed Fox", "Ivy Jo"]  # four or more
     tiny.run("a0_prepare_celeba", "--data-root", tmp_path, "--count", 2, "--name", "gil_ho", "Ann_Bo")
     assert (tmp_path / "frequent_celebs.txt").read_text() == "Ann_Bo\nCy_Do\nGil_Ho\n"
     assert "3 identities are shown, 3 to 4 pictures each" in capsys.readouterr().out
-    pictures = data.load_celeba(tmp_path, tiny.load(tiny_clip).transform)
+    pictures = evaluation_sets.load_celeba(tmp_path, tiny.load(tiny_clip).transform)
     assert pictures.names == ["Ann Bo", "Cy Do", "Ed Fox", "Gil Ho", "Ivy Jo", "Kay Lo"] and pictures.broken == 3
     assert [pictures.labels.tolist().count(i) for i in range(6)] == [4, 4, 0, 3, 0, 0]
 
@@ -214,18 +217,18 @@ def test_a_list_of_frequent_identities_that_is_there_stays(tmp_path):
     write_celeba(tmp_path)
     path = tmp_path / "frequent_celebs.txt"
     path.write_text("Cy_Do\nAnn_Bo\nGil_Ho\n")
-    assert prepare.write_identities(tmp_path, ["Ann Bo", "Cy Do"]) == (path, False)
+    assert preparation.write_identities(tmp_path, ["Ann Bo", "Cy Do"]) == (path, False)
     with pytest.raises(SlugError, match=r"lacks 1 identities, e\.g\. Ivy Jo"):
-        prepare.write_identities(tmp_path, ["Ann Bo", "Ivy Jo"])
+        preparation.write_identities(tmp_path, ["Ann Bo", "Ivy Jo"])
     assert path.read_text() == "Cy_Do\nAnn_Bo\nGil_Ho\n"
-    prepare.write_identities(tmp_path, ["Ann Bo", "Ivy Jo"], force=True)
+    preparation.write_identities(tmp_path, ["Ann Bo", "Ivy Jo"], force=True)
     assert path.read_text() == "Ann_Bo\nIvy_Jo\n"
 
 
 def test_numbers_are_held_against_names(tmp_path):
     numbers = [7] * 4 + [8] + [2] * 6 + [3] * 4 + [4] * 3 + [4] * 4 + [5]
     write_celeba(tmp_path, numbers=numbers)
-    found = prepare.choose_identities(tmp_path)
+    found = preparation.choose_identities(tmp_path)
     assert found.shared == ["Ann Bo"] and found.torn == ["4"]
 
 
@@ -234,25 +237,25 @@ def test_identity_lists_that_will_not_do(tmp_path):
     path = tmp_path / "list_identity_celeba.txt"
     good = path.read_bytes()
     with pytest.raises(SlugError, match=r"nobody .* is called 'Ann Bow'; near: Ann Bo"):
-        prepare.choose_identities(tmp_path, always=["Ann_Bow"])
+        preparation.choose_identities(tmp_path, always=["Ann_Bow"])
     with pytest.raises(SlugError, match="has 1 pictures of Kay Lo"):
-        prepare.choose_identities(tmp_path, always=["Kay_Lo"])
+        preparation.choose_identities(tmp_path, always=["Kay_Lo"])
     path.write_bytes(good[:-20])
     with pytest.raises(SlugError, match="22 good rows of 22, 23 promised"):
-        prepare.choose_identities(tmp_path)
+        preparation.choose_identities(tmp_path)
     path.write_bytes(good.replace(b"Ann_Bo", b"Ann_B\xf6"))
     with pytest.raises(SlugError, match="not UTF-8"):
-        prepare.choose_identities(tmp_path)
+        preparation.choose_identities(tmp_path)
     path.write_text("000001.jpg 2880\n000002.jpg 12\n")  # identity_CelebA.txt under the other's name
     with pytest.raises(SlugError, match="must be asked for"):
-        prepare.choose_identities(tmp_path)
+        preparation.choose_identities(tmp_path)
     path.write_bytes(good.partition(b"\n")[2])  # without its count
-    assert len(prepare.choose_identities(tmp_path).counts) == 6
+    assert len(preparation.choose_identities(tmp_path).counts) == 6
     path.write_bytes(b"\xef\xbb\xbf" + good.replace(b"\n", b"\r\n"))
-    assert len(prepare.choose_identities(tmp_path).counts) == 6
+    assert len(preparation.choose_identities(tmp_path).counts) == 6
     shutil.rmtree(tmp_path / "img_align_celeba")
     with pytest.raises(SlugError, match=r"unpack img_align_celeba.zip"):
-        prepare.choose_identities(tmp_path)
+        preparation.choose_identities(tmp_path)
 
 
 # -------------------------------------------------------------------------------------------------------- check of data
@@ -278,9 +281,9 @@ def standin(world, tmp_path_factory):
     root = out / "data"
     imagenet = root / "ImageNet"
     archive = imagenet / "ILSVRC2012_img_val.tar", imagenet / "ILSVRC2012_devkit_t12.tar.gz"
-    prepare.unpack_imagenet(*archive, imagenet / "val", checksum=False)
+    preparation.unpack_imagenet(*archive, imagenet / "val", checksum=False)
     shutil.unpack_archive(root / "celeba" / "img_align_celeba.zip", root / "celeba")
-    prepare.write_identities(root / "celeba", prepare.choose_identities(root / "celeba").chosen)
+    preparation.write_identities(root / "celeba", preparation.choose_identities(root / "celeba").chosen)
     return root
 
 
@@ -289,11 +292,14 @@ def test_stand_ins_are_the_worlds_pictures_under_their_names(standin, world, tin
     with (world / "ImageNet/classes.csv").open(newline="") as f:
         folders = {r["folder"]: r["name"] for r in csv.DictReader(f)}
     shows = {p.read_bytes(): folders[p.parent.name] for p in (world / "ImageNet/val").glob("*/*")}
-    objects = data.load_imagenet(standin / "ImageNet/val", transform)
+    objects = evaluation_sets.load_imagenet(standin / "ImageNet/val", transform)
     assert {objects.names[i] for i in objects.labels.tolist()} == {"banana", "lemon"}
     for path, label in zip(objects.paths, objects.labels.tolist(), strict=True):
         assert objects.names[label] == shows[Path(path).read_bytes()]
-    faces, originals = data.load_celeba(standin / "celeba", transform), data.celeba_names(world / "celeba")
+    faces, originals = (
+        evaluation_sets.load_celeba(standin / "celeba", transform),
+        evaluation_sets.celeba_names(world / "celeba"),
+    )
     of = {(world / "celeba/img_align_celeba" / i).read_bytes(): n for i, n in originals.items()}
     assert {faces.names[label] for label in faces.labels.tolist()} == set(originals.values())
     for path, label in zip(faces.paths, faces.labels.tolist(), strict=True):
@@ -301,7 +307,7 @@ def test_stand_ins_are_the_worlds_pictures_under_their_names(standin, world, tin
 
 
 def states(root, *keys):
-    return {s.what: s for s in datacheck.states(root, keys or script("check_data").KEYS)}
+    return {s.what: s for s in checks.states(root, keys or script("check_data").KEYS)}
 
 
 def test_nothing_there_says_what_to_do(tmp_path):
@@ -339,7 +345,7 @@ def test_damage_is_seen(standin, tmp_path):
 
 def test_classifiers_are_usable_with_both_weights_and_what_describes_them(tmp_path):
     def state():
-        (found,) = datacheck.states(tmp_path, ["classifiers"], classifiers=str(tmp_path / "c"))
+        (found,) = checks.states(tmp_path, ["classifiers"], classifiers=str(tmp_path / "c"))
         return found
 
     (tmp_path / "c").mkdir()
@@ -407,7 +413,7 @@ def test_counts_are_of_what_is_there_else_the_papers(estimate, standin, tmp_path
     there += ["--val-data", str(standin / "celeba"), "--imagenet-val", str(standin / "ImageNet/val")]
     found = estimate.count(estimate.parse_args([*names, *there, "--imagenet-share", "1", "--tar-dir", str(tmp_path)]))
     assert found.assumed == ("1 forget sets of 500",) and found.forget == 500
-    assert found.retain == len(data.read_tar(standin / "laion/laion400m/00000.tar"))
+    assert found.retain == len(read_tar(standin / "laion/laion400m/00000.tar"))
     assert found.objects == len(list((standin / "ImageNet/val").glob("*/*"))) and found.object_texts == 998 * 7
     assert found.identities == len(list((standin / "celeba/img_align_celeba").iterdir()))
     nowhere = [f"--{flag}={tmp_path}/none" for flag in "tar-dir train-data val-data imagenet-val laion-dir".split()]

@@ -9,7 +9,12 @@ import pytest
 import torch
 
 from demo import convert_clip, emoji
-from slug import claims, data, deltas, files, lasting, lasting_report, models, report, study, zeroshot
+from slug import files, models
+from slug.artifacts import deltas
+from slug.data.names import plain_name
+from slug.evaluation import durability, zeroshot
+from slug.experiments import study
+from slug.reports import claims, durability_report, report
 
 DEMO = files.ROOT / "results" / "demo"
 MODEL = files.ROOT / "data" / "models" / "mini-clip"
@@ -26,7 +31,7 @@ def table():
 
 def forget_names():
     lines = (files.ROOT / "data" / "emoji" / "forget_names.txt").read_text().splitlines()
-    return [data.plain_name(line) for line in lines if line and not line.startswith("#")]
+    return [plain_name(line) for line in lines if line and not line.startswith("#")]
 
 
 def test_table_has_every_drawn_name_and_the_fixed_columns(table):
@@ -160,7 +165,7 @@ def test_what_lasts_is_reported_as_its_table_has_it(table):
     frame = pd.read_parquet(DEMO / "lasting" / "runs.parquet")
     edits = table[(table["half"] == "report") & (table["method"] != "original")]
     assert set(zip(frame["name"], frame["method"], strict=True)) == set(zip(edits["name"], edits["method"], strict=True))
-    assert set(frame["test"]) == set(lasting.TESTS)
+    assert set(frame["test"]) == set(durability.TESTS)
     text = (files.ROOT / "README.md").read_text(encoding="utf-8")
     block = text.split("<!-- lasting -->")[1].split("<!-- /lasting -->")[0]
-    assert block.strip() == lasting_report.readme(frame).strip()
+    assert block.strip() == durability_report.readme(frame).strip()

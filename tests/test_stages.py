@@ -19,7 +19,17 @@ import tiny
 import torch
 from safetensors import safe_open
 
-from slug import data, deltas, files, gradients, layers, losses, models, multi, plots, search, whitening, zeroshot
+from slug import files, models
+from slug.artifacts import cards, deltas
+from slug.core import gradients, layers, losses, preconditioning, selection
+from slug.data import evaluation_sets
+from slug.data.images import decode
+from slug.data.names import Matcher, plain_name
+from slug.data.pairs import Pairs, load_pairs, read_tar
+from slug.data.splits import halves
+from slug.evaluation import clip_tasks, zeroshot
+from slug.experiments import several
+from slug.reports import plots
 
 NAMES = ("Alien", "Bento_Box")
 STAGES = sorted(p.stem for p in (tiny.ROOT / "src" / "clip").glob("*.py"))
@@ -184,7 +194,7 @@ def test_stages_take_what_the_wrappers_give(profile):
 
 def test_a0_says_what_it_found_and_where(done):
     for name in NAMES:
-        n = len(data.read_tar(done.folder / "tars" / f"{name}.tar"))
+        n = len(read_tar(done.folder / "tars" / f"{name}.tar"))
         assert n > 5 and re.search(rf"{name}: {n} pairs .*-> .*/{name}.tar", done.said["a0"])
 
 
@@ -200,7 +210,7 @@ def test_gradients_lie_where_users_look_for_them(done):
         assert type(grads) is dict and all(t.dtype == torch.float32 for t in grads.values())
         record = json.loads((folder / "forget_grads.json").read_text())
         assert record["settings"]["seed"] == 0 and record["versions"]["torch"] and record["loss_name"] == "cosine_embedding"
-        assert record["pairs"] == len(data.read_tar(done.folder / "tars" / f"{name}.tar"))
+        assert record["pairs"] == len(read_tar(done.folder / "tars" / f"{name}.tar"))
 
 
 def test_one_process_gives_the_gradients_of_two_and_workers_change_nothing(done, quick, taught_clip):
@@ -249,9 +259,9 @@ def test_retain_gradient_is_of_unchanged_captions_without_any_forget_name(done, 
                 kept.setdefault(member.name[:-4], []).append(tar.extractfile(member).read())
     everything = [(image, caption.decode()) for image, caption in kept.values()]
     chosen = [p for p in everything if not re.search(r"\b(alien|bento box)\b", p[1].lower().replace("-", " "))]
-    images, rows = data.decode([image for image, _ in chosen], clip.transform)
+    images, rows = decode([image for image, _ in chosen], clip.transform)
     assert len(chosen) < len(everything)
-    pairs = data.Pairs(images, [chosen[i][1] for i in rows], [], 0)
+    pairs = Pairs(images, [chosen[i][1] for i in rows], [], 0)
     wanted, _ = gradients.compute(clip, pairs, losses.contrastive, batch_size=16)
     found = torch.load(done.results / "grads" / "retain_open_clip_local" / "train_grads.pt", weights_only=True)
     for name, value in wanted.items():
@@ -282,7 +292,7 @@ def test_a2_chooses_one_layer_of_a_front_by_the_rule(done, name):
     passing = [
         r
         for r in rows[1:]
-        if float(r["forget_acc1"]) <= 0.02 and float(r["margin"]) + search.SIGMAS * float(r["margin_sd"]) <= 0
+        if float(r["forget_acc1"]) <= 0.02 and float(r["margin"]) + selection.SIGMAS * float(r["margin_sd"]) <= 0
     ]
     retain = {id(r): (float(r["identities_acc1"]) + float(r["objects_acc1"])) / 2 for r in passing}
     best = max(v for v in retain.values() if not math.isnan(v))
@@ -321,16 +331,16 @@ def test_the_delta_makes_a_folder_that_forgets_as_reported(done, taught_clip, tm
     source, out = taught_clip / family, tmp_path / "edited"
     tiny.run("a2_unlearn_slug", "apply", "--delta", delta, "--model-dir", source, "--out", out)
     clip = tiny.load_folder(out)
-    celeba = data.load_celeba(done.world / "celeba", clip.transform)
-    objects = data.load_imagenet(done.world / "ImageNet" / "val", clip.transform)
-    plain = data.plain_name(name).lower()
+    celeba = evaluation_sets.load_celeba(done.world / "celeba", clip.transform)
+    objects = evaluation_sets.load_imagenet(done.world / "ImageNet" / "val", clip.transform)
+    plain = plain_name(name).lower()
     for pictures, task, templates in (
         (celeba, "identities", zeroshot.IDENTITY_TEMPLATES),
         (objects, "objects", zeroshot.object_templates()),
     ):
         weights = zeroshot.classifier(clip, pictures.names, templates)
         rank = zeroshot.ranks(zeroshot.image_features(clip, pictures.images), weights, pictures.labels, pictures.blocks)
-        report = ~data.halves(pictures, 0)
+        report = ~halves(pictures, 0)
         is_it = torch.tensor([pictures.names[i].lower() == plain for i in pictures.labels.tolist()])
         wanted = record["halves"]["report"]["slug"]
         assert zeroshot.accuracies(rank[report & ~is_it])[0] == pytest.approx(wanted[f"{task}_acc1"], abs=1e-6)
@@ -388,15 +398,15 @@ def test_the_same_seed_gives_the_same_records_and_deltas(done, quick):
 def test_report_pictures_do_not_change_what_is_chosen(done, quick, monkeypatch):
     """Trap 9, through the stage: noise in place of the report half moves its figures, and nothing else."""
     for loader in ("load_celeba", "load_imagenet"):
-        load = getattr(data, loader)
+        load = getattr(evaluation_sets, loader)
 
         def noisy(*arguments, load=load, **options):
             pictures = load(*arguments, **options)
-            report = ~data.halves(pictures, 0)
+            report = ~halves(pictures, 0)
             pictures.images[report] = torch.randint(0, 256, pictures.images[report].shape, dtype=torch.uint8)
             return pictures
 
-        monkeypatch.setattr(data, loader, noisy)
+        monkeypatch.setattr(evaluation_sets, loader, noisy)
     run = another(done, "noisy")
     tiny.run("a2_unlearn_slug", *run.a2())
     for name in NAMES:
@@ -446,11 +456,11 @@ def test_variants_have_files_of_their_own(done, quick, monkeypatch, capfd):
     whitened = torch.load(folder / "forget_grads_w.pt", weights_only=True)["visual.proj"]
     edit, header = deltas.read(run.results / "clip" / record["delta"])
     (change,) = edit.values()  # laid out as Hugging Face has it
-    assert torch.equal(change.T, 0.1 * whitened) and deltas.card.method_of(header) == "slug_w"
+    assert torch.equal(change.T, 0.1 * whitened) and cards.method_of(header) == "slug_w"
     made = {p: p.stat().st_mtime_ns for p in folder.glob("*.pt")}
     tiny.run("a1_compute_grad", *run.a1(), "--unlearn-method", "calc_grad_w")
     assert made == {p: p.stat().st_mtime_ns for p in folder.glob("*.pt")}
-    monkeypatch.setattr(whitening, "DAMPING", 0.5)
+    monkeypatch.setattr(preconditioning, "DAMPING", 0.5)
     line = tiny.failure(monkeypatch, capfd, "a2_unlearn_slug", *run.a2(), *redo)
     assert "forget_grads_w.pt is stale (damping differ" in line and "--unlearn-method calc_grad_w" in line
     assert files.file_hash(folder / "forget_grads.pt") == files.file_hash(
@@ -469,13 +479,13 @@ def test_a_whitened_gradient_leaves_out_its_own_names_pairs_alone(done, taught_c
         where = run.results / "grads" / f"{name}_open_clip_local"
         plain, found = (torch.load(where / f"forget_grads{end}.pt", weights_only=True) for end in ("", "_w"))
         about = json.loads((where / "forget_grads_w.json").read_text())
-        assert about["retain_left_out"] == [data.plain_name(name)]
-        pairs = data.load_pairs(train, clip.transform, leave_out=data.Matcher(about["retain_left_out"]))
+        assert about["retain_left_out"] == [plain_name(name)]
+        pairs = load_pairs(train, clip.transform, leave_out=Matcher(about["retain_left_out"]))
         kept.append(len(pairs.captions))
-        wanted = whitening.whitened(plain, whitening.moments(clip, pairs))
+        wanted = preconditioning.whitened(plain, preconditioning.moments(clip, pairs))
         assert all((found[n] - wanted[n]).norm() <= 1e-3 * wanted[n].norm() for n in plain)
-    every = data.load_pairs(train, clip.transform)
-    both = data.load_pairs(train, clip.transform, leave_out=data.Matcher([data.plain_name(n) for n in NAMES]))
+    every = load_pairs(train, clip.transform)
+    both = load_pairs(train, clip.transform, leave_out=Matcher([plain_name(n) for n in NAMES]))
     assert len(both.captions) < min(kept) and max(kept) < len(every.captions)
 
 
@@ -491,10 +501,10 @@ def test_a_whitened_gradient_can_spare_the_other_names(done, taught_clip, monkey
         where = run.results / "grads" / f"{name}_open_clip_local"
         plain, found = (torch.load(where / f"forget_grads{end}.pt", weights_only=True) for end in ("", "_ws"))
         assert list(json.loads((where / "forget_grads_ws.json").read_text())["spared"]) == [other]
-        retain = data.load_pairs(train, clip.transform, leave_out=data.Matcher([data.plain_name(name)]))
-        also = data.load_pairs(run.results / "tar_files" / f"{other}.tar", clip.transform)
-        total, more = whitening.moments(clip, retain), whitening.moments(clip, also)
-        wanted = whitening.whitened(plain, {n: (m + more[n][0], axis) for n, (m, axis) in total.items()})
+        retain = load_pairs(train, clip.transform, leave_out=Matcher([plain_name(name)]))
+        also = load_pairs(run.results / "tar_files" / f"{other}.tar", clip.transform)
+        total, more = preconditioning.moments(clip, retain), preconditioning.moments(clip, also)
+        wanted = preconditioning.whitened(plain, {n: (m + more[n][0], axis) for n, (m, axis) in total.items()})
         assert all((found[n] - wanted[n]).norm() <= 1e-3 * wanted[n].norm() for n in plain)
     redo = [*run.a2(), *given, "slug_ws", "--celeb-name", NAMES[0], "--layer", "visual.proj", "--step", "0.1"]
     tiny.run("a2_unlearn_slug", *redo)
@@ -519,7 +529,7 @@ def test_a_narrow_evaluation_does_not_alter_the_fronts(done, taught_clip):
 def test_report_has_a_row_for_each_name_half_and_state(done):
     with (done.results / "clip" / "report" / "table.csv").open(newline="") as f:
         rows = list(csv.DictReader(f))
-    names = {data.plain_name(n) for n in NAMES}
+    names = {plain_name(n) for n in NAMES}
     assert {(r["name"], r["half"], r["method"]) for r in rows} == {
         (n, h, m) for n in names for h in ("select", "report") for m in ("original", "slug")
     }
@@ -534,8 +544,8 @@ def test_report_has_a_row_for_each_name_half_and_state(done):
 @pytest.mark.parametrize("stage", ["a0_eval_celeba", "a0_eval_imagenet"])
 def test_zero_shot_evaluation_as_a_command(done, quick, tmp_path, taught_clip, stage, capsys):
     flag, part, load, prompts = {
-        "a0_eval_celeba": ("--data-root", "celeba", data.load_celeba, ["{}."]),
-        "a0_eval_imagenet": ("--imagenet-val", "ImageNet/val", data.load_imagenet, zeroshot.object_templates()),
+        "a0_eval_celeba": ("--data-root", "celeba", evaluation_sets.load_celeba, ["{}."]),
+        "a0_eval_imagenet": ("--imagenet-val", "ImageNet/val", evaluation_sets.load_imagenet, zeroshot.object_templates()),
     }[stage]
     tiny.run(stage, flag, rel(done.world / part), *done.model, "--result-dir", tmp_path, "--workers", "0")
     record = json.loads(next((tmp_path / "clip").glob("*.json")).read_text())
@@ -555,7 +565,7 @@ def test_zero_shot_evaluation_as_a_command(done, quick, tmp_path, taught_clip, s
 
 def test_every_variant_of_a_setting_makes_a_record_stale(done):
     """Anything that a record depends on, changed, makes the record no longer valid."""
-    from slug import records
+    from slug.artifacts import records
 
     path = next((done.results / "clip").glob("*-Alien.json"))
     record = json.loads(path.read_text())
@@ -587,12 +597,12 @@ def of_folder(done, folder):
     """({name: ranks of its report pictures}, {task: ranks of the pictures of no name}) of an edited model folder, judged
     anew."""
     clip = models.load(f"local-dir:{folder}")
-    identities = data.load_celeba(tiny.ROOT / done.evaluation[1], clip.transform)
-    objects = data.load_imagenet(tiny.ROOT / done.evaluation[3], clip.transform)
-    evaluation = zeroshot.Evaluation(clip, identities, objects)
+    identities = evaluation_sets.load_celeba(tiny.ROOT / done.evaluation[1], clip.transform)
+    objects = evaluation_sets.load_imagenet(tiny.ROOT / done.evaluation[3], clip.transform)
+    evaluation = clip_tasks.Evaluation(clip, identities, objects)
     own, rest = {}, {}
     for target in map(evaluation.target, NAMES):  # an identity and an object
-        half = ~data.halves(evaluation.tasks[target.task].pictures, 0)
+        half = ~halves(evaluation.tasks[target.task].pictures, 0)
         for found, rows in (
             ((own, target.name), evaluation.rows(target.task, half, label=target.label)),
             ((rest, target.task), evaluation.rows(target.task, half, without=target.label)),
@@ -618,7 +628,7 @@ def test_several_names_are_forgotten_together(done, together, tmp_path):
     and those of the joint search."""
     out, table = together
     ways = {"sum", "joint-3", "joint-2"}
-    assert set(table["method"]) == ways | {f"{w}{multi.REVERTED}" for w in ways} and set(table["count"]) == {2}
+    assert set(table["method"]) == ways | {f"{w}{several.REVERTED}" for w in ways} and set(table["count"]) == {2}
     edited = edited_folder(done, paths_of(done), tmp_path / "edited")
     assert set(deltas.of_folder(edited)) == {p.name for p in paths_of(done)}
     trimmed = [out / "multi/mixture/joint-2-2" / p.name for p in paths_of(done)]
@@ -641,11 +651,11 @@ def test_several_names_are_forgotten_together(done, together, tmp_path):
         assert rows.loc["all", "n_drawings"] == rows.loc[list(own), "n_drawings"].sum()
         assert rows.loc["all", "n_left_select"] in (0, 1, 2)
 
-    names = [data.plain_name(n) for n in NAMES]
+    names = [plain_name(n) for n in NAMES]
     for way, paths, folder in (("sum", paths_of(done), edited), ("joint-2", trimmed, tmp_path / "joint")):
         for name, other, path in zip(names, names[::-1], paths, strict=True):
             own, _ = of_folder(done, deltas.revert(path, folder, tmp_path / f"{way}-{path.stem}"))
-            row = table[(table["method"] == f"{way}{multi.REVERTED}") & (table["name"] == name)].iloc[0]
+            row = table[(table["method"] == f"{way}{several.REVERTED}") & (table["name"] == name)].iloc[0]
             assert (row["n_forget"], row["forget_acc1"]) == (len(own[name]), share(own[name]))
             assert row["forget_low"] <= row["forget_acc1"] <= row["forget_upper"]
             assert row["forget_change"] == pytest.approx(row["forget_acc1"] - row["forget_before"], abs=1e-5)
@@ -669,11 +679,11 @@ def test_a_mixture_has_a_matrix_a_task_and_a_block_of_the_readme(together):
         "](multi/mixture/", "]("
     )
     assert "**1 identity and 1 object, slug**" in block and f"](multi/mixture/{ways[0]})" in block
-    assert all(f"| {data.plain_name(n)} | " in text for n in NAMES)
+    assert all(f"| {plain_name(n)} | " in text for n in NAMES)
     assert not tiny.left_over(out)
 
 
-class Told(multi.Group):
+class Told(several.Group):
     """A group whose names are forgotten where `says` tells so of the factors."""
 
     def __init__(self, says, count=2):
@@ -681,17 +691,17 @@ class Told(multi.Group):
 
     def forgotten(self, factors):
         self.asked.append(factors)
-        return [search.Step("", 0.0, 0.0 if f else 0.5, 0.5, margin=-1.0, margin_sd=0.0) for f in self.says(factors)]
+        return [selection.Step("", 0.0, 0.0 if f else 0.5, 0.5, margin=-1.0, margin_sd=0.0) for f in self.says(factors)]
 
 
 @pytest.mark.parametrize(
     ("says", "wanted"),
     [
-        (lambda f: [x >= 0.25 for x in f], lambda f: all(0.25 <= x < 0.25 + 2 / 2**multi.FACTORS for x in f)),
-        (lambda f: [f[0] >= 2, True], lambda f: 2 <= f[0] < 2.2 and f[1] <= 1 / 2**multi.FACTORS),
+        (lambda f: [x >= 0.25 for x in f], lambda f: all(0.25 <= x < 0.25 + 2 / 2**several.FACTORS for x in f)),
+        (lambda f: [f[0] >= 2, True], lambda f: 2 <= f[0] < 2.2 and f[1] <= 1 / 2**several.FACTORS),
         (lambda f: [False, True], lambda f: f == (1, 1)),  # no length will do
         (lambda f: [False, f[1] >= 1.3], lambda f: f[1] == pytest.approx(math.sqrt(2))),
-        (lambda f: [f[0] > multi.LONGEST, f[1] >= 1], lambda f: f[0] <= multi.LONGEST and f[1] == 1),
+        (lambda f: [f[0] > several.LONGEST, f[1] >= 1], lambda f: f[0] <= several.LONGEST and f[1] == 1),
     ],
 )
 def test_the_joint_search_returns_the_shortest_factors_that_it_tried(says, wanted):
@@ -703,7 +713,7 @@ def test_the_joint_search_returns_the_shortest_factors_that_it_tried(says, wante
 
 def test_a_joint_search_that_asks_for_wider_margins_makes_longer_steps():
     group = Told(lambda f: [True] * len(f))
-    group.forgotten = lambda f: [search.Step("", 0.0, 0.0, 0.0, margin=-x, margin_sd=0.2) for x in f]
+    group.forgotten = lambda f: [selection.Step("", 0.0, 0.0, 0.0, margin=-x, margin_sd=0.2) for x in f]
     short, long = (group.joint(sigmas) for sigmas in (2.0, 3.0))
     assert short == pytest.approx((0.4, 0.4), rel=0.1) and long == pytest.approx((0.6, 0.6), rel=0.1)
 

@@ -19,8 +19,16 @@ import pytest
 import tiny
 import torch
 
-from slug import claims, data, files, gradients, layers, study, unlearn
-from slug.claims import AS_GOOD, BETTER, FORGETTING, RETAINING, SAME, Claim, Statement
+from slug import files
+from slug.artifacts import gradient_files
+from slug.core import layers, slug
+from slug.core.edit import edited_by
+from slug.data.names import Matcher, plain_name
+from slug.data.pairs import drawings_of, load_pairs, read_tar
+from slug.evaluation import clip_judge
+from slug.experiments import study
+from slug.reports import claims
+from slug.reports.claims import AS_GOOD, BETTER, FORGETTING, RETAINING, SAME, Claim, Statement
 
 NAMES = ("Alien", "Bento_Box")
 CHANGING = ["seconds", "gradient_s", "search_s", "run_s", "process", "settings"]  # from run to run
@@ -129,7 +137,7 @@ def test_a_failed_run_is_a_row_and_is_tried_again(prepared, tmp_path, capsys, mo
     def broken(*a, **k):
         raise MemoryError("no room\nfor it")
 
-    monkeypatch.setattr(unlearn, "search_all", broken)
+    monkeypatch.setattr(slug, "search_all", broken)
     frame = prepared.study("failing", "--variant", "vision", names=NAMES[:1])
     assert list(frame.loc[frame["variant"] == "vision", "error"]) == ["MemoryError: no room for it"]
     assert len(frame) == 3  # of the name that was given
@@ -146,8 +154,8 @@ def test_two_jobs_give_the_rows_of_one(prepared):
 def test_variants_of_one_name_share_the_steps_that_they_score(prepared, monkeypatch):
     """The rows are those of runs each by itself; fewer steps are scored."""
     variants, scored = ("standard", "importance", "vision", "evaluations_5", "deepest", "drawings_1"), []
-    real = unlearn.Judge.step
-    monkeypatch.setattr(unlearn.Judge, "step", lambda *a, **k: scored.append(a[1:3]) or real(*a, **k))
+    real = clip_judge.Judge.step
+    monkeypatch.setattr(clip_judge.Judge, "step", lambda *a, **k: scored.append(a[1:3]) or real(*a, **k))
     shared = prepared.study("shared", "--variant", *variants, names=NAMES[:1])
     together = len(scored)
     for variant in variants:
@@ -196,8 +204,8 @@ def test_wrong_use_ends_with_one_line(prepared, monkeypatch, capfd, more, said):
 def searched(world, monkeypatch):
     """A function: what a variant's search asks of unlearn.search_all, and the Found that it makes of two cheap steps."""
     forget, retain, tar, _ = world.gradients("Alien")
-    pairs = data.load_pairs(tar, world.clip.transform)
-    real = unlearn.search_all
+    pairs = load_pairs(tar, world.clip.transform)
+    real = slug.search_all
 
     def find(name):
         calls = []
@@ -206,7 +214,7 @@ def searched(world, monkeypatch):
             calls.append((list(front), forget, how))
             return real(clip, judge, front, forget, **how | {"evaluations": min(how["evaluations"], 2)})
 
-        monkeypatch.setattr(unlearn, "search_all", search_all)
+        monkeypatch.setattr(slug, "search_all", search_all)
         variant = study.VARIANTS[name]
         return calls, study.search_variant(world, world.evaluation.target("Alien"), variant, forget, retain, pairs)
 
@@ -247,7 +255,7 @@ def test_together_moves_every_layer_by_one_step(world, searched, name):
     fronts = layers.fronts(rows)
     wanted = {r.name for r in (rows if name == "all_together" else [*fronts["vision"], *fronts["language"]])}
     _, found = searched(name)
-    assert set(found.edit) == wanted and found.layer == unlearn.TOGETHER and found.n_candidates == 2
+    assert set(found.edit) == wanted and found.layer == slug.TOGETHER and found.n_candidates == 2
     for n, change in found.edit.items():
         torch.testing.assert_close(change, found.best.step * forget[n])
     first = layers.first_step([world.clip.parameters[n] for n in found.edit], [forget[n] for n in found.edit])
@@ -259,7 +267,7 @@ def test_figures_of_many_layers_are_those_of_the_plain_way(world, searched):
     _, found = searched("front_together")
     target = world.evaluation.target("Alien")
     judge = world.judge(world.evaluation, target, report=True)
-    edited = unlearn.edited_by(world.clip, tuple(found.edit))
+    edited = edited_by(world.clip, tuple(found.edit))
     with world.evaluation.applied(found.edit):
         fast = judge.ranks(edited)
         plain = world.evaluation_now()
@@ -285,7 +293,7 @@ def test_the_first_step_is_scaled(world):
     judge = world.judge(world.evaluation, world.evaluation.target("Alien"))
     first = {}
     for scale in (1.0, 10.0):
-        curves, _ = unlearn.search_all(world.clip, judge, front, forget, evaluations=1, scale=scale)
+        curves, _ = slug.search_all(world.clip, judge, front, forget, evaluations=1, scale=scale)
         first[scale] = curves[front[0].name][0].step
     assert first[10.0] == pytest.approx(10 * first[1.0])
 
@@ -318,7 +326,7 @@ def test_the_retain_part_has_fewer_pairs_and_serves_all_names(world):
     name = next(iter(world.clip.candidates()))
     values = [whole[name], *(g[name] for g in found.values())]
     assert all(not torch.equal(a, b) for i, a in enumerate(values) for b in values[:i])
-    assert not data.Matcher([data.plain_name(n) for n in NAMES]).find(" ".join(world.retain_pairs.captions))
+    assert not Matcher([plain_name(n) for n in NAMES]).find(" ".join(world.retain_pairs.captions))
 
 
 def batches(pairs, size=16):
@@ -327,7 +335,7 @@ def batches(pairs, size=16):
 
 
 def world_folder(world):
-    return gradients.folder(world.args.result_dir, "retain", world.clip.tag)
+    return gradient_files.folder(world.args.result_dir, "retain", world.clip.tag)
 
 
 def test_parts_of_the_retain_set_are_drawn_by_their_seed():
@@ -358,8 +366,8 @@ def test_drawings_are_those_of_the_shards(prepared):
             for n, c in contents.items()
             if n.endswith(".jpg")
         }
-    found = data.drawings_of(tar, prepared.shards)
-    wanted = {key: sidecars[hashlib.sha256(image).hexdigest()] for key, image, _ in data.read_tar(tar)}
+    found = drawings_of(tar, prepared.shards)
+    wanted = {key: sidecars[hashlib.sha256(image).hexdigest()] for key, image, _ in read_tar(tar)}
     assert found == wanted and len(set(found.values())) > 1
 
 
@@ -527,7 +535,7 @@ def test_a_table_that_is_none_is_one_line(tmp_path, monkeypatch, capfd, content)
 
 def test_the_names_of_the_study_are_enough_and_new():
     lines = [(files.ROOT / "data" / "emoji" / f"{n}_names.txt").read_text().splitlines() for n in ("forget", "study")]
-    forget, more = ([data.plain_name(x).casefold() for x in part if not x.startswith("#")] for part in lines)
+    forget, more = ([plain_name(x).casefold() for x in part if not x.startswith("#")] for part in lines)
     assert len(set(forget + more)) == len(forget) + len(more) == 15
     from demo import draw_names, emoji
 

@@ -16,8 +16,12 @@ from PIL import Image
 from transformers import CLIPModel, LlavaForConditionalGeneration
 
 from demo import build_questions, canvases, emoji, train_vlm, training
-from slug import card, data, deltas, files, models, questions, whitening
+from slug import files, models
+from slug.artifacts import cards, deltas
+from slug.core import preconditioning
+from slug.data.pairs import load_pairs
 from slug.errors import SlugError
+from slug.evaluation import assistant, questions
 from slug.models import vlm
 
 NAMES = ["Frog", "Owl", "apple", "Red Panda"]
@@ -358,7 +362,7 @@ def judge(says, count=400):
         for i in range(count)
         for name, answer, kind in rows
     ]
-    return questions.Judge(Scripted(says), found, "Frog")
+    return assistant.Judge(Scripted(says), found, "Frog")
 
 
 def test_a_judge_asks_the_rest_only_where_the_name_is_forgotten_and_can_win():
@@ -381,19 +385,19 @@ def test_what_the_unedited_model_answers_worst_is_asked_first():
     """A candidate that cannot win is then given up after one chunk of each part."""
     brittle = {f"apple{i}" for i in range(390, 400)}
     mute = judge(lambda q: "nothing" if q.group in brittle or q.name == "Frog" else q.answer)
-    best = questions.Step("b", 1.0, 0.0, identities_acc=1, objects_acc=1, utility_acc=1)
+    best = assistant.Step("b", 1.0, 0.0, identities_acc=1, objects_acc=1, utility_acc=1)
     row = mute.step("l", 1.0, "l", best=best)
     assert math.isnan(row.retain) and mute.vlm.asked == 400 + 1200  # the last few objects decide
     assert mute.original().retain == pytest.approx((1 + 390 / 400 + 1) / 3)
     mute.vlm.asked = 0
     row = mute.step("l", 1.0, "l", best=best)
-    assert math.isnan(row.retain) and mute.vlm.asked == 400 + 3 * questions.CHUNK
+    assert math.isnan(row.retain) and mute.vlm.asked == 400 + 3 * assistant.CHUNK
     assert {q.group for q in mute.asked["objects"][:10]} == brittle
 
 
 def test_a_name_nobody_asks_for_is_refused():
     with pytest.raises(SlugError, match="none about Dragon"):
-        questions.Judge(Scripted(str), judge(str).asked["identities"], "Dragon")
+        assistant.Judge(Scripted(str), judge(str).asked["identities"], "Dragon")
 
 
 # -------------------------------------------------------------------------------------------------------------- stages
@@ -443,7 +447,7 @@ def test_the_kept_step_is_the_one_logged(done, folder):
     model = load(folder)
     assert record["layer"] in model.candidates()
     edit, _ = deltas.read(done / "results/vlm" / record["delta"])
-    judge = questions.Judge(model, questions.read(folder / "questions.jsonl"), "Frog")
+    judge = assistant.Judge(model, questions.read(folder / "questions.jsonl"), "Frog")
     with model.applied(edit):
         again = judge.step("", 0, None, log_all=True)
     assert again.forget_acc == pytest.approx(row["forget_acc"])
@@ -505,11 +509,11 @@ def test_a_whitened_step_is_along_the_whitened_gradient(done, folder, tmp_path):
     (where,) = (tmp_path / "results/grads").glob("Frog_*")
     plain, whitened = (torch.load(where / f"forget_grads{end}.pt", weights_only=True) for end in ("", "_w"))
     clip = load(folder).clip
-    pairs = data.load_pairs(tmp_path / "train.tar", clip.transform)
-    again = whitening.whitened(plain, whitening.moments(clip, pairs, encoder="vision"))
+    pairs = load_pairs(tmp_path / "train.tar", clip.transform)
+    again = preconditioning.whitened(plain, preconditioning.moments(clip, pairs, encoder="vision"))
     assert all((whitened[n] - t).norm() <= 1e-3 * t.norm() for n, t in again.items())
     edit, header = deltas.read(tmp_path / "results/vlm" / record["delta"])
-    assert record["method"] == card.method_of(header) == "slug_w" and edit
+    assert record["method"] == cards.method_of(header) == "slug_w" and edit
     for name, change in edit.items():
         assert (change - record["step"] * whitened[name]).norm() <= 1e-5 * change.norm()
         assert (change - record["step"] * plain[name]).norm() >= 1e-2 * change.norm()
@@ -522,14 +526,14 @@ def test_a_delta_goes_into_the_assistant_and_into_its_clip_and_out_again(done, f
     for kind in ("llava", "hugging_face"):
         source = folder / kind
         tiny.run("a2_unlearn_slug", "apply", "--delta", delta, "--model-dir", source, "--out", tmp_path / kind)
-        found = ModelCard.load(tmp_path / kind / card.FILE)
+        found = ModelCard.load(tmp_path / kind / cards.FILE)
         assert (
             "without Frog" in found.text and f"| `{delta.name}` | Frog |" in found.text and "forget accuracy" in found.text
         )
         back = tmp_path / f"{kind}-back"
         tiny.run("a2_unlearn_slug", "revert", "--delta", delta.name, "--model-dir", tmp_path / kind, "--out", back)
         assert files.file_hash(back / "model.safetensors") == files.file_hash(source / "model.safetensors")
-        assert not (back / card.FILE).exists()
+        assert not (back / cards.FILE).exists()
     asked = questions.read(folder / "questions.jsonl")[:3]
     model = load(folder)
     pixels = model.processor.image_processor([q.picture() for q in asked], return_tensors="pt")["pixel_values"]

@@ -10,8 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from slug import data, deltas, gradients, layers, losses, metrics, search, unlearn, zeroshot
+from slug.core import gradients, layers, losses, selection, slug
+from slug.core.edit import applied, edit_of
+from slug.data import evaluation_sets
+from slug.data.pairs import Pairs
+from slug.data.splits import halves
 from slug.errors import SlugError
+from slug.evaluation import clip_judge, clip_tasks, membership, statistics, zeroshot
 
 NAME = "alien"
 TEXTS = [
@@ -106,15 +111,15 @@ class World:
     def __init__(self, taught, world, family):
         self.clip = tiny.load(taught, family)
         self.pictures = [
-            data.load_celeba(world / "celeba", self.clip.transform),
-            data.load_imagenet(world / "ImageNet" / "val", self.clip.transform),
+            evaluation_sets.load_celeba(world / "celeba", self.clip.transform),
+            evaluation_sets.load_imagenet(world / "ImageNet" / "val", self.clip.transform),
         ]
-        self.evaluation = zeroshot.Evaluation(self.clip, *self.pictures, batch_size=64)
+        self.evaluation = clip_tasks.Evaluation(self.clip, *self.pictures, batch_size=64)
         self.target = self.evaluation.target(NAME)
         tasks = dict(zip(("identities", "objects"), self.pictures, strict=True))
-        self.half = {task: data.halves(pictures, 0) for task, pictures in tasks.items()}
+        self.half = {task: halves(pictures, 0) for task, pictures in tasks.items()}
         rows = self.evaluation.rows("identities", label=self.target.label)
-        self.pairs = data.Pairs(self.pictures[0].images[rows], [NAME] * len(rows), [str(i) for i in rows], 0)
+        self.pairs = Pairs(self.pictures[0].images[rows], [NAME] * len(rows), [str(i) for i in rows], 0)
         self.forget, _ = gradients.compute(self.clip, self.pairs, losses.cosine_embedding)
         self.retain, _ = gradients.compute(self.clip, tiny.pairs(16), losses.contrastive)
 
@@ -122,10 +127,10 @@ class World:
         """A step on a layer's group, as large a part of its weights as `relative`."""
         group = self.clip.group(layer)
         first = layers.first_step([self.clip.parameters[n] for n in group], [self.forget[n] for n in group])
-        return unlearn.edit_of(self.clip, layer, self.forget, 10 * relative * first)
+        return edit_of(self.clip, layer, self.forget, 10 * relative * first)
 
     def judge(self, half=None, **more):
-        return unlearn.Judge(self.clip, self.evaluation, self.target, self.pairs, half or self.half, seed=0, **more)
+        return clip_judge.Judge(self.clip, self.evaluation, self.target, self.pairs, half or self.half, seed=0, **more)
 
 
 @pytest.fixture(scope="module", params=tiny.FAMILIES)
@@ -158,15 +163,15 @@ def test_an_edit_is_judged_as_by_a_model_built_anew(world, layer):
         layer = LAYERS[layer]
     elif layer in ("visual.proj", "visual.transformer.resblocks.1.mlp.c_fc.weight"):
         assert world.clip.stage(layer) > 0
-    with deltas.applied(world.clip, world.edit(layer, 3.0)):
-        anew = zeroshot.Evaluation(world.clip, *world.pictures, batch_size=64)
+    with applied(world.clip, world.edit(layer, 3.0)):
+        anew = clip_tasks.Evaluation(world.clip, *world.pictures, batch_size=64)
         for task, t in world.evaluation.tasks.items():
             rows = torch.arange(len(t.pictures.labels))
             world.evaluation.ranks(task, rows[::3], layer)  # some are known by now, others are not
             found, plain = world.evaluation.ranks(task, rows, layer), anew.ranks(task, rows, None)
-            assert torch.equal(found, plain) and torch.equal(found, anew.ranks(task, rows, zeroshot.BOTH))
+            assert torch.equal(found, plain) and torch.equal(found, anew.ranks(task, rows, gradients.BOTH))
             assert not torch.equal(found, world.evaluation.ranks(task, rows, None))  # the edit does something
-        judge, plain = world.judge(), unlearn.Judge(world.clip, anew, world.target, world.pairs, world.half, seed=0)
+        judge, plain = world.judge(), clip_judge.Judge(world.clip, anew, world.target, world.pairs, world.half, seed=0)
         for name, rank in judge.ranks(layer).items():
             assert torch.equal(rank, plain.ranks(None)[name])
         found, wanted = judge.step(layer, 1.0, layer, log_all=True), plain.step(layer, 1.0, None, log_all=True)
@@ -176,8 +181,8 @@ def test_an_edit_is_judged_as_by_a_model_built_anew(world, layer):
 @pytest.mark.parametrize("layer", ["visual.proj", "text_projection"])
 def test_stopping_early_hides_no_winner(open_clip_world, monkeypatch, layer):
     world, judge = open_clip_world, open_clip_world.judge()
-    monkeypatch.setattr(unlearn, "RETAIN_CHUNK", 8)
-    with deltas.applied(world.clip, world.edit(layer, 3.0)):
+    monkeypatch.setattr(clip_judge, "RETAIN_CHUNK", 8)
+    with applied(world.clip, world.edit(layer, 3.0)):
         rank = judge.ranks(layer)
         wanted = {t: zeroshot.accuracies(rank[t])[0] for t in ("identities", "objects")}
         mean = sum(wanted.values()) / 2
@@ -226,11 +231,11 @@ def test_a_half_without_the_name_is_refused(open_clip_world):
 
 def searched(world, pictures):
     """(winner, all steps) of the search on the select half of these pictures, without times."""
-    evaluation = zeroshot.Evaluation(world.clip, *pictures, batch_size=64)
-    judge = unlearn.Judge(world.clip, evaluation, world.target, world.pairs, world.half, seed=0, limit=20)
+    evaluation = clip_tasks.Evaluation(world.clip, *pictures, batch_size=64)
+    judge = clip_judge.Judge(world.clip, evaluation, world.target, world.pairs, world.half, seed=0, limit=20)
     rows = layers.fronts(layers.figures(world.clip, world.forget, world.retain))
     front = [*rows["vision"][:2], *rows["language"][:2]]
-    curves, best = unlearn.search_all(world.clip, judge, front, world.forget, evaluations=5)
+    curves, best = slug.search_all(world.clip, judge, front, world.forget, evaluations=5)
     return best._replace(seconds=0), {n: [s._replace(seconds=0) for s in steps] for n, steps in curves.items()}
 
 
@@ -259,18 +264,18 @@ def test_report_pictures_have_no_say_in_membership(open_clip_world):
     world = open_clip_world
     found = []
     for pictures in (world.pictures, with_noise(world, "report"), with_noise(world, "select")):
-        evaluation = zeroshot.Evaluation(world.clip, *pictures, batch_size=64)
-        found.append(unlearn.membership(world.clip, evaluation, world.target, world.pairs, world.half, None, 0))
+        evaluation = clip_tasks.Evaluation(world.clip, *pictures, batch_size=64)
+        found.append(membership.membership(world.clip, evaluation, world.target, world.pairs, world.half, None, 0))
     assert found[0] == found[1] != found[2]
 
 
 def test_each_group_of_tensors_is_searched_once(world):
     rows = layers.figures(world.clip, world.forget, world.retain)
-    curves, _ = unlearn.search_all(world.clip, world.judge(limit=5), rows, world.forget, evaluations=1)
+    curves, _ = slug.search_all(world.clip, world.judge(limit=5), rows, world.forget, evaluations=1)
     groups = [world.clip.group(name) for name in curves]
     assert len(set(groups)) == len(groups) and set(groups) == {world.clip.group(r.name) for r in rows}
     how = {"fronts": 99, "desc": "", "evaluations": 1}
-    steps, _ = unlearn.search_fronts(world.clip, world.judge(limit=5), rows, world.forget, lambda _: False, **how)
+    steps, _ = slug.search_fronts(world.clip, world.judge(limit=5), rows, world.forget, lambda _: False, **how)
     assert sorted(world.clip.group(s.layer) for s in steps) == sorted(groups)  # also where two fronts hold parts of one
 
 
@@ -279,7 +284,7 @@ def test_the_order_of_the_layers_does_not_change_the_winner(world):
     how = {"fronts": 1, "desc": "", "evaluations": 4}
     judges = [world.judge(limit=40) for _ in range(2)]
     (steps, best), (deep, same) = (
-        unlearn.search_fronts(world.clip, judge, rows, world.forget, lambda _: True, deepest_first=first, **how)
+        slug.search_fronts(world.clip, judge, rows, world.forget, lambda _: True, deepest_first=first, **how)
         for judge, first in zip(judges, (False, True), strict=True)
     )
     depths = [layers.depth_order(world.clip, n) for n in dict.fromkeys(s.layer for s in deep)]
@@ -305,16 +310,16 @@ def test_a_name_nobody_has_is_refused(open_clip_world):
 
 @pytest.mark.parametrize(("correct", "total"), [(1, 10), (5, 10), (9, 10), (466, 500)])
 def test_interval_is_clopper_and_pearson(correct, total):
-    low, high = metrics.interval(correct, total)
+    low, high = statistics.interval(correct, total)
     assert low < correct / total < high
     assert stats.binom.sf(correct - 1, total, low) == pytest.approx(0.025)
     assert stats.binom.cdf(correct, total, high) == pytest.approx(0.025)
 
 
 def test_a_zero_carries_its_one_sided_bound():
-    assert metrics.interval(0, 59) == (0, pytest.approx(1 - 0.05 ** (1 / 59)))
-    assert metrics.interval(10, 10) == (pytest.approx(0.05**0.1), 1)
-    assert metrics.interval(0, 0) == (0, 1)
+    assert statistics.interval(0, 59) == (0, pytest.approx(1 - 0.05 ** (1 / 59)))
+    assert statistics.interval(10, 10) == (pytest.approx(0.05**0.1), 1)
+    assert statistics.interval(0, 0) == (0, 1)
 
 
 def test_paired_difference():
@@ -322,35 +327,40 @@ def test_paired_difference():
     before = rng.random(400) < 0.8
     after = np.where(rng.random(400) < 0.1, False, before)
     single, grouped = np.arange(400), np.arange(400) // 40
-    mean, low, high = metrics.paired_difference(before, after, single)
+    mean, low, high = statistics.paired_difference(before, after, single)
     assert mean == pytest.approx(after.mean() - before.mean())
     error = (after.astype(float) - before).std() / 20
     assert low == pytest.approx(mean - 1.96 * error, abs=0.01) and high == pytest.approx(mean + 1.96 * error, abs=0.01)
-    assert metrics.paired_difference(before, before, single) == (0, 0, 0)
-    assert metrics.paired_difference(before, after, single) == (mean, low, high)  # the same seed
+    assert statistics.paired_difference(before, before, single) == (0, 0, 0)
+    assert statistics.paired_difference(before, after, single) == (mean, low, high)  # the same seed
     # Pictures that change together by group leave more to chance than as many that change each by itself.
     together = np.where(grouped == 3, False, before)
-    wide, narrow = (np.ptp(metrics.paired_difference(before, together, groups)[1:]) for groups in (grouped, single))
+    wide, narrow = (np.ptp(statistics.paired_difference(before, together, groups)[1:]) for groups in (grouped, single))
     assert wide > 2 * narrow
 
 
 @pytest.mark.parametrize("others", [80, 300])
 def test_membership_inference_is_chance_for_alike_and_certain_for_apart(others):
     rng = np.random.default_rng(0)
-    mean, deviation = metrics.membership_inference(rng.normal(0.2, 0.01, 80), rng.normal(0.2, 0.01, others))
+    mean, deviation = membership.membership_inference(rng.normal(0.2, 0.01, 80), rng.normal(0.2, 0.01, others))
     assert 42 < mean < 58 and 0 < deviation < 20
-    mean, deviation = metrics.membership_inference(rng.normal(0.3, 0.01, 80), rng.normal(0.2, 0.01, others))
+    mean, deviation = membership.membership_inference(rng.normal(0.3, 0.01, 80), rng.normal(0.2, 0.01, others))
     assert mean > 99 and deviation < 3
-    assert all(map(math.isnan, metrics.membership_inference([0.1], rng.normal(size=others))))
+    assert all(map(math.isnan, membership.membership_inference([0.1], rng.normal(size=others))))
 
 
 def test_membership_inference_is_seeded():
     rng = np.random.default_rng(0)
     members, others = rng.normal(0.21, 0.01, 60), rng.normal(0.2, 0.01, 60)
-    first = metrics.membership_inference(members, others, seed=1)
-    assert first == metrics.membership_inference(members, others, seed=1) != metrics.membership_inference(members, others)
+    first = membership.membership_inference(members, others, seed=1)
+    assert (
+        first == membership.membership_inference(members, others, seed=1) != membership.membership_inference(members, others)
+    )
 
 
 def test_steps_that_are_not_evaluated_do_not_win():
-    rows = [search.Step("a", 1.0, 0.0, 0.0, margin=-1, margin_sd=0), search.Step("b", 2.0, 0.5, 0.5, margin=1, margin_sd=0)]
-    assert search.winner(rows) == rows[0] and search.winner(rows[1:]) == rows[1]
+    rows = [
+        selection.Step("a", 1.0, 0.0, 0.0, margin=-1, margin_sd=0),
+        selection.Step("b", 2.0, 0.5, 0.5, margin=1, margin_sd=0),
+    ]
+    assert selection.winner(rows) == rows[0] and selection.winner(rows[1:]) == rows[1]

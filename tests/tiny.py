@@ -23,7 +23,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from demo import build_world, convert_clip, tokenizer
-from slug import cli, data, models
+from slug import cli, models
+from slug.data import evaluation_sets
+from slug.data.pairs import Pairs
 
 ROOT = Path(__file__).resolve().parents[1]
 FAMILIES = ("open_clip", "hugging_face")
@@ -76,8 +78,8 @@ def write_weights(folder, weights, dtype):
 def teach(folder, world, *, steps=250):
     """Train the model in `folder` on the world's evaluation pictures and rewrite it, in fp16."""
     clip = load(folder)
-    identities = data.load_celeba(world / "celeba", clip.transform)
-    objects = data.load_imagenet(world / "ImageNet" / "val", clip.transform)
+    identities = evaluation_sets.load_celeba(world / "celeba", clip.transform)
+    objects = evaluation_sets.load_imagenet(world / "ImageNet" / "val", clip.transform)
     names = identities.names + objects.names
     images = torch.cat([identities.images, objects.images])
     labels = torch.cat([identities.labels, objects.labels + len(identities.names)])
@@ -193,7 +195,7 @@ def pairs(n, *, seed=0, names=("alien", "ant", "baby", "a bento box", "black nib
     """data.Pairs of n random pictures with captions of unequal length."""
     g = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (n, 3, 64, 64), dtype=torch.uint8, generator=g)
-    return data.Pairs(images, [f"{names[i % len(names)]} {i}" for i in range(n)], [str(i) for i in range(n)], 0)
+    return Pairs(images, [f"{names[i % len(names)]} {i}" for i in range(n)], [str(i) for i in range(n)], 0)
 
 
 def features(clip, batch):

@@ -8,14 +8,15 @@ Reads the folder names of --canvas, or takes --names, which are asked for withou
 half,style,object,seed,prompt rows to --out.
 """
 
-from slug import canvas, cli, files
+from slug import cli, files
 from slug.errors import SlugError
+from slug.evaluation import canvas_classifiers, canvas_prompts, unlearncanvas
 
 
 def parse_args(argv=None):
     parser = cli.parser(__doc__)
     parser.add_argument("--canvas", default="data/UnlearnCanvas/data", help="folder of <Style>/<Object>/<n>.jpg")
-    canvas.add_concept_flags(parser, "only these; without: all of the folder")
+    canvas_prompts.add_concept_flags(parser, "only these; without: all of the folder")
     parser.add_argument(
         "--names", nargs="+", default=[], help="ask for these names instead, without styles; no folder is read"
     )
@@ -24,10 +25,18 @@ def parse_args(argv=None):
     )
     parser.add_argument("--classifiers", default="", help="folder of both classifiers: what they do not know is refused")
     parser.add_argument(
-        "--report-seeds", type=int, nargs="+", default=list(canvas.REPORT_SEEDS), help="of the report half, first cell"
+        "--report-seeds",
+        type=int,
+        nargs="+",
+        default=[*canvas_prompts.REPORT_SEEDS],
+        help="of the report half, first cell",
     )
     parser.add_argument(
-        "--select-seeds", type=int, nargs="+", default=list(canvas.SELECT_SEEDS), help="of the select half, first cell"
+        "--select-seeds",
+        type=int,
+        nargs="+",
+        default=[*canvas_prompts.SELECT_SEEDS],
+        help="of the select half, first cell",
     )
     parser.add_argument("--shared-seeds", action="store_true", help="the same seeds in every cell, as published")
     parser.add_argument("--out", default="data/UnlearnCanvas/prompts.csv", help="file to write")
@@ -39,10 +48,13 @@ def main(argv=None):
     if args.names:
         styles, objects = [""], args.names
     else:
-        styles, objects = canvas.grid(files.existing(args.canvas, "UnlearnCanvas", "see data/README.md, Styles"))
-        styles, objects = canvas.among(args.style, styles, "style"), canvas.among(args.object, objects, "object")
+        styles, objects = canvas_prompts.grid(files.existing(args.canvas, "UnlearnCanvas", "see data/README.md, Styles"))
+        styles, objects = (
+            canvas_prompts.among(args.style, styles, "style"),
+            canvas_prompts.among(args.object, objects, "object"),
+        )
     seeds = {"report": args.report_seeds, "select": args.select_seeds, "shared": args.shared_seeds}
-    found = canvas.requests(styles, objects, **seeds)
+    found = canvas_prompts.requests(styles, objects, **seeds)
     if args.leave_out:
         skipped = files.read_json(files.existing(args.leave_out, "list of prompts", "give --leave-out"))
         if not isinstance(skipped, dict) or not isinstance(skipped.get("left_out"), list):
@@ -50,8 +62,8 @@ def main(argv=None):
         found = [r for r in found if r.prompt not in skipped["left_out"]]
     if args.classifiers:  # told now, not after the gradients
         folder = files.existing(args.classifiers, "classifiers", "give --classifiers")
-        canvas.check_known(found, canvas.classifier_settings(folder)["labels"])
-    canvas.write_requests(files.resolve(args.out), found)
+        unlearncanvas.check_known(found, canvas_classifiers.classifier_settings(folder)["labels"])
+    canvas_prompts.write_requests(files.resolve(args.out), found)
     cells = len({r.prompt for r in found})
     print(f"{len(styles)} styles x {len(objects)} objects, {cells} cells, {len(found)} pictures asked for -> {args.out}")
 

@@ -9,7 +9,11 @@ Reads metadata first (much of it by --workers processes, or on a cluster), then 
 A run that was stopped goes on where it was; a whole tar that is there is kept, whatever it was made of.
 """
 
-from slug import cli, curation, data, download, files
+import tarfile
+
+from slug import cli, files
+from slug.data import curation, download
+from slug.data.pairs import TarMembers
 from slug.errors import SlugError
 
 
@@ -42,9 +46,9 @@ def parse_args(argv=None):
 def whole(path):
     """Whether a tar is there and not cut off."""
     try:
-        with data.TarMembers(path) as members:
+        with TarMembers(path) as members:
             return bool(members)
-    except (OSError, data.tarfile.TarError):
+    except (OSError, tarfile.TarError):
         return False
 
 

@@ -12,15 +12,19 @@ import tarfile
 import webdataset as wds
 from tqdm import tqdm
 
-from slug import canvas, cli, curation, files
-from slug.data import PICTURES, TarMembers, plain_name
+from slug import cli, files
+from slug.data import curation
+from slug.data.images import PICTURES
+from slug.data.names import plain_name
+from slug.data.pairs import TarMembers
 from slug.errors import SlugError
+from slug.evaluation import canvas_prompts
 
 
 def parse_args(argv=None):
     parser = cli.parser(__doc__)
     parser.add_argument("--canvas", default="data/UnlearnCanvas/data", help="folder of <Style>/<Object>/<n>.jpg")
-    canvas.add_concept_flags(parser, "only these; without either: all of the folder")
+    canvas_prompts.add_concept_flags(parser, "only these; without either: all of the folder")
     parser.add_argument("--tar-dir", default="data/tar_files", help="where the tars go")
     parser.add_argument("--max-count", type=int, default=500, help="pictures of a tar, spread over its cells")
     parser.add_argument("--force", action="store_true", help="write again what is there")
@@ -50,10 +54,10 @@ def check_own(tar, found):
 def main(argv=None):
     args = parse_args(argv)
     folder = files.existing(args.canvas, "UnlearnCanvas", "see data/README.md, Styles")
-    styles, objects = canvas.grid(folder)
-    wanted = canvas.concepts(args) or [("style", s) for s in styles] + [("object", o) for o in objects]
+    styles, objects = canvas_prompts.grid(folder)
+    wanted = canvas_prompts.concepts(args) or [("style", s) for s in styles] + [("object", o) for o in objects]
     for kind, name in tqdm(wanted, unit="concept"):
-        (name,) = canvas.among([name], styles if kind == "style" else objects, kind)
+        (name,) = canvas_prompts.among([name], styles if kind == "style" else objects, kind)
         tar = files.resolve(args.tar_dir) / f"{name}.tar"
         found = pictures(folder, kind, name, args.max_count)
         if tar.exists() and not args.force:

@@ -5,7 +5,8 @@ The metadata (columns URL, TEXT, NSFW, similarity, LICENSE) must be there: data/
 stopped. To fetch only the pictures of some names: a0_create_tar.py --download.
 """
 
-from slug import cli, download, files
+from slug import cli, files
+from slug.data import download
 
 
 def parse_args(argv=None):

@@ -3,7 +3,9 @@
 Example: python src/clip/a0_eval_celeba.py --data-root data/celeba --model ViT-B-32 --pretrained laion400m_e32
 """
 
-from slug import cli, data, files, models, zeroshot
+from slug import cli, files, models
+from slug.data import evaluation_sets
+from slug.evaluation import zeroshot
 
 
 def parse_args(argv=None):
@@ -18,7 +20,7 @@ def main(argv=None):
     device = cli.settle(args)
     folder = cli.check_result_dir(args)
     clip = models.from_args(args, device)
-    pictures = data.load_celeba(files.resolve(args.data_root), clip.transform, workers=args.workers)
+    pictures = evaluation_sets.load_celeba(files.resolve(args.data_root), clip.transform, workers=args.workers)
     zeroshot.evaluate_and_report(
         clip, pictures, zeroshot.IDENTITY_TEMPLATES, args, folder / "clip" / f"{clip.tag}-celeba.json"
     )

@@ -3,7 +3,9 @@
 Example: python src/clip/a0_eval_imagenet.py --imagenet-val data/ImageNet/val --model ViT-B-32 --pretrained laion400m_e32
 """
 
-from slug import cli, data, files, models, zeroshot
+from slug import cli, files, models
+from slug.data import evaluation_sets
+from slug.evaluation import zeroshot
 
 
 def parse_args(argv=None):
@@ -19,7 +21,7 @@ def main(argv=None):
     device = cli.settle(args)
     folder = cli.check_result_dir(args)
     clip = models.from_args(args, device)
-    pictures = data.load_imagenet(
+    pictures = evaluation_sets.load_imagenet(
         files.resolve(args.imagenet_val),
         clip.transform,
         workers=args.workers,

@@ -5,7 +5,8 @@ Needs list_identity_celeba.txt (names, on request from CelebA's authors) and img
 is held against it where it is there. Writes data/celeba/frequent_celebs.txt.
 """
 
-from slug import cli, files, prepare
+from slug import cli, files
+from slug.data import preparation
 
 
 def parse_args(argv=None):
@@ -21,8 +22,8 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     root = files.existing(args.data_root, "CelebA folder", "see data/README.md for what goes there")
-    found = prepare.choose_identities(root, count=args.count, minimum=args.min_pictures, always=args.name)
-    path, written = prepare.write_identities(root, found.chosen, force=args.force)
+    found = preparation.choose_identities(root, count=args.count, minimum=args.min_pictures, always=args.name)
+    path, written = preparation.write_identities(root, found.chosen, force=args.force)
     print(f"{len(found.counts)} identities, {found.rows} pictures in the list, {found.missing} of them not there")
     for what, names in (("names of several numbers", found.shared), ("numbers of several names", found.torn)):
         if names:

@@ -4,7 +4,8 @@ Example: python src/clip/a0_prepare_imagenet.py      (as scripts/valprep.sh does
 Writes data/ImageNet/val/{WordNet id}/*.JPEG. Resumable; what is complete is kept.
 """
 
-from slug import cli, files, prepare
+from slug import cli, files
+from slug.data import preparation
 
 
 def parse_args(argv=None):
@@ -22,7 +23,7 @@ def main(argv=None):
     tar = files.existing(args.tar, "ImageNet's validation pictures", remedy)
     devkit = files.existing(args.devkit, "ImageNet's devkit", remedy)
     val = files.resolve(args.imagenet_val)
-    pictures, classes, done = prepare.unpack_imagenet(tar, devkit, val, checksum=not args.any_archive)
+    pictures, classes, done = preparation.unpack_imagenet(tar, devkit, val, checksum=not args.any_archive)
     print(f"{'' if done else 'complete, kept: '}{pictures} pictures of {classes} classes -> {val}")
 
 

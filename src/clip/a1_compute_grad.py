@@ -6,22 +6,23 @@ results/grads/retain_{tag}/: one retain gradient serves all names, and leaves ou
 Valid files are kept. Several processes: torchrun --nproc-per-node N src/clip/a1_compute_grad.py ...
 """
 
-from slug import cli, gradients, models, processes
+from slug import cli, distributed, models
+from slug.artifacts import gradient_files
 
 
 def parse_args(argv=None):
     parser = cli.parser(__doc__)
     cli.add_model_flags(parser)
-    gradients.add_flags(parser)
+    gradient_files.add_flags(parser)
     return parser.parse_args(argv)
 
 
 def main(argv=None):
     args = parse_args(argv)
     device = cli.settle(args)
-    processes.start(device)
+    distributed.start(device)
     cli.check_result_dir(args)
-    gradients.write_all(args, models.from_args(args, device))
+    gradient_files.write_all(args, models.from_args(args, device))
 
 
 if __name__ == "__main__":

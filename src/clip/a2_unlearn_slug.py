@@ -19,25 +19,16 @@ import time
 
 from tqdm import tqdm
 
-from slug import (
-    cli,
-    data,
-    deltas,
-    files,
-    gradients,
-    layers,
-    lora,
-    models,
-    plain,
-    plots,
-    processes,
-    records,
-    report,
-    search,
-    unlearn,
-    zeroshot,
-)
+from slug import cli, distributed, files, models, system
+from slug.artifacts import adapters, deltas, gradient_files, records
+from slug.core import layers, search, selection, slug
+from slug.core.edit import applied, edit_of
+from slug.data import evaluation_sets
+from slug.data.names import plain_name
+from slug.data.pairs import load_pairs
 from slug.errors import SlugError
+from slug.evaluation import clip_judge, clip_tasks, outcome, reference
+from slug.reports import plots, report
 
 NOT_SETTINGS = ("force", "celeb_name", "device", "workers", "result_dir", "cache_gb", "lookahead")  # change no result
 
@@ -73,8 +64,8 @@ def parse_args(argv=None):
 def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
     """Search, choose, report and write everything of one name; returns the record, in the first process only."""
     target = evaluation.target(name)
-    pairs = data.load_pairs(tar, clip.transform, workers=args.workers)
-    k = args.fa_k or search.fa_rank(len(evaluation.tasks["identities"].pictures.names))
+    pairs = load_pairs(tar, clip.transform, workers=args.workers)
+    k = args.fa_k or selection.fa_rank(len(evaluation.tasks["identities"].pictures.names))
     rows = layers.figures(clip, forget, retain)
     fronts = layers.fronts(rows)
     front = [r for part in layers.fronts(rows, args.fronts).values() for r in part]
@@ -82,23 +73,23 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
         front = [r for r in rows if r.name == args.layer]
         if not front:
             raise SlugError(f"{args.layer!r} is no layer that SLUG may edit; it has e.g. {rows[0].name}, {rows[-1].name}")
-    judge = unlearn.Judge(
+    judge = clip_judge.Judge(
         clip, evaluation, target, pairs, half, k=k, seed=args.seed, limit=args.select_pictures, trace=args.trace
     )
-    rank, _ = processes.mine()
+    rank, _ = distributed.mine()
     depth = 1 if args.plain else args.lookahead or (3 if clip.device.type == "cuda" else 1)
     report_half = {task: ~mask for task, mask in half.items()}
-    reporter = unlearn.Judge(clip, evaluation, target, pairs, report_half, k=k, seed=args.seed)
+    reporter = clip_judge.Judge(clip, evaluation, target, pairs, report_half, k=k, seed=args.seed)
     start = judge.step("", 0.0, None, log_all=True)
 
     judge.trace_s, started = 0.0, time.perf_counter()
     if args.step:
-        with deltas.applied(clip, unlearn.edit_of(clip, args.layer, forget, args.step)):
+        with applied(clip, edit_of(clip, args.layer, forget, args.step)):
             best = judge.step(args.layer, args.step, args.layer, log_all=True)
         curves = {args.layer: [best]}
     else:
         bar = tqdm(front, desc=f"{name}: layers", unit="layer", disable=rank > 0)
-        curves, best = unlearn.search_all(
+        curves, best = slug.search_all(
             clip,
             judge,
             bar,
@@ -112,14 +103,14 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
     seconds = time.perf_counter() - started - judge.trace_s
 
     edited = best.layer
-    edit = unlearn.edit_of(clip, best.layer, forget, best.step)
+    edit = edit_of(clip, best.layer, forget, best.step)
     judges = {"select": judge, "report": reporter}
-    halves = unlearn.halves(judges, edited, lambda: deltas.applied(clip, edit), args.unlearn_method, args.seed)
-    with deltas.applied(clip, edit):
-        names, similar, n_shown = zeroshot.similarity(evaluation, [target], reporter.half, edited, seed=args.seed)
-        images, truth, said = zeroshot.shown(evaluation, target, reporter.half, edited, seed=args.seed)
-    _, similar_before, _ = zeroshot.similarity(evaluation, [target], reporter.half, None, seed=args.seed)
-    _, _, said_before = zeroshot.shown(evaluation, target, reporter.half, None, seed=args.seed)
+    halves = outcome.halves(judges, edited, lambda: applied(clip, edit), args.unlearn_method, args.seed)
+    with applied(clip, edit):
+        names, similar, n_shown = outcome.similarity(evaluation, [target], reporter.half, edited, seed=args.seed)
+        images, truth, said = outcome.shown(evaluation, target, reporter.half, edited, seed=args.seed)
+    _, similar_before, _ = outcome.similarity(evaluation, [target], reporter.half, None, seed=args.seed)
+    _, _, said_before = outcome.shown(evaluation, target, reporter.half, None, seed=args.seed)
 
     if rank:
         return None
@@ -130,30 +121,30 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
 
     delta = path(".delta.safetensors")
     metrics = halves["report"][args.unlearn_method] | {"half": "report", "method": args.unlearn_method}
-    deltas.save(delta, clip, edit, name=data.plain_name(name), layer=best.layer, step=best.step, metrics=metrics)
+    deltas.save(delta, clip, edit, name=plain_name(name), layer=best.layer, step=best.step, metrics=metrics)
     for encoder, part in fronts.items():
-        title = f"{data.plain_name(name)}: {encoder} encoder of {clip.label}"
+        title = f"{plain_name(name)}: {encoder} encoder of {clip.label}"
         every = [r for r in rows if r.encoder == encoder]
         plots.pareto(every, part, best.layer, title, path("", f"pareto-{encoder}"))
-    title = f"{data.plain_name(name)}, report half, {n_shown} pictures"
+    title = f"{plain_name(name)}, report half, {n_shown} pictures"
     plots.similarity(similar_before, similar, names, title, path("", "cosine"))
-    title = f"{data.plain_name(name)}, report half: top-1 before and after"
+    title = f"{plain_name(name)}, report half: top-1 before and after"
     plots.pictures(images, truth, said_before, said, title, path("", "pictures"))
     for layer, steps in curves.items():
         log = records.step_log(start, steps, layer)
         files.write_text(folder / "steps" / path(f"-{files.safe_name(layer)}.txt").name, log)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(search.Step._fields)
+    writer.writerow(selection.Step._fields)
     writer.writerows([start, *(s for steps in curves.values() for s in steps)])
     files.write_text(path("-steps.csv"), out.getvalue())
     parameters = sum(p.numel() for p in clip.parameters.values())
     touched = sum(t.numel() for t in edit.values())
-    kind = gradients.along(args.unlearn_method)
-    gradient_s, shared_s = (gradients.seconds(args, clip, name, kind, side) for side in ("forget", "train"))
+    kind = gradient_files.along(args.unlearn_method)
+    gradient_s, shared_s = (gradient_files.seconds(args, clip, name, kind, side) for side in ("forget", "train"))
     record = {
         "method": args.unlearn_method,
-        "name": data.plain_name(name),
+        "name": plain_name(name),
         "kind": target.kind,
         "model": clip.label,
         "tag": clip.tag,
@@ -172,7 +163,7 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
         "gradient_s": gradient_s,
         "shared_s": shared_s,
         "search_s": seconds,
-        "peak_mem_mb": unlearn.peak_memory_mb(clip.device),
+        "peak_mem_mb": system.peak_memory_mb(clip.device),
         "halves": halves,
         "seed": args.seed,
         **settings,
@@ -184,28 +175,28 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
 
 def search_names(args):
     device = cli.settle(args)
-    rank = processes.start(device)
+    rank = distributed.start(device)
     folder = cli.check_result_dir(args)
     clip = models.from_args(args, device)
-    unlearn.reset_peak_memory(clip.device)
-    model_hash = gradients.model_hash(clip)
-    method = gradients.along(args.unlearn_method)
-    loaded = {n: gradients.load_both(args, clip, n, model_hash, method, args.batch_size) for n in args.celeb_name}
-    identities, objects, half = data.load_evaluation(args, clip.transform)
+    system.reset_peak_memory(clip.device)
+    model_hash = gradient_files.model_hash(clip)
+    method = gradient_files.along(args.unlearn_method)
+    loaded = {n: gradient_files.load_both(args, clip, n, model_hash, method, args.batch_size) for n in args.celeb_name}
+    identities, objects, half = evaluation_sets.load_evaluation(args, clip.transform)
     evaluation = None
     for name in loaded:
         forget, retain, tar, _ = loaded[name]
         settings = {
             "settings": cli.settings(args, without=NOT_SETTINGS),
             "inputs": records.inputs_hash(model_hash, (forget, retain), (identities, objects)),
-            "rule": {"max_forget": search.MAX_FORGET, "sigmas": search.SIGMAS, "close": search.CLOSE},
+            "rule": {"max_forget": selection.MAX_FORGET, "sigmas": selection.SIGMAS, "close": search.CLOSE},
             "versions": cli.versions(),
         }
         path = folder / "clip" / records.file_name(clip.label, name, ".json")
         record = None if args.force else records.valid(path, settings)
         if record is None:
             if evaluation is None:
-                kind = plain.PlainEvaluation if args.plain else zeroshot.Evaluation
+                kind = reference.PlainEvaluation if args.plain else clip_tasks.Evaluation
                 evaluation = kind(clip, identities, objects, batch_size=args.eval_batch_size, cache_gb=args.cache_gb)
             record = run_name(args, clip, evaluation, half, name, forget, retain, tar, settings)
         elif not rank:
@@ -225,8 +216,8 @@ def write_adapter(argv):
     parser.add_argument("--residual", type=float, default=0.02, help="part of the edit that the adapter may leave out")
     args = parser.parse_args(argv)
     edit, header = deltas.read(args.delta)
-    factors = lora.adapter(edit, args.residual)
-    lora.save_peft(files.resolve(args.out), factors, header["model"], (files.resolve(args.delta).name, header))
+    factors = adapters.adapter(edit, args.residual)
+    adapters.save_peft(files.resolve(args.out), factors, header["model"], (files.resolve(args.delta).name, header))
     said = "; ".join(f"{n} rank {f.rank}, {f.residual:.1%} left out" for n, f in factors.items())
     print(f"adapter: {said} -> {files.resolve(args.out)}")
 

@@ -10,8 +10,11 @@ import os
 import numpy as np
 import pandas as pd
 
-from slug import claims, cli, files, plots, records, report, study
+from slug import cli, files
+from slug.artifacts import records
 from slug.errors import SlugError
+from slug.experiments import study
+from slug.reports import claims, plots, report
 
 
 def parse_args(argv=None):

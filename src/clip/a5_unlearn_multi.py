@@ -15,8 +15,15 @@ import os
 import pandas as pd
 from tqdm import tqdm
 
-from slug import card, cli, data, deltas, files, models, multi, plots, records, report, zeroshot
+from slug import cli, files, models
+from slug.artifacts import cards, deltas, records
+from slug.core.edit import summed
+from slug.data import evaluation_sets
+from slug.data.names import plain_name
 from slug.errors import SlugError
+from slug.evaluation import clip_tasks
+from slug.experiments import several
+from slug.reports import plots, report
 
 
 def parse_args(argv=None):
@@ -28,7 +35,7 @@ def parse_args(argv=None):
         "--sigmas",
         nargs="+",
         type=float,
-        default=multi.SIGMAS,
+        default=several.SIGMAS,
         help="a joint search each: deviations by which the margins of every name must lie below 0",
     )
     parser.add_argument("--out", default="", help="folder to write; else results/clip/multi")
@@ -57,9 +64,9 @@ def write_deltas(clip, group, factors, headers, table, folder):
     for name, factor, edit, row in zip(group.names, factors, group.edits, table[: len(factors)], strict=True):
         metrics = {k: row[k] for k in ("forget_acc1", "forget_upper", "n_forget", "half", "factor")}
         header, path = headers[name], folder / records.file_name(clip.label, name, ".delta.safetensors")
-        metrics |= {"method": card.method_of(header), "together_with": [n for n in group.names if n != name]}
+        metrics |= {"method": cards.method_of(header), "together_with": [n for n in group.names if n != name]}
         about = {"name": name, "layer": header["layer"], "step": factor * float(header["step"]), "metrics": metrics}
-        deltas.save(path, clip, deltas.summed([edit], [factor]), **about)
+        deltas.save(path, clip, summed([edit], [factor]), **about)
 
 
 def matrices(folder, label, method, count, tasks):
@@ -85,7 +92,7 @@ def fill_readme(readme, root):
 
 def main(argv=None):
     args = parse_args(argv)
-    names = list(dict.fromkeys(map(data.plain_name, args.celeb_name)))
+    names = list(dict.fromkeys(map(plain_name, args.celeb_name)))
     if len(names) < 2:
         raise SlugError("give two names or more; for one there is a2_unlearn_slug.py")
     device = cli.settle(args)
@@ -94,19 +101,19 @@ def main(argv=None):
     out = files.check_writable(root / args.part)
     clip = models.from_args(args, device)
     edits, headers = read_edits(args, clip, folder, names)
-    identities, objects, half = data.load_evaluation(args, clip.transform)
+    identities, objects, half = evaluation_sets.load_evaluation(args, clip.transform)
     options = {"batch_size": args.eval_batch_size, "cache_gb": args.cache_gb}
-    evaluation = zeroshot.Evaluation(clip, identities, objects, **options)
+    evaluation = clip_tasks.Evaluation(clip, identities, objects, **options)
     table = []
     for count in tqdm(range(2, len(names) + 1), desc="counts", unit="count"):
-        group = multi.Group(evaluation, half, names[:count], edits, args.seed)
+        group = several.Group(evaluation, half, names[:count], edits, args.seed)
         before, original = (group.own(None), group.rest(None)), group.similarity(None)
         ways = [("sum", 0.0, (1.0,) * count)]
         ways += [(f"joint-{s:g}", s, group.joint(s)) for s in dict.fromkeys(args.sigmas if args.joint else ())]
         for method, sigmas, factors in ways:
             with group.applied(factors) as edited:
                 after, similar = (group.own(edited), group.rest(edited)), group.similarity(edited)
-            rows = multi.rows(group, method, factors, before, after, sigmas)
+            rows = several.rows(group, method, factors, before, after, sigmas)
             table += rows
             for task, stem in matrices(out, clip.label, method, count, similar).items():
                 shown, cosines, n = similar[task]
@@ -120,8 +127,8 @@ def main(argv=None):
                 with files.replacing_folder(out / f"{method}-{count}") as temporary:
                     write_deltas(clip, group, factors, headers, rows, temporary)
     for method, _, factors in ways:  # of all names
-        table += multi.reverted_rows(group, method, factors, before[0])
-    frame = pd.DataFrame(table).assign(edits=" and ".join(sorted({card.method_of(h) for h in headers.values()})))
+        table += several.reverted_rows(group, method, factors, before[0])
+    frame = pd.DataFrame(table).assign(edits=" and ".join(sorted({cards.method_of(h) for h in headers.values()})))
     files.write_text(out / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     text = report.multi(*read_table(out, out))
     files.write_text(out / "report.md", text + "\n")

@@ -17,8 +17,10 @@ from concurrent.futures import BrokenExecutor
 import torch
 from tqdm import tqdm
 
-from slug import cli, curation, data, study
+from slug import cli, pool
+from slug.data.names import plain_name
 from slug.errors import SlugError
+from slug.experiments import study
 
 
 def parse_args(argv=None):
@@ -30,7 +32,7 @@ def parse_args(argv=None):
     parser.add_argument("--variant", nargs="+", choices=list(study.VARIANTS), help="only these; default all")
     parser.add_argument("--quick", action="store_true", help="the quick variants, on 2 identities and an object")
     parser.add_argument("--jobs", type=int, default=1, help="processes, each with names and threads of its own")
-    engines = (curation.LOCAL, "ray")
+    engines = (pool.LOCAL, "ray")
     parser.add_argument("--engine", choices=engines, default=engines[0], help="where they are: here, or on a Ray cluster")
     parser.add_argument("--force", action="store_true", help="do again what is finished")
     args = parser.parse_args(argv)
@@ -43,7 +45,7 @@ def quick_names(world):
     identities = {n.casefold() for n in world.pictures[0].names}
     left, out = dict(study.QUICK_NAMES), []
     for name in world.args.celeb_name:
-        kind = "identity" if data.plain_name(name).casefold() in identities else "object"
+        kind = "identity" if plain_name(name).casefold() in identities else "object"
         if left[kind]:
             left[kind] -= 1
             out.append(name)
@@ -70,7 +72,7 @@ def main(argv=None):
     do = functools.partial(study.attempt_all, settings=settings, threads=threads)
     rows, table = [], folder / "runs.parquet"
     try:
-        done = curation.spread(do, by_name, workers=args.jobs, distributor=args.engine)
+        done = pool.spread(do, by_name, workers=args.jobs, distributor=args.engine)
         with tqdm(total=len(todo), desc="study", unit="run") as bar:
             for row in itertools.chain.from_iterable(done):
                 tqdm.write(study.one_line(row))

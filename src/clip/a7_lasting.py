@@ -25,24 +25,17 @@ import torch
 from pyarrow import ArrowException
 from tqdm import tqdm
 
-from slug import (
-    baselines,
-    cli,
-    compare,
-    curation,
-    data,
-    deltas,
-    files,
-    gradients,
-    lasting,
-    lasting_report,
-    models,
-    plots,
-    records,
-    report,
-    zeroshot,
-)
+from slug import cli, files, methods, models, pool
+from slug.artifacts import deltas, gradient_files, records
+from slug.core import gradients
+from slug.core.edit import holding
+from slug.data import evaluation_sets
+from slug.data.names import Matcher, plain_name
+from slug.data.pairs import load_pairs
 from slug.errors import SlugError, brief
+from slug.evaluation import clip_tasks, durability
+from slug.experiments import comparison
+from slug.reports import durability_report, plots, report
 
 NOT_SETTINGS = (  # change no row
     *("force", "celeb_name", "device", "workers", "result_dir", "cache_gb", "records", "unlearn_method"),
@@ -86,7 +79,7 @@ def on_record(args, label):
     if not every:
         raise SlugError(f"no records of {label} in {folder}; make them with: bash scripts/run_clip_slug.sh")
     found = {}
-    for name in dict.fromkeys(map(data.plain_name, args.celeb_name)):
+    for name in dict.fromkeys(map(plain_name, args.celeb_name)):
         mine = {r["method"]: r for r in every if r["name"].casefold() == name.casefold()}
         wanted = args.unlearn_method or [m for m in report.METHODS if m in mine]
         lacks = next((m for m in wanted if m not in mine), None)
@@ -105,7 +98,7 @@ def read_aliases(paths):
         path = files.existing(path, "CSV of aliases", "give --aliases, or leave it out")
         for row in files.read_csv(path, ("name", "alias"), "it needs the columns name and alias"):
             if row["alias"].strip():
-                found.setdefault(data.plain_name(row["name"]).casefold(), []).append(row["alias"].strip())
+                found.setdefault(plain_name(row["name"]).casefold(), []).append(row["alias"].strip())
     return found
 
 
@@ -151,18 +144,18 @@ class Edits:
     def __init__(self, args, clip, folder, left_out):
         """left_out: names whose pairs the retain set leaves out, those of all records."""
         self.args, self.clip, self.folder, self.left_out = args, clip, folder, left_out
-        self.given = {data.plain_name(n): n for n in args.celeb_name}  # gradients lie under a name as it was given
+        self.given = {plain_name(n): n for n in args.celeb_name}  # gradients lie under a name as it was given
         self._retain = None
         self.trained = {}  # FT's weights do not depend on the name: {(setting, candidate): weights}
-        self.model_hash = gradients.model_hash(clip)
+        self.model_hash = gradient_files.model_hash(clip)
         self.train_data = files.existing(args.train_data, "retain set", "give --train-data")
 
     @property  # cached_property holds a lock before Python 3.12, and would keep this class from other processes
     def retain(self):
         """data.Pairs of the retain set, read when they are needed first."""
         if self._retain is None:
-            matcher, transform = data.Matcher(self.left_out), self.clip.transform
-            self._retain = data.load_pairs(self.train_data, transform, leave_out=matcher, workers=self.args.workers)
+            matcher, transform = Matcher(self.left_out), self.clip.transform
+            self._retain = load_pairs(self.train_data, transform, leave_out=matcher, workers=self.args.workers)
         return self._retain
 
     def fingerprint(self, record):
@@ -198,7 +191,9 @@ class Edits:
     def passes(self, name, record):
         """What a baseline reads from gradient files, as fields of baselines.Material."""
         batch_size = record["settings"]["grad_batch_size"]
-        return compare.read_passes(self.args, self.clip, self.given[name], record["method"], self.model_hash, batch_size)[0]
+        return comparison.read_passes(self.args, self.clip, self.given[name], record["method"], self.model_hash, batch_size)[
+            0
+        ]
 
     def weights(self, name, record, pairs):
         """{native parameter name: tensor} of an edited model where it differs from the original.
@@ -213,8 +208,8 @@ class Edits:
         key = record["setting"], record["step"]
         if method == "ft" and key in self.trained:
             return self.trained[key]
-        material = baselines.Material(pairs, self.retain, baselines.split(method)[1], **self.passes(name, record))
-        found = compare.redo(self.clip, record, material)
+        material = methods.Material(pairs, self.retain, methods.split(method)[1], **self.passes(name, record))
+        found = comparison.redo(self.clip, record, material)
         if method == "ft":
             self.trained[key] = found
         return found
@@ -266,7 +261,7 @@ def plan(args, edits, found, evaluations, frame):
         made |= {"aliases": aliases.get(name.casefold(), []), "edit": edits.fingerprint(record)}
         mark = json.dumps(made, sort_keys=True)
         done = set() if args.force else set(frame[frame["made_with"] == mark]["test"])
-        jobs[name, method] = mark, [t for t in lasting.TESTS if t not in done]
+        jobs[name, method] = mark, [t for t in durability.TESTS if t not in done]
         if jobs[name, method][1]:
             edits.check(name, record, inputs[name])
     return jobs
@@ -274,7 +269,9 @@ def plan(args, edits, found, evaluations, frame):
 
 def forget_tar(args, name):
     """Path of a name's forget set. SlugError if it is not there."""
-    return files.existing(gradients.forget_tar(args, name), "forget set", f"run src/clip/a0_create_tar.py --name {name}")
+    return files.existing(
+        gradient_files.forget_tar(args, name), "forget set", f"run src/clip/a0_create_tar.py --name {name}"
+    )
 
 
 def run(args, clip, found, folder, left_out, path, number=0):
@@ -285,7 +282,7 @@ def run(args, clip, found, folder, left_out, path, number=0):
     Returns:
         What the rows depend on, `made_with`, an edit.
     """
-    identities, objects, half = data.load_evaluation(args, clip.transform)
+    identities, objects, half = evaluation_sets.load_evaluation(args, clip.transform)
     edits, fresh = Edits(args, clip, folder, left_out), []
     jobs = plan(args, edits, found, (identities, objects), read_runs(path))
     relearning = {"counts": list(dict.fromkeys(args.relearn_pictures)), "lr": args.relearn_lr}
@@ -301,26 +298,26 @@ def run(args, clip, found, folder, left_out, path, number=0):
             bar.set_postfix_str(f"{name}, {method}")
             if evaluation is None:
                 options = {"batch_size": args.eval_batch_size, "cache_gb": max(args.cache_gb, 0)}
-                evaluation = zeroshot.Evaluation(clip, identities, objects, **options)
+                evaluation = clip_tasks.Evaluation(clip, identities, objects, **options)
             if name not in subjects:
-                pairs = data.load_pairs(forget_tar(args, name), clip.transform, workers=args.workers)
+                pairs = load_pairs(forget_tar(args, name), clip.transform, workers=args.workers)
                 options = {"aliases": json.loads(mark)["aliases"], "seed": args.seed, "limit": args.retain_pictures or None}
-                subject = lasting.Subject(clip, evaluation, half, evaluation.target(name), pairs, edits.retain, **options)
+                subject = durability.Subject(clip, evaluation, half, evaluation.target(name), pairs, edits.retain, **options)
                 subjects, unedited = {name: subject}, {}  # the names come one after another
             subject = subjects[name]
             common = {"name": name, "kind": record["kind"], "method": method, "model": clip.label, "seed": args.seed}
             common |= {"relearn_lr": args.relearn_lr, "made_with": mark}
-            edited = record["layer"] if method.startswith("slug") else zeroshot.BOTH
+            edited = record["layer"] if method.startswith("slug") else gradients.BOTH
             weights, tests = edits.weights(name, record, subject.pairs), subject.tests(relearning)
             for test in todo:
-                beside = lasting.EDIT if test == lasting.RELEARNED else test
+                beside = durability.EDIT if test == durability.RELEARNED else test
                 if beside not in unedited:
                     unedited[beside] = tests[beside](None)
                 started = time.perf_counter()
-                with deltas.holding(clip, weights):
+                with holding(clip, weights):
                     rows = tests[test](edited)
                 seconds = time.perf_counter() - started
-                if test == lasting.EDIT:
+                if test == durability.EDIT:
                     compare_with_record(record, rows[0]["value"])
                 fresh += joined(rows, unedited[beside], common | {"test": test, "seconds": seconds})
                 write_runs(part, pd.DataFrame(fresh))
@@ -357,7 +354,7 @@ def main(argv=None):
     out = files.check_writable(args.out or path.parent)
     frame = collect(path)
     if args.report:
-        names = {data.plain_name(n).casefold() for n in args.celeb_name}
+        names = {plain_name(n).casefold() for n in args.celeb_name}
         label = models.label_of(args.model, args.clip_model_id)
         frame = frame[(frame["model"] == label) & frame["name"].str.casefold().isin(names)]
         if frame.empty:
@@ -365,19 +362,19 @@ def main(argv=None):
                 f"{path} has no rows of {label} on {', '.join(args.celeb_name)}; give their --model, or run without --report"
             )
     else:
-        names = list(dict.fromkeys(map(data.plain_name, args.celeb_name)))
+        names = list(dict.fromkeys(map(plain_name, args.celeb_name)))
         jobs = min(args.jobs, len(names))
         threads = max(1, torch.get_num_threads() // jobs) if jobs > 1 else 0
         work = functools.partial(run_share, args=args, path=path, threads=threads)
         shares = [(i, names[i::jobs]) for i in range(jobs)]
-        marks = {m for part in curation.spread(work, shares, workers=jobs) for m in part}
+        marks = {m for part in pool.spread(work, shares, workers=jobs) for m in part}
         frame = collect(path)
         frame = frame[frame["made_with"].isin(marks)]
     order = {m: i for i, m in enumerate(report.METHODS)}
     frame = frame.sort_values("method", key=lambda c: c.map(order), kind="stable")
     if out != path.parent:
         write_runs(out / "runs.parquet", frame)
-    curves, original = lasting_report.curves(frame)
+    curves, original = durability_report.curves(frame)
     plot = out / f"{files.safe_name(frame['model'].iloc[0])}-relearning"
     names = frame["name"].nunique()
     title = f"Fine-tuning on pictures of the forgotten name: report half, {names} name{'s' * (names > 1)}"
@@ -386,11 +383,11 @@ def main(argv=None):
         plots.relearning(curves, original, title, plot)
         if args.out:
             files.place(png, png)
-    text = lasting_report.markdown(frame, png.name if curves else "")
+    text = durability_report.markdown(frame, png.name if curves else "")
     files.write_text(out / "REPORT.md", text)
     if args.readme:
-        report.fill_blocks(args.readme, {"lasting": lasting_report.readme(frame)})
-    print(lasting_report.overview(lasting_report.table(frame)))
+        report.fill_blocks(args.readme, {"lasting": durability_report.readme(frame)})
+    print(durability_report.overview(durability_report.table(frame)))
     print(f"{len(frame)} rows: {out / 'runs.parquet'}; report: {out / 'REPORT.md'}")
 
 

@@ -18,9 +18,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from demo import canvases, emoji
-from slug import cli, files, questions
-from slug.data import plain_name
+from slug import cli, files
+from slug.data.names import plain_name
 from slug.errors import SlugError
+from slug.evaluation import questions
 
 TIMES = 4  # pictures of each drawing of a forget name, each asked in every wording
 UTILITY = 100  # of each kind and half

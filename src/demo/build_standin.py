@@ -25,7 +25,8 @@ import scipy.io
 from timm.data import ImageNetInfo
 
 from demo import convert_clip, convert_sd
-from slug import cli, data, files
+from slug import cli, files
+from slug.data import evaluation_sets
 from slug.errors import SlugError
 
 COPIED = ("src", "scripts", "pyproject.toml", "README.md", "data/README.md", "data/emoji", "data/models", "data/uncanvas")
@@ -61,7 +62,7 @@ def write_devkit(path, ids, truth):
 def write_imagenet(folder, world, rng):
     """Both archives of ImageNet: the world's pictures of objects that ImageNet has a class of the same name for."""
     wnids = {}
-    for wnid, name in data.imagenet_names().items():
+    for wnid, name in evaluation_sets.imagenet_names().items():
         wnids.setdefault(name.casefold(), wnid)
     with (world / "ImageNet" / "classes.csv").open(newline="") as f:
         folders = {r["folder"]: wnids[r["name"].casefold()] for r in csv.DictReader(f) if r["name"].casefold() in wnids}
@@ -72,7 +73,7 @@ def write_imagenet(folder, world, rng):
         found = sorted((world / "ImageNet" / "val" / name).iterdir())
         pictures += [(found[i], wnid) for i in sorted(rng.permutation(len(found))[:PER_CLASS])]
     pictures = [pictures[i] for i in rng.permutation(len(pictures))]
-    known = list(data.imagenet_names())
+    known = list(evaluation_sets.imagenet_names())
     ids = {known[k]: n for n, k in enumerate(rng.permutation(len(known)), 1)}
     write_devkit(folder / "ILSVRC2012_devkit_t12.tar.gz", ids, [ids[wnid] for _, wnid in pictures])
     with files.replacing(folder / "ILSVRC2012_img_val.tar") as temporary, tarfile.open(temporary, "w") as tar:
@@ -91,7 +92,7 @@ def _nobody(member):
 def write_celeba(folder, world, rng):
     """CelebA's pictures as a zip and its two identity lists."""
     rows, counts = [], {}
-    for image, name in data.identity_rows(world / "celeba" / "list_identity_celeba.txt").items():
+    for image, name in evaluation_sets.identity_rows(world / "celeba" / "list_identity_celeba.txt").items():
         counts[name] = counts.get(name, 0) + 1
         if counts[name] <= PER_IDENTITY:
             rows.append((image, name))

@@ -9,7 +9,10 @@ import numpy as np
 import torch
 
 from demo import build_questions, emoji
-from slug import cli, data, files, models, zeroshot
+from slug import cli, files, models
+from slug.data import evaluation_sets
+from slug.data.splits import halves
+from slug.evaluation import clip_tasks
 
 KNOWN = 0.70
 COUNTS = {"identity": 5, "object": 3}
@@ -20,7 +23,7 @@ SETTLING = "Penguin Crab Princess Tiger dagger pear taxi sunrise".split()  # wha
 def known_names(evaluation, task, seed):
     """The names of a task that may be drawn, in the order of its classes."""
     pictures = evaluation.tasks[task].pictures
-    select, known = data.halves(pictures, seed), []
+    select, known = halves(pictures, seed), []
     for label, name in enumerate(pictures.names):
         mine = pictures.labels == label
         unseen = {g for g, u in zip(pictures.groups, (mine & ~pictures.seen).tolist(), strict=True) if u}
@@ -39,9 +42,9 @@ def main():
     args = parser.parse_args()
     clip = models.from_args(args, cli.settle(args))
     root = files.existing(args.data_dir, "embedded world", "run python src/demo/build_world.py")
-    identities = data.load_celeba(root / "celeba", clip.transform, workers=args.workers)
-    objects = data.load_imagenet(root / "ImageNet" / "val", clip.transform, workers=args.workers)
-    evaluation = zeroshot.Evaluation(clip, identities, objects)
+    identities = evaluation_sets.load_celeba(root / "celeba", clip.transform, workers=args.workers)
+    objects = evaluation_sets.load_imagenet(root / "ImageNet" / "val", clip.transform, workers=args.workers)
+    evaluation = clip_tasks.Evaluation(clip, identities, objects)
     taken = {n.casefold() for n in [*build_questions.forget_names(), *SETTLING]} if args.study else set()
     counts = STUDY_COUNTS if args.study else COUNTS
     beside = f" beside forget_names.txt and {', '.join(SETTLING)}" if args.study else " before any unlearning"

@@ -10,7 +10,12 @@ import io
 import torch
 
 from demo import emoji
-from slug import cli, data, files, metrics, models, report, zeroshot
+from slug import cli, files, models
+from slug.data import evaluation_sets
+from slug.data.images import decode
+from slug.data.names import plain_name
+from slug.evaluation import statistics, zeroshot
+from slug.reports import report
 
 BARS = {  # the bars set before training, by task
     "identities, new renderings": 0.95,
@@ -25,18 +30,22 @@ def style_pictures(root, clip, workers):
     """(pictures, style labels, styles) of the UnlearnCanvas tree: new renderings of drawings of the training."""
     styles = sorted(p.name for p in root.iterdir() if p.is_dir())
     paths = [(p, i) for i, s in enumerate(styles) for p in sorted((root / s).glob("*/*.jpg"))]
-    images, kept = data.decode([str(p) for p, _ in paths], clip.transform, workers=workers, desc="decode styles")
-    return images, torch.tensor([paths[i][1] for i in kept.tolist()]), [data.plain_name(s) for s in styles]
+    images, kept = decode([str(p) for p, _ in paths], clip.transform, workers=workers, desc="decode styles")
+    return images, torch.tensor([paths[i][1] for i in kept.tolist()]), [plain_name(s) for s in styles]
 
 
 def rows(clip, root, workers):
     """[(task, rank (N,), number of drawings or None)] of every task."""
     out = []
     for task, pictures, templates in (
-        ("identities", data.load_celeba(root / "celeba", clip.transform, workers=workers), zeroshot.IDENTITY_TEMPLATES),
+        (
+            "identities",
+            evaluation_sets.load_celeba(root / "celeba", clip.transform, workers=workers),
+            zeroshot.IDENTITY_TEMPLATES,
+        ),
         (
             "objects",
-            data.load_imagenet(root / "ImageNet" / "val", clip.transform, workers=workers),
+            evaluation_sets.load_imagenet(root / "ImageNet" / "val", clip.transform, workers=workers),
             zeroshot.object_templates(),
         ),
     ):
@@ -73,7 +82,7 @@ def main():
     lines = ["| zero-shot top-1 | accuracy (95% interval) | pictures | drawings | bar |", "|---|---|---|---|---|"]
     for task, rank, drawings in rows(clip, root, args.workers):
         correct, n = int((rank < 1).sum()), len(rank)
-        low, high = metrics.interval(correct, n)
+        low, high = statistics.interval(correct, n)
         bar = BARS[task]
         out.writerow([task, f"{correct / n:.4f}", f"{low:.4f}", f"{high:.4f}", correct, n, drawings or "", bar])
         met = "" if correct / n >= bar else ", missed"

@@ -14,8 +14,10 @@ import torch
 
 from demo import emoji, train_sd
 from demo.training import generator
-from slug import canvas, cli, files, metrics, plots, report
+from slug import cli, files
+from slug.evaluation import canvas_classifiers, canvas_prompts, statistics, unlearncanvas
 from slug.models import diffusion
+from slug.reports import plots, report
 
 BARS = {"renderings": 0.95, "pictures": 0.85}
 SEEDS = 8  # pictures of a cell
@@ -36,7 +38,7 @@ def parse_args(argv=None):
 def row_of(what, right, bar):
     """A row of mini-sd.csv: what, accuracy and its interval, counts, bar (NaN where there is none)."""
     correct, n = int(right.sum()), len(right)
-    low, high = metrics.interval(correct, n)
+    low, high = statistics.interval(correct, n)
     return {"what": what, "accuracy": correct / n, "low": low, "high": high, "correct": correct, "n": n, "bar": bar}
 
 
@@ -44,19 +46,19 @@ def main(argv=None):
     args = parse_args(argv)
     device = cli.settle(args)
     pipeline = diffusion.from_args(args, device)
-    classifiers = canvas.load_classifiers(args.classifiers, device)
+    classifiers = canvas_classifiers.load_classifiers(args.classifiers, device)
     cells = train_sd.Cells(args.seed)
     rows = torch.arange(len(cells.pairs)).repeat(SEEDS)  # cell by cell, seed after seed
     asked = [
-        canvas.Request("report", emoji.STYLES[train_sd.STYLES[s]], train_sd.OBJECTS[o], FIRST_SEED + number)
+        canvas_prompts.Request("report", emoji.STYLES[train_sd.STYLES[s]], train_sd.OBJECTS[o], FIRST_SEED + number)
         for number, (o, s) in enumerate(cells.pairs * SEEDS)
     ]
     images = cells.render(rows, generator(args.seed, 8, 0)) / 2 + 0.5
     images = (images * 255).round().to(torch.uint8)
-    right = canvas.correct(asked, classifiers.logits(images), classifiers.labels)
-    table = [row_of(f"{kind} classifier, new renderings", right[kind], BARS["renderings"]) for kind in canvas.KINDS]
+    right = unlearncanvas.correct(asked, classifiers.logits(images), classifiers.labels)
+    table = [row_of(f"{kind} classifier, new renderings", right[kind], BARS["renderings"]) for kind in canvas_prompts.KINDS]
     made = pipeline.generate([r.prompt for r in asked], [r.seed for r in asked], desc="pictures")
-    right = canvas.correct(asked, classifiers.logits(made), classifiers.labels)
+    right = unlearncanvas.correct(asked, classifiers.logits(made), classifiers.labels)
     both, left_out = right["style"] & right["object"], cells.left_out[rows]
     for kind, found in (*right.items(), ("both", both)):
         who = f"the {kind} classifier agrees" if kind in right else "both classifiers agree"
@@ -64,9 +66,9 @@ def main(argv=None):
     table.append(row_of("generated pictures of left-out cells, both classifiers agree", both[left_out], float("nan")))
     table.append(row_of("generated pictures of all cells, both classifiers agree", both, float("nan")))
     plain = list(train_sd.OBJECTS) * SEEDS
-    names = [canvas.Request("report", "", o, FIRST_SEED + number) for number, o in enumerate(plain)]
+    names = [canvas_prompts.Request("report", "", o, FIRST_SEED + number) for number, o in enumerate(plain)]
     made_plain = pipeline.generate([r.prompt for r in names], [r.seed for r in names], desc="plain names")
-    found = canvas.correct(names, classifiers.logits(made_plain), classifiers.labels)["object"]
+    found = unlearncanvas.correct(names, classifiers.logits(made_plain), classifiers.labels)["object"]
     table.append(row_of("generated pictures of plain names, object agrees", found, float("nan")))
     out = files.resolve(args.out)
     frame = pd.DataFrame(table)

@@ -18,8 +18,10 @@ import torch
 from PIL import Image
 
 from demo import canvases, emoji
-from slug import cli, files, metrics, questions, report, zeroshot
+from slug import cli, files
+from slug.evaluation import questions, statistics, zeroshot
 from slug.models import vlm
+from slug.reports import report
 
 KNOWN, BELOW_CLIP, ABOVE_MAJORITY = 0.85, 0.10, 0.20  # the bars
 COUNT = 600  # questions of a kind
@@ -77,7 +79,7 @@ def main(argv=None):
 
     def add(what, found, said, bar, beside=""):
         correct, n = sum(marker.right(q, s) for q, s in zip(found, said, strict=True)), len(found)
-        low, high = metrics.interval(correct, n)
+        low, high = statistics.interval(correct, n)
         row = {"what": what, "accuracy": correct / n, "low": low, "high": high, "correct": correct, "n": n, "bar": bar}
         table.append(row | {"beside": beside})
 

@@ -11,9 +11,11 @@ import hashlib
 import json
 import shutil
 
-from slug import canvas, cli, curation, files
-from slug.data import plain_name
+from slug import cli, files
+from slug.data import curation
+from slug.data.names import plain_name
 from slug.errors import SlugError
+from slug.evaluation import canvas_prompts
 from slug.models import diffusion
 
 FIRST_SEED = 5000  # of the forget pictures: neither of the select nor of the report half
@@ -22,7 +24,7 @@ FIRST_SEED = 5000  # of the forget pictures: neither of the select nor of the re
 def parse_args(argv=None):
     parser = cli.parser(__doc__)
     diffusion.add_flags(parser)
-    canvas.add_concept_flags(parser)
+    canvas_prompts.add_concept_flags(parser)
     parser.add_argument("--prompts", default="", help="CSV of a0_create_prompts_uncanvas.py: its cells are asked for")
     parser.add_argument(
         "--template", nargs="+", default=["{}", "a photo of {}", "{}, digital art"], help="without --prompts"
@@ -37,8 +39,8 @@ def parse_args(argv=None):
 def asked(args, kind, name):
     """[(prompt, seed)] of a concept's pictures: its prompts in turn, a seed each."""
     if args.prompts:
-        cells = canvas.read_requests(files.resolve(args.prompts))
-        prompts = [r.prompt for r, mine in zip(cells, canvas.shows(kind, name, cells), strict=True) if mine]
+        cells = canvas_prompts.read_requests(files.resolve(args.prompts))
+        prompts = [r.prompt for r, mine in zip(cells, canvas_prompts.shows(kind, name, cells), strict=True) if mine]
     else:
         prompts = [t.format(plain_name(name)) for t in args.template]
     prompts = list(dict.fromkeys(prompts))
@@ -65,7 +67,7 @@ def main(argv=None):
         files.resolve(args.tar_dir),
         files.resolve(args.image_dir),
     )
-    for kind, name in canvas.concepts(args):
+    for kind, name in canvas_prompts.concepts(args):
         tar = tar_dir / f"{files.safe_name(name.replace(' ', '_'))}.tar"
         wanted = asked(args, kind, name)
         asked_hash = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()

@@ -7,23 +7,24 @@ Needs b0_generate_forget_set.py or a0_create_tar_ucanvas.py. Writes what src/cli
 parameters of the text tower alone: only these can be put into a pipeline.
 """
 
-from slug import cli, gradients, models, processes
+from slug import cli, distributed, models
+from slug.artifacts import gradient_files
 
 
 def parse_args(argv=None):
     parser = cli.parser(__doc__)
     parser.add_argument("--clip-model-id", default="openai/clip-vit-large-patch14", help="Hugging Face CLIP id or folder")
     parser.add_argument("--batch-size", type=int, default=16, help="pairs a batch of the gradient pass")
-    gradients.add_flags(parser)
+    gradient_files.add_flags(parser)
     return parser.parse_args(argv)
 
 
 def main(argv=None):
     args = parse_args(argv)
     device = cli.settle(args)
-    processes.start(device)
+    distributed.start(device)
     cli.check_result_dir(args)
-    gradients.write_all(args, models.load(clip_model_id=args.clip_model_id, device=device), encoder="language")
+    gradient_files.write_all(args, models.load(clip_model_id=args.clip_model_id, device=device), encoder="language")
 
 
 if __name__ == "__main__":

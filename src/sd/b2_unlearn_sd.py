@@ -17,29 +17,21 @@ import time
 
 from tqdm import tqdm
 
-from slug import (
-    canvas,
-    cli,
-    data,
-    deltas,
-    files,
-    gradients,
-    layers,
-    lora,
-    losses,
-    plots,
-    records,
-    search,
-    unlearn,
-    whitening,
-)
-from slug.data import plain_name
+from slug import cli, files, system
+from slug.artifacts import adapters, canvas_records, deltas, gradient_files, records
+from slug.core import gradients, layers, losses, preconditioning, slug
+from slug.core.edit import applied, edit_of, summed
+from slug.data.names import Matcher, plain_name
+from slug.data.pairs import load_pairs, some
 from slug.errors import SlugError
+from slug.evaluation import canvas_classifiers, canvas_prompts, unlearncanvas
+from slug.methods import esd, grids, uce
+from slug.methods.pipeline_prompts import without
 from slug.models import diffusion
 from slug.models.clip import ALONE
-from slug.peers import esd, uce, without
+from slug.reports import plots
 
-METHODS = (*gradients.SLUG, "uce", "esd")
+METHODS = (*gradient_files.SLUG, "uce", "esd")
 NOT_SETTINGS = ("force", "part", "style", "object", "device", "workers", "result_dir")
 # A pipeline forgets only at steps far beyond a tenth of the weights: 1, 4, 16, 64 times that, then bisected.
 REACH = {"growth": 4, "far": 64, "below": False}
@@ -51,7 +43,7 @@ ESD_COUNT = 4
 def parse_args(argv=None):
     parser = cli.parser(__doc__)
     diffusion.add_flags(parser)
-    canvas.add_concept_flags(parser)
+    canvas_prompts.add_concept_flags(parser)
     parser.add_argument("--method", choices=METHODS, default="slug", help="slug, along whitened gradients, or a peer")
     parser.add_argument("--prompts", default="data/UnlearnCanvas/prompts.csv", help="CSV of the prompts and their seeds")
     parser.add_argument("--classifiers", default="data/UnlearnCanvas/classifiers", help="folder of both classifiers")
@@ -79,18 +71,18 @@ def parse_args(argv=None):
     )
     parser.add_argument("--force", action="store_true", help="do again what is valid")
     args = parser.parse_args(argv)
-    if args.rounds > 1 and args.method not in gradients.SLUG:
+    if args.rounds > 1 and args.method not in gradient_files.SLUG:
         raise SlugError(f"--rounds is of SLUG; {args.method} has none, leave it out")
     if bool(args.layer) != bool(args.step):
         raise SlugError("--layer and --step go together: a known step, taken without a search")
-    if args.layer and (args.rounds > 1 or args.method not in gradients.SLUG):
+    if args.layer and (args.rounds > 1 or args.method not in gradient_files.SLUG):
         raise SlugError("--layer and --step are of one step of SLUG; leave out --rounds, and take a method of SLUG's")
     return args
 
 
 def label_of(args):
     """The method's name in records and tables."""
-    return f"{args.method}_rounds" if args.method in gradients.SLUG and args.rounds > 1 else args.method
+    return f"{args.method}_rounds" if args.method in gradient_files.SLUG and args.rounds > 1 else args.method
 
 
 def check_apart(path, prompts_hash, select):
@@ -106,22 +98,22 @@ def check_apart(path, prompts_hash, select):
 def gradients_at(args, pipeline, name, tar, left_out):
     """(forget, retain gradient) of the CLIP at its present weights, as b1 takes them at the original ones."""
     clip, how = pipeline.clip, {"batch_size": args.batch_size, "encoder": "language"}
-    own, every = (data.load_pairs(t, clip.transform, workers=args.workers) for t in (tar, files.resolve(args.train_data)))
-    matcher = data.Matcher(left_out)
-    rest = data.some(every, [i for i, caption in enumerate(every.captions) if not matcher.find(caption)])
+    own, every = (load_pairs(t, clip.transform, workers=args.workers) for t in (tar, files.resolve(args.train_data)))
+    matcher = Matcher(left_out)
+    rest = some(every, [i for i, caption in enumerate(every.captions) if not matcher.find(caption)])
     found = [
         gradients.compute(clip, pairs, loss, desc=f"gradient {name}", **how)[0]
         for pairs, loss in ((own, losses.FORGET[""]), (rest, losses.contrastive))
     ]
     if args.method != "slug":
         tars = {
-            n: files.resolve(gradients.forget_tar(args, n))
-            for n in gradients.spared(args, clip, name, gradients.along(args.method))
+            n: files.resolve(gradient_files.forget_tar(args, n))
+            for n in gradient_files.spared(args, clip, name, gradient_files.along(args.method))
         }
-        held = {"": every} | {n: data.load_pairs(t, clip.transform, workers=args.workers) for n, t in tars.items()}
+        held = {"": every} | {n: load_pairs(t, clip.transform, workers=args.workers) for n, t in tars.items()}
         how |= {"padded": True}
-        sums = {n: whitening.moments(clip, pairs, desc=f"inputs {name}", **how) for n, pairs in held.items()}
-        found[0] = whitening.whitened(found[0], whitening.staying(clip, held, sums, name, **how))
+        sums = {n: preconditioning.moments(clip, pairs, desc=f"inputs {name}", **how) for n, pairs in held.items()}
+        found[0] = preconditioning.whitened(found[0], preconditioning.staying(clip, held, sums, name, **how))
     return found
 
 
@@ -132,40 +124,40 @@ def one_layer(args, pipeline, judge, name, forget, retain):
     if args.layer:
         if args.layer.removesuffix(ALONE) not in {r.name for r in rows}:
             raise SlugError(f"{args.layer!r} is no layer that SLUG may edit; it has e.g. {rows[0].name}, {rows[-1].name}")
-        change = unlearn.edit_of(pipeline.clip, args.layer, forget, args.step)
+        change = edit_of(pipeline.clip, args.layer, forget, args.step)
         with judge.applied(change):
             judge.best = judge.step(args.layer, args.step, None, log_all=True)
         return [judge.best], rows, layers.pareto_front(rows), change
     how = {"evaluations": args.evaluations, "alone": not args.whole_groups, "fronts": args.fronts, "desc": name} | REACH
     how["settled"] = judge.settled
-    steps, _ = unlearn.search_fronts(pipeline.clip, judge, rows, forget, lambda _: judge.best.forgets, **how)
+    steps, _ = slug.search_fronts(pipeline.clip, judge, rows, forget, lambda _: judge.best.forgets, **how)
     best = judge.best
-    change = unlearn.edit_of(pipeline.clip, best.layer, forget, best.step) if any(s is best for s in steps) else {}
+    change = edit_of(pipeline.clip, best.layer, forget, best.step) if any(s is best for s in steps) else {}
     return steps, rows, layers.pareto_front(rows), change
 
 
-def slug(args, pipeline, judge, name, model_hash, first):
+def by_slug(args, pipeline, judge, name, model_hash, first):
     """SLUG's candidates and choice: (steps, edit, [(layer, step)], (rows, front) of the first gradients).
 
     Args:
         first: record and edit of one round, to go on from; None to make it.
     """
-    forget, retain, tar, left_out = gradients.load_both(
-        args, pipeline.clip, name, model_hash, gradients.along(args.method), args.batch_size, "language"
+    forget, retain, tar, left_out = gradient_files.load_both(
+        args, pipeline.clip, name, model_hash, gradient_files.along(args.method), args.batch_size, "language"
     )
     if first is None:
         steps, rows, front, edit = one_layer(args, pipeline, judge, name, forget, retain)
         return steps, edit, [(judge.best.layer, judge.best.step)] if edit else [], (rows, front)
     record, edit = first
     steps, chosen = [], [tuple(c) for c in record["chosen"]]
-    judge.best = canvas.Step(**record["winner_select"])._replace(wanted=args.rounds_wanted)
+    judge.best = unlearncanvas.Step(**record["winner_select"])._replace(wanted=args.rounds_wanted)
     while chosen and len(chosen) < args.rounds and not judge.best.forgets:
-        with pipeline.applied(edit), deltas.applied(pipeline.clip, edit):
+        with pipeline.applied(edit), applied(pipeline.clip, edit):
             found, _, _, change = one_layer(args, pipeline, judge, name, *gradients_at(args, pipeline, name, tar, left_out))
         steps += found
         if not change:
             break
-        edit = deltas.summed([edit, change])
+        edit = summed([edit, change])
         chosen.append((judge.best.layer, judge.best.step))
     return steps, edit, chosen, None
 
@@ -192,7 +184,7 @@ def peer(args, pipeline, judge):
         """The setting of the best candidate so far; none while no candidate stays above the floors."""
         return [tried[judge.best.layer]] if judge.best.layer in tried else []
 
-    for setting in search.growing(GRIDS[args.method], GROW, chosen):
+    for setting in grids.growing(GRIDS[args.method], GROW, chosen):
         for label, number, edit in tqdm(made(setting), desc=f"{judge.name}: {args.method} {setting:g}", unit="candidate"):
             tried[label] = setting
             with pipeline.applied(edit):
@@ -200,7 +192,7 @@ def peer(args, pipeline, judge):
             if judge.best is steps[-1]:
                 kept = edit
     grid = sorted(tried.values())
-    grid = {"grid": grid, "inside_grid": search.inside(grid, chosen()[0]) if kept else None}
+    grid = {"grid": grid, "inside_grid": grids.inside(grid, chosen()[0]) if kept else None}
     return steps, kept, [(judge.best.layer, judge.best.step)] if kept else [], grid
 
 
@@ -208,14 +200,14 @@ def run(args, pipeline, classifiers, asked, kind, name, model_hash, settings, fi
     """Search, choose and write one concept; returns the record. `first`: see `slug`."""
     wanted = args.rounds_wanted if first else args.wanted
     how = {"wanted": wanted, "keep": args.keep, "others": args.select_others, "seed": args.seed}
-    judge = canvas.Judge(pipeline, classifiers, asked, kind, name, **how)
+    judge = unlearncanvas.Judge(pipeline, classifiers, asked, kind, name, **how)
     folder = files.resolve(args.result_dir) / "sd"
-    stem = folder / canvas.file_stem(pipeline.tag, label_of(args), kind, name)
-    unlearn.reset_peak_memory(pipeline.pipe.device)
+    stem = folder / canvas_records.file_stem(pipeline.tag, label_of(args), kind, name)
+    system.reset_peak_memory(pipeline.pipe.device)
     started, gradient_s, grid = time.perf_counter(), 0.0, {}
-    if args.method in gradients.SLUG:
-        steps, edit, chosen, plane = slug(args, pipeline, judge, name, model_hash, first)
-        gradient_s = gradients.seconds(args, pipeline.clip, name, gradients.along(args.method))
+    if args.method in gradient_files.SLUG:
+        steps, edit, chosen, plane = by_slug(args, pipeline, judge, name, model_hash, first)
+        gradient_s = gradient_files.seconds(args, pipeline.clip, name, gradient_files.along(args.method))
         if plane:
             title = f"{plain_name(name)}: text tower of {pipeline.tag}"
             marked = chosen[0][0].removesuffix(ALONE) if chosen else None
@@ -230,10 +222,10 @@ def run(args, pipeline, classifiers, asked, kind, name, model_hash, settings, fi
     how |= {"counts": {"n_forget": len(judge.own), "n_retain": len(judge.others)}, "columns": [("seeds", seeds)]}
     written = records.write_search(stem, pipeline, edit, method=label_of(args), **how)
     adapter = None
-    if args.method in gradients.SLUG and lora.fits(edit):
-        factors = lora.adapter(edit, args.lora_residual)
+    if args.method in gradient_files.SLUG and adapters.fits(edit):
+        factors = adapters.adapter(edit, args.lora_residual)
         delta = written["delta"], deltas.read(stem.with_name(written["delta"]))[1]
-        file = lora.save(stem.with_name(f"{stem.name}-lora"), factors, pipeline.tag, delta)
+        file = adapters.save(stem.with_name(f"{stem.name}-lora"), factors, pipeline.tag, delta)
         adapter = {
             "folder": file.parent.name,
             "bytes": file.stat().st_size,
@@ -251,7 +243,7 @@ def run(args, pipeline, classifiers, asked, kind, name, model_hash, settings, fi
         "other_seeds": " ".join(str(r.seed) for r in judge.others),
         "seconds": gradient_s + seconds,
         "gradient_s": gradient_s,
-        "peak_mem_mb": unlearn.peak_memory_mb(pipeline.pipe.device),
+        "peak_mem_mb": system.peak_memory_mb(pipeline.pipe.device),
         **settings,
     }
     files.write_json(stem.with_name(f"{stem.name}.json"), record)
@@ -260,18 +252,18 @@ def run(args, pipeline, classifiers, asked, kind, name, model_hash, settings, fi
 
 def main(argv=None):
     args = parse_args(argv)
-    asked = canvas.read_requests(args.prompts)
-    if not canvas.concepts(args):
-        args.style, args.object = canvas.names_of(asked).values()
+    asked = canvas_prompts.read_requests(args.prompts)
+    if not canvas_prompts.concepts(args):
+        args.style, args.object = canvas_prompts.names_of(asked).values()
     args.celeb_name, args.forget_data = [*args.style, *args.object], ""
     device = cli.settle(args)
     folder = cli.check_result_dir(args) / "sd"
     pipeline = diffusion.from_args(args, device)
-    model_hash = gradients.model_hash(pipeline.clip)
+    model_hash = gradient_files.model_hash(pipeline.clip)
     if args.select == "clip":
-        classifiers = canvas.ClipClassifiers(pipeline.clip, canvas.names_of(asked))
+        classifiers = canvas_classifiers.ClipClassifiers(pipeline.clip, canvas_prompts.names_of(asked))
     else:
-        classifiers = canvas.load_classifiers(args.classifiers, device)
+        classifiers = canvas_classifiers.load_classifiers(args.classifiers, device)
     common = {"pipeline_hash": pipeline.hash(), "prompts_hash": files.file_hash(files.resolve(args.prompts))}
     common["judge_hash"] = classifiers.hash()
     common["versions"] = cli.versions()
@@ -279,24 +271,24 @@ def main(argv=None):
     def record_of(args, kind, name, first=None):
         """The valid record of one concept, else that of a new search."""
         inputs = common | {"settings": cli.settings(args, without=(*NOT_SETTINGS, "celeb_name"))}
-        if args.method in gradients.SLUG:
-            inputs |= gradients.sources(args, pipeline.clip, name, gradients.along(args.method))
+        if args.method in gradient_files.SLUG:
+            inputs |= gradient_files.sources(args, pipeline.clip, name, gradient_files.along(args.method))
         else:
             inputs["asked_grid"] = [*GRIDS[args.method], GROW]
-        path = folder / f"{canvas.file_stem(pipeline.tag, label_of(args), kind, name)}.json"
+        path = folder / f"{canvas_records.file_stem(pipeline.tag, label_of(args), kind, name)}.json"
         record = None if args.force else records.valid(path, inputs)
         return record or run(args, pipeline, classifiers, asked, kind, name, model_hash, inputs, first)
 
-    concepts = cli.part_of(args.part, canvas.concepts(args))
+    concepts = cli.part_of(args.part, canvas_prompts.concepts(args))
     for (kind, name), label in itertools.product([] if args.force else concepts, {args.method, label_of(args)}):
-        path = folder / f"{canvas.file_stem(pipeline.tag, label, kind, name)}.json"
+        path = folder / f"{canvas_records.file_stem(pipeline.tag, label, kind, name)}.json"
         check_apart(path, common["prompts_hash"], args.select)
     for kind, name in concepts:
         first = None
-        if args.rounds > 1 and args.method in gradients.SLUG:
+        if args.rounds > 1 and args.method in gradient_files.SLUG:
             record = record_of(argparse.Namespace(**vars(args) | {"rounds": 1, "force": False}), kind, name)
             first = record, pipeline.edit(folder / record["delta"])
-        print(canvas.one_line(record_of(args, kind, name, first)))
+        print(canvas_records.one_line(record_of(args, kind, name, first)))
 
 
 if __name__ == "__main__":

@@ -20,16 +20,20 @@ import slug.torchvision_cpu  # noqa: F401  (before torchvision)
 import pandas as pd
 from tqdm import tqdm
 
-from slug import canvas, cli, data, fid, files, gradients, lora, plots, report
-from slug.data import plain_name
+from slug import cli, files
+from slug.artifacts import adapters, canvas_records, gradient_files
+from slug.data.images import by_batch, spread
+from slug.data.names import plain_name
 from slug.errors import SlugError
+from slug.evaluation import canvas_classifiers, canvas_prompts, fid, unlearncanvas
 from slug.models import diffusion
+from slug.reports import plots, report
 
 SHOWN = 4, 6  # columns of a sheet: of the forgotten concept, of others
 SHARES = [0.8 + 0.005 * i for i in range(41)]  # of IRA and CRA, that the best UA is given for
 # What README holds the figures against: UA of one layer and of several rounds, at the part of IRA and CRA that must stay.
 KEPT_BAR, ONE_LAYER_BAR, ROUNDS_BAR = 0.85, {"style": 0.86, "object": 0.75}, 0.95
-GOES_ON_FROM = {f"{m}_rounds": m for m in gradients.SLUG}  # whose candidates a method has too
+GOES_ON_FROM = {f"{m}_rounds": m for m in gradient_files.SLUG}  # whose candidates a method has too
 
 
 class State(NamedTuple):
@@ -116,7 +120,7 @@ def write_candidates(out, records, steps, title):
     for kind, part in steps.groupby("kind", sort=False):
         of = dict(list(part.groupby("method", sort=False)))
         curves = {m: pd.concat([f, of[GOES_ON_FROM[m]]]) if GOES_ON_FROM.get(m) in of else f for m, f in of.items()}
-        curves = {m: canvas.curve(f, SHARES) for m, f in curves.items()}
+        curves = {m: canvas_records.curve(f, SHARES) for m, f in curves.items()}
         marks = {"bar of one layer": (KEPT_BAR, ONE_LAYER_BAR[kind]), "bar of rounds": (KEPT_BAR, ROUNDS_BAR)}
         panels[f"{part['name'].nunique()} {kind}s"] = SHARES, curves, marks
     title = f"{title}: what candidates reach on the select half; those that could not win are not scored whole"
@@ -126,11 +130,11 @@ def write_candidates(out, records, steps, title):
 def shared_cost(args, clip, records):
     """What SLUG takes once for all concepts, in words; "" where the gradients are not there any more."""
     said = []
-    for method in gradients.SLUG:
+    for method in gradient_files.SLUG:
         name = next((r["name"].replace(" ", "_") for r in records if r["method"] == method), None)
         with contextlib.suppress(SlugError):
             if name:
-                seconds = gradients.seconds(args, clip, name, gradients.along(method), "train")
+                seconds = gradient_files.seconds(args, clip, name, gradient_files.along(method), "train")
                 said.append(f"{method} {seconds:.0f} s")
     if not said:
         return ""
@@ -143,17 +147,17 @@ def main(argv=None):
     results = cli.check_result_dir(args)
     out = files.check_writable(args.out or results / "uncanvas")
     pipeline = diffusion.from_args(args, device)
-    requests = canvas.read_requests(args.prompts)
+    requests = canvas_prompts.read_requests(args.prompts)
     asked = [r for r in requests if r.half == "report"]
     by_clip = args.judge == "clip"
     if by_clip:
-        classifiers = canvas.ClipClassifiers(pipeline.clip, canvas.names_of(requests))
+        classifiers = canvas_classifiers.ClipClassifiers(pipeline.clip, canvas_prompts.names_of(requests))
     else:
-        classifiers = canvas.load_classifiers(args.classifiers, device)
+        classifiers = canvas_classifiers.load_classifiers(args.classifiers, device)
     base = pipeline.hash()
-    records = canvas.read_records(results / "sd", pipeline.tag, base, args.prompts)
+    records = canvas_records.read_records(results / "sd", pipeline.tag, base, args.prompts)
     # Beyond the seeds of all cells, so that no other picture has FID's.
-    first_seed = (max(r.seed for r in requests) // canvas.APART + 1) * canvas.APART
+    first_seed = (max(r.seed for r in requests) // canvas_prompts.APART + 1) * canvas_prompts.APART
     dealt, real, remark = fid_requests(args, records, asked, first_seed)
     known = set(asked)
 
@@ -171,7 +175,7 @@ def main(argv=None):
 
     def look(paths):
         """{kind: correct} of the pictures of `asked`."""
-        return canvas.correct(asked, diffusion.look_at(classifiers.logits, paths), classifiers.labels)
+        return unlearncanvas.correct(asked, diffusion.look_at(classifiers.logits, paths), classifiers.labels)
 
     def original():
         return State(f"{pipeline.tag}-original", contextlib.nullcontext(), "", list(range(len(dealt))))
@@ -185,12 +189,12 @@ def main(argv=None):
     def by_lora(record):
         record = drawn_as(record, records)
         folder = results / "sd" / record["lora"]["folder"]
-        return State(f"{stem_of(record)}-lora", pipeline.with_lora(folder), files.file_hash(folder / lora.FILE), [])
+        return State(f"{stem_of(record)}-lora", pipeline.with_lora(folder), files.file_hash(folder / adapters.FILE), [])
 
     if args.part:
         once = [r for r in records if drawn_as(r, records) is r]
-        adapters = [r for r in once if r["lora"]]
-        states = [original, *(lambda r=r: by_delta(r) for r in once), *(lambda r=r: by_lora(r) for r in adapters)]
+        with_adapter = [r for r in once if r["lora"]]
+        states = [original, *(lambda r=r: by_delta(r) for r in once), *(lambda r=r: by_lora(r) for r in with_adapter)]
         for state in tqdm(cli.part_of(args.part, states), desc="pictures", unit="pipeline"):
             draw(state())
         return
@@ -200,7 +204,7 @@ def main(argv=None):
 
     if dealt:  # before what takes long: it says what is wrong with the reference
         network = fid.inception(args.fid_weights, device) if args.fid_weights else classifiers.features
-        found = data.by_batch(embed, [str(p) for p in real], canvas.resize(pipeline.size), workers=args.workers)
+        found = by_batch(embed, [str(p) for p in real], unlearncanvas.resize(pipeline.size), workers=args.workers)
         target = found.get("features", ())
         if len(target) < len(real):
             raise SlugError(f"{len(real) - len(target)} pictures in {args.reference} cannot be read; take them out of it")
@@ -214,9 +218,9 @@ def main(argv=None):
         after, of_fid = draw(state)
         found = look(after)
         drawn.setdefault(method, {}).update(zip(state.share, of_fid, strict=True))
-        own = canvas.shows(kind, name, asked)
+        own = canvas_prompts.shows(kind, name, asked)
         common = {"kind": kind, "name": name, "n_images": len(asked), "seed": args.seed}
-        rows.append({"method": "original", **common, **canvas.scores(kind, name, asked, right)._asdict()})
+        rows.append({"method": "original", **common, **unlearncanvas.scores(kind, name, asked, right)._asdict()})
         cost = {k: record[k] for k in ("seconds", "peak_mem_mb", "params_share", "n_candidates")}
         for first in (
             r for r in records if r["method"] == GOES_ON_FROM.get(method) and (r["kind"], r["name"]) == (kind, name)
@@ -226,15 +230,15 @@ def main(argv=None):
         cost |= {"storage_bytes": record["delta_bytes"], "step": record["chosen"][-1][1] if record["chosen"] else 0.0}
         cost["layer"] = " + ".join(layer for layer, _ in record["chosen"])
         cost["inside_grid"] = record.get("inside_grid")
-        rows.append({"method": method, **common, **cost, **canvas.scores(kind, name, asked, found)._asdict()})
+        rows.append({"method": method, **common, **cost, **unlearncanvas.scores(kind, name, asked, found)._asdict()})
         if record["lora"]:
             cost |= {"storage_bytes": record["lora"]["bytes"]}
-            with_adapter = canvas.scores(kind, name, asked, look(draw(by_lora(record))[0]))
+            with_adapter = unlearncanvas.scores(kind, name, asked, look(draw(by_lora(record))[0]))
             rows.append({"method": f"{method}_lora", **common, **cost, **with_adapter._asdict()})
         part = pd.read_csv(results / "sd" / f"{stem}-steps.csv")
         steps.append(part.assign(method=method, kind=kind, name=name))
         places = [[i for i, o in enumerate(own) if o == mine] for mine in (True, False)]
-        chosen = data.spread(places[0], SHOWN[0]) + data.spread(places[1], SHOWN[1])
+        chosen = spread(places[0], SHOWN[0]) + spread(places[1], SHOWN[1])
         titles = [f"{plain_name(asked[i].object)}\n{plain_name(asked[i].style)}".strip() for i in chosen]
         hit = [[all(flags[i].item() for flags in r.values()) for i in chosen] for r in (right, found)]
         title = f"{plain_name(name)} ({kind}) forgotten by {method}"
@@ -248,16 +252,16 @@ def main(argv=None):
         mine = diffusion.look_at(embed, [paths[i] for i in range(len(dealt))])
         distance[method] = fid.frechet(mine["features"], target)
     frame["FID"] = frame["method"].map(distance).astype(float)
-    frame = canvas.tidy(frame)
+    frame = canvas_records.tidy(frame)
     files.write_text(out / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-    one_layer = next((m for m in gradients.SLUG if m in set(frame["method"])), "slug")
+    one_layer = next((m for m in gradient_files.SLUG if m in set(frame["method"])), "slug")
     for kind, file in (("style", "style"), ("object", "class")):
         mine = frame[(frame["kind"] == kind) & (frame["method"] == one_layer)]
         mine = mine.rename(columns={"name": "Unlearn Name", "step": "Step Size"})
         text = mine[["Unlearn Name", "Step Size", "UA", "IRA", "CRA"]].to_csv(index=False, lineterminator="\n")
         files.write_text(out / "csv" / f"{file}.csv", text)
     if by_clip:
-        text = report.canvas(frame, "not taken") + "\n\n" + canvas.said_by_clip(asked)
+        text = report.canvas(frame, "not taken") + "\n\n" + canvas_records.said_by_clip(asked)
     else:
         write_candidates(out, records, pd.concat(steps), pipeline.tag)
         drawings.append(out / "tradeoff.png")

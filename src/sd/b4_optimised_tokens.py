@@ -9,10 +9,13 @@ takes for the concept stands beside the share for its name. Writes tokens.csv an
 import pandas as pd
 from tqdm import tqdm
 
-from slug import canvas, cli, files, inversion, metrics, report
-from slug.data import plain_name
+from slug import cli, files
+from slug.artifacts import canvas_records
+from slug.data.names import plain_name
 from slug.errors import SlugError
+from slug.evaluation import canvas_classifiers, canvas_prompts, inversion, statistics, unlearncanvas
 from slug.models import diffusion
+from slug.reports import report
 
 FIRST_SEED, TIMES = 7000, 4  # of the pictures that a token is trained on, TIMES a cell; neither half has them
 START = {"style": "style", "object": "thing"}  # words that a token starts from
@@ -21,7 +24,7 @@ START = {"style": "style", "object": "thing"}  # words that a token starts from
 def parse_args(argv=None):
     parser = cli.parser(__doc__)
     diffusion.add_flags(parser)
-    canvas.add_concept_flags(parser)
+    canvas_prompts.add_concept_flags(parser)
     parser.add_argument("--prompts", default="data/UnlearnCanvas/prompts.csv", help="CSV of the prompts and their seeds")
     parser.add_argument("--classifiers", default="data/UnlearnCanvas/classifiers", help="folder of both classifiers")
     parser.add_argument("--training-steps", type=int, default=200, help="of a token")
@@ -34,7 +37,7 @@ def parse_args(argv=None):
 def shown(pipeline, classifiers, mine, kind, prompts):
     """How many of the pictures of `prompts` (in the seeds of the Requests `mine`) the classifier takes for the concept."""
     images = pipeline.generate(prompts, [r.seed for r in mine])
-    return int(canvas.correct(mine, classifiers.logits(images), classifiers.labels)[kind].sum())
+    return int(unlearncanvas.correct(mine, classifiers.logits(images), classifiers.labels)[kind].sum())
 
 
 def main(argv=None):
@@ -43,18 +46,18 @@ def main(argv=None):
     results = cli.check_result_dir(args)
     out = files.check_writable(args.out or results / "uncanvas")
     pipeline = diffusion.from_args(args, device)
-    classifiers = canvas.load_classifiers(args.classifiers, device)
-    asked = canvas.read_requests(args.prompts)
-    records = canvas.read_records(results / "sd", pipeline.tag, pipeline.hash(), args.prompts)
+    classifiers = canvas_classifiers.load_classifiers(args.classifiers, device)
+    asked = canvas_prompts.read_requests(args.prompts)
+    records = canvas_records.read_records(results / "sd", pipeline.tag, pipeline.hash(), args.prompts)
     edited = {(r["kind"], r["name"]) for r in records}
-    every = [(k, n) for k, names in canvas.names_of(asked).items() for n in names]
-    concepts = canvas.concepts(args) or [(k, n) for k, n in every if (k, plain_name(n)) in edited]
+    every = [(k, n) for k, names in canvas_prompts.names_of(asked).items() for n in names]
+    concepts = canvas_prompts.concepts(args) or [(k, n) for k, n in every if (k, plain_name(n)) in edited]
     lacks = [n for k, n in concepts if (k, plain_name(n)) not in edited]
     if lacks:
         raise SlugError(f"no record of {', '.join(lacks)} in {results / 'sd'}; run b2_unlearn_sd.py for them first")
     rows = []
     for kind, name in concepts:
-        own = [r for r, mine in zip(asked, canvas.shows(kind, name, asked), strict=True) if mine]
+        own = [r for r, mine in zip(asked, canvas_prompts.shows(kind, name, asked), strict=True) if mine]
         cells = list(dict.fromkeys(r._replace(half="select", seed=0) for r in own))
         wanted = [r._replace(seed=FIRST_SEED + i) for i, r in enumerate(cells * TIMES)]
         latents = pipeline.latents([r.prompt for r in wanted], [r.seed for r in wanted])
@@ -81,7 +84,7 @@ def main(argv=None):
     lines.append("|---|---|---|---|---|---|")
     for (kind, method), part in frame.groupby(["kind", "method"], sort=False):
         n, named, found = (int(part[c].sum()) for c in ("n", "by_name", "by_token"))
-        low, high = metrics.interval(found, n)
+        low, high = statistics.interval(found, n)
         lines.append(
             f"| {kind}s | {method} | {len(part)} | {named / n:.1%} | {found / n:.1%} ({low:.1%} to {high:.1%}) | {n} |"
         )

@@ -10,16 +10,20 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from slug import canvas, cli, deltas, files, metrics, report
-from slug.data import plain_name
+from slug import cli, files
+from slug.artifacts import canvas_records
+from slug.core.edit import summed
+from slug.data.names import plain_name
 from slug.errors import SlugError
+from slug.evaluation import canvas_classifiers, canvas_prompts, statistics, unlearncanvas
 from slug.models import diffusion
+from slug.reports import report
 
 
 def parse_args(argv=None):
     parser = cli.parser(__doc__)
     diffusion.add_flags(parser)
-    canvas.add_concept_flags(parser, "to forget together, two or more")
+    canvas_prompts.add_concept_flags(parser, "to forget together, two or more")
     parser.add_argument("--method", default="slug", help="whose edits are added up, as its records call it")
     parser.add_argument("--prompts", default="data/UnlearnCanvas/prompts.csv", help="CSV of the prompts and their seeds")
     parser.add_argument("--classifiers", default="data/UnlearnCanvas/classifiers", help="folder of both classifiers")
@@ -31,7 +35,7 @@ def parse_args(argv=None):
 def groups(concepts):
     """[(kind, name)] that are forgotten together: of each kind the first 2, 3, ..., and all where there are both kinds."""
     found = []
-    for kind in canvas.KINDS:
+    for kind in canvas_prompts.KINDS:
         mine = [c for c in concepts if c[0] == kind]
         found += [mine[:count] for count in range(2, len(mine) + 1)]
     return [*found, concepts] if len({kind for kind, _ in concepts}) > 1 else found
@@ -39,7 +43,7 @@ def groups(concepts):
 
 def without(group, asked):
     """(N,) bool: which Requests show no concept of a group. SlugError where all show one."""
-    rest = ~torch.tensor([canvas.shows(*concept, asked) for concept in group]).any(0)
+    rest = ~torch.tensor([canvas_prompts.shows(*concept, asked) for concept in group]).any(0)
     if not rest.any():
         raise SlugError(f"every prompt shows one of {', '.join(name for _, name in group)}; leave one out")
     return rest
@@ -56,17 +60,17 @@ def rows_of(group, asked, before, after, seed):
     rest, out = without(group, asked), []
     cells = [f"{r.style}/{r.object}" for r, stays in zip(asked, rest.tolist(), strict=True) if stays]
     for kind, name in group:
-        own = torch.tensor(canvas.shows(kind, name, asked))
+        own = torch.tensor(canvas_prompts.shows(kind, name, asked))
         rows = torch.nonzero(own | rest).flatten().tolist()
         common = {"count": len(group), "names": "; ".join(plain_name(n) for _, n in group), "kind": kind}
         common |= {"name": plain_name(name), "n_own": int(own.sum()), "n_rest": int(rest.sum()), "seed": seed}
         for method, right in (("original", before), ("sum", after)):
             mine = {k: r[rows] for k, r in right.items()}
-            row = common | {"method": method, **canvas.scores(kind, name, [asked[i] for i in rows], mine)._asdict()}
-            low, high = metrics.interval(int((~right[kind][own]).sum()), int(own.sum()))
+            row = common | {"method": method, **unlearncanvas.scores(kind, name, [asked[i] for i in rows], mine)._asdict()}
+            low, high = statistics.interval(int((~right[kind][own]).sum()), int(own.sum()))
             out.append(row | {"UA_low": low, "UA_high": high})
-        for column, which in (("IRA", kind), ("CRA", canvas.OTHER[kind])):
-            change = metrics.paired_difference(before[which][rest], after[which][rest], cells, seed=seed)
+        for column, which in (("IRA", kind), ("CRA", canvas_prompts.OTHER[kind])):
+            change = statistics.paired_difference(before[which][rest], after[which][rest], cells, seed=seed)
             out[-1] |= dict(zip((f"{column}_change{end}" for end in ("", "_low", "_high")), change, strict=True))
     return out
 
@@ -98,20 +102,20 @@ def markdown(frame, method):
 
 def main(argv=None):
     args = parse_args(argv)
-    concepts = canvas.concepts(args)
+    concepts = canvas_prompts.concepts(args)
     if len(concepts) < 2:
         raise SlugError("give two styles or objects, or more; for one there is b2_unlearn_sd.py")
     device = cli.settle(args)
     results = cli.check_result_dir(args)
     out = files.check_writable(args.out or results / "uncanvas")
-    asked = [r for r in canvas.read_requests(args.prompts) if r.half == "report"]
+    asked = [r for r in canvas_prompts.read_requests(args.prompts) if r.half == "report"]
     todo = groups(concepts)
     for group in todo:
         without(group, asked)
     pipeline = diffusion.from_args(args, device)
-    classifiers = canvas.load_classifiers(args.classifiers, device)
+    classifiers = canvas_classifiers.load_classifiers(args.classifiers, device)
     base = pipeline.hash()
-    records = canvas.read_records(results / "sd", pipeline.tag, base, args.prompts)
+    records = canvas_records.read_records(results / "sd", pipeline.tag, base, args.prompts)
     records = {(r["kind"], r["name"]): r for r in records if r["method"] == args.method}
     lacks = next((c for c in concepts if (c[0], plain_name(c[1])) not in records), None)
     if lacks:
@@ -123,10 +127,10 @@ def main(argv=None):
     def right(group, stem):
         """{kind: (N,) bool} of the pipeline that carries the edits of a group."""
         state = [base, [files.file_hash(paths[c]) for c in group] or ""]
-        with pipeline.applied(deltas.summed([pipeline.edit(paths[c]) for c in group])):
+        with pipeline.applied(summed([pipeline.edit(paths[c]) for c in group])):
             wanted = [(r.prompt, r.seed) for r in asked]
             made = diffusion.kept_pictures(pipeline, wanted, results / "uncanvas/pictures", stem, state)
-        return canvas.correct(asked, diffusion.look_at(classifiers.logits, made), classifiers.labels)
+        return unlearncanvas.correct(asked, diffusion.look_at(classifiers.logits, made), classifiers.labels)
 
     before = right([], f"{pipeline.tag}-original")
     rows = []

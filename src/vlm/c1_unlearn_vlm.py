@@ -15,10 +15,15 @@ import time
 
 import torch
 
-from slug import cli, curation, files, gradients, layers, plots, questions, records, unlearn
-from slug.data import plain_name
+from slug import cli, files, pool, system
+from slug.artifacts import gradient_files, records
+from slug.core import layers, slug
+from slug.core.edit import edit_of
+from slug.data.names import plain_name
+from slug.evaluation import assistant, questions
 from slug.models import vlm
 from slug.models.clip import ALONE
+from slug.reports import plots
 
 NOT_SETTINGS = ("force", "celeb_name", "device", "workers", "result_dir", "jobs")
 
@@ -26,7 +31,7 @@ NOT_SETTINGS = ("force", "celeb_name", "device", "workers", "result_dir", "jobs"
 def parse_args(argv=None):
     parser = cli.parser(__doc__)
     vlm.add_flags(parser)
-    gradients.add_flags(parser)
+    gradient_files.add_flags(parser)
     parser.add_argument("--batch-size", type=int, default=16, help="pairs a batch of the gradient pass")
     parser.add_argument("--questions", default="data/vlm/questions.jsonl", help="questions of both halves")
     parser.add_argument(
@@ -35,7 +40,7 @@ def parse_args(argv=None):
     parser.add_argument(
         "--sigmas",
         type=float,
-        default=questions.SIGMAS,
+        default=assistant.SIGMAS,
         help="standard deviations by which the margins of a name that counts as forgotten must lie below 0",
     )
     parser.add_argument("--evaluations", type=int, default=8, help="steps evaluated a layer, at most")
@@ -51,13 +56,13 @@ def parse_args(argv=None):
 
 def run(args, model, found, name, model_hash, settings):
     """Search, choose and write one name; returns the record."""
-    judge = questions.Judge(model, found, name, wanted=args.wanted, sigmas=args.sigmas)
+    judge = assistant.Judge(model, found, name, wanted=args.wanted, sigmas=args.sigmas)
     start = judge.original()
-    forget, retain, _, _ = gradients.load_both(
+    forget, retain, _, _ = gradient_files.load_both(
         args, model.clip, name, model_hash, args.unlearn_method, args.batch_size, "vision"
     )
     rows = layers.figures(model.clip, forget, retain, model.candidates())
-    unlearn.reset_peak_memory(model.module.device)
+    system.reset_peak_memory(model.module.device)
     started = time.perf_counter()
 
     def enough(best):
@@ -65,10 +70,10 @@ def run(args, model, found, name, model_hash, settings):
 
     how = {"evaluations": args.evaluations, "alone": not args.whole_groups, "log_all": args.log_all}
     how |= {"desc": name, "deepest_first": True}
-    steps, best = unlearn.search_fronts(model.clip, judge, rows, forget, enough, fronts=args.fronts, **how)
-    seconds, gradient_s = time.perf_counter() - started, gradients.seconds(args, model.clip, name, args.unlearn_method)
+    steps, best = slug.search_fronts(model.clip, judge, rows, forget, enough, fronts=args.fronts, **how)
+    seconds, gradient_s = time.perf_counter() - started, gradient_files.seconds(args, model.clip, name, args.unlearn_method)
     stem = files.resolve(args.result_dir) / "vlm" / records.file_name(model.label, name, "")
-    edit = unlearn.edit_of(model.clip, best.layer, forget, best.step)
+    edit = edit_of(model.clip, best.layer, forget, best.step)
     how = {"name": plain_name(name), "chosen": [(best.layer, best.step)], "start": start, "steps": steps, "best": best}
     counts = {f"n_{part}": len(rows) for part, rows in judge.asked.items()}
     method = args.unlearn_method.replace("calc_grad", "slug")
@@ -84,7 +89,7 @@ def run(args, model, found, name, model_hash, settings):
         **written,
         "seconds": gradient_s + seconds,
         "gradient_s": gradient_s,
-        "peak_mem_mb": unlearn.peak_memory_mb(model.module.device),
+        "peak_mem_mb": system.peak_memory_mb(model.module.device),
         **settings,
     }
     files.write_json(stem.with_name(f"{stem.name}.json"), record)
@@ -113,11 +118,11 @@ def forget(names, args, model=None, threads=0):
         torch.set_num_threads(threads)
     model = model or vlm.from_args(args, cli.settle(args))
     folder, found, out = files.resolve(args.result_dir) / "vlm", questions.read(args.questions), []
-    model_hash = gradients.model_hash(model.clip)
+    model_hash = gradient_files.model_hash(model.clip)
     settings = {"settings": cli.settings(args, without=NOT_SETTINGS), "versions": cli.versions()}
     common = {"vlm_hash": model.weights_hash(), "questions_hash": questions.digest(args.questions)}
     for name in names:
-        inputs = common | gradients.sources(args, model.clip, name, args.unlearn_method)
+        inputs = common | gradient_files.sources(args, model.clip, name, args.unlearn_method)
         path = folder / records.file_name(model.label, name, ".json")
         record = None if args.force else records.valid(path, settings | inputs)
         if record is None:
@@ -134,7 +139,7 @@ def main(argv=None):
     cli.check_result_dir(args)
     questions.read(args.questions)  # before what takes long
     model = vlm.from_args(args, device)
-    gradients.write_all(args, model.clip, encoder="vision")
+    gradient_files.write_all(args, model.clip, encoder="vision")
     names = list(dict.fromkeys(args.celeb_name))
     jobs = min(args.jobs, len(names))
     if jobs == 1:
@@ -142,7 +147,7 @@ def main(argv=None):
         return
     del model
     do = functools.partial(forget, args=args, threads=max(1, torch.get_num_threads() // jobs))
-    list(curation.spread(do, [[name] for name in names], workers=jobs))  # a name a time: some take thrice as long
+    list(pool.spread(do, [[name] for name in names], workers=jobs))  # a name a time: some take thrice as long
 
 
 if __name__ == "__main__":

@@ -17,9 +17,14 @@ from collections import Counter
 import pandas as pd
 from tqdm import tqdm
 
-from slug import cli, data, deltas, files, metrics, plots, questions, records, report
+from slug import cli, files
+from slug.artifacts import records
+from slug.core.edit import summed
+from slug.data.images import spread
 from slug.errors import SlugError
+from slug.evaluation import questions, statistics
 from slug.models import vlm
+from slug.reports import plots, report
 
 COLUMNS = (
     "method name layer step forget_acc forget_unseen_acc retain_acc identities_acc identities_unseen_acc objects_acc "
@@ -60,7 +65,7 @@ def changes(asked, rows, before, after, seed):
         groups = [asked[i].group or str(asked[i].image) for i in rows[part]]
         pair = ([state[i] for i in rows[part]] for state in (before, after))
         names = (f"{part}_change", f"{part}_change_low", f"{part}_change_high")
-        found |= dict(zip(names, metrics.paired_difference(*pair, groups, seed=seed), strict=True))
+        found |= dict(zip(names, statistics.paired_difference(*pair, groups, seed=seed), strict=True))
     return found
 
 
@@ -115,7 +120,7 @@ def main(argv=None):
         named = (
             pd.Series([hit[i] for i in rows["forget"]], dtype=bool).groupby([asked[i].image for i in rows["forget"]]).any()
         )
-        row |= {"n_pictures": len(named), "forget_upper": metrics.interval(int(named.sum()), len(named))[1]}
+        row |= {"n_pictures": len(named), "forget_upper": statistics.interval(int(named.sum()), len(named))[1]}
         table.append(row | changes(asked, rows, right, hit, args.seed))
         for kind in dict.fromkeys(asked[i].task for i in rows["utility"]):
             mine = [i for i in rows["utility"] if asked[i].task == kind]
@@ -124,7 +129,7 @@ def main(argv=None):
         for factor in sorted({0.0, 1.0, *args.factors}) if args.factors else ():
             state = {0.0: right, 1.0: hit}.get(factor)
             if state is None:
-                with model.applied(deltas.summed([edit], [factor])):
+                with model.applied(summed([edit], [factor])):
                     state = {i: f[1] for i, f in states(used[name], f"{name}, {factor:g} steps").items()}
             row = {"name": name, "layer": record["layer"], "factor": factor, "step": factor * record["step"]}
             curve.append(row | figures(rows, state) | changes(asked, rows, right, state, args.seed))
@@ -140,7 +145,7 @@ def main(argv=None):
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         written += [stem.with_name(f"{stem.name}.jsonl"), stem.with_name(f"sheet-{stem.name}.png")]
         files.write_text(written[-2], text)
-        chosen = [data.spread(rows["forget"], SHOWN[0]), data.spread(rows["identities"] + rows["objects"], SHOWN[1])]
+        chosen = [spread(rows["forget"], SHOWN[0]), spread(rows["identities"] + rows["objects"], SHOWN[1])]
         plots.answers(
             [asked[i].picture() for i in chosen[0] + chosen[1]],
             [(said[i], after[i]) for i in chosen[0] + chosen[1]],

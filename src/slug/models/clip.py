@@ -13,8 +13,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch.utils.checkpoint import checkpoint
 from torchvision import transforms
 
-from slug import fastpath
-from slug.models import canonical
+from slug.models import canonical, towers
 
 ALONE = " alone"  # behind a layer's name: without the others of its group
 # Embeddings that open_clip, timm and transformers hold as bare parameters; the others are torch.nn.Embedding.
@@ -90,7 +89,7 @@ class Clip:
                 self.recompute(encoder)
             else:
                 stages = [functools.partial(checkpoint, stage, use_reentrant=False) for stage in stages]
-        return fastpath.run(stages, inputs, inputs)
+        return towers.run(stages, inputs, inputs)
 
     def recompute(self, encoder):
         """Switch on the library's own checkpointing in a tower whose blocks are not known here."""

@@ -14,10 +14,11 @@ from PIL import Image
 from torchvision import transforms
 from tqdm import tqdm
 
-from slug import cli, data, files, models
+from slug import cli, files, models
+from slug.data.images import by_batch, decode
 from slug.errors import SlugError, brief
 from slug.models.canonical import TEXT
-from slug.models.carrier import Carrier
+from slug.models.host import Carrier
 
 UNET = "unet."  # before the name of a UNet's parameter in an edit
 
@@ -174,12 +175,12 @@ def kept_pictures(diffusion, wanted, folder, stem, state):
 
 def read_pictures(paths):
     """(N, 3, H, W) uint8 of picture files of one size."""
-    return data.decode([str(p) for p in paths], transforms.PILToTensor())[0]
+    return decode([str(p) for p in paths], transforms.PILToTensor())[0]
 
 
 def look_at(function, paths):
     """data.by_batch of picture files of one size, without transform. SlugError if one of them is damaged."""
-    found = data.by_batch(function, [str(p) for p in paths], transforms.PILToTensor())
+    found = by_batch(function, [str(p) for p in paths], transforms.PILToTensor())
     if any(len(rows) != len(paths) for rows in found.values()) or (paths and not found):
         raise SlugError(f"a picture in {paths[0].parent} is damaged; delete that folder and run again")
     return found

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from slug import cli, files, models
 from slug.errors import SlugError, brief
 from slug.models.canonical import VISION
-from slug.models.carrier import Carrier
+from slug.models.host import Carrier
 
 KEPT = 64  # batches whose inputs are kept: a search asks the same questions at every step
 

@@ -1,0 +1,73 @@
+"""One gradient pass over a set of pairs at the original weights (paper, section 3)."""
+
+import torch
+from tqdm import tqdm
+
+from slug import distributed
+from slug.core import losses
+from slug.errors import SlugError
+
+CONVENTION = "gradient of the forget loss 1 - cos; a positive step ADDS it"
+
+
+BOTH = "both"  # encoders
+
+
+def batch_indices(n, batch_size, *, drop_last):
+    """Index batches over n pairs in order. A set smaller than a batch is one batch; else drop_last drops a short end."""
+    batches = list(torch.arange(n).split(batch_size))
+    if drop_last and len(batches) > 1 and len(batches[-1]) < batch_size:
+        batches.pop()
+    return batches
+
+
+def _accumulate(clip, pairs, loss, batch_size, square, encoder, desc):
+    """Weighted sum over this process's batches of gradients (or their squares), the sum of weights, and of losses."""
+    drop_last = loss is losses.contrastive
+    batches = batch_indices(len(pairs.captions), batch_size, drop_last=drop_last)
+    rank, world = distributed.mine()
+    parameters = {n: p for n, p in clip.parameters.items() if encoder in (BOTH, clip.tower(n))}
+    tokens = clip.tokenize(pairs.captions)
+    total = {n: torch.zeros_like(p, dtype=torch.float64) for n, p in parameters.items()}
+    count = torch.zeros(3, dtype=torch.float64, device=clip.device)  # weight, weighted loss, pairs
+    for rows in tqdm(batches[rank::world], desc=desc, unit="batch", disable=rank > 0):
+        with torch.enable_grad():
+            for p in parameters.values():
+                p.requires_grad_(True)
+            value = loss(clip.encode_image(pairs.images[rows]), clip.encode_text(tokens[rows]), clip.scale())
+            grads = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+        # The cosine loss is a mean over pairs: a short last batch weighs less. The contrastive one is a mean over batches.
+        weight = 1 if drop_last else len(rows)
+        for name, g in zip(parameters, grads, strict=True):
+            if g is not None:
+                total[name] += weight * (g.double() ** 2 if square else g.double())
+        count += torch.tensor([weight, weight * value.item(), len(rows)], dtype=torch.float64, device=clip.device)
+        del grads, g, value  # else the next batch's gradients stand beside these
+    for p in parameters.values():
+        p.requires_grad_(False)
+    for t in (*total.values(), count):
+        distributed.add_up(t)
+    return total, count
+
+
+def compute(clip, pairs, loss, *, batch_size=16, square=False, encoder=BOTH, desc="gradient"):
+    """Mean gradient of a loss over pairs at the model's present weights.
+
+    Args:
+        clip: models.Clip in float32.
+        pairs: data.Pairs.
+        loss: losses.contrastive or losses.cosine_embedding.
+        batch_size: pairs a batch (the published runs: 16).
+        square: mean of the squared per-batch gradients instead (SSD's importances).
+        encoder: "vision" or "language" for the parameters of that tower alone, which costs less.
+    Returns:
+        ({parameter name: float32 CPU tensor of the parameter's shape}, {"loss", "pairs", "batches"}).
+    Raises:
+        SlugError: a gradient is NaN or infinite.
+    """
+    total, (weight, value, n) = _accumulate(clip, pairs, loss, batch_size, square, encoder, desc)
+    mean = {name: (total.pop(name) / weight).float().cpu() for name in list(total)}  # the sums go as the means come
+    bad = next((name for name, g in mean.items() if not torch.isfinite(g).all()), None)
+    if bad:
+        raise SlugError(f"the gradient of {bad} is NaN or infinite; check the pictures and the model's weights")
+    return mean, {"loss": (value / weight).item(), "pairs": int(n), "batch_size": batch_size}
