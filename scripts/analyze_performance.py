@@ -5,7 +5,7 @@ Example: python scripts/analyze_performance.py                                  
          python scripts/analyze_performance.py other/logs --out other/logs.csv
 
 `first zero` is the published rule: the first line with fgt_acc@1 = 0. `best` is, of the lines with fgt_acc@1 of at most 2%,
-the one with the highest mean of celeba100@1 and test_acc@1. Logs hold the select half: reports come from a4_report.py.
+the one with the highest mean of celeba100@1 and test_acc@1. Logs hold the validation split: reports come from a4_report.py.
 """
 
 import argparse

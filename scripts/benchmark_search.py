@@ -120,7 +120,7 @@ def real_search(args, clip):
     name = args.celeb_name[0]
     identity = gradient_files.model_hash(clip)
     forget, retain, tar, _ = gradient_files.load_both(args, clip, name, identity, "calc_grad", args.batch_size)
-    identities, objects, half = evaluation_sets.load_evaluation(args, clip.transform)
+    identities, objects, split = evaluation_sets.load_evaluation(args, clip.transform)
     pairs = load_pairs(tar, clip.transform, workers=args.workers)
     front = [r for part in layers.fronts(layers.figures(clip, forget, retain)).values() for r in part]
 
@@ -128,7 +128,7 @@ def real_search(args, clip):
         evaluation = make(clip, identities, objects, batch_size=args.eval_batch_size)
         k = selection.fa_rank(len(identities.names))
         judge = clip_judge.Judge(
-            clip, evaluation, evaluation.target(name), pairs, half, k=k, seed=args.seed, limit=args.select_pictures
+            clip, evaluation, evaluation.target(name), pairs, split, k=k, seed=args.seed, limit=args.select_pictures
         )
         curves, best = slug.search_all(clip, judge, front, forget, log_all=log_all, depth=depth)
         return evaluation, [s for steps in curves.values() for s in steps], best
@@ -174,14 +174,14 @@ def fixed_search(args, clip, folder, size, chosen=None):
         images, _ = decode(paths, clip.transform, workers=args.workers)
         labels, seen = torch.arange(count) % len(names), torch.ones(count, dtype=torch.bool)
         sets.append(PictureSet(images, labels, list(names), torch.zeros(len(names)), paths, seen, 0, tuple(paths)))
-    half = {t: torch.ones(n, dtype=torch.bool) for t, n in zip(("identities", "objects"), size.pictures, strict=True)}
+    split = {t: torch.ones(n, dtype=torch.bool) for t, n in zip(("identities", "objects"), size.pictures, strict=True)}
     pairs = Pairs(sets[0].images[:8], sets[0].names[:8], [str(i) for i in range(8)], 0)
     chosen = (chosen or three_quarters(clip))[: size.layers]
     forget = {n: torch.randn(clip.parameters[n].shape, generator=g) for name in chosen for n in clip.group(name)}
 
     def run(make, log_all=True, depth=1, only=None):
         evaluation = make(clip, *sets, batch_size=args.eval_batch_size)
-        judge = clip_judge.Judge(clip, evaluation, evaluation.target(sets[0].names[0]), pairs, half, seed=args.seed)
+        judge = clip_judge.Judge(clip, evaluation, evaluation.target(sets[0].names[0]), pairs, split, seed=args.seed)
         rows = []
         for name, n in itertools.islice(itertools.product(chosen, range(1, size.steps + 1)), only):
             group = clip.group(name)

@@ -136,10 +136,10 @@ def write_llava(folder):
     processor.save_pretrained(folder / "llava")
     rng, asked = np.random.default_rng(0), []
     (folder / "pictures").mkdir()
-    for i, (name, half) in enumerate((n, h) for n in NAMES for h in ("select", "report")):
+    for i, (name, split) in enumerate((n, h) for n in NAMES for h in ("validation", "test")):
         path = folder / f"pictures/{i}.png"
         Image.fromarray(rng.integers(0, 256, (336, 336, 3), dtype=np.uint8)).save(path)
-        asked.append(questions.Question(str(path), "what is this?", name, questions.NAMING, name, name, half))
+        asked.append(questions.Question(str(path), "what is this?", name, questions.NAMING, name, name, split))
     questions.write(folder / "questions.jsonl", asked)
     for stem, names in ((NAMES[0], [NAMES[0]] * 2), ("retain", [NAMES[1]] * 2)):
         with wds.TarWriter(str(folder / f"{stem}.tar"), mtime=0) as tar:
@@ -214,8 +214,8 @@ def measure_pipeline(name, common, folder, row):
     concept, other = OBJECTS
     prompts = folder / "prompts.csv"
     asked = [
-        canvas_prompts.Request(half, "", thing, seed)
-        for half, seed in (("select", 1000), ("report", 0))
+        canvas_prompts.Request(split, "", thing, seed)
+        for split, seed in (("validation", 1000), ("test", 0))
         for thing in OBJECTS
     ]
     canvas_prompts.write_requests(prompts, asked)

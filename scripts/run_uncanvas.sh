@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The UnlearnCanvas protocol for all STYLES and OBJECTS among CANVAS_STYLES and CANVAS_OBJECTS: prompts, forget sets, gradients,
-# SLUG and the peers (SD_METHODS), and UA, IRA, CRA and FID on the report half; SD_JOBS at once. Reads CANVAS_DIR, PIPELINE and
+# SLUG and the peers (SD_METHODS), and UA, IRA, CRA and FID on the test split; SD_JOBS at once. Reads CANVAS_DIR, PIPELINE and
 # CLASSIFIERS; writes RESULT_DIR/{grads,sd,uncanvas}/.
 # --quick: 2 styles, 3 objects, 2 seeds for the report, 4 that choose, no FID, in RESULT_DIR/sd-quick/. Further arguments go to
 # b2_unlearn_sd.py. What is valid is kept.
@@ -15,7 +15,7 @@ for argument in "$@"; do
     export STYLES="Noto Twemoji" OBJECTS="bell rocket skull" SD_METHODS=slug_w
     export CANVAS_STYLES="$STYLES" CANVAS_OBJECTS="$OBJECTS"
     results_in "$RESULT_DIR/sd-quick"
-    seeds=(--report-seeds 0 1 --select-seeds 1000 1001 1002 1003)
+    seeds=(--test-seeds 0 1 --validation-seeds 1000 1001 1002 1003)
     fid=(--no-fid)
   else
     more+=("$argument")

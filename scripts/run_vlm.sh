@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A vision-language model forgets VLM_NAMES: gradients of its vision tower, the search, and what it says before and after on
-# the report half, with VLM_FACTORS also at these multiples of each step. VLM_METHOD is slug, or slug_w for the whitened
+# the test split, with VLM_FACTORS also at these multiples of each step. VLM_METHOD is slug, or slug_w for the whitened
 # gradient. Reads LAION_DIR, VLM, VLM_CLIP and QUESTIONS; writes RESULT_DIR/{grads,vlm}/. What is valid is kept. Further
 # arguments go to c1_unlearn_vlm.py.
 set -euo pipefail

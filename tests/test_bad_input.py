@@ -423,12 +423,12 @@ def test_the_next_run_removes_what_a_killed_one_left(tmp_path):
 import os, sys
 from slug import files
 with files.replacing(sys.argv[1]) as temporary:
-    temporary.write_text("half")
+    temporary.write_text("split")
     os.kill(os.getpid(), 9)
 """
     env = os.environ | {"PYTHONPATH": str(tiny.ROOT / "src")}
     path, running = tmp_path / "a.txt", tmp_path / f".b.txt.{os.uname().nodename}.{os.getppid()}.part"
-    running.write_text("half")
+    running.write_text("split")
     run = [sys.executable, "-c", write, path]
     assert subprocess.run(run, env=env, check=False).returncode == -signal.SIGKILL
     assert len(tiny.left_over(tmp_path)) == 2 and not path.exists()

@@ -248,7 +248,7 @@ def test_all_methods_run_resume_and_report(run, monkeypatch, capfd):
             record = next(r for n, r in first.items() if f"-{method}-{name}.json" in n)
             count = 10 if method == "ssd" else 2
             assert record["n_candidates"] == count * len(record["grid"])
-            assert record["setting"] in record["grid"] and {"original", method} == set(record["halves"]["report"])
+            assert record["setting"] in record["grid"] and {"original", method} == set(record["splits"]["test"])
             assert record["params_touched"] > 0 or method == "ssd"
     clip = run.folder / "results" / "clip"
     assert not list(clip.rglob("*.safetensors")) or all("delta" in p.name for p in clip.rglob("*.safetensors"))
@@ -296,7 +296,7 @@ def test_all_methods_run_resume_and_report(run, monkeypatch, capfd):
     assert "## Comparison" in text and "SLUG against" not in text.split("## Comparison")[0]
     table = pd.read_csv(out / "table.csv")
     assert set(table["method"]) == {"original", "slug", "ft", "ga", "gaft", "salun", "ssd"}
-    assert (table.groupby(["name", "half", "method"]).size() == 1).all()
+    assert (table.groupby(["name", "split", "method"]).size() == 1).all()
     assert r"\begin{tabular}" in (out / "comparison.tex").read_text()
     assert len(list(clip.glob("*-tradeoff-*.png"))) == 2 and list(clip.glob("*-costs.png"))
 
@@ -312,7 +312,7 @@ def test_all_methods_run_resume_and_report(run, monkeypatch, capfd):
         assert record["n_candidates"] == 1
         for key in ("layer", "step", "params_touched"):
             assert record[key] == wanted[key]
-        assert without_times(record["halves"]) == without_times(wanted["halves"])
+        assert without_times(record["splits"]) == without_times(wanted["splits"])
     assert len(list((where / "clip").glob("*.json"))) == 6
     assert "has no row of salun_o" in tiny.failure(
         monkeypatch, capfd, "a3_unlearn_compare", *stored, "--unlearn-method", "salun_o", "--result-dir", str(where)
@@ -356,7 +356,7 @@ def hand_made():
             costs["delta_bytes"] = 1000 * (i + 1)
             row = {"method": method, "name": name, "kind": "identity", "model": "m", "params_share": 0.5, "n_candidates": 20}
             row |= {"layer": "x", "step": 1, "seed": 0, "inside_grid": not (method == "ga" and name == "c")}
-            out.append(row | costs | {"halves": {"report": {"original": original, method: figures}}})
+            out.append(row | costs | {"splits": {"test": {"original": original, method: figures}}})
     return out
 
 
@@ -366,8 +366,8 @@ def test_the_report_adds_up_hand_made_records():
     lines = {tuple(x.strip() for x in line.split("|")[1:3]): line for line in report.comparison_table(frame).splitlines()}
     ga = lines["identity", "ga"]
     values = 100 * np.array([-0.30, -0.299, -0.298])
-    half = 4.302653 * values.std(ddof=1) / math.sqrt(3)
-    assert f"{values.mean():+.1f} ({values.mean() - half:+.1f} to {values.mean() + half:+.1f})" in ga
+    split = 4.302653 * values.std(ddof=1) / math.sqrt(3)
+    assert f"{values.mean():+.1f} ({values.mean() - split:+.1f} to {values.mean() + split:+.1f})" in ga
     assert (
         "| 60.0 |" in ga and "| 50.0 |" in ga and "61.0 (50.0)" in ga and ga.rstrip().endswith("| 0, 24.92, 35.88, 89.96 |")
     )

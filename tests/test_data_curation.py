@@ -1,4 +1,4 @@
-"""Names in captions, curation, decoding and the two halves (traps 3, 5, 9 and 10)."""
+"""Names in captions, curation, decoding and the two splits (traps 3, 5, 9 and 10)."""
 
 import functools
 import io
@@ -26,7 +26,7 @@ from slug.data import curation, evaluation_sets, names
 from slug.data.images import decode
 from slug.data.names import Matcher, _folded, plain_name
 from slug.data.pairs import TarMembers, load_pairs, read_tar
-from slug.data.splits import halves
+from slug.data.splits import validation_mask
 from slug.errors import SlugError
 
 # --------------------------------------------------------------------------------------------------------- names
@@ -561,8 +561,8 @@ def picture_sets(draw):
 
 @given(picture_sets(), st.integers(0, 100))
 def test_no_group_is_in_both_halves_and_both_get_their_share(pictures, seed):
-    select = halves(pictures, seed)
-    assert select.dtype == torch.bool and torch.equal(select, halves(pictures, seed))
+    select = validation_mask(pictures, seed)
+    assert select.dtype == torch.bool and torch.equal(select, validation_mask(pictures, seed))
     sides = {}
     for group, mine, label, seen in zip(
         pictures.groups, select.tolist(), pictures.labels.tolist(), pictures.seen.tolist(), strict=True
@@ -580,14 +580,14 @@ def test_halves_of_the_world_split_every_class_by_drawing(tiny_world, tiny_clip)
         evaluation_sets.load_celeba(tiny_world / "celeba", transform),
         evaluation_sets.load_imagenet(tiny_world / "ImageNet" / "val", transform),
     ):
-        select = halves(pictures, 0)
+        select = validation_mask(pictures, 0)
         for side in (select, ~select):
             assert set(pictures.labels[side].tolist()) == set(range(len(pictures.names)))
         inside, outside = (
-            {g for g, s in zip(pictures.groups, select.tolist(), strict=True) if s == half} for half in (True, False)
+            {g for g, s in zip(pictures.groups, select.tolist(), strict=True) if s == split} for split in (True, False)
         )
         assert not inside & outside and len(inside) > 10
-        assert not torch.equal(select, halves(pictures, 1))
+        assert not torch.equal(select, validation_mask(pictures, 1))
 
 
 # ----------------------------------------------------------------------------------------------------- evaluation folders

@@ -49,7 +49,7 @@ def make(folder, path, family="open_clip", layer=0, relative=0.5):
     group = clip.group(layer)
     step = 10 * relative * layers.first_step([clip.parameters[n] for n in group], [grads[n] for n in group])
     edit = edit_of(clip, layer, grads, step)
-    figures = {"forget_acc1": 0.025, "n_forget": 40, "half": "report"}
+    figures = {"forget_acc1": 0.025, "n_forget": 40, "split": "test"}
     deltas.save(path, clip, edit, name="a frog", layer=layer, step=step, metrics=figures)
     return edit
 
@@ -125,7 +125,7 @@ def test_an_edited_folder_has_a_card_and_the_original_one_comes_back(folder, tmp
     deltas.apply(tmp_path / "b.delta.safetensors", edited, edited)
     found = ModelCard.load(edited / cards.FILE)
     assert found.data.license == "mit" and found.data.base_model and "machine-unlearning" in found.data.tags
-    assert found.text.count("forget accuracy @1 2.5% of 40 (report half)") == 2 and found.text.count("# A fine model") == 1
+    assert found.text.count("forget accuracy @1 2.5% of 40 (test split)") == 2 and found.text.count("# A fine model") == 1
     assert "without a frog, a frog" in found.text and "--delta a.delta.safetensors b.delta.safetensors" in found.text
     deltas.revert("b.delta.safetensors", edited, edited)
     assert (edited / cards.FILE).read_text() == one
@@ -175,7 +175,7 @@ def test_a_delta_is_small_and_says_what_it_is(folder, tmp_path):
                 stored = sum(f.get_tensor(n).numel() for n in f.keys())  # noqa: SIM118
             assert stored == sum(t.numel() for t in edit.values())
             assert header["layer"] == LAYERS[family][layer] and float(header["step"]) > 0
-            assert json.loads(header["metrics"]) == {"forget_acc1": 0.025, "n_forget": 40, "half": "report"}
+            assert json.loads(header["metrics"]) == {"forget_acc1": 0.025, "n_forget": 40, "split": "test"}
 
 
 def test_a_delta_of_another_base_is_refused(folder, tmp_path):

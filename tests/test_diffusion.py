@@ -121,10 +121,10 @@ def test_texts_are_encoded_once_where_an_edit_leaves_them_alone(pipeline, monkey
 
 def test_prompts_say_names_as_people_do():
     """Trap 7: underscores of folder names do not reach the pipeline."""
-    assert canvas_prompts.Request("report", "Blob_Old", "palm_tree", 0).prompt == "An palm tree image in Blob Old style."
-    assert canvas_prompts.Request("report", "", "iron_man", 0).prompt == "iron man"
-    assert without(canvas_prompts.Request("select", "Noto", "palm_tree", 0), "style") == "An palm tree image."
-    assert without(canvas_prompts.Request("select", "Noto", "palm_tree", 0), "object") == "An image in Noto style."
+    assert canvas_prompts.Request("test", "Blob_Old", "palm_tree", 0).prompt == "An palm tree image in Blob Old style."
+    assert canvas_prompts.Request("test", "", "iron_man", 0).prompt == "iron man"
+    assert without(canvas_prompts.Request("validation", "Noto", "palm_tree", 0), "style") == "An palm tree image."
+    assert without(canvas_prompts.Request("validation", "Noto", "palm_tree", 0), "object") == "An image in Noto style."
 
 
 def test_requests_are_written_and_read_with_their_seeds(tmp_path):
@@ -135,15 +135,15 @@ def test_requests_are_written_and_read_with_their_seeds(tmp_path):
     with path.open() as f:
         assert [int(r["seed"]) for r in csv.DictReader(f)] == [r.seed for r in asked]
     assert len({r.seed for r in asked}) == len(asked)  # a noise of its own for every picture
-    assert {r.seed % canvas_prompts.APART for r in asked if r.half == "report"} == set(canvas_prompts.REPORT_SEEDS)
+    assert {r.seed % canvas_prompts.APART for r in asked if r.split == "test"} == set(canvas_prompts.TEST_SEEDS)
     shared = canvas_prompts.requests(STYLES, OBJECTS, shared=True)
-    assert {r.seed for r in shared if r.half == "report"} == set(canvas_prompts.REPORT_SEEDS) and len(shared) == len(asked)
+    assert {r.seed for r in shared if r.split == "test"} == set(canvas_prompts.TEST_SEEDS) and len(shared) == len(asked)
     with pytest.raises(SlugError, match="below 10000"):
         canvas_prompts.requests(STYLES, OBJECTS, report=[10000])
     with pytest.raises(SlugError, match="both choose a step and report it"):
         canvas_prompts.requests(STYLES, OBJECTS, select=[0])
     path.write_text(path.read_text().replace("select,Noto,bell,1000", "select,Noto,bell,0"))
-    with pytest.raises(SlugError, match="seed 0 stands in both halves"):
+    with pytest.raises(SlugError, match="seed 0 stands in both splits"):
         canvas_prompts.read_requests(path)
     path.write_text(path.read_text().replace("select,Noto,bell,0", "select,Noto,bell,x"))
     with pytest.raises(SlugError, match="line 2"):
@@ -165,7 +165,7 @@ def test_what_the_classifiers_do_not_know_is_not_asked_for(folder, tmp_path, mon
 
 def test_names_can_be_asked_for_without_styles(tmp_path):
     path = tmp_path / "prompts.csv"
-    tiny.run("a0_create_prompts_uncanvas", "--names", "iron_man", "a dog", "--out", path, "--report-seeds", 0, 1, 2)
+    tiny.run("a0_create_prompts_uncanvas", "--names", "iron_man", "a dog", "--out", path, "--test-seeds", 0, 1, 2)
     asked = canvas_prompts.read_requests(path)
     assert {r.prompt for r in asked} == {"iron man", "a dog"} and len(asked) == 2 * 9
     assert canvas_prompts.names_of(asked) == {"style": [], "object": ["iron man", "a dog"]}
@@ -181,7 +181,7 @@ def test_scores_are_those_of_the_paper():
 
 
 def test_an_unknown_name_is_no_wrong_answer():
-    asked = [canvas_prompts.Request("report", "Noto", "dragon", 0)]
+    asked = [canvas_prompts.Request("test", "Noto", "dragon", 0)]
     with pytest.raises(SlugError, match="does not know 'dragon'"):
         unlearncanvas.correct(asked, {"object": torch.zeros(1, 3)}, {"object": OBJECTS})
 
@@ -433,7 +433,7 @@ def test_esd_moves_guesses_towards_its_target_and_leaves_the_pipeline_alone(pipe
 
 
 def test_a_token_learns_to_draw_what_it_is_shown(pipeline):
-    request = canvas_prompts.Request("report", "Noto", "key", 0)
+    request = canvas_prompts.Request("test", "Noto", "key", 0)
     assert inversion.prompt_with(request, "style") == "An key image in * style."
     assert inversion.prompt_with(request, "object") == "An * image in Noto style."
     prompts, latents = ["a *"] * 4, pipeline.latents(["a bell"] * 4, [0, 1, 2, 3])
@@ -548,8 +548,8 @@ def test_fids_reference_is_of_what_is_asked_for(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     wanted = [
-        canvas_prompts.Request("report", "Blob Old", "palm tree", 0),
-        canvas_prompts.Request("report", "Noto", "bell", 1),
+        canvas_prompts.Request("test", "Blob Old", "palm tree", 0),
+        canvas_prompts.Request("test", "Noto", "bell", 1),
     ]
     found = fid.reference(tmp_path, wanted, 100)
     assert {p.parts[-3:-1] for p in found} == {("Blob_Old", "palm_tree"), ("Noto", "bell")}
@@ -626,7 +626,7 @@ class World:
         tiny.run(stage, *more, *self.common)
 
     def prepare(self):
-        self.run("a0_create_prompts_uncanvas", "--canvas", self.canvas, "--out", self.prompts, "--report-seeds", 0, 1)
+        self.run("a0_create_prompts_uncanvas", "--canvas", self.canvas, "--out", self.prompts, "--test-seeds", 0, 1)
         self.run("a0_create_tar_ucanvas", "--canvas", self.canvas, "--tar-dir", self.tars)
 
     def gradients(self, *names, method="calc_grad"):
@@ -699,7 +699,7 @@ def test_the_step_logged_is_the_step_evaluated(done, folder):
         str(folder / "pipeline"), models.load(clip_model_id=str(folder / "hugging_face")), steps=2, guidance=2
     )
     edit, _ = deltas.read(done.results / "sd" / record["delta"])
-    asked = [r for r in canvas_prompts.read_requests(done.prompts) if r.half == "select"]
+    asked = [r for r in canvas_prompts.read_requests(done.prompts) if r.split == "validation"]
     assert {int(s) for s in row["seeds"].split()} == {r.seed for r in asked if r.style == "Noto"}
     classifiers = canvas_classifiers.load_classifiers(folder / "classifiers")
     with pipe.applied(edit):
@@ -720,7 +720,7 @@ def test_tables_hold_what_the_report_pictures_say(done, folder):
     assert list(table.columns) == canvas_records.COLUMNS
     rows = set(itertools.product(("original", "slug", "slug_lora"), ("Noto", "palm tree"))) | {("uce", "Noto")}
     assert set(zip(table["method"], table["name"], strict=True)) == rows
-    asked = [r for r in canvas_prompts.read_requests(done.prompts) if r.half == "report"]
+    asked = [r for r in canvas_prompts.read_requests(done.prompts) if r.split == "test"]
     classifiers = canvas_classifiers.load_classifiers(folder / "classifiers")
     pictures = next(p for p in done.results.glob("uncanvas/pictures/pipeline-slug-style-Noto-*") if "-lora-" not in p.name)
     images = diffusion.read_pictures(sorted(pictures.iterdir()))
@@ -745,7 +745,7 @@ def test_fid_compares_as_many_different_pictures_on_both_sides(done, folder, tmp
     done.run(*done.b3("--out", tmp_path))
     table = pd.read_csv(tmp_path / "table.csv").set_index(["method", "name"])
     requests = canvas_prompts.read_requests(done.prompts)
-    dealt = fid.deal([r for r in requests if r.half == "report"], [("style", "Noto")], 12, 60_000)[:9]  # 9 in the reference
+    dealt = fid.deal([r for r in requests if r.split == "test"], [("style", "Noto")], 12, 60_000)[:9]  # 9 in the reference
     assert {r.style for _, r in dealt} == {"Blob_Old"} and len({r for _, r in dealt}) == 9
     assert sum(r in requests for _, r in dealt) == 6  # the others are FID's own
     real = decode([str(p) for p in fid.reference(done.canvas, [r for _, r in dealt], 9)], unlearncanvas.resize(16))[0]
@@ -799,7 +799,7 @@ def test_a_style_and_an_object_are_forgotten_together(done, folder, tmp_path):
 
     for part in ("pipeline", "hugging_face"):
         deltas.apply(paths, folder / part, tmp_path / part)
-    asked = [r for r in canvas_prompts.read_requests(done.prompts) if r.half == "report"]
+    asked = [r for r in canvas_prompts.read_requests(done.prompts) if r.split == "test"]
     classifiers = canvas_classifiers.load_classifiers(folder / "classifiers")
     for method, source in (("original", folder), ("sum", tmp_path)):
         clip = models.load(clip_model_id=str(source / "hugging_face"))
@@ -950,7 +950,7 @@ def test_rounds_go_on_from_one_layer_with_new_gradients_and_clip_can_be_the_judg
         json.loads((done.results / f"sd/pipeline-{m}-style-Noto.json").read_text()) for m in (method, f"{method}_rounds")
     )
     assert two["method"] == f"{method}_rounds" and two["chosen"][:1] == one["chosen"] and len(two["chosen"]) <= 2
-    assert len(taken) == (1 if one["chosen"] and one["winner_select"]["UA"] < 1 else 0)
+    assert len(taken) == (1 if one["chosen"] and one["winner_validation"]["UA"] < 1 else 0)
     grads = next((done.results / "grads").glob("Noto_*")) / gradient_files.file_name("forget", kind)
     grads = torch.load(grads, weights_only=True)
     if taken:  # the model has its own weights again: the gradients are those of b1
@@ -970,7 +970,7 @@ def test_rounds_go_on_from_one_layer_with_new_gradients_and_clip_can_be_the_judg
     ("change", "said"),
     [
         (lambda w: w.prompts.unlink(), "prompts not found"),
-        (lambda w: w.prompts.write_text("half,style\nselect,Noto\n"), "short row"),
+        (lambda w: w.prompts.write_text("split,style\nvalidation,Noto\n"), "short row"),
         (lambda w: (w.tars / "Noto.tar").unlink(), "forget set not found"),
     ],
 )
@@ -992,7 +992,7 @@ def test_missing_gradients_and_records_name_the_stage(folder, tmp_path, monkeypa
 
 def test_names_without_classifiers_get_report_figures_and_a_sheet(folder, tmp_path):
     world = World(folder, tmp_path)
-    world.run("a0_create_prompts_uncanvas", "--names", *OBJECTS, "--report-seeds", 0, 1, "--out", world.prompts)
+    world.run("a0_create_prompts_uncanvas", "--names", *OBJECTS, "--test-seeds", 0, 1, "--out", world.prompts)
     flags = ["--tar-dir", world.tars, "--image-dir", tmp_path / "pictures", "--count", 6]
     world.run("b0_generate_forget_set", *world.diffusion, *flags, "--object", "bell")
     world.gradients("bell")
@@ -1004,7 +1004,7 @@ def test_names_without_classifiers_get_report_figures_and_a_sheet(folder, tmp_pa
     pipe = load_pipeline(folder)
     pipe = diffusion.load(str(folder / "pipeline"), pipe.clip, steps=2, guidance=2)
     judge = canvas_classifiers.ClipClassifiers(pipe.clip, {"style": [], "object": ["bell", "key", "palm tree"]})
-    asked = [r for r in canvas_prompts.read_requests(world.prompts) if r.half == "report"]
+    asked = [r for r in canvas_prompts.read_requests(world.prompts) if r.split == "test"]
     edit, _ = deltas.read(world.results / "sd/pipeline-slug-object-bell.delta.safetensors")
     for method, change in (("original", {}), ("slug", edit)):
         with pipe.applied(change):

@@ -161,7 +161,7 @@ def test_a_second_run_fetches_only_what_was_not_finished(metadata, web, in_proce
     asked = web.asked.copy()
     assert download.fetch(folder, tmp_path / "laion", **how) == first and web.asked == asked
     (tmp_path / "laion" / "00001_stats.json").unlink()  # as where a run was stopped: the stats are written last
-    (tmp_path / "laion" / "00001.tar").write_bytes(b"half")
+    (tmp_path / "laion" / "00001.tar").write_bytes(b"split")
     download.fetch(folder, tmp_path / "laion", **how)
     assert web.asked.total() == asked.total() + 15
     assert len(fetched(tmp_path / "laion")) >= first.pictures

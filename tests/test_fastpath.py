@@ -8,7 +8,7 @@ import tiny
 import torch
 from PIL import Image
 
-from slug import models
+from slug import models, system
 from slug.core import layers, slug
 from slug.core.edit import applied
 from slug.data.evaluation_sets import PictureSet
@@ -173,7 +173,7 @@ def test_looking_ahead_changes_no_step_and_no_figure(clip, tmp_path, monkeypatch
 
 
 def test_the_default_budget_is_a_quarter_of_the_free_memory():
-    free = towers.free_memory(torch.device("cpu"))
+    free = system.free_memory(torch.device("cpu"))
     assert free > 2**28
     assert towers.Budget(-1, torch.device("cpu")).total == pytest.approx(free / 4, rel=0.2)
 
@@ -224,11 +224,11 @@ class Both:
             images, _ = decode(paths, clip.transform)
             labels, seen = torch.arange(classes).repeat_interleave(each), torch.ones(classes * each, dtype=torch.bool)
             sets.append(PictureSet(images, labels, names, torch.zeros(classes), paths, seen, 0, tuple(paths)))
-        self.clip, half = clip, {t: torch.ones(classes * each, dtype=torch.bool) for t in ("identities", "objects")}
+        self.clip, split = clip, {t: torch.ones(classes * each, dtype=torch.bool) for t in ("identities", "objects")}
         self.evaluations = [clip_tasks.Evaluation(clip, *sets), reference.PlainEvaluation(clip, *sets)]
         self.target = self.evaluations[0].target("identities thing 0")
         pairs = Pairs(sets[0].images[:each], sets[0].names[:1] * each, ["0"] * each, 0)
-        self.judges = [clip_judge.Judge(clip, e, self.target, pairs, half) for e in self.evaluations]
+        self.judges = [clip_judge.Judge(clip, e, self.target, pairs, split) for e in self.evaluations]
 
     def walk(self, layer, count):
         """`count` steps of a layer, both ways: cosines agree to 1e-5, top-5 predictions too but at ties within that."""
@@ -303,9 +303,9 @@ def test_the_search_by_the_plain_way_writes_the_same_log(taught_clip, tiny_world
     assert logs[0] == logs[1] and len(logs[0]) > 1
     for key in ("layer", "step", "n_candidates"):
         assert records[0][key] == records[1][key]
-    for half in ("select", "report"):
+    for split in ("validation", "test"):
         for state in ("original", "slug"):
-            assert records[0]["halves"][half][state] == pytest.approx(records[1]["halves"][half][state], nan_ok=True)
+            assert records[0]["splits"][split][state] == pytest.approx(records[1]["splits"][split][state], nan_ok=True)
 
 
 def test_candidates_of_one_state_share_their_classifier(clip, tmp_path, monkeypatch):

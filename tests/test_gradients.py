@@ -180,8 +180,8 @@ def test_moments_of_two_processes_add_up_to_those_of_one(clip, monkeypatch, rows
     whole = preconditioning.moments(clip, batch, rows=rows, batch_size=4)
     parts = []
     for rank in (0, 1):
-        monkeypatch.setattr(preconditioning.processes, "mine", lambda rank=rank: (rank, 2))
-        monkeypatch.setattr(preconditioning.processes, "add_up", lambda tensor: None)
+        monkeypatch.setattr(preconditioning.distributed, "mine", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(preconditioning.distributed, "add_up", lambda tensor: None)
         parts.append(preconditioning.moments(clip, batch, rows=rows, batch_size=4))
     assert list(parts[0]) == list(parts[1]) == list(whole)  # also where one of them has no batch
     for name, (moment, axis) in whole.items():

@@ -323,7 +323,7 @@ def test_runs_of_other_prompts_or_names_have_folders_of_their_own(tmp_path):
     assert folders("run_compute_grad_sd.sh") == {**names, "--prompts": set(), "--tar-dir": {"/tars/generated"}}
 
 
-def test_characters_get_figures_of_the_report_half(tmp_path):
+def test_characters_get_figures_of_the_test_split(tmp_path):
     done = shell(ROOT / "scripts/run_sd.sh", "--dry-run", PROFILE="paper", RESULT_DIR=tmp_path)
     (prompts,), (b2,), (b3,) = (calls(done, s) for s in ("a0_create_prompts_uncanvas", "b2_unlearn_sd", "b3_eval_uncanvas"))
     assert given(b2, "--object") == given(prompts, "--names")[:3] == ["iron_man", "mickey_mouse", "avocado_chair"]

@@ -16,7 +16,7 @@ from slug import models
 from slug.data import evaluation_sets
 from slug.data.names import plain_name
 from slug.data.pairs import Pairs
-from slug.data.splits import halves
+from slug.data.splits import validation_mask
 from slug.evaluation import clip_tasks, durability, zeroshot
 from slug.methods import training
 from slug.reports import durability_report, plots
@@ -125,7 +125,7 @@ def test_a_shift_is_undone_and_a_sum_of_others_stands_for_the_name():
         def __init__(self, features):
             self.features = features
             self.target, self.task = types.SimpleNamespace(label=0), types.SimpleNamespace(weights=names)
-            self.rows, self.others = torch.arange(5), {"select": torch.arange(5, 25)}
+            self.rows, self.others = torch.arange(5), {"validation": torch.arange(5, 25)}
             self.labels, self.blocks, self.groups = labels[:5], torch.zeros(6, dtype=torch.long), ["a"] * 5
             self.task.pictures = types.SimpleNamespace(seen=torch.zeros(25, dtype=torch.bool))
 
@@ -248,13 +248,13 @@ def test_every_edit_is_tested_and_scores_what_its_record_says(run, frame):
             row = frame[(frame["name"] == plain_name(name)) & (frame["method"] == method) & (frame["test"] == "edit")].iloc[
                 0
             ]
-            half = record(run, method, name)["halves"]["report"]
+            split = record(run, method, name)["splits"]["test"]
             for column, state in (("value", method), ("original", "original")):
-                assert row[column] == pytest.approx(half[state]["forget_acc1"])
+                assert row[column] == pytest.approx(split[state]["forget_acc1"])
             for task in ("identities", "objects"):  # all retain pictures of the tiny world are scored
-                assert row[f"{task}_acc1"] == pytest.approx(half[method][f"{task}_acc1"])
-                assert row[f"original_{task}"] == pytest.approx(half["original"][f"{task}_acc1"])
-            assert (row["n"], row["n_drawings"]) == (half[method]["n_forget"], half[method]["n_drawings"])
+                assert row[f"{task}_acc1"] == pytest.approx(split[method][f"{task}_acc1"])
+                assert row[f"original_{task}"] == pytest.approx(split["original"][f"{task}_acc1"])
+            assert (row["n"], row["n_drawings"]) == (split[method]["n_forget"], split[method]["n_drawings"])
     assert frame["value"].between(0, 1).all() and (frame["low"] <= frame["value"]).all()
 
 
@@ -370,15 +370,15 @@ def test_the_probe_is_tested_on_drawings_that_it_was_not_trained_on(run, taught_
     identities = evaluation_sets.load_celeba(flag["--val-data"], clip.transform)
     objects = evaluation_sets.load_imagenet(flag["--imagenet-val"], clip.transform)
     evaluation = clip_tasks.Evaluation(clip, identities, objects, cache_gb=0)
-    half = {"identities": halves(identities, 0), "objects": halves(objects, 0)}
+    split = {"identities": validation_mask(identities, 0), "objects": validation_mask(objects, 0)}
     pairs = tiny.pairs(4)
     for name in NAMES:
         target = evaluation.target(name)
         pictures = evaluation.tasks[target.task].pictures
-        subject = durability.Subject(clip, evaluation, half, target, pairs, pairs, limit=20)
+        subject = durability.Subject(clip, evaluation, split, target, pairs, pairs, limit=20)
         trained, tested = (
             {pictures.groups[i] for i in torch.cat([mine, subject.others[part]]).tolist()}
-            for part, mine in (("select", subject.known), ("report", subject.rows))
+            for part, mine in (("validation", subject.known), ("test", subject.rows))
         )
         assert trained and tested and not trained & tested
         assert all((pictures.labels[r] != target.label).all() and len(r) <= 20 for r in subject.others.values())

@@ -20,7 +20,7 @@ DEMO = files.ROOT / "results" / "demo"
 MODEL = files.ROOT / "data" / "models" / "mini-clip"
 COLUMNS = (
     "method name kind model layer step forget_acc1 forget_acc5 identities_acc1 objects_acc1 n_forget n_identities n_objects "
-    "mia_mean mia_std seconds peak_mem_mb params_touched delta_bytes n_drawings n_candidates half seed"
+    "mia_mean mia_std seconds peak_mem_mb params_touched delta_bytes n_drawings n_candidates split seed"
 ).split()
 
 
@@ -36,9 +36,9 @@ def forget_names():
 
 def test_table_has_every_drawn_name_and_the_fixed_columns(table):
     assert list(table.columns[: len(COLUMNS)]) == COLUMNS
-    for half in ("select", "report"):
+    for split in ("validation", "test"):
         for method in ("original", "slug"):
-            rows = table[(table["half"] == half) & (table["method"] == method)]
+            rows = table[(table["split"] == split) & (table["method"] == method)]
             assert sorted(rows["name"].str.casefold()) == sorted(n.casefold() for n in forget_names())
     assert table["forget_acc1"].between(0, 1).all()
 
@@ -102,7 +102,7 @@ def test_what_readme_says_of_the_assistant_is_in_its_table():
     said = f"at 1.4 times the steps {more['forget_unseen_acc'].mean():.1%} are left"
     assert f"{said}, and identities lose {-100 * more['identities_change'].mean():.1f} points" in text
     answers = [row for path in (DEMO / "vlm").glob("*.jsonl") for row in map(json.loads, path.read_text().splitlines())]
-    assert {row["half"] for row in answers} == {"report"} and len(answers) > 5000
+    assert {row["split"] for row in answers} == {"test"} and len(answers) > 5000
 
 
 def test_the_study_is_reported_as_its_table_has_it():
@@ -163,7 +163,7 @@ def test_a_committed_delta_gives_the_same_predictions_in_both_formats_and_revert
 
 def test_what_lasts_is_reported_as_its_table_has_it(table):
     frame = pd.read_parquet(DEMO / "lasting" / "runs.parquet")
-    edits = table[(table["half"] == "report") & (table["method"] != "original")]
+    edits = table[(table["split"] == "test") & (table["method"] != "original")]
     assert set(zip(frame["name"], frame["method"], strict=True)) == set(zip(edits["name"], edits["method"], strict=True))
     assert set(frame["test"]) == set(durability.TESTS)
     text = (files.ROOT / "README.md").read_text(encoding="utf-8")

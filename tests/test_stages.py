@@ -26,7 +26,7 @@ from slug.data import evaluation_sets
 from slug.data.images import decode
 from slug.data.names import Matcher, plain_name
 from slug.data.pairs import Pairs, load_pairs, read_tar
-from slug.data.splits import halves
+from slug.data.splits import validation_mask
 from slug.evaluation import clip_tasks, zeroshot
 from slug.experiments import several
 from slug.reports import plots
@@ -247,7 +247,7 @@ def test_two_processes_find_what_one_finds(done, tmp_path):
             assert float(two[key] or "nan") == pytest.approx(float(value or "nan"), rel=1e-5, abs=1e-5, nan_ok=True), key
     records = [r.record("Alien") for r in (run, done)]
     assert records[0]["layer"] == records[1]["layer"]
-    assert records[0]["halves"]["report"]["slug"]["forget_acc1"] == records[1]["halves"]["report"]["slug"]["forget_acc1"]
+    assert records[0]["splits"]["test"]["slug"]["forget_acc1"] == records[1]["splits"]["test"]["slug"]["forget_acc1"]
 
 
 def test_retain_gradient_is_of_unchanged_captions_without_any_forget_name(done, taught_clip):
@@ -298,7 +298,7 @@ def test_a2_chooses_one_layer_of_a_front_by_the_rule(done, name):
     best = max(v for v in retain.values() if not math.isnan(v))
     mine = next(r for r in rows if r["layer"] == record["layer"] and float(r["step"]) == record["step"])
     assert retain[id(mine)] == best
-    report = record["halves"]["report"]
+    report = record["splits"]["test"]
     assert report["original"]["forget_acc1"] > 0.8 > report["slug"]["forget_acc1"]
 
 
@@ -325,7 +325,7 @@ def test_step_logs_have_the_published_lines(done, name):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_the_delta_makes_a_folder_that_forgets_as_reported(done, taught_clip, tmp_path, name, family, capsys):
-    """Trap 8: what the user takes home, loaded by either library, has the figures of the report half."""
+    """Trap 8: what the user takes home, loaded by either library, has the figures of the test split."""
     record = done.record(name)
     delta = done.results / "clip" / record["delta"]
     source, out = taught_clip / family, tmp_path / "edited"
@@ -340,9 +340,9 @@ def test_the_delta_makes_a_folder_that_forgets_as_reported(done, taught_clip, tm
     ):
         weights = zeroshot.classifier(clip, pictures.names, templates)
         rank = zeroshot.ranks(zeroshot.image_features(clip, pictures.images), weights, pictures.labels, pictures.blocks)
-        report = ~halves(pictures, 0)
+        report = ~validation_mask(pictures, 0)
         is_it = torch.tensor([pictures.names[i].lower() == plain for i in pictures.labels.tolist()])
-        wanted = record["halves"]["report"]["slug"]
+        wanted = record["splits"]["test"]["slug"]
         assert zeroshot.accuracies(rank[report & ~is_it])[0] == pytest.approx(wanted[f"{task}_acc1"], abs=1e-6)
         assert int((report & ~is_it).sum()) == wanted[f"n_{task}"]  # trap 10
         if is_it.any():
@@ -377,7 +377,7 @@ def test_a_second_run_keeps_what_is_valid(done, quick, capsys):
 
 def comparable(record):
     return {k: v for k, v in record.items() if k not in CHANGING} | {
-        "winner_select": dict(record["winner_select"], seconds=0)
+        "winner_validation": dict(record["winner_validation"], seconds=0)
     }
 
 
@@ -396,13 +396,13 @@ def test_the_same_seed_gives_the_same_records_and_deltas(done, quick):
 
 
 def test_report_pictures_do_not_change_what_is_chosen(done, quick, monkeypatch):
-    """Trap 9, through the stage: noise in place of the report half moves its figures, and nothing else."""
+    """Trap 9, through the stage: noise in place of the test split moves its figures, and nothing else."""
     for loader in ("load_celeba", "load_imagenet"):
         load = getattr(evaluation_sets, loader)
 
         def noisy(*arguments, load=load, **options):
             pictures = load(*arguments, **options)
-            report = ~halves(pictures, 0)
+            report = ~validation_mask(pictures, 0)
             pictures.images[report] = torch.randint(0, 256, pictures.images[report].shape, dtype=torch.uint8)
             return pictures
 
@@ -413,8 +413,8 @@ def test_report_pictures_do_not_change_what_is_chosen(done, quick, monkeypatch):
         found, wanted = run.record(name), done.record(name)
         assert (found["layer"], found["step"]) == (wanted["layer"], wanted["step"])
         assert without_times(steps_csv(run, name)) == without_times(steps_csv(done, name))
-        assert found["halves"]["select"] == wanted["halves"]["select"]
-        assert found["halves"]["report"]["original"] != wanted["halves"]["report"]["original"]
+        assert found["splits"]["validation"] == wanted["splits"]["validation"]
+        assert found["splits"]["test"]["original"] != wanted["splits"]["test"]["original"]
 
 
 def test_one_layer_and_step_can_be_redone_in_either_family(done, quick, taught_clip):
@@ -429,9 +429,9 @@ def test_one_layer_and_step_can_be_redone_in_either_family(done, quick, taught_c
     a, b = first.record("Alien"), second.record("Alien")
     assert a["step"] == b["step"] == 5 and a["n_candidates"] == 1 and a["layer"] == "visual.proj"
     for column in ("forget_acc1", "identities_acc1", "objects_acc1", "identities_change", "objects_change_high"):
-        assert a["halves"]["report"]["slug"][column] == pytest.approx(b["halves"]["report"]["slug"][column], abs=1e-6)
+        assert a["splits"]["test"]["slug"][column] == pytest.approx(b["splits"]["test"]["slug"][column], abs=1e-6)
     assert a["relative_step"] == pytest.approx(b["relative_step"], rel=1e-3)
-    assert a["halves"]["report"]["slug"] != done.record("Alien")["halves"]["report"]["slug"]
+    assert a["splits"]["test"]["slug"] != done.record("Alien")["splits"]["test"]["slug"]
     assert {r["encoder"] for front in b["fronts"].values() for r in front} == {"vision", "language"}
 
 
@@ -452,7 +452,7 @@ def test_variants_have_files_of_their_own(done, quick, monkeypatch, capfd):
     redo[1] = "slug_w"
     tiny.run("a2_unlearn_slug", *run.a2(), *redo)
     record = run.record("Alien")
-    assert record["method"] == "slug_w" and record["halves"]["report"]["slug_w"]
+    assert record["method"] == "slug_w" and record["splits"]["test"]["slug_w"]
     whitened = torch.load(folder / "forget_grads_w.pt", weights_only=True)["visual.proj"]
     edit, header = deltas.read(run.results / "clip" / record["delta"])
     (change,) = edit.values()  # laid out as Hugging Face has it
@@ -530,14 +530,14 @@ def test_report_has_a_row_for_each_name_half_and_state(done):
     with (done.results / "clip" / "report" / "table.csv").open(newline="") as f:
         rows = list(csv.DictReader(f))
     names = {plain_name(n) for n in NAMES}
-    assert {(r["name"], r["half"], r["method"]) for r in rows} == {
-        (n, h, m) for n in names for h in ("select", "report") for m in ("original", "slug")
+    assert {(r["name"], r["split"], r["method"]) for r in rows} == {
+        (n, h, m) for n in names for h in ("validation", "test") for m in ("original", "slug")
     }
     for row in rows:
-        record = done.record(row["name"].replace(" ", "_"))["halves"][row["half"]][row["method"]]
+        record = done.record(row["name"].replace(" ", "_"))["splits"][row["split"]][row["method"]]
         assert float(row["forget_acc1"]) == pytest.approx(record["forget_acc1"], abs=1e-5)
     markdown = (done.results / "clip" / "report" / "report.md").read_text()
-    assert all(n in markdown for n in names) and "report half" in markdown
+    assert all(n in markdown for n in names) and "test split" in markdown
     assert "winner layers: " in done.said["a4"] and str(done.results / "clip") in done.said["a4"]
 
 
@@ -602,10 +602,10 @@ def of_folder(done, folder):
     evaluation = clip_tasks.Evaluation(clip, identities, objects)
     own, rest = {}, {}
     for target in map(evaluation.target, NAMES):  # an identity and an object
-        half = ~halves(evaluation.tasks[target.task].pictures, 0)
+        split = ~validation_mask(evaluation.tasks[target.task].pictures, 0)
         for found, rows in (
-            ((own, target.name), evaluation.rows(target.task, half, label=target.label)),
-            ((rest, target.task), evaluation.rows(target.task, half, without=target.label)),
+            ((own, target.name), evaluation.rows(target.task, split, label=target.label)),
+            ((rest, target.task), evaluation.rows(target.task, split, without=target.label)),
         ):
             found[0][found[1]] = evaluation.ranks(target.task, rows, None)
     return own, rest
@@ -649,7 +649,7 @@ def test_several_names_are_forgotten_together(done, together, tmp_path):
         for task, rank in rest.items():
             assert (rows.loc["all", f"n_{task}"], rows.loc["all", f"{task}_acc1"]) == (len(rank), share(rank))
         assert rows.loc["all", "n_drawings"] == rows.loc[list(own), "n_drawings"].sum()
-        assert rows.loc["all", "n_left_select"] in (0, 1, 2)
+        assert rows.loc["all", "n_left_validation"] in (0, 1, 2)
 
     names = [plain_name(n) for n in NAMES]
     for way, paths, folder in (("sum", paths_of(done), edited), ("joint-2", trimmed, tmp_path / "joint")):
@@ -719,7 +719,7 @@ def test_a_joint_search_that_asks_for_wider_margins_makes_longer_steps():
 
 
 def test_records_of_other_halves_are_refused(done, quick, monkeypatch, capfd):
-    """The seed, and the share of the pictures, draw the halves: pictures that chose an edit would report it."""
+    """The seed, and the share of the pictures, draw the splits: pictures that chose an edit would report it."""
     flags = ["--celeb-name", *NAMES, *done.model, *done.evaluation, *done.out]
     line = tiny.failure(monkeypatch, capfd, "a5_unlearn_multi", *flags, "--seed", 1)
     assert "made with --seed 0, this run has --seed 1" in line

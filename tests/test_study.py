@@ -104,7 +104,7 @@ def test_a_run_is_a_row_and_finished_ones_are_kept(prepared, capsys, monkeypatch
     assert "2 runs are finished and kept" in capsys.readouterr().out
     now = {p.name: p.read_bytes() for p in (prepared.folder / "kept" / "parts").iterdir()}
     assert len(both) == 4 and parts.items() < now.items()
-    # Another seed means other halves: nothing is kept, and the table holds nothing of the old ones.
+    # Another seed means other splits: nothing is kept, and the table holds nothing of the old ones.
     other = prepared.study("kept", "--variant", "vision", "--seed", "1")
     assert list(other["variant"]) == ["vision", "vision"] and set(other["seed"]) == {1}
     # Nor does it of runs whose variant has changed since.
@@ -387,7 +387,7 @@ def frame_of(**variants):
             }
             if f is not None:
                 row |= {"forget_acc1": f, "original_forget_acc1": 0.8, "n_forget": 40, "run_s": 36.0, "layer": "l"}
-                row |= {"identities_change": r / 100 + 0.001, "objects_change": r / 100 - 0.001, "select_forgets": True}
+                row |= {"identities_change": r / 100 + 0.001, "objects_change": r / 100 - 0.001, "validation_forgets": True}
                 row |= {"n_layers": 2, "n_candidates": 9, "n_pairs": 30, "params_share": 0.1, "seconds": 3.0, "model": "m"}
             rows.append(row)
     return pa.Table.from_pylist(rows, study.SCHEMA).to_pandas()
@@ -419,8 +419,8 @@ def test_a_statement_by_its_interval(theirs, how, wanted):
     differences = np.array(STEADY) - theirs
     assert result.verdict == wanted and result.names == 6
     assert result.mean == pytest.approx(differences.mean())
-    half = 2.5706 * differences.std(ddof=1) / math.sqrt(6)  # t of 5 degrees of freedom
-    assert result.high - result.mean == pytest.approx(half, rel=1e-3, abs=1e-9)
+    split = 2.5706 * differences.std(ddof=1) / math.sqrt(6)  # t of 5 degrees of freedom
+    assert result.high - result.mean == pytest.approx(split, rel=1e-3, abs=1e-9)
 
 
 def test_forgetting_counts_what_is_still_recognised():

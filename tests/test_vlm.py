@@ -41,15 +41,15 @@ def folder(tiny_clip, tmp_path_factory):
     for i, name in enumerate(NAMES * 4):
         path = out / f"pictures/{i}.png"
         path.write_bytes(tiny.jpeg(i, size=64))
-        half = questions_half(i)
-        asked.append(questions.Question(str(path), "what is this?", name.lower(), "who", name, f"{name}/{i}", half))
-        asked.append(questions.Question(str(path), "which colour is behind it?", "red", "colour", "", "", half))
+        split = questions_half(i)
+        asked.append(questions.Question(str(path), "what is this?", name.lower(), "who", name, f"{name}/{i}", split))
+        asked.append(questions.Question(str(path), "which colour is behind it?", "red", "colour", "", "", split))
     questions.write(out / "questions.jsonl", asked)
     return out
 
 
 def questions_half(i):
-    return "select" if i % 8 < 4 else "report"
+    return "validation" if i % 8 < 4 else "test"
 
 
 def load(folder):
@@ -296,18 +296,18 @@ def test_the_worlds_questions_keep_drawings_apart_and_say_what_is_shown(tmp_path
     build_questions.build(tmp_path / "vlm", limit=12, progress=lambda items, **_: items)
     found = questions.read(tmp_path / "vlm/questions.jsonl")
     by_name = [q for q in found if q.task == "who"]
-    halves = {}
+    splits = {}
     for q in by_name:
-        halves.setdefault(q.group, set()).add(q.half)
-    assert all(len(h) == 1 for h in halves.values())
-    assert all(q.half == "report" for q in by_name if not q.seen) and any(not q.seen for q in by_name)
+        splits.setdefault(q.group, set()).add(q.split)
+    assert all(len(h) == 1 for h in splits.values())
+    assert all(q.split == "test" for q in by_name if not q.seen) and any(not q.seen for q in by_name)
     # What else is asked shows and names none that will be forgotten, and both halves ask for many objects.
     wanted = set(build_questions.forget_names())
     assert not any(name in q.text for q in found if q.task == "present" for name in wanted)
     assert not any(q.name in wanted for q in found if q.task == "style")
-    for half in ("select", "report"):
-        kinds = {(q.name, q.kind) for q in by_name if q.half == half and q.name not in wanted}
-        assert len([name for name, kind in kinds if kind == "object"]) >= 2, half
+    for split in ("validation", "test"):
+        kinds = {(q.name, q.kind) for q in by_name if q.split == split and q.name not in wanted}
+        assert len([name for name, kind in kinds if kind == "object"]) >= 2, split
     forget = [q for q in by_name if q.name == "frog"]
     assert {q.text for q in forget} == set(canvases.WHO) and all(q.answer == "frog" for q in forget)
     yes_no = [q.answer for q in found if q.task == "present"]
@@ -358,7 +358,7 @@ def test_what_is_asked_again_is_prepared_once(folder):
 def judge(says, count=400):
     rows = [("Frog", "frog", "identity"), ("Owl", "owl", "identity"), ("apple", "apple", "object"), ("", "red", "")]
     found = [
-        questions.Question("x", "?", answer, "who" if name else "colour", name, f"{name}{i}", "select", kind=kind)
+        questions.Question("x", "?", answer, "who" if name else "colour", name, f"{name}{i}", "validation", kind=kind)
         for i in range(count)
         for name, answer, kind in rows
     ]
@@ -458,7 +458,7 @@ def test_tables_and_transcripts_say_what_the_model_says(done, folder):
     table = pd.read_csv(done / "results/vlm/table.csv")
     assert list(table["method"]) == ["original", "slug"] and set(table["name"]) == {"Frog"}
     lines = [json.loads(line) for line in (done / "results/vlm/llava-Frog.jsonl").read_text().splitlines()]
-    asked = [q for q in questions.read(folder / "questions.jsonl") if q.half == "report"]
+    asked = [q for q in questions.read(folder / "questions.jsonl") if q.split == "test"]
     asked += questions.read(done / "MME")
     model = load(folder)
     with model.applied(deltas.read(done / "results/vlm/llava-Frog.delta.safetensors")[0]):
@@ -483,7 +483,7 @@ def test_the_curve_is_of_multiples_of_the_step(done, folder):
         kept = table[table["method"] == states].iloc[0]
         for column in ("forget_acc", "identities_acc", "utility_acc", "n_utility"):
             assert curve.loc[row, column] == pytest.approx(kept[column], nan_ok=True)
-    asked = [q for q in questions.read(folder / "questions.jsonl") if q.half == "report"]
+    asked = [q for q in questions.read(folder / "questions.jsonl") if q.split == "test"]
     mine, model, marker = [q for q in asked if q.name == "Frog"], load(folder), questions.Marker(asked)
     edit, _ = deltas.read(done / "results/vlm/llava-Frog.delta.safetensors")
     for row, factor in ((1, 0.5), (3, 8)):

@@ -14,7 +14,7 @@ from slug.core import gradients, layers, losses, selection, slug
 from slug.core.edit import applied, edit_of
 from slug.data import evaluation_sets
 from slug.data.pairs import Pairs
-from slug.data.splits import halves
+from slug.data.splits import validation_mask
 from slug.errors import SlugError
 from slug.evaluation import clip_judge, clip_tasks, membership, statistics, zeroshot
 
@@ -117,7 +117,7 @@ class World:
         self.evaluation = clip_tasks.Evaluation(self.clip, *self.pictures, batch_size=64)
         self.target = self.evaluation.target(NAME)
         tasks = dict(zip(("identities", "objects"), self.pictures, strict=True))
-        self.half = {task: halves(pictures, 0) for task, pictures in tasks.items()}
+        self.split = {task: validation_mask(pictures, 0) for task, pictures in tasks.items()}
         rows = self.evaluation.rows("identities", label=self.target.label)
         self.pairs = Pairs(self.pictures[0].images[rows], [NAME] * len(rows), [str(i) for i in rows], 0)
         self.forget, _ = gradients.compute(self.clip, self.pairs, losses.cosine_embedding)
@@ -129,8 +129,8 @@ class World:
         first = layers.first_step([self.clip.parameters[n] for n in group], [self.forget[n] for n in group])
         return edit_of(self.clip, layer, self.forget, 10 * relative * first)
 
-    def judge(self, half=None, **more):
-        return clip_judge.Judge(self.clip, self.evaluation, self.target, self.pairs, half or self.half, seed=0, **more)
+    def judge(self, split=None, **more):
+        return clip_judge.Judge(self.clip, self.evaluation, self.target, self.pairs, split or self.split, seed=0, **more)
 
 
 @pytest.fixture(scope="module", params=tiny.FAMILIES)
@@ -171,7 +171,7 @@ def test_an_edit_is_judged_as_by_a_model_built_anew(world, layer):
             found, plain = world.evaluation.ranks(task, rows, layer), anew.ranks(task, rows, None)
             assert torch.equal(found, plain) and torch.equal(found, anew.ranks(task, rows, gradients.BOTH))
             assert not torch.equal(found, world.evaluation.ranks(task, rows, None))  # the edit does something
-        judge, plain = world.judge(), clip_judge.Judge(world.clip, anew, world.target, world.pairs, world.half, seed=0)
+        judge, plain = world.judge(), clip_judge.Judge(world.clip, anew, world.target, world.pairs, world.split, seed=0)
         for name, rank in judge.ranks(layer).items():
             assert torch.equal(rank, plain.ranks(None)[name])
         found, wanted = judge.step(layer, 1.0, layer, log_all=True), plain.step(layer, 1.0, None, log_all=True)
@@ -201,8 +201,8 @@ def test_the_forgotten_pictures_leave_the_retain_mean_and_the_name_stays_a_class
     labels = world.pictures[0].labels
     assert set(labels[judge.forget_rows].tolist()) == {world.target.label}
     assert world.target.label not in labels[judge.retain_rows["identities"]].tolist()
-    assert len(judge.forget_rows) + len(judge.retain_rows["identities"]) == int(world.half["identities"].sum())
-    assert len(judge.retain_rows["objects"]) == int(world.half["objects"].sum())
+    assert len(judge.forget_rows) + len(judge.retain_rows["identities"]) == int(world.split["identities"].sum())
+    assert len(judge.retain_rows["objects"]) == int(world.split["objects"].sum())
     # Were the name no class any more, a picture could not be taken for it.
     task, other = world.evaluation.tasks["identities"], (world.target.label + 1) % 4
     before = task.weights.clone()
@@ -218,21 +218,21 @@ def test_the_forgotten_pictures_leave_the_retain_mean_and_the_name_stays_a_class
 def test_retain_pictures_are_limited_within_the_half(open_clip_world):
     judge = open_clip_world.judge(limit=5)
     for task, rows in judge.retain_rows.items():
-        assert len(rows) == 5 and open_clip_world.half[task][rows].all()
+        assert len(rows) == 5 and open_clip_world.split[task][rows].all()
     assert torch.equal(judge.retain_rows["objects"], open_clip_world.judge(limit=5).retain_rows["objects"])
     assert len(judge.forget_rows) > 5
 
 
 def test_a_half_without_the_name_is_refused(open_clip_world):
-    none = {task: torch.zeros_like(mask) for task, mask in open_clip_world.half.items()}
+    none = {task: torch.zeros_like(mask) for task, mask in open_clip_world.split.items()}
     with pytest.raises(SlugError, match="no picture of alien"):
         open_clip_world.judge(none)
 
 
 def searched(world, pictures):
-    """(winner, all steps) of the search on the select half of these pictures, without times."""
+    """(winner, all steps) of the search on the validation split of these pictures, without times."""
     evaluation = clip_tasks.Evaluation(world.clip, *pictures, batch_size=64)
-    judge = clip_judge.Judge(world.clip, evaluation, world.target, world.pairs, world.half, seed=0, limit=20)
+    judge = clip_judge.Judge(world.clip, evaluation, world.target, world.pairs, world.split, seed=0, limit=20)
     rows = layers.fronts(layers.figures(world.clip, world.forget, world.retain))
     front = [*rows["vision"][:2], *rows["language"][:2]]
     curves, best = slug.search_all(world.clip, judge, front, world.forget, evaluations=5)
@@ -242,10 +242,10 @@ def searched(world, pictures):
 def with_noise(world, where):
     """The world's pictures, those of the half `where` replaced by noise."""
     out = []
-    for pictures, mask in zip(world.pictures, world.half.values(), strict=True):
+    for pictures, mask in zip(world.pictures, world.split.values(), strict=True):
         images = pictures.images.clone()
         g = torch.Generator().manual_seed(0)
-        hit = mask if where == "select" else ~mask
+        hit = mask if where == "validation" else ~mask
         images[hit] = torch.randint(0, 256, images[hit].shape, dtype=torch.uint8, generator=g)
         out.append(pictures._replace(images=images))
     return out
@@ -254,18 +254,18 @@ def with_noise(world, where):
 def test_report_pictures_have_no_say_in_the_search(open_clip_world):
     best, curves = searched(open_clip_world, open_clip_world.pictures)
     assert best.forgets and len({s.step for s in curves[best.layer]}) > 1
-    again, same = searched(open_clip_world, with_noise(open_clip_world, "report"))
+    again, same = searched(open_clip_world, with_noise(open_clip_world, "test"))
     assert repr(again) == repr(best) and repr(same) == repr(curves)  # repr: NaN where not evaluated
-    _, other = searched(open_clip_world, with_noise(open_clip_world, "select"))
+    _, other = searched(open_clip_world, with_noise(open_clip_world, "validation"))
     assert repr(other) != repr(curves)
 
 
 def test_report_pictures_have_no_say_in_membership(open_clip_world):
     world = open_clip_world
     found = []
-    for pictures in (world.pictures, with_noise(world, "report"), with_noise(world, "select")):
+    for pictures in (world.pictures, with_noise(world, "test"), with_noise(world, "validation")):
         evaluation = clip_tasks.Evaluation(world.clip, *pictures, batch_size=64)
-        found.append(membership.membership(world.clip, evaluation, world.target, world.pairs, world.half, None, 0))
+        found.append(membership.membership(world.clip, evaluation, world.target, world.pairs, world.split, None, 0))
     assert found[0] == found[1] != found[2]
 
 

@@ -5,7 +5,7 @@ Example: python src/clip/a0_create_prompts_uncanvas.py
          python src/clip/a0_create_prompts_uncanvas.py --canvas data/demo/UnlearnCanvas/data --style Noto --object bell key
          python src/clip/a0_create_prompts_uncanvas.py --names iron_man mickey_mouse "a dog" --out data/sd_prompts.csv
 Reads the folder names of --canvas, or takes --names, which are asked for without a style; writes
-half,style,object,seed,prompt rows to --out.
+split,style,object,seed,prompt rows to --out.
 """
 
 from slug import cli, files
@@ -25,18 +25,18 @@ def parse_args(argv=None):
     )
     parser.add_argument("--classifiers", default="", help="folder of both classifiers: what they do not know is refused")
     parser.add_argument(
-        "--report-seeds",
+        "--test-seeds",
         type=int,
         nargs="+",
-        default=[*canvas_prompts.REPORT_SEEDS],
-        help="of the report half, first cell",
+        default=[*canvas_prompts.TEST_SEEDS],
+        help="of the test split, first cell",
     )
     parser.add_argument(
-        "--select-seeds",
+        "--validation-seeds",
         type=int,
         nargs="+",
-        default=[*canvas_prompts.SELECT_SEEDS],
-        help="of the select half, first cell",
+        default=[*canvas_prompts.VALIDATION_SEEDS],
+        help="of the validation split, first cell",
     )
     parser.add_argument("--shared-seeds", action="store_true", help="the same seeds in every cell, as published")
     parser.add_argument("--out", default="data/UnlearnCanvas/prompts.csv", help="file to write")
@@ -53,7 +53,7 @@ def main(argv=None):
             canvas_prompts.among(args.style, styles, "style"),
             canvas_prompts.among(args.object, objects, "object"),
         )
-    seeds = {"report": args.report_seeds, "select": args.select_seeds, "shared": args.shared_seeds}
+    seeds = {"test": args.test_seeds, "validation": args.validation_seeds, "shared": args.shared_seeds}
     found = canvas_prompts.requests(styles, objects, **seeds)
     if args.leave_out:
         skipped = files.read_json(files.existing(args.leave_out, "list of prompts", "give --leave-out"))

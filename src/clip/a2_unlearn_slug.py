@@ -6,7 +6,7 @@ Example: python src/clip/a2_unlearn_slug.py --celeb-name Elon_Musk --model ViT-B
          python src/clip/a2_unlearn_slug.py revert --delta X.delta.safetensors [more] --model-dir E --out M
          python src/clip/a2_unlearn_slug.py list --model-dir E
          python src/clip/a2_unlearn_slug.py adapter --delta X.delta.safetensors --out A              (LoRA, for peft)
-Needs a1_compute_grad.py. Searches every layer of both Pareto fronts on the select half of the pictures and reports the
+Needs a1_compute_grad.py. Searches every layer of both Pareto fronts on the validation split of the pictures and reports the
 winner on the other half. Writes under results/clip/: Pareto, step-size and cosine plots, a step log a layer, and per name
 a .json record, a .csv of all steps and the .delta.safetensors that carries the edit. Valid records are kept.
 On several devices: torchrun --nproc-per-node=N src/clip/a2_unlearn_slug.py ...
@@ -61,7 +61,7 @@ def parse_args(argv=None):
     return args
 
 
-def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
+def run_name(args, clip, evaluation, split, name, forget, retain, tar, settings):
     """Search, choose, report and write everything of one name; returns the record, in the first process only."""
     target = evaluation.target(name)
     pairs = load_pairs(tar, clip.transform, workers=args.workers)
@@ -74,12 +74,12 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
         if not front:
             raise SlugError(f"{args.layer!r} is no layer that SLUG may edit; it has e.g. {rows[0].name}, {rows[-1].name}")
     judge = clip_judge.Judge(
-        clip, evaluation, target, pairs, half, k=k, seed=args.seed, limit=args.select_pictures, trace=args.trace
+        clip, evaluation, target, pairs, split, k=k, seed=args.seed, limit=args.select_pictures, trace=args.trace
     )
     rank, _ = distributed.mine()
     depth = 1 if args.plain else args.lookahead or (3 if clip.device.type == "cuda" else 1)
-    report_half = {task: ~mask for task, mask in half.items()}
-    reporter = clip_judge.Judge(clip, evaluation, target, pairs, report_half, k=k, seed=args.seed)
+    test_split = {task: ~mask for task, mask in split.items()}
+    reporter = clip_judge.Judge(clip, evaluation, target, pairs, test_split, k=k, seed=args.seed)
     start = judge.step("", 0.0, None, log_all=True)
 
     judge.trace_s, started = 0.0, time.perf_counter()
@@ -104,13 +104,13 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
 
     edited = best.layer
     edit = edit_of(clip, best.layer, forget, best.step)
-    judges = {"select": judge, "report": reporter}
-    halves = outcome.halves(judges, edited, lambda: applied(clip, edit), args.unlearn_method, args.seed)
+    judges = {"validation": judge, "test": reporter}
+    splits = outcome.both_splits(judges, edited, lambda: applied(clip, edit), args.unlearn_method, args.seed)
     with applied(clip, edit):
-        names, similar, n_shown = outcome.similarity(evaluation, [target], reporter.half, edited, seed=args.seed)
-        images, truth, said = outcome.shown(evaluation, target, reporter.half, edited, seed=args.seed)
-    _, similar_before, _ = outcome.similarity(evaluation, [target], reporter.half, None, seed=args.seed)
-    _, _, said_before = outcome.shown(evaluation, target, reporter.half, None, seed=args.seed)
+        names, similar, n_shown = outcome.similarity(evaluation, [target], reporter.split, edited, seed=args.seed)
+        images, truth, said = outcome.shown(evaluation, target, reporter.split, edited, seed=args.seed)
+    _, similar_before, _ = outcome.similarity(evaluation, [target], reporter.split, None, seed=args.seed)
+    _, _, said_before = outcome.shown(evaluation, target, reporter.split, None, seed=args.seed)
 
     if rank:
         return None
@@ -120,15 +120,15 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
         return folder / records.file_name(clip.label, name, end, part)
 
     delta = path(".delta.safetensors")
-    metrics = halves["report"][args.unlearn_method] | {"half": "report", "method": args.unlearn_method}
+    metrics = splits["test"][args.unlearn_method] | {"split": "test", "method": args.unlearn_method}
     deltas.save(delta, clip, edit, name=plain_name(name), layer=best.layer, step=best.step, metrics=metrics)
     for encoder, part in fronts.items():
         title = f"{plain_name(name)}: {encoder} encoder of {clip.label}"
         every = [r for r in rows if r.encoder == encoder]
         plots.pareto(every, part, best.layer, title, path("", f"pareto-{encoder}"))
-    title = f"{plain_name(name)}, report half, {n_shown} pictures"
+    title = f"{plain_name(name)}, test split, {n_shown} pictures"
     plots.similarity(similar_before, similar, names, title, path("", "cosine"))
-    title = f"{plain_name(name)}, report half: top-1 before and after"
+    title = f"{plain_name(name)}, test split: top-1 before and after"
     plots.pictures(images, truth, said_before, said, title, path("", "pictures"))
     for layer, steps in curves.items():
         log = records.step_log(start, steps, layer)
@@ -158,13 +158,13 @@ def run_name(args, clip, evaluation, half, name, forget, retain, tar, settings):
         "params_share": touched / parameters,
         "n_candidates": sum(len(s) for s in curves.values()),
         "fronts": {e: [r._asdict() for r in part] for e, part in fronts.items()},
-        "winner_select": best._asdict(),
+        "winner_validation": best._asdict(),
         "seconds": gradient_s + seconds,
         "gradient_s": gradient_s,
         "shared_s": shared_s,
         "search_s": seconds,
         "peak_mem_mb": system.peak_memory_mb(clip.device),
-        "halves": halves,
+        "splits": splits,
         "seed": args.seed,
         **settings,
     }
@@ -182,7 +182,7 @@ def search_names(args):
     model_hash = gradient_files.model_hash(clip)
     method = gradient_files.along(args.unlearn_method)
     loaded = {n: gradient_files.load_both(args, clip, n, model_hash, method, args.batch_size) for n in args.celeb_name}
-    identities, objects, half = evaluation_sets.load_evaluation(args, clip.transform)
+    identities, objects, split = evaluation_sets.load_evaluation(args, clip.transform)
     evaluation = None
     for name in loaded:
         forget, retain, tar, _ = loaded[name]
@@ -198,7 +198,7 @@ def search_names(args):
             if evaluation is None:
                 kind = reference.PlainEvaluation if args.plain else clip_tasks.Evaluation
                 evaluation = kind(clip, identities, objects, batch_size=args.eval_batch_size, cache_gb=args.cache_gb)
-            record = run_name(args, clip, evaluation, half, name, forget, retain, tar, settings)
+            record = run_name(args, clip, evaluation, split, name, forget, retain, tar, settings)
         elif not rank:
             print(f"valid, kept: {path}")
         if not rank:

@@ -2,7 +2,7 @@
 
 Example: python src/clip/a3_unlearn_compare.py --celeb-name Elon_Musk --unlearn-method ga salun --lr 1e-6 1e-7
 Needs a1_compute_grad.py (and, for ssd, its --unlearn-method calc_importance). Every method starts from the original weights,
-once a learning rate; every epoch is a candidate, and search.winner chooses among all of them on the select half, as it does
+once a learning rate; every epoch is a candidate, and one rule chooses among all of them on the validation split, as it does
 for SLUG. Where the best setting is the first or last of its grid, the next half decade is tried too (--grow). Writes under
 results/clip/: per name and method a .json record and a .csv of all candidates; under compare/ a log a learning rate.
 A run that was stopped goes on after the last (name, method, learning rate) it finished; valid records are kept.

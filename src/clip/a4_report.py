@@ -42,7 +42,7 @@ def draw(found, folder):
             best = records_of[method]
             rows = rows[(rows["layer"] == best["layer"]) & np.isclose(rows["step"], best["step"])]
             chosen[method] = rows[["forget_acc1", "retain"]].to_numpy()[0]
-        title = f"{name}: every candidate, select half; filled: the one kept; line: SLUG's front"
+        title = f"{name}: every candidate, validation split; filled: the one kept; line: SLUG's front"
         stem = folder / records.file_name(records_of["slug"]["model"], name, "", "tradeoff")
         plots.tradeoff(points, chosen, title, stem)
     means = frame[frame["method"] != "original"].groupby("method", observed=True)
@@ -106,7 +106,7 @@ def main(argv=None):
     if args.readme:
         ours = frame[frame["method"].str.match("original|slug")]  # the comparison has a block of its own
         blocks = {"results": "\n\n".join([report.pooled(frame), report.means_table(ours), report.names_table(frame)])}
-        by_known = sorted(found, key=lambda r: r["halves"]["report"]["original"]["forget_acc1"])
+        by_known = sorted(found, key=lambda r: r["splits"]["test"]["original"]["forget_acc1"])
         by_known = {r["kind"]: r for r in by_known if r["method"] == "slug"}
         shown = [by_known[k] for k in ("identity", "object") if k in by_known]
         links = [

@@ -3,7 +3,7 @@
 Example: python src/clip/a5_unlearn_multi.py --celeb-name Elon_Musk Jeff_Bezos Taylor_Swift --model ViT-B-32 ...
          python src/clip/a5_unlearn_multi.py --celeb-name ... --joint    (the steps as short as all stay forgotten)
 Needs a2_unlearn_slug.py for every name: each gradient was taken on the original model, each name has its own layer and step.
-For the first 2, 3, ... of the names it reports, on the report half, what is forgotten and what stays, and the cosine
+For the first 2, 3, ... of the names it reports, on the test split, what is forgotten and what stays, and the cosine
 matrices before and after; of all of them also what it is without each one's edit, which gives that name back. Identities,
 objects and mixtures alike. Writes under results/clip/multi/, or --out: table.csv, report.md, the matrices, and with --joint
 the deltas of the steps that it settled on, a folder a margin (--sigmas) and count of names.
@@ -45,7 +45,7 @@ def parse_args(argv=None):
 
 
 def read_edits(args, clip, folder, names):
-    """({name: edit}, {name: header of its delta}). SlugError where one is missing or of other halves."""
+    """({name: edit}, {name: header of its delta}). SlugError where one is missing or of other splits."""
     edits, headers = {}, {}
     for name in names:
         tensors, headers[name] = deltas.read(folder / records.file_name(clip.label, name, ".delta.safetensors"))
@@ -62,7 +62,7 @@ def write_deltas(clip, group, factors, headers, table, folder):
         table: rows of table.csv, those of the names first and in their order.
     """
     for name, factor, edit, row in zip(group.names, factors, group.edits, table[: len(factors)], strict=True):
-        metrics = {k: row[k] for k in ("forget_acc1", "forget_upper", "n_forget", "half", "factor")}
+        metrics = {k: row[k] for k in ("forget_acc1", "forget_upper", "n_forget", "split", "factor")}
         header, path = headers[name], folder / records.file_name(clip.label, name, ".delta.safetensors")
         metrics |= {"method": cards.method_of(header), "together_with": [n for n in group.names if n != name]}
         about = {"name": name, "layer": header["layer"], "step": factor * float(header["step"]), "metrics": metrics}
@@ -101,12 +101,12 @@ def main(argv=None):
     out = files.check_writable(root / args.part)
     clip = models.from_args(args, device)
     edits, headers = read_edits(args, clip, folder, names)
-    identities, objects, half = evaluation_sets.load_evaluation(args, clip.transform)
+    identities, objects, split = evaluation_sets.load_evaluation(args, clip.transform)
     options = {"batch_size": args.eval_batch_size, "cache_gb": args.cache_gb}
     evaluation = clip_tasks.Evaluation(clip, identities, objects, **options)
     table = []
     for count in tqdm(range(2, len(names) + 1), desc="counts", unit="count"):
-        group = several.Group(evaluation, half, names[:count], edits, args.seed)
+        group = several.Group(evaluation, split, names[:count], edits, args.seed)
         before, original = (group.own(None), group.rest(None)), group.similarity(None)
         ways = [("sum", 0.0, (1.0,) * count)]
         ways += [(f"joint-{s:g}", s, group.joint(s)) for s in dict.fromkeys(args.sigmas if args.joint else ())]
@@ -119,7 +119,7 @@ def main(argv=None):
                 shown, cosines, n = similar[task]
                 mine = sum(t.task == task for t in group.targets)
                 of = f"{count} names" if mine == count else f"{mine} {task} of {count} names"
-                plots.similarity(original[task][1], cosines, shown, f"{of}, {method}, report half, {n} pictures", stem)
+                plots.similarity(original[task][1], cosines, shown, f"{of}, {method}, test split, {n} pictures", stem)
                 if args.out:
                     png = stem.with_name(f"{stem.name}.png")
                     files.place(png, png)

@@ -72,7 +72,7 @@ def parse_args(argv=None):
 def on_record(args, label):
     """({(name, method): record} of the names and methods asked for, folder of the records, all names on record).
 
-    Raises SlugError where a record is missing, or of other halves.
+    Raises SlugError where a record is missing, or of other splits.
     """
     folder = files.resolve(args.records or f"{args.result_dir}/clip")
     every = records.read_all(folder, label)
@@ -282,7 +282,7 @@ def run(args, clip, found, folder, left_out, path, number=0):
     Returns:
         What the rows depend on, `made_with`, an edit.
     """
-    identities, objects, half = evaluation_sets.load_evaluation(args, clip.transform)
+    identities, objects, split = evaluation_sets.load_evaluation(args, clip.transform)
     edits, fresh = Edits(args, clip, folder, left_out), []
     jobs = plan(args, edits, found, (identities, objects), read_runs(path))
     relearning = {"counts": list(dict.fromkeys(args.relearn_pictures)), "lr": args.relearn_lr}
@@ -302,7 +302,9 @@ def run(args, clip, found, folder, left_out, path, number=0):
             if name not in subjects:
                 pairs = load_pairs(forget_tar(args, name), clip.transform, workers=args.workers)
                 options = {"aliases": json.loads(mark)["aliases"], "seed": args.seed, "limit": args.retain_pictures or None}
-                subject = durability.Subject(clip, evaluation, half, evaluation.target(name), pairs, edits.retain, **options)
+                subject = durability.Subject(
+                    clip, evaluation, split, evaluation.target(name), pairs, edits.retain, **options
+                )
                 subjects, unedited = {name: subject}, {}  # the names come one after another
             subject = subjects[name]
             common = {"name": name, "kind": record["kind"], "method": method, "model": clip.label, "seed": args.seed}
@@ -341,8 +343,8 @@ def run_share(share, args, path, threads=0):
 
 
 def compare_with_record(record, value):
-    """Say so where an edit does not score on the report half what its record says."""
-    said = record["halves"]["report"][record["method"]]["forget_acc1"]
+    """Say so where an edit does not score on the test split what its record says."""
+    said = record["splits"]["test"][record["method"]]["forget_acc1"]
     if abs(said - value) > 1e-6:
         tqdm.write(f"note: {record['name']}, {record['method']}: forget accuracy {value:.1%}, by its record {said:.1%}")
 
@@ -377,7 +379,7 @@ def main(argv=None):
     curves, original = durability_report.curves(frame)
     plot = out / f"{files.safe_name(frame['model'].iloc[0])}-relearning"
     names = frame["name"].nunique()
-    title = f"Fine-tuning on pictures of the forgotten name: report half, {names} name{'s' * (names > 1)}"
+    title = f"Fine-tuning on pictures of the forgotten name: test split, {names} name{'s' * (names > 1)}"
     png = plot.with_name(f"{plot.name}.png")
     if curves:  # none where a run was stopped before
         plots.relearning(curves, original, title, plot)

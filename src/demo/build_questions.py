@@ -1,9 +1,9 @@
-"""Write the questions that mini-LLaVA is judged by: pictures of EmojiCanvas and what is asked about them, by halves.
+"""Write the questions that mini-LLaVA is judged by: pictures of EmojiCanvas and what is asked about them, by splits.
 
 Example: python src/demo/build_questions.py
-Writes data/demo/vlm/questions.jsonl and its pictures. Drawings, not pictures, are dealt to the select and the report half;
-drawings that training never saw are of the report half and marked so. The forget names are asked for in every wording; of an
-odd number of their drawings the select half has one more.
+Writes data/demo/vlm/questions.jsonl and its pictures. Drawings, not pictures, are dealt to the select and the test split;
+drawings that training never saw are of the test split and marked so. The forget names are asked for in every wording; of an
+odd number of their drawings the validation split has one more.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def unnamed(rng, world, rows, kind, names):
 
 
 def scenes(world, seed, wanted):
-    """[(Scene, [question], half, seen)]: what is asked of one picture, in one wording or in several.
+    """[(Scene, [question], split, seen)]: what is asked of one picture, in one wording or in several.
 
     The forget names are asked for in all their drawings, the other identities too, each once; of the other objects one
     drawing each that training saw. What else is asked is of drawings that training saw, and says and shows no forget name.
@@ -56,7 +56,7 @@ def scenes(world, seed, wanted):
     by_concept = {}
     for i, p in enumerate(pictures):
         by_concept.setdefault(p.concept, {}).setdefault(p.drawing, []).append(i)
-    halves = {half: {"identity": [], "object": []} for half in ("select", "report")}  # icons of seen drawings
+    splits = {split: {"identity": [], "object": []} for split in ("validation", "test")}  # icons of seen drawings
     out = []
     for concept, drawings in by_concept.items():
         seen = [d for d, rows in drawings.items() if pictures[rows[0]].seen]
@@ -64,17 +64,17 @@ def scenes(world, seed, wanted):
         kind, forget = concepts[concept].kind, concepts[concept].name.lower() in wanted
         # What forgets one drawing may leave another: the choice needs two or three to see it.
         count = len(order) // 2 + (len(order) % 2 and (rng.random() < 0.5 or forget))
-        half = {d: "select" if i < count else "report" for i, d in enumerate(order)}
+        split = {d: "validation" if i < count else "test" for i, d in enumerate(order)}
         for drawing in order if not forget else ():
-            halves[half[drawing]][kind] += drawings[drawing]
+            splits[split[drawing]][kind] += drawings[drawing]
         asked = list(drawings) if kind == "identity" or forget else [order[int(rng.integers(len(order)))]]
         for drawing in asked:
             rows = drawings[drawing]
             for number in range(TIMES if forget else 1):
                 found = canvases.scene(rng, world, None, kind="who", icon=rows[number % len(rows)])
                 texts = canvases.WHO if forget else [found.question]
-                out.append((found, texts, half.get(drawing, "report"), drawing in half))
-    for part, rows in halves.items():
+                out.append((found, texts, split.get(drawing, "test"), drawing in split))
+    for part, rows in splits.items():
         for kind in ("style", "colour", "count", "present"):
             for found in canvases.drawn(lambda kind=kind, rows=rows: unnamed(rng, world, rows, kind, wanted), UTILITY):
                 out.append((found, [found.question], part, True))
@@ -114,14 +114,14 @@ def build(out, *, names=None, seed=0, limit=None, force=False, progress=tqdm):
     found = []
     with files.replacing_folder(out) as temporary:
         (temporary / "pictures").mkdir(parents=True)
-        for number, (scene, texts, half, seen) in enumerate(progress(asked, desc="pictures")):
+        for number, (scene, texts, split, seen) in enumerate(progress(asked, desc="pictures")):
             image = temporary / f"pictures/{number:05d}.png"
             x = canvases.paint(icons, [scene], rng)[0]
             Image.fromarray((x * 255).round().byte().permute(1, 2, 0).numpy()).save(image)
             first = pictures[scene.icons[0]]
             alone = scene.kind in ("who", "style")
             about = (concepts[first.concept].name, first.drawing) if alone else ("", "")
-            more = (*about, half, seen, concepts[first.concept].kind)
+            more = (*about, split, seen, concepts[first.concept].kind)
             found += [questions.Question(str(image), t, scene.answer, scene.kind, *more) for t in texts]
         questions.write(temporary / "questions.jsonl", found)
         files.write_json(temporary / "source.json", mark)

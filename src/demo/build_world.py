@@ -155,7 +155,7 @@ def _write_csv(path, header, rows):
 
 
 def _damaged(jpeg, rng):
-    """What a failed transfer leaves of a picture: its first half, or bytes that are no picture."""
+    """What a failed transfer leaves of a picture: its first split, or bytes that are no picture."""
     return jpeg[: len(jpeg) // 2] if rng.random() < 0.5 else rng.bytes(len(jpeg))
 
 

@@ -16,12 +16,12 @@ from slug import cli, files
 
 def assemble(source, clip, out):
     """Write the pipeline folder `out` of the parts in `source` and the text tower of the Hugging Face CLIP folder `clip`."""
-    half = {"torch_dtype": torch.float16}
+    split = {"torch_dtype": torch.float16}
     pipe = diffusers.StableDiffusionPipeline(
-        vae=diffusers.AutoencoderKL.from_pretrained(source / "vae", **half),
+        vae=diffusers.AutoencoderKL.from_pretrained(source / "vae", **split),
         text_encoder=CLIPTextModel.from_pretrained(clip, dtype=torch.float16),
         tokenizer=CLIPTokenizer.from_pretrained(clip),
-        unet=diffusers.UNet2DConditionModel.from_pretrained(source / "unet", **half),
+        unet=diffusers.UNet2DConditionModel.from_pretrained(source / "unet", **split),
         scheduler=diffusers.DPMSolverMultistepScheduler.from_pretrained(source / "scheduler"),
         safety_checker=None,
         feature_extractor=None,

@@ -11,7 +11,7 @@ import torch
 from demo import build_questions, emoji
 from slug import cli, files, models
 from slug.data import evaluation_sets
-from slug.data.splits import halves
+from slug.data.splits import validation_mask
 from slug.evaluation import clip_tasks
 
 KNOWN = 0.70
@@ -23,7 +23,7 @@ SETTLING = "Penguin Crab Princess Tiger dagger pear taxi sunrise".split()  # wha
 def known_names(evaluation, task, seed):
     """The names of a task that may be drawn, in the order of its classes."""
     pictures = evaluation.tasks[task].pictures
-    select, known = halves(pictures, seed), []
+    select, known = validation_mask(pictures, seed), []
     for label, name in enumerate(pictures.names):
         mine = pictures.labels == label
         unseen = {g for g, u in zip(pictures.groups, (mine & ~pictures.seen).tolist(), strict=True) if u}

@@ -50,7 +50,7 @@ def main(argv=None):
     cells = train_sd.Cells(args.seed)
     rows = torch.arange(len(cells.pairs)).repeat(SEEDS)  # cell by cell, seed after seed
     asked = [
-        canvas_prompts.Request("report", emoji.STYLES[train_sd.STYLES[s]], train_sd.OBJECTS[o], FIRST_SEED + number)
+        canvas_prompts.Request("test", emoji.STYLES[train_sd.STYLES[s]], train_sd.OBJECTS[o], FIRST_SEED + number)
         for number, (o, s) in enumerate(cells.pairs * SEEDS)
     ]
     images = cells.render(rows, generator(args.seed, 8, 0)) / 2 + 0.5
@@ -66,7 +66,7 @@ def main(argv=None):
     table.append(row_of("generated pictures of left-out cells, both classifiers agree", both[left_out], float("nan")))
     table.append(row_of("generated pictures of all cells, both classifiers agree", both, float("nan")))
     plain = list(train_sd.OBJECTS) * SEEDS
-    names = [canvas_prompts.Request("report", "", o, FIRST_SEED + number) for number, o in enumerate(plain)]
+    names = [canvas_prompts.Request("test", "", o, FIRST_SEED + number) for number, o in enumerate(plain)]
     made_plain = pipeline.generate([r.prompt for r in names], [r.seed for r in names], desc="plain names")
     found = unlearncanvas.correct(names, classifiers.logits(made_plain), classifiers.labels)["object"]
     table.append(row_of("generated pictures of plain names, object agrees", found, float("nan")))

@@ -18,7 +18,7 @@ from slug.errors import SlugError
 from slug.evaluation import canvas_prompts
 from slug.models import diffusion
 
-FIRST_SEED = 5000  # of the forget pictures: neither of the select nor of the report half
+FIRST_SEED = 5000  # of the forget pictures: neither of the select nor of the test split
 
 
 def parse_args(argv=None):

@@ -3,7 +3,7 @@
 Example: python src/sd/b2_unlearn_sd.py --style Van_Gogh --object Dogs --prompts data/UnlearnCanvas/prompts.csv
          python src/sd/b2_unlearn_sd.py --object iron_man mickey_mouse --select clip --prompts data/prompts.csv
          python src/sd/b2_unlearn_sd.py --style Van_Gogh --method uce --prompts ...
-Needs b1_compute_grad.py and the prompts of a0_create_prompts_uncanvas.py, whose select half chooses the step: by the
+Needs b1_compute_grad.py and the prompts of a0_create_prompts_uncanvas.py, whose validation split chooses the step: by the
 classifiers on generated pictures, or with --select clip by the unedited CLIP on them. Writes under results/sd/, per
 concept: a .json record, a .csv of all steps with their seeds, the .delta.safetensors that carries the edit, and for SLUG
 the Pareto plot and -lora/, the same edit as an adapter that diffusers loads (of linear layers only).
@@ -48,7 +48,7 @@ def parse_args(argv=None):
     parser.add_argument("--prompts", default="data/UnlearnCanvas/prompts.csv", help="CSV of the prompts and their seeds")
     parser.add_argument("--classifiers", default="data/UnlearnCanvas/classifiers", help="folder of both classifiers")
     parser.add_argument("--select", choices=("classifiers", "clip"), default="classifiers", help="what judges the pictures")
-    parser.add_argument("--wanted", type=float, default=0.9, help="UA on the select half from which on a step forgets")
+    parser.add_argument("--wanted", type=float, default=0.9, help="UA on the validation split from which on a step forgets")
     parser.add_argument("--evaluations", type=int, default=8, help="steps evaluated a layer, at most")
     parser.add_argument(
         "--fronts", type=int, default=3, help="Pareto fronts searched, one after the other until a step forgets"
@@ -150,7 +150,7 @@ def by_slug(args, pipeline, judge, name, model_hash, first):
         return steps, edit, [(judge.best.layer, judge.best.step)] if edit else [], (rows, front)
     record, edit = first
     steps, chosen = [], [tuple(c) for c in record["chosen"]]
-    judge.best = unlearncanvas.Step(**record["winner_select"])._replace(wanted=args.rounds_wanted)
+    judge.best = unlearncanvas.Step(**record["winner_validation"])._replace(wanted=args.rounds_wanted)
     while chosen and len(chosen) < args.rounds and not judge.best.forgets:
         with pipeline.applied(edit), applied(pipeline.clip, edit):
             found, _, _, change = one_layer(args, pipeline, judge, name, *gradients_at(args, pipeline, name, tar, left_out))

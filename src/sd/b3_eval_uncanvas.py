@@ -1,9 +1,9 @@
-"""UA, IRA, CRA and FID of everything that b2_unlearn_sd.py wrote for a pipeline, on the report half of the prompts.
+"""UA, IRA, CRA and FID of everything that b2_unlearn_sd.py wrote for a pipeline, on the test split of the prompts.
 
 Example: python src/sd/b3_eval_uncanvas.py --pipeline data/demo/models/mini-sd --prompts data/demo/UnlearnCanvas/prompts.csv
           python src/sd/b3_eval_uncanvas.py --judge clip --prompts data/prompts.csv
 Writes under results/uncanvas/, or --out: csv/{style,class}.csv in the published columns (of slug, else slug_w,
-slug_ws), table.csv, report.md, sheets of pictures before and after; and of the candidates on the select half candidates.csv,
+slug_ws), table.csv, report.md, sheets of pictures; and of the candidates on the validation split candidates.csv,
 settings.json (with seeds and times) and tradeoff, a plot of the best UA against what has to stay of IRA and CRA. To --out
 the prompts go, too, whose seeds the figures are of.
 FID is of what must stay, one figure a method: each of its pipelines draws a share of FEWEST pictures or more that show
@@ -53,7 +53,7 @@ def parse_args(argv=None):
     parser.add_argument("--judge", choices=("classifiers", "clip"), default="classifiers", help="what judges the pictures")
     parser.add_argument("--reference", default="data/UnlearnCanvas/data", help="real pictures, <Style>/<Object>/<n>.jpg")
     parser.add_argument("--fid-weights", default="", help="Inception weights in pytorch-fid's format, for FID as published")
-    parser.add_argument("--no-fid", action="store_true", help="leave FID out, which takes pictures beside the report half's")
+    parser.add_argument("--no-fid", action="store_true", help="leave FID out, which takes pictures beside the test split's")
     parser.add_argument(
         "--part", nargs=2, type=int, metavar=("I", "N"), help="make the pictures of the I-th of N parts, and nothing else"
     )
@@ -78,7 +78,7 @@ def fid_requests(args, records, asked, first_seed):
     """(fid.deal's requests, paths of as many reference pictures, remark); both empty where FID cannot be given.
 
     Args:
-        asked: [Request] of the report half.
+        asked: [Request] of the test split.
         first_seed: of the pictures beside these.
     """
     if args.no_fid or args.judge == "clip":
@@ -105,7 +105,7 @@ def write_candidates(out, records, steps, title):
     """candidates.csv, settings.json and the plot of what the candidates could reach.
 
     Args:
-        steps: DataFrame of all candidates on the select half, with the columns method, kind, name.
+        steps: DataFrame of all candidates on the validation split, with the columns method, kind, name.
         title: before the plot's own.
     """
     seeds = {key: part["seeds"].iloc[0] for key, part in steps.groupby(["method", "kind", "name"])}
@@ -123,7 +123,7 @@ def write_candidates(out, records, steps, title):
         curves = {m: canvas_records.curve(f, SHARES) for m, f in curves.items()}
         marks = {"bar of one layer": (KEPT_BAR, ONE_LAYER_BAR[kind]), "bar of rounds": (KEPT_BAR, ROUNDS_BAR)}
         panels[f"{part['name'].nunique()} {kind}s"] = SHARES, curves, marks
-    title = f"{title}: what candidates reach on the select half; those that could not win are not scored whole"
+    title = f"{title}: what candidates reach on the validation split; those that could not win are not scored whole"
     plots.canvas(panels, max(r["settings"]["keep"] for r in records), title, out / "tradeoff")
 
 
@@ -148,7 +148,7 @@ def main(argv=None):
     out = files.check_writable(args.out or results / "uncanvas")
     pipeline = diffusion.from_args(args, device)
     requests = canvas_prompts.read_requests(args.prompts)
-    asked = [r for r in requests if r.half == "report"]
+    asked = [r for r in requests if r.split == "test"]
     by_clip = args.judge == "clip"
     if by_clip:
         classifiers = canvas_classifiers.ClipClassifiers(pipeline.clip, canvas_prompts.names_of(requests))

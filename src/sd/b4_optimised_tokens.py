@@ -2,7 +2,7 @@
 
 Example: python src/sd/b4_optimised_tokens.py --style Van_Gogh --object Dogs --prompts data/UnlearnCanvas/prompts.csv
 For the original pipeline and for every record of the concepts, the embedding of "*" is trained on pictures that the original
-made of the concept; then the report half's prompts are drawn with "*" in the concept's place. The share that the classifier
+made of the concept; then the test split's prompts are drawn with "*" in the concept's place. The share that the classifier
 takes for the concept stands beside the share for its name. Writes tokens.csv and tokens.md to results/uncanvas/, or --out.
 """
 
@@ -58,25 +58,25 @@ def main(argv=None):
     rows = []
     for kind, name in concepts:
         own = [r for r, mine in zip(asked, canvas_prompts.shows(kind, name, asked), strict=True) if mine]
-        cells = list(dict.fromkeys(r._replace(half="select", seed=0) for r in own))
+        cells = list(dict.fromkeys(r._replace(split="validation", seed=0) for r in own))
         wanted = [r._replace(seed=FIRST_SEED + i) for i, r in enumerate(cells * TIMES)]
         latents = pipeline.latents([r.prompt for r in wanted], [r.seed for r in wanted])
         training = [inversion.prompt_with(r, kind) for r in wanted]
-        report_half = [r for r in own if r.half == "report"]
-        if not report_half:
-            raise SlugError(f"the prompts' report half has none of the {kind} {name}; make other prompts")
+        test_split = [r for r in own if r.split == "test"]
+        if not test_split:
+            raise SlugError(f"the prompts' test split has none of the {kind} {name}; make other prompts")
         states = {"original": {}}
         for record in (r for r in records if (r["kind"], r["name"]) == (kind, plain_name(name))):
             states[record["method"]] = pipeline.edit(results / "sd" / record["delta"])
         for method, edit in tqdm(states.items(), desc=f"{name}: tokens", unit="pipeline"):
             with pipeline.applied(edit):
-                by_name = shown(pipeline, classifiers, report_half, kind, [r.prompt for r in report_half])
+                by_name = shown(pipeline, classifiers, test_split, kind, [r.prompt for r in test_split])
                 how = {"steps": args.training_steps, "rate": args.rate, "seed": args.seed}
                 vector = inversion.learn(pipeline, training, latents, start=START[kind], **how)
                 with inversion.spoken(pipeline, vector):
-                    prompts = [inversion.prompt_with(r, kind) for r in report_half]
-                    by_token = shown(pipeline, classifiers, report_half, kind, prompts)
-            row = {"method": method, "kind": kind, "name": plain_name(name), "n": len(report_half)}
+                    prompts = [inversion.prompt_with(r, kind) for r in test_split]
+                    by_token = shown(pipeline, classifiers, test_split, kind, prompts)
+            row = {"method": method, "kind": kind, "name": plain_name(name), "n": len(test_split)}
             rows.append(row | {"by_name": by_name, "by_token": by_token, "seed": args.seed})
     frame = pd.DataFrame(rows)
     files.write_text(out / "tokens.csv", frame.to_csv(index=False, lineterminator="\n"))

@@ -2,7 +2,7 @@
 
 Example: python src/sd/b5_unlearn_multi.py --style Van_Gogh Picasso --object Dogs Cats --prompts ...
 Of the styles the first 2, 3, ... together, of the objects the same, and all of both: UA of each, IRA and CRA of the prompts
-that show none of them, on the report half, beside the original. Needs a record of each concept. Writes multi.csv and
+that show none of them, on the test split, beside the original. Needs a record of each concept. Writes multi.csv and
 multi.md to results/uncanvas/, or --out. Pictures are kept, as b3_eval_uncanvas.py's are.
 """
 
@@ -108,7 +108,7 @@ def main(argv=None):
     device = cli.settle(args)
     results = cli.check_result_dir(args)
     out = files.check_writable(args.out or results / "uncanvas")
-    asked = [r for r in canvas_prompts.read_requests(args.prompts) if r.half == "report"]
+    asked = [r for r in canvas_prompts.read_requests(args.prompts) if r.split == "test"]
     todo = groups(concepts)
     for group in todo:
         without(group, asked)

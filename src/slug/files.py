@@ -11,10 +11,6 @@ import re
 import shutil
 from pathlib import Path
 
-import torch
-from PIL import Image
-from safetensors import SafetensorError
-
 from slug.errors import SlugError, brief
 
 ROOT = Path(__file__).resolve().parents[2]  # the repository: relative paths are taken from here, never from the cwd
@@ -58,6 +54,8 @@ def replacing(path):
 
     Raises SlugError if the folder cannot be written.
     """
+    from safetensors import SafetensorError
+
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.part")
     try:
@@ -113,6 +111,8 @@ def place(source, target):
     """
     with replacing(target) as temporary:
         if source.suffix == ".png":
+            from PIL import Image
+
             with Image.open(source) as image:
                 plain = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
                 plain.save(temporary, format="PNG", optimize=True)
@@ -175,6 +175,8 @@ def read_tensors(path, remedy, **how):
     Args:
         how: further arguments of torch.load.
     """
+    import torch  # here: most users of this module need no torch
+
     try:
         return torch.load(path, weights_only=True, map_location="cpu", **how)
     except Exception as err:  # what weights_only refuses has many kinds

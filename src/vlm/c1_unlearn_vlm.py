@@ -3,7 +3,7 @@
 Example: python src/vlm/c1_unlearn_vlm.py --celeb-name Elon_Musk --questions data/vlm/questions.jsonl
          python src/vlm/c1_unlearn_vlm.py --vlm data/demo/models/mini-llava --clip-model-id data/demo/models/mini-clip-hf ...
 Takes the forget and retain gradients of the vision tower's CLIP (computed and kept under results/grads/ where there are
-none), the front of the layers that the model reads, and the step whose answers to the select half's questions forget the
+none), the front of the layers that the model reads, and the step whose answers to the validation questions forget the
 name and keep the most of the rest. Writes under results/vlm/, per name: a .json record, a .csv of all steps, the
 .delta.safetensors, and the Pareto plot. src/clip/a2_unlearn_slug.py apply puts a delta into the model's folder, and into
 its CLIP's. Valid records are kept.
@@ -35,7 +35,7 @@ def parse_args(argv=None):
     parser.add_argument("--batch-size", type=int, default=16, help="pairs a batch of the gradient pass")
     parser.add_argument("--questions", default="data/vlm/questions.jsonl", help="questions of both halves")
     parser.add_argument(
-        "--wanted", type=float, default=0.0, help="forget accuracy on the select half up to which a step forgets"
+        "--wanted", type=float, default=0.0, help="forget accuracy on the validation split up to which a step forgets"
     )
     parser.add_argument(
         "--sigmas",
@@ -98,11 +98,11 @@ def run(args, model, found, name, model_hash, settings):
 
 def one_line(record):
     """A record in one line for the terminal."""
-    before, after = record["original_select"], record["winner_select"]
+    before, after = record["original_validation"], record["winner_validation"]
     asked = [k for k in questions.PARTS if not math.isnan(before[f"{k}_acc"])]
     shares = ", ".join(f"{k} {before[f'{k}_acc']:.1%} -> {after[f'{k}_acc']:.1%}" for k in asked)
     return (
-        f"{record['name']}: {record['layer']} {record['step']:.4g}; select half: {shares}; {record['n_candidates']} "
+        f"{record['name']}: {record['layer']} {record['step']:.4g}; validation split: {shares}; {record['n_candidates']} "
         f"candidates, {record['seconds']:.0f} s, delta {record['delta_bytes'] / 1e3:.0f} kB = {record['params_share']:.2%}"
     )
 

@@ -1,4 +1,4 @@
-"""What a LLaVA says after c1_unlearn_vlm.py, on the report half: names and what else is asked, with transcripts.
+"""What a LLaVA says after c1_unlearn_vlm.py, on the test split: names and what else is asked, with transcripts.
 
 Example: python src/vlm/c2_eval_vlm.py --vlm data/demo/models/mini-llava --clip-model-id data/demo/models/mini-clip-hf \\
              --questions data/demo/vlm/questions.jsonl
@@ -79,8 +79,8 @@ def main(argv=None):
     model = vlm.from_args(args, device)
     found = questions.read(args.questions)
     marker = questions.Marker(found)
-    asked = [q for q in found if q.half == "report"]
-    asked += [q._replace(half="report") for path in args.utility for q in questions.read(path)]
+    asked = [q for q in found if q.split == "test"]
+    asked += [q._replace(split="test") for path in args.utility for q in questions.read(path)]
     made = [files.read_json(p) for p in sorted(out.glob(f"{files.safe_name(model.label)}-*.json"))]
     if not made:
         raise SlugError(f"{out} has no record of {model.label}; make them with src/vlm/c1_unlearn_vlm.py")
@@ -163,7 +163,7 @@ def main(argv=None):
         written += [out / "curve.csv", stem.with_name(f"{stem.name}.png")]
         files.write_text(out / "curve.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
         plots.assistant(
-            frame, f"{model.label}, report half: multiples of each name's step; filled: the step that was chosen", stem
+            frame, f"{model.label}, test split: multiples of each name's step; filled: the step that was chosen", stem
         )
         text += "\n\n" + report.assistant_curve(frame, written[-1].name)
         readme = files.resolve(args.readme or "README.md").parent

@@ -38,7 +38,7 @@ def read_records(folder, pipeline, base, prompts):
 
 
 def curve(steps, shares):
-    """What a method can reach on the select half: for each share the mean over concepts of the best UA among the candidates
+    """What a method can reach on the validation split: for each share the mean over concepts of the best UA among those
     that leave at least this part of the original's IRA, and of its CRA.
 
     A candidate without IRA and CRA, since it could not win, counts nowhere: the true curve may lie higher.
@@ -57,7 +57,7 @@ def curve(steps, shares):
 
 
 def said_by_clip(asked):
-    """Markdown line of what figures of ClipClassifiers are of, for Requests of the report half."""
+    """Markdown line of what figures of ClipClassifiers are of, for Requests of the test split."""
     names = names_of(asked)["object"]
     counts = sorted({sum(shows("object", n, asked)) for n in names})
     return (
@@ -68,11 +68,11 @@ def said_by_clip(asked):
 
 def one_line(record):
     """A record of b2_unlearn_sd.py in one line for the terminal."""
-    before, after = record["original_select"], record["winner_select"]
+    before, after = record["original_validation"], record["winner_validation"]
     chosen = ", ".join(f"{layer} {step:.4g}" for layer, step in record["chosen"]) or "nothing"
     known = (f"{k} {before[k]:.1%} -> {after[k]:.1%}" for k in Scores._fields if not math.isnan(before[k]))
     return (
-        f"{record['kind']} {record['name']}, {record['method']}: {chosen}; select half: {', '.join(known)}; "
+        f"{record['kind']} {record['name']}, {record['method']}: {chosen}; validation split: {', '.join(known)}; "
         f"{record['n_candidates']} candidates, {record['seconds']:.0f} s, delta {record['delta_bytes'] / 1e3:.0f} kB = "
         f"{record['params_share']:.2%} of the pipeline"
     )

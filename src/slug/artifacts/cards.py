@@ -62,7 +62,7 @@ def figures(header):
         value = metrics.get(key)
         if isinstance(value, (int, float)) and not math.isnan(value):
             said.append(f"{words} {value:.1%}" + (f" of {metrics[count]}" if metrics.get(count) else ""))
-    text = "; ".join(said) + (f" ({metrics['half']} half)" if "half" in metrics else "")
+    text = "; ".join(said) + (f" ({metrics['split']} split)" if "split" in metrics else "")
     others = metrics.get("together_with")  # the edits that the model carried besides when it was judged
     return f"together with the edits of {', '.join(others)}: {text}" if others else text
 

@@ -10,7 +10,7 @@ from slug.artifacts import deltas
 from slug.errors import SlugError
 from slug.reports.plots import short
 
-CONVENTION = "# ratio is the step size; a positive step ADDS the gradient of 1 - cos. Select half; nan: not evaluated."
+CONVENTION = "# ratio is the step size; a positive step ADDS the gradient of 1 - cos. Validation split; nan: not evaluated."
 
 KINDS = ("identity", "object", "style", "group")
 FIGURES = ("forget_acc1", "identities_acc1", "objects_acc1", "n_forget")  # of every state of a record
@@ -97,7 +97,7 @@ def write_search(stem, model, edit, *, method, name, chosen, start, steps, best,
     files.write_text(stem.with_name(f"{stem.name}-steps.csv"), rows.to_csv(index=False, lineterminator="\n"))
     delta = stem.with_name(f"{stem.name}.delta.safetensors")
     where = " + ".join(layer for layer, _ in chosen)
-    metrics = best._asdict() | counts | {"half": "select", "method": method, "chosen": chosen}
+    metrics = best._asdict() | counts | {"split": "validation", "method": method, "chosen": chosen}
     deltas.save(delta, model, edit, name=name, layer=where, step=chosen[-1][1] if chosen else 0.0, metrics=metrics)
     touched = sum(t.numel() for t in edit.values())
     return {
@@ -107,8 +107,8 @@ def write_search(stem, model, edit, *, method, name, chosen, start, steps, best,
         "params_touched": touched,
         "params_share": touched / model.parameter_count,
         "n_candidates": len(steps),
-        "original_select": start._asdict(),
-        "winner_select": best._asdict(),
+        "original_validation": start._asdict(),
+        "winner_validation": best._asdict(),
     }
 
 
@@ -142,9 +142,9 @@ def valid(path, settings):
 
 def one_line(record):
     """A record in one line for the terminal."""
-    after, before = record["halves"]["report"][record["method"]], record["halves"]["report"]["original"]
+    after, before = record["splits"]["test"][record["method"]], record["splits"]["test"]["original"]
     return (
-        f"{record['name']}, {record['method']}: {short(record['layer'])} step {record['step']:.4g}, report half: "
+        f"{record['name']}, {record['method']}: {short(record['layer'])} step {record['step']:.4g}, test split: "
         f"FA@1 {before['forget_acc1']:.1%} -> {after['forget_acc1']:.1%} (at most {after['forget_upper']:.1%}), "
         f"identities {100 * after['identities_change']:+.2f}, objects {100 * after['objects_change']:+.2f} points, "
         f"delta {record['delta_bytes'] / 1e3:.0f} kB = {record['params_share']:.2%} of the model"
@@ -156,29 +156,29 @@ def missing(record):
     texts = [k for k in ("method", "name", "kind", "model", "layer") if not isinstance(record.get(k), str)]
     if texts or record["kind"] not in KINDS:
         return f"{texts[0] if texts else 'kind'}"
-    for half in ("select", "report"):
-        states = record["halves"].get(half) if isinstance(record["halves"], dict) else None
+    for split in ("validation", "test"):
+        states = record["splits"].get(split) if isinstance(record["splits"], dict) else None
         for state in ("original", record["method"]):
             figures = states.get(state) if isinstance(states, dict) else None
             if not isinstance(figures, dict):
-                return f"the figures of {state}, {half} half"
+                return f"the figures of {state}, {split} split"
             changes = () if state == "original" else CHANGES
             bad = [k for k in (*FIGURES, *changes) if not isinstance(figures.get(k), (int, float))]
             if bad:
-                return f"{bad[0]} of {state}, {half} half"
+                return f"{bad[0]} of {state}, {split} split"
     return ""
 
 
 def check_whole(path, record):
     """The record that `path` holds. SlugError if it is none, or not whole."""
-    lacks = missing(record) if isinstance(record, dict) and "halves" in record else "its halves"
+    lacks = missing(record) if isinstance(record, dict) and "splits" in record else "its splits"
     if lacks:
         raise SlugError(f"{path} is no whole record: it lacks {lacks}; delete it and run its stage again")
     return record
 
 
 def check_halves(record, args):
-    """SlugError unless a record was made with the --seed and --imagenet-share of `args`, which draw the halves: else
+    """SlugError unless a record was made with the --seed and --imagenet-share of `args`, which draw the splits: else
     pictures that chose the edit would report it."""
     for flag in ("seed", "imagenet_share"):
         made, here = record.get("settings", {}).get(flag), getattr(args, flag)
@@ -195,7 +195,7 @@ def read_all(folder, label=None):
     found = []
     for path in sorted(folder.glob("*.json")):
         record = files.read_json(path)
-        if isinstance(record, dict) and "halves" in record:
+        if isinstance(record, dict) and "splits" in record:
             found.append(check_whole(path, record))
     return sorted((r for r in found if label in (None, r["model"])), key=lambda r: (r["kind"], r["name"]))
 

@@ -3,11 +3,11 @@
 import math
 from typing import NamedTuple
 
-MAX_FORGET = 0.02  # forget accuracy on the select half up to which a step counts as forgetting
+MAX_FORGET = 0.02  # forget accuracy on the validation split up to which a step counts as forgetting
 
 
 # Deviations the margins lie below 0. A normal fit would ask for 2 to keep MAX_FORGET; other drawings than those of the
-# select half differ by more than its pictures do among themselves (settled on names that no reference run reports).
+# validation split differ by more than its pictures do among themselves (settled on names that no reference run reports).
 SIGMAS = 3.5
 
 
@@ -20,7 +20,7 @@ def below(margin, margin_sd, sigmas):
 
 
 class Step(NamedTuple):
-    """One evaluation of one layer on the select half. Accuracies are fractions; NaN where not evaluated."""
+    """One evaluation of one layer on the validation split. Accuracies are fractions; NaN where not evaluated."""
 
     layer: str
     step: float
@@ -41,7 +41,7 @@ class Step(NamedTuple):
 
     @property
     def forgets(self):
-        """Whether the name is forgotten, on the select half: FA@1 of at most MAX_FORGET, as counted and as estimated.
+        """Whether the name is forgotten, on the validation split: FA@1 of at most MAX_FORGET, as counted and as estimated.
 
         A few dozen pictures cannot show 2%: none of 25 may still be 11%. So the margins must also lie SIGMAS deviations
         below 0, which they do not where a zero sits on the brink: the other half's 40 pictures should hold none either.
@@ -67,7 +67,7 @@ def winner(candidates):
     none, the one with the lowest forget accuracy. Ties go to the lower margin of the forgotten name, that is to the more
     complete forgetting, then to the smaller step.
 
-    Every method is chosen by this rule over all its candidates; all figures are of the select half.
+    Every method is chosen by this rule over all its candidates; all figures are of the validation split.
     """
     if not candidates:
         return None

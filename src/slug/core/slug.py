@@ -30,7 +30,7 @@ def search_all(
     """Search the step of every front layer: ({layer: [search.Step]}, the winner's search.Step). A group is searched once.
 
     Args:
-        judge: Judge of the select half, or canvas.Judge.
+        judge: Judge of the validation split, or canvas.Judge.
         front: [layers.Layer] of both encoders.
         forget: {parameter name: gradient}.
         evaluations, rule, reach: see search.over_layer.

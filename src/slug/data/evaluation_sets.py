@@ -9,7 +9,7 @@ import torch
 from slug import files
 from slug.data.images import PICTURES, decode_files
 from slug.data.names import clean_name
-from slug.data.splits import halves
+from slug.data.splits import validation_mask
 from slug.errors import SlugError
 
 
@@ -174,9 +174,13 @@ def load_imagenet(val, transform, *, workers=0, share=1.0, seed=0, cache=None):
 
 
 def load_evaluation(args, transform):
-    """Both evaluations by the flags of cli.add_data_flags: (identities, objects, {task: mask of the select half})."""
+    """Both evaluations by the flags of cli.add_data_flags: (identities, objects, {task: mask of the validation split})."""
     shared = {"workers": args.workers, "cache": files.resolve(args.result_dir) / "cache"}
     identities = load_celeba(files.resolve(args.val_data), transform, **shared)
     val = files.resolve(args.imagenet_val)
     objects = load_imagenet(val, transform, share=args.imagenet_share, seed=args.seed, **shared)
-    return identities, objects, {"identities": halves(identities, args.seed), "objects": halves(objects, args.seed)}
+    return (
+        identities,
+        objects,
+        {"identities": validation_mask(identities, args.seed), "objects": validation_mask(objects, args.seed)},
+    )

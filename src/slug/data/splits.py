@@ -4,11 +4,11 @@ import numpy as np
 import torch
 
 
-def halves(pictures, seed):
-    """Split an evaluation into a select and a report half, by group: (N,) bool, True in the select half.
+def validation_mask(pictures, seed):
+    """Split an evaluation into a select and a test split, by group: (N,) bool, True in the validation split.
 
     Within every class, and within the seen and the unseen groups apart, half of the groups (one of three) go to the
-    select half; a class's only group falls by chance. Without this, a step would be reported on the very pictures it
+    validation split; a class's only group falls by chance. Without this, a step would be reported on the very pictures it
     was selected on (trap 9).
     """
     rng = np.random.default_rng([seed, len(pictures.groups)])

@@ -15,7 +15,7 @@ SIGMAS = 3.0
 
 
 class Step(NamedTuple):
-    """One candidate on one half, as search.Step is for zero-shot accuracies."""
+    """One candidate on one split, as search.Step is for zero-shot accuracies."""
 
     layer: str
     step: float
@@ -57,7 +57,7 @@ CHUNK = 32  # questions of a part between two looks at whether a candidate can s
 class Judge:
     """Scores the assistant's present weights for one name on questions of one half; see unlearn.Judge."""
 
-    def __init__(self, vlm, found, name, *, half="select", wanted=0.0, sigmas=SIGMAS):
+    def __init__(self, vlm, found, name, *, split="validation", wanted=0.0, sigmas=SIGMAS):
         """
         Args:
             vlm: models.vlm.Vlm.
@@ -68,11 +68,13 @@ class Judge:
         """
         self.vlm, self.name, self.marker = vlm, name, Marker(found)
         self.rule = {"wanted": wanted, "sigmas": sigmas}
-        mine = [q for q in found if q.half == half]
+        mine = [q for q in found if q.split == split]
         rows = parts(mine, name)
         self.asked = {p: [mine[i] for i in sorted(rows[p] + rows[f"{p}_unseen"])] for p in PARTS}
         if not self.asked["forget"] or not any(self.asked[p] for p in STAY):
-            raise SlugError(f"the questions' {half} half has none about {name}, or about nothing else; give other questions")
+            raise SlugError(
+                f"the questions' {split} half has none about {name}, or about nothing else; give other questions"
+            )
 
     winner = staticmethod(selection.winner)
 

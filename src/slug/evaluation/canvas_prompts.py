@@ -17,10 +17,10 @@ KINDS = ("style", "object")
 OTHER = {"style": "object", "object": "style"}
 
 
-HALVES = ("select", "report")
+SPLITS = ("validation", "test")
 
 
-REPORT_SEEDS, SELECT_SEEDS = (0, 1, 2, 3, 4), (1000, 1001, 1002, 1003, 1004, 1005)
+TEST_SEEDS, VALIDATION_SEEDS = (0, 1, 2, 3, 4), (1000, 1001, 1002, 1003, 1004, 1005)
 
 
 APART = 10_000  # between the seeds of one cell and those of the next
@@ -29,7 +29,7 @@ APART = 10_000  # between the seeds of one cell and those of the next
 class Request(NamedTuple):
     """A picture that is asked for."""
 
-    half: str  # select or report
+    split: str  # select or report
     style: str  # names as people write them; a style may be empty: the object's name alone is asked for
     object: str
     seed: int
@@ -75,8 +75,8 @@ def among(given, known, kind):
     return list(dict.fromkeys(plain[plain_name(n)] for n in given)) or list(known)
 
 
-def requests(styles, objects, *, report=REPORT_SEEDS, select=SELECT_SEEDS, shared=False):
-    """Requests for every cell of a grid, in both halves.
+def requests(styles, objects, *, report=TEST_SEEDS, select=VALIDATION_SEEDS, shared=False):
+    """Requests for every cell of a grid, in both splits.
 
     Args:
         report, select: seeds of the first cell, below APART; those of each further cell lie APART higher. What is forgotten
@@ -90,8 +90,8 @@ def requests(styles, objects, *, report=REPORT_SEEDS, select=SELECT_SEEDS, share
     cells = [
         (style, thing, 0 if shared else APART * i) for i, (style, thing) in enumerate(itertools.product(styles, objects))
     ]
-    seeds = [("select", s) for s in select] + [("report", s) for s in report]
-    return [Request(half, style, thing, first + seed) for half, seed in seeds for style, thing, first in cells]
+    seeds = [("validation", s) for s in select] + [("test", s) for s in report]
+    return [Request(split, style, thing, first + seed) for split, seed in seeds for style, thing, first in cells]
 
 
 def write_requests(path, found):
@@ -104,16 +104,16 @@ def write_requests(path, found):
 
 
 def read_requests(path):
-    """The requests of a CSV. SlugError if it is missing or no such file, or if a seed stands in both halves."""
+    """The requests of a CSV. SlugError if it is missing or no such file, or if a seed stands in both splits."""
     path = files.existing(path, "prompts", "make them with src/clip/a0_create_prompts_uncanvas.py")
     found = []
     for number, row in enumerate(files.read_csv(path, FIELDS, "make it again"), 2):
-        if row["half"] not in HALVES or not row["seed"].isdigit():
-            raise SlugError(f"{path}, line {number}: half must be select or report, and seed a whole number")
-        found.append(Request(row["half"], row["style"], row["object"], int(row["seed"])))
-    seeds = {half: {r.seed for r in found if r.half == half} for half in HALVES}
-    if seeds["select"] & seeds["report"]:
-        raise SlugError(f"{path}: seed {min(seeds['select'] & seeds['report'])} stands in both halves; use other seeds")
+        if row["split"] not in SPLITS or not row["seed"].isdigit():
+            raise SlugError(f"{path}, line {number}: split must be validation or test, and seed a whole number")
+        found.append(Request(row["split"], row["style"], row["object"], int(row["seed"])))
+    seeds = {split: {r.seed for r in found if r.split == split} for split in SPLITS}
+    if seeds["validation"] & seeds["test"]:
+        raise SlugError(f"{path}: seed {min(seeds['validation'] & seeds['test'])} stands in both splits; use other seeds")
     return found
 
 

@@ -14,9 +14,9 @@ from slug.evaluation.membership import membership
 RETAIN_CHUNK = 512  # pictures between two looks at whether a candidate can still win
 
 
-def forget_rows(evaluation, target, half):
-    """Indices (N,) of a target's pictures in one half, {task: (N,) bool}. SlugError where there are none."""
-    rows = evaluation.rows(target.task, half[target.task], label=target.label)
+def forget_rows(evaluation, target, split):
+    """Indices (N,) of a target's pictures in one split, {task: (N,) bool}. SlugError where there are none."""
+    rows = evaluation.rows(target.task, split[target.task], label=target.label)
     if not len(rows):
         raise SlugError(f"a half of the evaluation has no picture of {target.name}; it needs two groups or more of it")
     return rows
@@ -37,10 +37,10 @@ def forget_step(layer, step, rank, margin, *, k=1):
 class Judge:
     """Scores the model's present weights for one target on one half of the evaluation."""
 
-    def __init__(self, clip, evaluation, target, forget_pairs, half, *, k=1, seed=0, limit=None, trace=0, mia=True):
+    def __init__(self, clip, evaluation, target, forget_pairs, split, *, k=1, seed=0, limit=None, trace=0, mia=True):
         """
         Args:
-            half: {task: (N,) bool}, the half's pictures.
+            split: {task: (N,) bool}, the half's pictures.
             k: the rank of FA@k, which brackets the step.
             limit: at most this many retain pictures a task, drawn by `seed`, those of the first blocks first (a block that
                 is not touched needs no classifier).
@@ -50,11 +50,11 @@ class Judge:
         """
         self.mia = mia
         self.clip, self.evaluation, self.target = clip, evaluation, target
-        self.pairs, self.half, self.k, self.seed = forget_pairs, half, k, seed
-        self.forget_rows = forget_rows(evaluation, target, half)
+        self.pairs, self.split, self.k, self.seed = forget_pairs, split, k, seed
+        self.forget_rows = forget_rows(evaluation, target, split)
         # The forgotten name's pictures leave the retain mean (trap 10); its name stays among the classes.
         self.retain_rows = {
-            task: evaluation.rows(task, half[task], without=target.label if task == target.task else None)
+            task: evaluation.rows(task, split[task], without=target.label if task == target.task else None)
             for task in evaluation.tasks
         }
         for task, rows in self.retain_rows.items() if limit else ():
@@ -139,7 +139,7 @@ class Judge:
                 if scores:
                     row = row._replace(**scores)
                 if scores and self.mia:
-                    mia = membership(self.clip, self.evaluation, self.target, self.pairs, self.half, edited, self.seed)
+                    mia = membership(self.clip, self.evaluation, self.target, self.pairs, self.split, edited, self.seed)
                     row = row._replace(mia_mean=mia["mia_mean"], mia_std=mia["mia_std"])
             seconds, started = time.perf_counter() - started, time.perf_counter()
             for task, rows in self.trace_rows.items():

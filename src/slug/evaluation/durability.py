@@ -1,6 +1,6 @@
-"""Does what was forgotten come back? Tests of an edit on the report half, each beside the unedited model.
+"""Does what was forgotten come back? Tests of an edit on the test split, each beside the unedited model.
 
-Every test asks one thing of the model's present weights and returns rows of figures; none of them looks at the select half
+Every test asks one thing of the model and returns rows of figures; none of them looks at the validation split
 but the linear probe and the arithmetic, which take from it what an attacker would have: pictures of other drawings.
 """
 
@@ -123,18 +123,18 @@ def share(correct, total):
 class Subject:
     """One forgotten name; every test is a method that judges the model's present weights and returns [row]."""
 
-    def __init__(self, clip, evaluation, half, target, pairs, retain, *, aliases=(), seed=0, limit=None):
+    def __init__(self, clip, evaluation, split, target, pairs, retain, *, aliases=(), seed=0, limit=None):
         """
         Args:
             evaluation: zeroshot.Evaluation of the unedited model.
-            half: {task: (N,) bool} of the select half.
+            split: {task: (N,) bool} of the validation split.
             target: zeroshot.Target.
             pairs, retain: data.Pairs of the forget set and of the retain set.
             limit: retain pictures a task that are scored, and pictures of other names a half for the probe; None: all.
         """
         self.clip, self.evaluation, self.target = clip, evaluation, target
         self.pairs, self.retain, self.aliases, self.seed = pairs, retain, aliases, seed
-        report = {task: ~mask for task, mask in half.items()}
+        report = {task: ~mask for task, mask in split.items()}
         self.judge = clip_judge.Judge(clip, evaluation, target, pairs, report, seed=seed, limit=limit)
         self.rows = self.judge.forget_rows
         self.task = evaluation.tasks[target.task]
@@ -142,10 +142,10 @@ class Subject:
         self.labels, self.blocks = pictures.labels[self.rows], pictures.blocks
         self.groups = [pictures.groups[i] for i in self.rows.tolist()]
         rivals = pictures.blocks[pictures.labels] == pictures.blocks[target.label]
-        self.known = evaluation.rows(target.task, half[target.task], label=target.label)  # pictures an attacker has
+        self.known = evaluation.rows(target.task, split[target.task], label=target.label)  # pictures an attacker has
         self.others = {  # of the names that compete with it
             part: self._some(evaluation.rows(target.task, mask[target.task] & rivals, without=target.label), limit)
-            for part, mask in (("select", half), ("report", report))
+            for part, mask in (("validation", split), ("test", report))
         }
 
     def _some(self, rows, limit):
@@ -200,23 +200,28 @@ class Subject:
     def probe(self, edited):
         """Logistic regression on picture features: this name against the others of its block; balanced accuracy.
 
-        Trained on the select half's drawings and tested on the report half's. The interval is that of the forgotten pictures
+        Trained on the validation split and tested on the test split. The interval is that of the forgotten pictures
         (as Clopper-Pearson has it), the share of the others taken as known: there are many times more of them.
         """
-        parts = {"select": (self.known, self.others["select"]), "report": (self.rows, self.others["report"])}
+        parts = {"validation": (self.known, self.others["validation"]), "test": (self.rows, self.others["test"])}
         x, y = {}, {}
         for part, (mine, rest) in parts.items():
             x[part] = self.sides(torch.cat([mine, rest]), edited)[0].cpu().numpy()
             y[part] = [1] * len(mine) + [0] * len(rest)
         # On unit features the default penalty is strong, as it should be where a few drawings stand for the name.
         model = LogisticRegression(class_weight="balanced", max_iter=1000)
-        said = model.fit(x["select"], y["select"]).predict(x["report"])
+        said = model.fit(x["validation"], y["validation"]).predict(x["test"])
         hits = share(int(said[: len(self.rows)].sum()), len(self.rows))
         spared = float((said[len(self.rows) :] == 0).mean())
         row = {k: (hits[k] + spared) / 2 for k in ("value", "low", "high")} | {"correct": hits["correct"], "n": hits["n"]}
-        row |= {"chance": 0.5, "n_drawings": len(set(self.groups)), "n_others": len(self.others["report"])}
+        row |= {"chance": 0.5, "n_drawings": len(set(self.groups)), "n_others": len(self.others["test"])}
         return [
-            {"setting": "balanced accuracy", **row, "n_train": len(self.known), "n_train_others": len(parts["select"][1])}
+            {
+                "setting": "balanced accuracy",
+                **row,
+                "n_train": len(self.known),
+                "n_train_others": len(parts["validation"][1]),
+            }
         ]
 
     def spelling(self, edited):
@@ -251,7 +256,7 @@ class Subject:
           matching pursuit on the unedited model's names, applied to the present ones.
         """
         rivals = self.blocks == self.blocks[self.target.label]
-        features, weights = self.sides(torch.cat([self.rows, self.others["select"]]), edited)
+        features, weights = self.sides(torch.cat([self.rows, self.others["validation"]]), edited)
         mine, rest = features[: len(self.rows)], features[len(self.rows) :]
         middle = weights[rivals.to(weights.device)].mean(0)
         shifted = zeroshot.ranks(mine - rest.mean(0) + middle, weights, self.labels, self.blocks)

@@ -8,7 +8,7 @@ from sklearn.model_selection import StratifiedKFold
 from slug.evaluation import zeroshot
 
 
-def membership(clip, evaluation, target, forget_pairs, half, edited, seed):
+def membership(clip, evaluation, target, forget_pairs, split, edited, seed):
     """Membership inference on pair cosines, each picture against the prompt of its own name.
 
     Members are the forget set's pictures. `mia` tells them from left-out drawings of the same concept, the second figure,
@@ -17,16 +17,16 @@ def membership(clip, evaluation, target, forget_pairs, half, edited, seed):
 
     Args:
         forget_pairs: data.Pairs.
-        half: (N,) bool mask of the target's task, or {task: mask}.
+        split: (N,) bool mask of the target's task, or {task: mask}.
         edited: see Evaluation.sides.
     Returns:
         {"mia_mean", "mia_std", "mia_others_mean", "mia_others_std"}, in %.
     """
     task = evaluation.tasks[target.task]
     unseen = ~task.pictures.seen if (~task.pictures.seen).any() else torch.ones_like(task.pictures.seen)
-    same = evaluation.rows(target.task, half[target.task] & unseen, label=target.label)
+    same = evaluation.rows(target.task, split[target.task] & unseen, label=target.label)
     rivals = task.pictures.blocks == task.pictures.blocks[target.label]  # other blocks would need their own classifier
-    other = evaluation.rows(target.task, half[target.task] & unseen, without=target.label)
+    other = evaluation.rows(target.task, split[target.task] & unseen, without=target.label)
     other = other[rivals[task.pictures.labels[other]]]
     chosen = torch.randperm(len(other), generator=torch.Generator().manual_seed(seed))[: len(forget_pairs.captions)]
     other = other[chosen.sort().values]

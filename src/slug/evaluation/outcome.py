@@ -62,11 +62,11 @@ def one_side(judge, edited):
     return {f"forget_{s}_acc1": zeroshot.accuracies(zeroshot.ranks(*pair, labels, blocks))[0] for s, pair in sides.items()}
 
 
-def halves(judges, edited, inside, method, seed):
-    """{half: {"original": figures, method: figures of the edit with its paired changes}}.
+def both_splits(judges, edited, inside, method, seed):
+    """{split: {"original": figures, method: figures of the edit with its paired changes}}.
 
     Args:
-        judges: {half: Judge}, of one evaluation.
+        judges: {split: Judge}, of one evaluation.
         edited: see Evaluation.sides.
         inside: a function that returns a context manager within which the model carries the edit.
     """
@@ -75,7 +75,7 @@ def halves(judges, edited, inside, method, seed):
         found = {}
         with next(iter(judges.values())).evaluation.same_weights():
             for part, judge in judges.items():
-                sides = judge.clip, judge.evaluation, judge.target, judge.pairs, judge.half
+                sides = judge.clip, judge.evaluation, judge.target, judge.pairs, judge.split
                 more = membership(*sides, which, seed) if judge.mia else {}
                 found[part] = judge.ranks(which), more if which is None else more | one_side(judge, which)
         return found
@@ -96,7 +96,7 @@ def _share(rank):
     return float((rank < 1).float().mean()) if len(rank) else math.nan
 
 
-def similarity(evaluation, targets, half, edited, *, others=9, seed=0):
+def similarity(evaluation, targets, split, edited, *, others=9, seed=0):
     """Cosines of mean picture features and name prompts: (names, (K, K) array, number of pictures), the targets first.
 
     Args:
@@ -107,17 +107,17 @@ def similarity(evaluation, targets, half, edited, *, others=9, seed=0):
     task = evaluation.tasks[target.task]
     blocks, labels = task.pictures.blocks, task.pictures.labels
     rivals = [c for c in range(len(blocks)) if c not in own and blocks[c] == blocks[target.label]]
-    rivals = [c for c in rivals if (labels[half[target.task]] == c).any()]
+    rivals = [c for c in rivals if (labels[split[target.task]] == c).any()]
     g = torch.Generator().manual_seed(seed)
     chosen = [*own, *sorted(rivals[i] for i in torch.randperm(len(rivals), generator=g)[:others].tolist())]
-    rows = torch.cat([evaluation.rows(target.task, half[target.task], label=c) for c in chosen])
+    rows = torch.cat([evaluation.rows(target.task, split[target.task], label=c) for c in chosen])
     features, weights = evaluation.sides(target.task, rows, edited)
     means = torch.stack([features[(labels[rows] == c).to(features.device)].mean(0) for c in chosen])
     means = torch.nn.functional.normalize(means, dim=-1)
     return [task.pictures.names[c] for c in chosen], (means @ weights[chosen].T).cpu().numpy(), len(rows)
 
 
-def shown(evaluation, target, half, edited, *, count=7, seed=0):
+def shown(evaluation, target, split, edited, *, count=7, seed=0):
     """Pictures for people: (images (2 * count, 3, S, S), true names, guessed names), first the target's, then others'.
 
     Drawings never seen come first among the target's pictures; the others are drawn by `seed`.
@@ -127,8 +127,8 @@ def shown(evaluation, target, half, edited, *, count=7, seed=0):
     rivals = pictures.blocks[pictures.labels] == pictures.blocks[target.label]
     parts = []
     for rows in (
-        evaluation.rows(target.task, half[target.task], label=target.label),
-        evaluation.rows(target.task, half[target.task] & rivals, without=target.label),
+        evaluation.rows(target.task, split[target.task], label=target.label),
+        evaluation.rows(target.task, split[target.task] & rivals, without=target.label),
     ):
         rows = rows[torch.randperm(len(rows), generator=g)]
         parts.append(rows[pictures.seen[rows].long().argsort(stable=True)][:count] if not parts else rows[:count])

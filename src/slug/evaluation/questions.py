@@ -32,7 +32,7 @@ class Question(NamedTuple):
     task: str  # who, or what else is asked; a name of the public set's own
     name: str = ""  # the identity or object shown
     group: str = ""  # pictures of one group (one drawing) stay in one half
-    half: str = "report"
+    split: str = "test"
     seen: bool = True  # the group was in the model's training data
     kind: str = "identity"  # or object: what the name is of
 

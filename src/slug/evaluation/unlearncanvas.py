@@ -76,7 +76,7 @@ def scores(kind, name, asked, right):
 
 
 class Step(NamedTuple):
-    """One candidate on the select half, as search.Step is for zero-shot accuracies."""
+    """One candidate on the validation split, as search.Step is for zero-shot accuracies."""
 
     layer: str
     step: float
@@ -109,7 +109,7 @@ class Step(NamedTuple):
 
     @property
     def forgets(self):
-        """Whether the concept is forgotten, on the select half."""
+        """Whether the concept is forgotten, on the validation split."""
         return self.wanted - 1e-9 <= self.reached
 
     def progress(self, rule):
@@ -126,7 +126,7 @@ class Step(NamedTuple):
 class Judge:
     """Scores the pipeline's present weights for one concept on pictures of one half; see unlearn.Judge."""
 
-    def __init__(self, diffusion, classifiers, asked, kind, name, *, wanted, keep, others, half="select", seed=0):
+    def __init__(self, diffusion, classifiers, asked, kind, name, *, wanted, keep, others, split="validation", seed=0):
         """
         Args:
             diffusion: models.diffusion.Diffusion.
@@ -141,7 +141,7 @@ class Judge:
             best: the Step that `winner` prefers so far, `start` to begin with.
         """
         self.diffusion, self.classifiers, self.kind, self.name, self.wanted = diffusion, classifiers, kind, name, wanted
-        asked = [r for r in asked if r.half == half]
+        asked = [r for r in asked if r.split == split]
         check_known(asked, classifiers.labels)
         mine = shows(kind, name, asked)
         self.own = [r for r, m in zip(asked, mine, strict=True) if m]
@@ -150,7 +150,7 @@ class Judge:
         self.others = [self.others[i] for i in order[:others].tolist()]
         if not self.own or not self.others:
             raise SlugError(
-                f"the prompts' {half} half has none of the {kind} {name}, or of nothing else; make other prompts"
+                f"the prompts' {split} half has none of the {kind} {name}, or of nothing else; make other prompts"
             )
         self.floors, self.missed = {}, collections.Counter()
         self.best = self.start = self.step("", 0.0, None, log_all=True)
@@ -222,7 +222,7 @@ class Judge:
     def winner(candidates):
         """Of the candidates that stay above the floors the one of the highest UA, then the one that retains most: None where
         there is none (Step.reached: UA beyond what is wanted is no merit). Every method is chosen by this rule; all figures
-        are of the select half."""
+        are of the validation split."""
         allowed = [c for c in candidates if c.kept]
         return max(allowed, key=lambda c: (c.reached, c.retain)) if allowed else None
 

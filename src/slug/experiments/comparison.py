@@ -43,7 +43,7 @@ NOT_SETTINGS = (
     "settings_from",
     "grow",
 )
-LOG_HEAD = "# ratio is the learning rate (ssd: the selection weight). Select half; nan: not evaluated.\n"
+LOG_HEAD = "# ratio is the learning rate (ssd: the selection weight). Validation split; nan: not evaluated.\n"
 
 
 def label(method, setting):
@@ -59,7 +59,7 @@ def stored_choices(path, names, methods):
     """
     path = files.existing(path, "table of an earlier comparison", "leave --settings-from out to search the grid")
     table = pd.read_csv(path)
-    table = table[table["half"] == "select"].set_index(["name", "method"])
+    table = table[table["split"] == "validation"].set_index(["name", "method"])
     found = {}
     for key in itertools.product(map(plain_name, names), methods):
         if key not in table.index:
@@ -132,7 +132,7 @@ class Comparison:
         for name, method in itertools.product(self.names, methods):
             self.passes(name, method)  # what is missing is missed now, not after hours
         self.left_out = left_out  # one retain gradient serves all names, and its pairs are FT's
-        self.identities, self.objects, self.half = evaluation_sets.load_evaluation(args, self.clip.transform)
+        self.identities, self.objects, self.split = evaluation_sets.load_evaluation(args, self.clip.transform)
         common = {
             "settings": cli.settings(args, without=NOT_SETTINGS),
             "rule": {"max_forget": selection.MAX_FORGET, "sigmas": selection.SIGMAS},
@@ -201,20 +201,23 @@ class Comparison:
 
     @functools.cache  # noqa: B019  (one Comparison lives as long as the process)
     def judges(self, name):
-        """{half: Judge} of a name."""
+        """{split: Judge} of a name."""
         args = self.args
         pairs = load_pairs(self.tars[name], self.clip.transform, workers=args.workers)
         k = args.fa_k or selection.fa_rank(len(self.identities.names))
         judge = functools.partial(
             clip_judge.Judge, self.clip, self.evaluation, self.evaluation.target(name), pairs, k=k, seed=args.seed
         )
-        report = {task: ~mask for task, mask in self.half.items()}
-        return {"select": judge(half=self.half, limit=args.select_pictures, trace=args.trace), "report": judge(half=report)}
+        report = {task: ~mask for task, mask in self.split.items()}
+        return {
+            "validation": judge(split=self.split, limit=args.select_pictures, trace=args.trace),
+            "test": judge(split=report),
+        }
 
     @functools.cache  # noqa: B019
     def start(self, name):
         """search.Step of the unedited model."""
-        return self.judges(name)["select"].step("", 0.0, None, log_all=True)
+        return self.judges(name)["validation"].step("", 0.0, None, log_all=True)
 
     def passes(self, name, method):
         """As `read_passes`."""
@@ -271,8 +274,8 @@ class Comparison:
         module, _ = methods.split(method)
         args, clip = self.args, self.clip
         made, _, _ = self.passes(todo[0], method)
-        material = methods.Material(self.judges(todo[0])["select"].pairs, self.retain, methods.split(method)[1], **made)
-        judges = {n: self.judges(n)["select"] for n in todo}
+        material = methods.Material(self.judges(todo[0])["validation"].pairs, self.retain, methods.split(method)[1], **made)
+        judges = {n: self.judges(n)["validation"] for n in todo}
         ahead = {n: selection.winner(self.candidates(n, method)) for n in todo}  # what a candidate has to beat
         only = self.choice(todo[0], method)[1]  # names that are trained together have it in common
         rows, best, weights, times, spent = {n: [] for n in todo}, {}, {}, [], 0.0
@@ -331,13 +334,13 @@ class Comparison:
         return [found[n] or self.settle(n, method) for n in names]
 
     def settle(self, name, method):
-        """Choose among all candidates of a (name, method), report the choice on both halves, write the record."""
+        """Choose among all candidates of a (name, method), report the choice on both splits, write the record."""
         jobs, rows = self.jobs[name, method], self.candidates(name, method)
         best = selection.winner(rows)
         setting, job = next((s, j) for s, j in jobs.items() if label(method, s) == best.layer)
         weights = load_file(self.path(name, method, ".safetensors", setting))
         inside = functools.partial(holding, self.clip, weights)
-        halves = outcome.halves(self.judges(name), gradients.BOTH, inside, method, self.args.seed)
+        splits = outcome.both_splits(self.judges(name), gradients.BOTH, inside, method, self.args.seed)
         base = {n: p.detach().cpu() for n, p in self.clip.parameters.items()}
         counts = {n: int((w != base[n]).sum()) for n, w in weights.items()}
         touched = sum(counts.values())
@@ -359,13 +362,13 @@ class Comparison:
             "touched_most": dict(sorted(counts.items(), key=lambda item: -item[1])[:5]),
             "params_share": touched / sum(p.numel() for p in base.values()),
             "n_candidates": len(rows),
-            "winner_select": best._asdict(),
+            "winner_validation": best._asdict(),
             "seconds": own + job["times"][int(best.step) - 1],
             "gradient_s": own,
             "shared_s": shared,
             "search_s": sum(j["times"][-1] for j in jobs.values()) + sum(r.seconds for r in rows),
             "peak_mem_mb": job["peak_mem_mb"],
-            "halves": halves,
+            "splits": splits,
             "seed": self.args.seed,
             **self.expected(name, method),
         }

@@ -21,27 +21,27 @@ class Group:
 
     Attributes:
         targets: [zeroshot.Target], in the order of the names.
-        retain_rows: {task: indices of the report half's pictures of no name of the group}.
+        retain_rows: {task: indices of the test split's pictures of no name of the group}.
     """
 
-    def __init__(self, evaluation, half, names, edits, seed):
+    def __init__(self, evaluation, split, names, edits, seed):
         """
         Args:
-            half: {task: (N,) bool} of the select half.
+            split: {task: (N,) bool} of the validation split.
             edits: {name: {native parameter name: change}}.
         """
         self.evaluation, self.names, self.seed = evaluation, names, seed
         self.edits = [edits[n] for n in names]
         self.targets = [evaluation.target(n) for n in names]
-        self.report = {task: ~mask for task, mask in half.items()}
+        self.report = {task: ~mask for task, mask in split.items()}
         self.own_rows = {
             part: [clip_judge.forget_rows(evaluation, t, masks) for t in self.targets]
-            for part, masks in (("select", half), ("report", self.report))
+            for part, masks in (("validation", split), ("test", self.report))
         }
         self.retain_rows = {}
         for task, mask in self.report.items():
             rest = mask.clone()
-            for target, rows in zip(self.targets, self.own_rows["report"], strict=True):
+            for target, rows in zip(self.targets, self.own_rows["test"], strict=True):
                 if target.task == task:
                     rest[rows] = False
             self.retain_rows[task] = evaluation.rows(task, rest)
@@ -56,24 +56,24 @@ class Group:
 
     @functools.cache  # noqa: B019  (a group lives as long as one count of names)
     def forgotten(self, factors):
-        """[search.Step] of the names on the select half under a tuple of factors, of the forget pictures alone."""
+        """[search.Step] of the names on the validation split under a tuple of factors, of the forget pictures alone."""
         with self.applied(factors) as edited:
             judged = [
                 self.evaluation.forget(t, rows, edited)
-                for t, rows in zip(self.targets, self.own_rows["select"], strict=True)
+                for t, rows in zip(self.targets, self.own_rows["validation"], strict=True)
             ]
         return [clip_judge.forget_step("", 0.0, *found) for found in judged]
 
     def forgets(self, factors, sigmas):
-        """[bool]: which names factors make forgotten on the select half (search.Step.forgets_by)."""
+        """[bool]: which names factors make forgotten on the validation split (search.Step.forgets_by)."""
         return [s.forgets_by(sigmas) for s in self.forgotten(tuple(factors))]
 
     def left(self, factors, sigmas):
-        """How many names factors do not make forgotten on the select half."""
+        """How many names factors do not make forgotten on the validation split."""
         return self.forgets(factors, sigmas).count(False)
 
     def joint(self, sigmas):
-        """Factors by which every name is still forgotten on the select half and each step is as short as it can be.
+        """Factors by which every name is still forgotten on the validation split and each step is as short as it can be.
 
         Names that the sum does not forget get longer steps first; then all steps together, and after that each in turn,
         are bisected between 0 and what they are. Where no lengthening makes all forgotten, the tried factors that leave
@@ -102,8 +102,8 @@ class Group:
         return factors
 
     def own(self, edited):
-        """[ranks of each name's pictures] on the report half under the present weights."""
-        rows = self.own_rows["report"]
+        """[ranks of each name's pictures] on the test split under the present weights."""
+        rows = self.own_rows["test"]
         return [self.evaluation.ranks(t.task, r, edited) for t, r in zip(self.targets, rows, strict=True)]
 
     def rest(self, edited):
@@ -111,13 +111,13 @@ class Group:
         return {task: self.evaluation.ranks(task, rows, edited) for task, rows in self.retain_rows.items()}
 
     def drawings(self, i):
-        """The drawings of the i-th name's pictures on the report half, a label a picture."""
+        """The drawings of the i-th name's pictures on the test split, a label a picture."""
         pictures = self.evaluation.tasks[self.targets[i].task].pictures
-        return [pictures.groups[row] for row in self.own_rows["report"][i].tolist()]
+        return [pictures.groups[row] for row in self.own_rows["test"][i].tolist()]
 
     def similarity(self, edited):
         """{task that a name of the group is of: (names, cosines of mean picture features and name prompts, pictures)} of
-        these names and as many others, on the report half (see zeroshot.similarity)."""
+        these names and as many others, on the test split (see zeroshot.similarity)."""
         found = {}
         for task in dict.fromkeys(t.task for t in self.targets):
             mine = [t for t in self.targets if t.task == task]
@@ -128,7 +128,7 @@ class Group:
 def _common(group, method):
     model = group.evaluation.clip.label
     common = {"method": method, "count": len(group.names), "names": "; ".join(group.names), "model": model}
-    return common | {"half": "report", "seed": group.seed}
+    return common | {"split": "test", "seed": group.seed}
 
 
 def _counted(ranks):
@@ -146,7 +146,7 @@ def rows(group, method, factors, before, after, sigmas=0.0):
     """Rows of table.csv: a row a name, then one of what stays. The model is at its original weights.
 
     Args:
-        sigmas: by which a name counts as forgotten on the select half; 0: as counted, its margins below 0 on the mean.
+        sigmas: by which a name counts as forgotten on the validation split; 0: as counted, its margins below 0 on the mean.
         before, after: (Group.own, Group.rest) of the unedited model and of the edited one.
     """
     common, out = _common(group, method), []
@@ -156,7 +156,7 @@ def rows(group, method, factors, before, after, sigmas=0.0):
         row |= {"n_drawings": len(set(group.drawings(i))), "forget_before": zeroshot.accuracies(own_before[i])[0]}
         out.append(row)
     row = common | {"name": "all", **_counted(own), "n_drawings": sum(r["n_drawings"] for r in out)}
-    row["n_left_select"] = group.left(factors, sigmas)
+    row["n_left_validation"] = group.left(factors, sigmas)
     row |= {f"{task}_acc1": zeroshot.accuracies(rank)[0] for task, rank in rest.items()}
     row |= {f"n_{task}": len(rank) for task, rank in rest.items()}
     return [*out, row | outcome.changes(group, rest_before, rest, group.seed)]

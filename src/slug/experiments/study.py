@@ -1,6 +1,6 @@
 """A study of the method's choices: runs that each forget one name in one way, and the table they are kept in.
 
-A run is a (name, variant). Every run starts from the original weights, chooses on the select half and reports on the other.
+A run is a (name, variant); it starts from the original weights, chooses on one split and reports on the other.
 The standard variant is what a2_unlearn_slug.py does; each other one differs from it in one choice. `slug.claims` reads the
 table and says what became of the paper's claims.
 """
@@ -82,7 +82,7 @@ SHARED = "seed precision batch_size imagenet_share select_pictures fa_k".split()
 QUICK_NAMES = {"identity": 2, "object": 1}
 METHOD = "slug"
 
-FIGURES = (  # of the report half, see unlearn.figures and unlearn.changes
+FIGURES = (  # of the test split, see unlearn.figures and unlearn.changes
     "forget_acc1 forget_acc5 forget_upper forget_seen_acc1 forget_unseen_acc1 identities_acc1 identities_acc5 objects_acc1 "
     "objects_acc5 identities_change identities_change_low identities_change_high objects_change objects_change_low "
     "objects_change_high forget_vision_acc1 forget_language_acc1"
@@ -93,8 +93,8 @@ SCHEMA = pa.schema(
     [(c, pa.string()) for c in "name kind variant model layer".split()]
     + [(c, pa.float64()) for c in "step params_share".split()]
     + [(c, pa.int64()) for c in "n_moved n_layers n_candidates n_pairs n_pair_drawings".split()]
-    + [(c, pa.float64()) for c in "seconds gradient_s search_s run_s select_forget_acc1".split()]
-    + [("select_forgets", pa.bool_())]
+    + [(c, pa.float64()) for c in "seconds gradient_s search_s run_s validation_forget_acc1".split()]
+    + [("validation_forgets", pa.bool_())]
     + [(c, pa.float64()) for c in FIGURES]
     + [(c, pa.int64()) for c in COUNTS]
     + [(f"original_{c}", pa.float64()) for c in BEFORE]
@@ -117,7 +117,7 @@ class World:
         self.args = args
         self.clip = models.from_args(args, cli.settle(args))
         self.model_hash = gradient_files.model_hash(self.clip)
-        identities, objects, self.half = evaluation_sets.load_evaluation(args, self.clip.transform)
+        identities, objects, self.split = evaluation_sets.load_evaluation(args, self.clip.transform)
         self.pictures = (identities, objects)
         self._known = (None, {})
 
@@ -132,13 +132,13 @@ class World:
         return self.evaluation_now()
 
     def judge(self, evaluation, target, *, report=False):
-        """unlearn.Judge of the select half, on at most --select-pictures a task, or of all of the report half; it infers no
+        """Judge of the validation split, on at most --select-pictures a task, or of the whole test split; it infers no
         membership."""
         args = self.args
-        half = {task: ~mask for task, mask in self.half.items()} if report else self.half
+        split = {task: ~mask for task, mask in self.split.items()} if report else self.split
         k = args.fa_k or selection.fa_rank(len(self.pictures[0].names))
         limit = None if report else args.select_pictures
-        return clip_judge.Judge(self.clip, evaluation, target, None, half, k=k, seed=args.seed, limit=limit, mia=False)
+        return clip_judge.Judge(self.clip, evaluation, target, None, split, k=k, seed=args.seed, limit=limit, mia=False)
 
     def gradients(self, name):
         """(forget gradient, retain gradient, path of the forget set, names left out of the retain set): a1's files."""
@@ -284,7 +284,7 @@ class Found(NamedTuple):
 
 
 def search_variant(world, target, variant, forget, retain, forget_pairs):
-    """Find a variant's edit on the select half.
+    """Find a variant's edit on the validation split.
 
     With several rounds, the first of R layers moves 1/R of the step that would forget, the next one 1/(R - 1) of what
     would then, the last one all of it; each is chosen anew, at the weights then, among the layers not moved yet.
@@ -384,10 +384,10 @@ def run(world, name, variant):
     if variant.retain_share < 1:
         retain = world.retain_part(variant)
     found = search_variant(world, target, variant, forget, retain, used)
-    judges = {"report": world.judge(world.evaluation, target, report=True)}
+    judges = {"test": world.judge(world.evaluation, target, report=True)}
     edited = edited_by(clip, tuple(found.edit))
-    halves = outcome.halves(judges, edited, lambda: applied(clip, found.edit), METHOD, args.seed)
-    before, after = halves["report"]["original"], halves["report"][METHOD]
+    splits = outcome.both_splits(judges, edited, lambda: applied(clip, found.edit), METHOD, args.seed)
+    before, after = splits["test"]["original"], splits["test"][METHOD]
     touched = sum(t.numel() for t in found.edit.values())
     return {
         "name": target.name,
@@ -406,8 +406,8 @@ def run(world, name, variant):
         "gradient_s": gradient_s,
         "search_s": found.seconds,
         "run_s": time.perf_counter() - started,
-        "select_forget_acc1": found.best.forget_acc1,
-        "select_forgets": bool(found.best.forgets),
+        "validation_forget_acc1": found.best.forget_acc1,
+        "validation_forgets": bool(found.best.forgets),
         **{c: after[c] for c in (*FIGURES, *COUNTS)},
         **{f"original_{c}": before[c] for c in BEFORE},
     }
@@ -500,7 +500,7 @@ def one_line(row):
     if row.get("error"):
         return f"{row['name']}, {row['variant']}: failed: {row['error']}"
     return (
-        f"{row['name']}, {row['variant']}: {row['layer']} step {row['step']:.4g}, report half: "
+        f"{row['name']}, {row['variant']}: {row['layer']} step {row['step']:.4g}, test split: "
         f"FA@1 {row['original_forget_acc1']:.1%} -> {row['forget_acc1']:.1%} (at most {row['forget_upper']:.1%}), "
         f"identities {100 * row['identities_change']:+.2f}, objects {100 * row['objects_change']:+.2f} points, "
         f"{row['n_candidates']} candidates, {row['seconds']:.1f} s"

@@ -8,7 +8,7 @@ import slug.torchvision_cpu  # noqa: F401  (before open_clip)
 
 import torch
 
-from slug import cli, files
+from slug import files, system
 from slug.errors import SlugError, brief
 from slug.models import canonical
 from slug.models.clip import Clip, HuggingFaceClip, OpenClip
@@ -28,12 +28,12 @@ def load(model="", pretrained="", clip_model_id="", *, device="cpu", precision="
     Raises:
         SlugError: unknown name, missing folder, weights that are damaged or not finite.
     """
-    if precision not in cli.PRECISIONS:
-        raise SlugError(f"unknown precision {precision!r}; choose from {', '.join(cli.PRECISIONS)}")
+    if precision not in system.PRECISIONS:
+        raise SlugError(f"unknown precision {precision!r}; choose from {', '.join(system.PRECISIONS)}")
     loader = _load_hugging_face if clip_model_id else _load_open_clip
     clip = loader(clip_model_id) if clip_model_id else loader(model, pretrained)
     clip.module.to(device).float().eval().requires_grad_(False)
-    clip.autocast = cli.PRECISIONS[precision]
+    clip.autocast = system.PRECISIONS[precision]
     broken = [n for n, p in clip.module.named_parameters() if not torch.isfinite(p).all()]
     if broken:
         raise SlugError(f"the weights of {clip.label} hold NaN or infinity ({broken[0]}); get a sound copy of the weights")

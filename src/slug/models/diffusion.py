@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision import transforms
 from tqdm import tqdm
 
-from slug import cli, files, models
+from slug import files, models, system
 from slug.data.images import by_batch, decode
 from slug.errors import SlugError, brief
 from slug.models.canonical import TEXT
@@ -223,7 +223,7 @@ def from_args(args, device):
         args.pipeline,
         clip,
         device=device,
-        autocast=cli.PRECISIONS[args.precision],
+        autocast=system.PRECISIONS[args.precision],
         steps=args.denoising_steps,
         guidance=args.guidance,
         size=args.size,

@@ -12,18 +12,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from slug import distributed
+from slug import distributed, system
 
 SHARE = 0.25  # of the free memory that the caches may take where the user does not say
-
-
-def free_memory(device):
-    """Free bytes of a CUDA device, or of this machine."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    with contextlib.suppress(OSError, StopIteration), open("/proc/meminfo") as f:
-        return 1024 * next(int(line.split()[1]) for line in f if line.startswith("MemAvailable"))
-    return 4 * 2**30  # off Linux: a guess that a laptop has
 
 
 class Budget:
@@ -34,7 +25,7 @@ class Budget:
     """
 
     def __init__(self, gigabytes, device):
-        self.total = int(gigabytes * 2**30 if gigabytes >= 0 else SHARE * free_memory(device))
+        self.total = int(gigabytes * 2**30 if gigabytes >= 0 else SHARE * system.free_memory(device))
         self.left = self.total
 
     def take(self, size):

@@ -9,7 +9,7 @@ import slug.torchvision_cpu  # noqa: F401  (before transformers)
 import torch
 from tqdm import tqdm
 
-from slug import cli, files, models
+from slug import files, models, system
 from slug.errors import SlugError, brief
 from slug.models.canonical import VISION
 from slug.models.host import Carrier
@@ -126,7 +126,7 @@ def add_flags(parser):
 
 def from_args(args, device):
     """The Vlm of the flags of `add_flags`; see `load`."""
-    how = {"dtype": cli.PRECISIONS[args.precision] or torch.float32, "device_map": args.device_map}
+    how = {"dtype": system.PRECISIONS[args.precision] or torch.float32, "device_map": args.device_map}
     how |= {"four_bit": args.four_bit, "batch_size": args.answer_batch_size, "max_new_tokens": args.max_new_tokens}
     return load(args.vlm, args.clip_model_id, device=device, **how)
 

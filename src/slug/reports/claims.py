@@ -223,10 +223,10 @@ def _points(series):
 
 
 def variants_table(frame):
-    """Markdown: a row a variant and kind of name, means over names with 95% t intervals, report half."""
+    """Markdown: a row a variant and kind of name, means over names with 95% t intervals, test split."""
     lines = [
         "| variant | forgotten | names (failed) | FA@1 % | pictures still recognised | other identities, points | "
-        "other objects, points | forgets on the select half | layer of the standard | layers | candidates | pairs | "
+        "other objects, points | forgets on the validation split | layer of the standard | layers | candidates | pairs | "
         "weights moved | seconds |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -247,7 +247,7 @@ def variants_table(frame):
                     f"{left} of {good['n_forget'].sum():.0f}",
                     _points(good["identities_change"]),
                     _points(good["objects_change"]),
-                    f"{good['select_forgets'].sum():.0f} of {len(good)}",
+                    f"{good['validation_forgets'].sum():.0f} of {len(good)}",
                     f"{same} of {len(good)}",
                     f"{mean['n_layers']:.1f}",
                     f"{mean['n_candidates']:.0f}",
@@ -288,7 +288,7 @@ def markdown(frame, picture):
         [
             f"# The paper's claims on {model}",
             counts(frame)
-            + " Layers and steps were chosen on the select half of the drawings; all figures are of the other.",
+            + " Layers and steps were chosen on the validation split of the drawings; all figures are of the other.",
             RULE,
             "## Verdicts",
             table(frame),

@@ -145,7 +145,7 @@ def counted(frame):
         frame[frame["test"] == durability.EDIT].drop_duplicates("name")["n_drawings"].sum(),
     )
     pictures = frame[frame["test"] == durability.EDIT].drop_duplicates("name")["n"].sum()
-    text = f"Report half: {names} name{'s' * (names > 1)}, {pictures} pictures of {drawings} drawings of them."
+    text = f"Test split: {names} name{'s' * (names > 1)}, {pictures} pictures of {drawings} drawings of them."
     relearned = frame[frame["test"] == durability.RELEARNED]
     if len(relearned):
         stays = relearned.iloc[0]

@@ -132,7 +132,7 @@ def steps(curves, baseline, winner, counts, title, stem, trace_count=0):
         panel.set_xlabel("step size")
         panel.set_ylabel(f"zero-shot top-1 of {what}, % (n = {count})")
     hollow = f"; hollow: change on {trace_count} of them" if trace_count else ""
-    figure.suptitle(f"{title}: select half; dotted: unedited model; star: winner{hollow}", y=0.99)
+    figure.suptitle(f"{title}: validation split; dotted: unedited model; star: winner{hollow}", y=0.99)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(
         handles,

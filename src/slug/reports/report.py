@@ -15,7 +15,7 @@ from slug.reports import plots
 
 COLUMNS = (
     "method name kind model layer step forget_acc1 forget_acc5 identities_acc1 objects_acc1 n_forget n_identities n_objects "
-    "mia_mean mia_std seconds peak_mem_mb params_touched delta_bytes n_drawings n_candidates half seed "
+    "mia_mean mia_std seconds peak_mem_mb params_touched delta_bytes n_drawings n_candidates split seed "
     "forget_upper forget_seen_acc1 forget_unseen_acc1 n_forget_unseen mia_others_mean mia_others_std "
     "identities_change identities_change_low identities_change_high objects_change objects_change_low "
     "objects_change_high forget_vision_acc1 forget_language_acc1 relative_step params_share gradient_s shared_s search_s "
@@ -34,24 +34,24 @@ PUBLISHED = {  # PAPER.md, section 2: FA@1, TA_CA@1, TA_IN@1, MIA in %; ViT-B-32
 
 
 def table(records):
-    """A row per name, half and method (or original) of JSON records: DESIGN.md's table.csv, with more columns behind."""
+    """A row per name, split and method (or original) of JSON records: DESIGN.md's table.csv, with more columns behind."""
     rows = []
     for record in records:
-        for half, states in record["halves"].items():
+        for split, states in record["splits"].items():
             for method, figures in states.items():
                 row = {c: record.get(c) for c in ("name", "kind", "model", "seed")}
                 if method != "original":
                     row |= {c: record.get(c) for c in COLUMNS if c in record}
                     method = record["method"]
-                rows.append({**row, **figures, "half": half, "method": method})
-    frame = pd.DataFrame(rows).reindex(columns=COLUMNS).sort_values(["half", "kind", "name", "method"], kind="stable")
+                rows.append({**row, **figures, "split": split, "method": method})
+    frame = pd.DataFrame(rows).reindex(columns=COLUMNS).sort_values(["split", "kind", "name", "method"], kind="stable")
     # Every method's record holds the unedited model's figures, and they are the same ones.
-    return frame.drop_duplicates(["model", "name", "half", "method"], ignore_index=True)
+    return frame.drop_duplicates(["model", "name", "split", "method"], ignore_index=True)
 
 
-def slug_rows(frame, half="report"):
+def slug_rows(frame, split="test"):
     """The rows of SLUG and its variant on one half."""
-    return frame[(frame["half"] == half) & frame["method"].str.startswith("slug")]
+    return frame[(frame["split"] == split) & frame["method"].str.startswith("slug")]
 
 
 def mean_interval(values, level=0.95):
@@ -61,8 +61,8 @@ def mean_interval(values, level=0.95):
     values = np.asarray(values, float)
     if len(values) < 2:
         return float(values.mean()), math.nan, math.nan
-    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
-    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
+    split = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    return float(values.mean()), float(values.mean() - split), float(values.mean() + split)
 
 
 def verdict(change, low, high, margin):
@@ -81,8 +81,8 @@ def _cell(values):
 
 
 def names_table(frame):
-    """Markdown: a row per forgotten name, report half."""
-    report = frame[frame["half"] == "report"]
+    """Markdown: a row per forgotten name, test split."""
+    report = frame[frame["split"] == "test"]
     lines = [
         "| name | kind | layer | step | FA@1 before | FA@1 after (upper bound) | pictures / drawings | "
         "identities, points (95%) | objects, points (95%) | MIA before | after | delta kB (share) |",
@@ -106,8 +106,8 @@ def names_table(frame):
 
 
 def means_table(frame):
-    """Markdown: mean over names with a 95% t interval, report half, a row per method and kind."""
-    report = frame[frame["half"] == "report"]
+    """Markdown: mean over names with a 95% t interval, test split, a row per method and kind."""
+    report = frame[frame["split"] == "test"]
     lines = [
         "| forgotten | method | names | FA@1 | FA@5 | identities @1 | objects @1 | MIA % | seconds |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -162,7 +162,7 @@ def markdown(frame):
     return "\n\n".join(
         [
             f"# SLUG on {', '.join(sorted(frame['model'].unique()))}: {n} names",
-            "Steps and layers were chosen on the select half of the drawings; every figure here is of the report half. "
+            "Steps and layers were chosen on the validation split of the drawings; every figure here is of the test split. "
             "FA is zero-shot accuracy on pictures of the forgotten name; identities and objects leave it out. "
             "Changes are paired, with 95% bootstrap intervals over drawings; means over names carry t intervals.",
             "## All names",
@@ -190,8 +190,8 @@ def _change(values):
 
 
 def compared(frame):
-    """The report half of the names that every method in it was run on, methods in the order of tables."""
-    report = frame[frame["half"] == "report"]
+    """The test split of the names that every method in it was run on, methods in the order of tables."""
+    report = frame[frame["split"] == "test"]
     methods = [m for m in METHODS if m in set(report["method"])]
     names = set.intersection(*(set(report[report["method"] == m]["name"]) for m in methods)) if methods else set()
     report = report[report["name"].isin(names)]
@@ -407,7 +407,9 @@ def multi(frame, matrices=()):
         worst = own.loc[own["forget_acc1"].idxmax()]
         stays = [f"{_paired(whole, task)} | {whole[f'n_{task}']:.0f}" for task in ("identities", "objects")]
         factors = ", ".join(f"{f:.2f}" for f in own["factor"])
-        left = f"; {whole['n_left_select']:.0f} not forgotten on the select half" if whole["n_left_select"] else ""
+        left = (
+            f"; {whole['n_left_validation']:.0f} not forgotten on the validation split" if whole["n_left_validation"] else ""
+        )
         lines.append(
             f"| {count} | {method} | {whole['forget_acc1']:.1%} (at most {whole['forget_upper']:.1%}) | {worst['name']} "
             f"{worst['forget_acc1']:.1%} | {whole['n_forget']:.0f} / {whole['n_drawings']:.0f} | {' | '.join(stays)} | "
@@ -469,11 +471,13 @@ def draw_steps(record, folder):
     curves = {}
     for row in rows:
         curves.setdefault(row.layer, []).append(row)
-    figures, settings = record["halves"]["select"]["original"], record["settings"]
+    figures, settings = record["splits"]["validation"]["original"], record["settings"]
     counts = {"forget": figures["n_forget"]}
     counts |= {t: min(figures[f"n_{t}"], settings["select_pictures"] or math.inf) for t in ("identities", "objects")}
     stem = folder / records.file_name(record["model"], record["name"], "", "steps")
-    plots.steps(curves, start, selection.Step(**record["winner_select"]), counts, record["name"], stem, settings["trace"])
+    plots.steps(
+        curves, start, selection.Step(**record["winner_validation"]), counts, record["name"], stem, settings["trace"]
+    )
 
 
 def update_block(text, key, content):
