@@ -1,28 +1,25 @@
 """Forget and retain gradients, one pass each at the original weights (paper, section 3).
 
 Example: python src/clip/a1_compute_grad.py --celeb-name Elon_Musk --model ViT-B-32 --pretrained laion400m_e32
-Needs a0_create_tar.py. Writes results/grads/{name}_{tag}/forget_grads.pt and train_grads.pt, which is linked from
+         python src/clip/a1_compute_grad.py --celeb-name Elon_Musk --unlearn-method slug_w ssd    (what these methods read)
+Needs a0_create_tar.py. Writes results/grads/{name}_{tag}/forget_grads.pt and train_grads.pt, which is a link into
 results/grads/retain_{tag}/: one retain gradient serves all names, and leaves out the pairs that say any of them.
-Valid files are kept. Several processes: torchrun --nproc-per-node N src/clip/a1_compute_grad.py ...
+Valid files are kept. With several processes: torchrun --nproc-per-node N src/clip/a1_compute_grad.py ...
 """
 
-from slug import cli, distributed, models
-from slug.artifacts import gradient_files
+from slug import cli
+from slug.settings import Gradients
 
 
 def parse_args(argv=None):
-    parser = cli.parser(__doc__)
-    cli.add_model_flags(parser)
-    gradient_files.add_flags(parser)
-    return parser.parse_args(argv)
+    return cli.parse(__doc__, Gradients, argv)
 
 
 def main(argv=None):
-    args = parse_args(argv)
-    device = cli.settle(args)
-    distributed.start(device)
-    cli.check_result_dir(args)
-    gradient_files.write_all(args, models.from_args(args, device))
+    settings = parse_args(argv)
+    from slug.experiments import gradients  # here: --help needs no torch
+
+    gradients.run(settings)
 
 
 if __name__ == "__main__":

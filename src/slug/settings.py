@@ -18,16 +18,17 @@ MAX_FORGET = 0.02  # forget accuracy up to which a step counts as forgetting, on
 SIGMAS = 3.5  # standard deviations by which the margins of a forgotten name must lie below 0
 
 
-def _methods(*hosts: str) -> Sequence[str]:
+def _methods(host: str, searched: bool | None = None) -> Sequence[str]:
     from slug import methods  # here: methods import settings
 
-    return methods.names(*hosts)
+    return methods.names(host, searched=searched)
 
 
 def _gradients() -> Sequence[str]:
-    from slug.methods import variants
+    from slug import methods
+    from slug.core import variants
 
-    return variants.SPELLINGS
+    return [*variants.BY_NAME, *(n for n in methods.names("clip", searched=False) if methods.get(n).gradients)]
 
 
 def _positive(**values: float) -> None:
@@ -136,7 +137,7 @@ class Forget:
     run: Run = group(Run)
     model: Model = group(Model)
     data: Data = group(Data)
-    unlearn_method: str = flag("slug", "variant of SLUG", choices=lambda: _methods("clip-slug"))
+    unlearn_method: str = flag("slug", "variant of SLUG", choices=lambda: _methods("clip", searched=True))
     search: Search = group(Search)
     force: bool = flag(False, "do again what is valid")
 
@@ -152,7 +153,7 @@ class Compare:
     unlearn_method: tuple[str, ...] = flag(
         ("ft", "ga", "gaft", "salun", "ssd"),
         "baselines to run; raw scores the unedited model",
-        choices=lambda: ("raw", *_methods("clip")),
+        choices=lambda: ("raw", *_methods("clip", searched=False)),
     )
     lr: tuple[float, ...] = flag((1e-5, 1e-6, 1e-7), "learning rates")
     grow: int = flag(4, "half decades beyond the given grid, at most, while the best setting is at its end")
@@ -301,7 +302,7 @@ class ForgetPipeline:
     force: bool = flag(False, "do again what is valid")
 
     def __post_init__(self) -> None:
-        by_slug = self.method in _methods("pipeline-slug")
+        by_slug = self.method in _methods("pipeline", searched=True)
         if self.rounds > 1 and not by_slug:
             raise SlugError(f"only SLUG has --rounds; leave it out for {self.method}")
         if bool(self.layer) != bool(self.step):

@@ -1,26 +1,29 @@
-"""Gradient files: where they are, what they were made of, and the stage that writes them."""
+"""Gradient files: where they lie, what they were made from, and how they are written and checked.
+
+results/grads/{name}_{tag}/ holds a name's forget gradients and a link to the one retain gradient, which serves all names of a
+call and lies in results/grads/retain_{tag}/. A file is a plain dict {parameter name: tensor}; the JSON beside it is its
+fingerprint. A file whose fingerprint differs from what is asked for is stale and is never used.
+"""
 
 import os
 import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 from slug import cli, distributed, files
-from slug.core import losses, preconditioning
-from slug.core.gradients import BOTH, CONVENTION, compute
+from slug.core import gradients, losses, preconditioning
+from slug.core.gradients import BOTH
+from slug.core.variants import Variant
 from slug.data.names import Matcher, plain_name
 from slug.data.pairs import load_pairs
 from slug.errors import SlugError
+from slug.models.clip import Clip
+from slug.settings import Sources
 
-METHODS = ("calc_grad", "calc_importance", "calc_grad_o", "calc_importance_o", "calc_grad_w", "calc_grad_ws")
-
-
-SLUG = ("slug", "slug_w", "slug_ws")  # methods that step along calc_grad, calc_grad_w, calc_grad_ws, of pipelines
-
-
-WHITENED = ("_w", "_ws")  # ends of methods; by _ws the other forget names' sets, too, are what must stay
-
-
+CONVENTION = "gradient of the forget loss 1 - cos; a positive step ADDS it"
 STAGES = {
     BOTH: "src/clip/a1_compute_grad.py",
     "language": "src/sd/b1_compute_grad.py",
@@ -28,55 +31,43 @@ STAGES = {
 }
 
 
-def along(method):
-    """The gradient, of METHODS, that a method of SLUG steps along."""
-    return method.replace("slug", "calc_grad")
+class Loaded(NamedTuple):
+    """A name's gradients, {parameter name: tensor} each."""
+
+    forget: dict[str, torch.Tensor]
+    retain: dict[str, torch.Tensor]
+    tar: Path  # of the forget set
+    left_out: list[str]  # names whose pairs the retain set leaves out
 
 
-def folder(result_dir, name, tag):
-    """results/grads/{name}_{tag}, or results/grads/retain_{tag} for the retain set."""
-    return files.resolve(result_dir) / "grads" / f"{files.safe_name(name)}_{tag}"
+def model_hash(clip: Clip) -> str:
+    """Hash of all parameters: which model a gradient belongs to."""
+    return files.tensor_hash(clip.parameters)
 
 
-def file_name(side, method):
-    """`forget_grads.pt` or `train_grads.pt`, with `_o`, `_w`, `_ws` and `_importance` for the variants.
-
-    Args:
-        side: "forget" or "train" (the retain set).
-        method: of METHODS.
-    """
-    end = next((e for e in ("_o", *WHITENED) if method.endswith(e) and side == "forget"), "")
-    variant = ("_importance" if "importance" in method else "") + end
-    return f"{side}_grads{variant}.pt"
-
-
-def save(path, grads, fingerprint):
-    """Write {name: tensor} as a plain dict, its fingerprint as JSON beside it (the file's own hash included)."""
+def save(path: Path, grads: Mapping[str, torch.Tensor], fingerprint: Mapping[str, Any]) -> None:
+    """Write {name: tensor} as a plain dict, and its fingerprint as JSON beside it, with the file's own hash."""
     with files.replacing(path) as temporary:
         torch.save(grads, temporary)
     files.write_json(path.with_suffix(".json"), {**fingerprint, "sha256": files.file_hash(path)})
 
 
-def is_valid(path, expected):
+def is_valid(path: Path, expected: Mapping[str, Any]) -> bool:
     """Whether a gradient file is there, whole, and has this fingerprint."""
     try:
         found = files.read_json(path.with_suffix(".json"))
     except SlugError:
         return False
-    return (
-        path.is_file() and all(found.get(k) == v for k, v in expected.items()) and found["sha256"] == files.file_hash(path)
-    )
+    same = all(found.get(k) == v for k, v in expected.items())
+    return path.is_file() and same and found["sha256"] == files.file_hash(path)
 
 
-def load(path, expected, remedy):
-    """Read a gradient file after checking its fingerprint.
+def load(path: Path, expected: Mapping[str, Any], remedy: str) -> dict[str, torch.Tensor]:
+    """Read a gradient file after checking its fingerprint. SlugError if it is missing, damaged or stale.
 
     Args:
-        path: the .pt file.
-        expected: {key: value} that the fingerprint must have; what it says besides is not looked at.
+        expected: what the fingerprint must say; other keys are not looked at.
         remedy: the command that makes the file, for the message.
-    Raises:
-        SlugError: missing, damaged, or stale (made from another model, other data or other options).
     """
     if not path.is_file():
         raise SlugError(f"no gradients at {path}; make them with: {remedy}")
@@ -90,24 +81,14 @@ def load(path, expected, remedy):
     return grads
 
 
-def forget_tar(args, name):
-    """The forget set's tar: --forget-data if given (one name only), else {tar-dir}/{name}.tar."""
-    if args.forget_data and len(args.celeb_name) > 1:
-        raise SlugError("--forget-data is the tar of ONE name; with several names use --tar-dir")
-    return args.forget_data or f"{args.tar_dir}/{files.safe_name(name.replace(' ', '_'))}.tar"
-
-
-def model_hash(clip):
-    """Hash of all parameters: which model a gradient belongs to."""
-    return files.tensor_hash(clip.parameters)
-
-
-def fingerprint(model, tar, loss, batch_size, square, left_out, encoder=BOTH):
-    """What a gradient file depends on; a file whose fingerprint differs is stale.
+def fingerprint(
+    model: str, tar: Path, loss: Any, batch_size: int, variant: Variant, left_out: Iterable[str], encoder: str = BOTH
+) -> dict[str, Any]:
+    """What a gradient file depends on.
 
     Args:
         model: `model_hash`.
-        tar: path of the pairs.
+        tar: the pairs.
         left_out: names whose pairs are left out.
     """
     return {
@@ -115,200 +96,188 @@ def fingerprint(model, tar, loss, batch_size, square, left_out, encoder=BOTH):
         "data": files.file_hash(tar),
         "loss_name": loss.__name__,
         "batch_size": batch_size,
-        "square": square,
+        "square": variant.squared,
         "left_out": list(left_out),
         "encoder": encoder,
     }
 
 
-def load_both(args, clip, name, model, method, batch_size, encoder=BOTH):
-    """The forget and the retain gradient of a name, after checking that they belong to this model and these data.
+class GradientFiles:
+    """The gradient files of one model for some names."""
 
-    Args:
-        args: flags of cli.add_model_flags and cli.add_data_flags.
-        clip: models.Clip.
-        model: `model_hash`.
-        method: of METHODS.
-        batch_size: of the gradient pass.
-        encoder: see `compute`.
-    Returns:
-        (forget gradient, retain gradient, path of the forget tar, names whose pairs the retain set leaves out).
-    Raises:
-        SlugError: a file is missing, damaged or stale, or the retain gradient holds pairs of the name.
-    """
-    stage = STAGES[encoder]
-    remedy = f"python {stage} --unlearn-method {method} --celeb-name {' '.join(args.celeb_name)}"
-    square = "importance" in method
-    where = folder(args.result_dir, name, clip.tag)
-    tar = files.existing(forget_tar(args, name), "forget set", f"run src/clip/a0_create_tar.py --name {name}")
-    loss = losses.FORGET["_o" if method.endswith("_o") else ""]
-    train = where / file_name("train", method)
-    retain_tar = files.existing(args.train_data, "retain set", "give --train-data")
-    left_out = files.read_json(train.with_suffix(".json"))["left_out"] if train.is_file() else []
-    if plain_name(name) not in left_out and train.is_file():
-        raise SlugError(f"the retain gradient {train} holds pairs of {name}; make it again with: {remedy}")
-    mark = fingerprint(model, tar, loss, batch_size, square, [], encoder)
-    if method.endswith(WHITENED):
-        mark |= whitening_mark(args, retain_tar, name, spared(args, clip, name, method))
-    forget = load(where / file_name("forget", method), mark, remedy)
-    mark = fingerprint(model, retain_tar, losses.contrastive, batch_size, square, left_out, encoder)
-    return forget, load(train, mark, remedy), tar, left_out
+    def __init__(self, clip: Clip, sources: Sources, result_dir: str, batch_size: int, *, encoder: str = BOTH) -> None:
+        """
+        Args:
+            batch_size: pairs in a batch of the gradient pass.
+            encoder: "vision" or "language" for the parameters of that tower alone.
+        """
+        self.clip, self.sources, self.result_dir = clip, sources, result_dir
+        self.batch_size, self.encoder = batch_size, encoder
+        self.names = list(dict.fromkeys(sources.celeb_name))
+        self.model_hash = model_hash(clip)
+
+    def folder(self, name: str) -> Path:
+        """results/grads/{name}_{tag}."""
+        return files.resolve(self.result_dir) / "grads" / f"{files.safe_name(name)}_{self.clip.tag}"
+
+    def path(self, name: str, side: str, variant: Variant) -> Path:
+        """A name's gradient file; `side` is "forget", or "train" for the retain set."""
+        return self.folder(name) / variant.file(side)
+
+    @property
+    def retain_folder(self) -> Path:
+        """Where the one retain gradient lies. Pipelines and assistants may share a CLIP, and each needs one encoder alone."""
+        return self.folder("retain" if self.encoder == BOTH else f"retain-{self.encoder}")
+
+    def tar(self, name: str) -> Path:
+        """The forget set of a name: --forget-data (with one name only), else {tar-dir}/{name}.tar. SlugError if missing."""
+        if self.sources.forget_data and len(self.names) > 1:
+            raise SlugError("--forget-data is the tar of ONE name; with several names use --tar-dir")
+        file = f"{self.sources.tar_dir}/{files.safe_name(name.replace(' ', '_'))}.tar"
+        return files.existing(self.sources.forget_data or file, "forget set", f"run src/clip/a0_create_tar.py --name {name}")
+
+    @property
+    def retain_tar(self) -> Path:
+        """The retain set. SlugError if it is missing."""
+        return files.existing(self.sources.train_data, "retain set", "give --train-data, a tar of pairs")
+
+    def mark(self, tar: Path, loss: Any, variant: Variant, left_out: Iterable[str] = ()) -> dict[str, Any]:
+        """As `fingerprint`, of this model."""
+        return fingerprint(self.model_hash, tar, loss, self.batch_size, variant, left_out, self.encoder)
+
+    def spared(self, name: str, variant: Variant) -> list[str]:
+        """Names whose forget sets count as retained data, by the file of a name's gradient."""
+        path = self.path(name, "forget", variant).with_suffix(".json")
+        return list(files.read_json(path).get("spared", ())) if variant.preconditioned and path.is_file() else []
+
+    def conditioned(self, name: str, spared: Iterable[str]) -> dict[str, Any]:
+        """What a preconditioned gradient of a name depends on besides."""
+        mark = {"retain_data": files.file_hash(self.retain_tar), "retain_left_out": [plain_name(name)]}
+        hashes = {n: files.file_hash(self.tar(n)) for n in spared}
+        return mark | {"damping": preconditioning.DAMPING} | ({"spared": hashes} if hashes else {})
+
+    def hashes(self, name: str, variant: Variant) -> dict[str, Any]:
+        """Hashes of the sets that a name's gradients were taken from: a record found along them is stale where these differ."""
+        names = [name, *self.spared(name, variant)]
+        forget = {n: files.file_hash(self.tar(n)) for n in names}
+        return {"retain_hash": files.file_hash(self.retain_tar), "forget_hashes": forget}
+
+    def load(self, name: str, variant: Variant) -> Loaded:
+        """A name's gradients, after checking that they belong to this model and these sets. SlugError where one is missing,
+        damaged or stale, or where the retain gradient holds pairs of the name."""
+        remedy = f"python {STAGES[self.encoder]} --unlearn-method {variant.gradient} --celeb-name {' '.join(self.names)}"
+        tar, train = self.tar(name), self.path(name, "train", variant)
+        retain_tar = self.retain_tar
+        left_out = files.read_json(train.with_suffix(".json"))["left_out"] if train.is_file() else []
+        if plain_name(name) not in left_out and train.is_file():
+            raise SlugError(f"the retain gradient {train} holds pairs of {name}; make it again with: {remedy}")
+        mark = self.mark(tar, losses.forget(variant), variant)
+        if variant.preconditioned:
+            mark |= self.conditioned(name, self.spared(name, variant))
+        forget = load(self.path(name, "forget", variant), mark, remedy)
+        retain = load(train, self.mark(retain_tar, losses.contrastive, variant, left_out), remedy)
+        return Loaded(forget, retain, tar, left_out)
+
+    def seconds(self, name: str, variant: Variant, side: str = "forget") -> float:
+        """Seconds that a gradient pass took, by its file; on the retain side with the pass for preconditioning."""
+        spent = files.read_json(self.path(name, side, variant).with_suffix(".json"))["gradient_s"]
+        if side == "train" and variant.preconditioned:
+            spent += files.read_json(self.path(name, "forget", variant).with_suffix(".json"))["moments_s"]
+        return spent
+
+    # ------------------------------------------------------------------------------------------------------- writing
+
+    def write(self, variant: Variant, settings: Mapping[str, Any], *, workers: int = 0, force: bool = False) -> None:
+        """Write the forget gradient of every name and the one retain gradient, which is linked beside each. Keep valid files.
+
+        Args:
+            settings: for the fingerprints.
+            workers: processes that decode pictures.
+        """
+        plain, retain_tar = variant.plain, self.retain_tar
+        left_out = sorted(map(plain_name, self.names))
+        for name in self.names:
+            path = self.path(name, "forget", plain)
+            self._write(path, name, self.tar(name), losses.forget(plain), plain, [], settings, workers, force)
+        retain = self.retain_folder / plain.file("train")
+        self._write(retain, "retain set", retain_tar, losses.contrastive, plain, left_out, settings, workers, force)
+        if distributed.mine()[0] == 0:
+            for name in self.names:
+                for source in (retain, retain.with_suffix(".json")):
+                    _link(source, self.folder(name) / source.name)
+        if variant.preconditioned:
+            self._precondition(variant, workers, force)
+
+    def _write(
+        self,
+        path: Path,
+        subject: str,
+        tar: Path,
+        loss: Any,
+        variant: Variant,
+        left_out: list[str],
+        settings: Mapping[str, Any],
+        workers: int,
+        force: bool,
+    ) -> None:
+        mark = self.mark(tar, loss, variant, left_out)
+        if not force and is_valid(path, mark):
+            print(f"{subject}: valid, kept: {path}")
+            return
+        started = time.perf_counter()
+        pairs = load_pairs(tar, self.clip.transform, leave_out=Matcher(left_out) if left_out else None, workers=workers)
+        decoded = time.perf_counter()
+        how = {"batch_size": self.batch_size, "square": variant.squared, "encoder": self.encoder}
+        grads, figures = gradients.compute(self.clip, pairs, loss, **how, desc=f"{subject}: gradient")
+        spent = {"decode_s": decoded - started, "gradient_s": time.perf_counter() - decoded}
+        if distributed.mine()[0] == 0:
+            about = {"broken": pairs.broken, "convention": CONVENTION, "settings": settings, "versions": cli.versions()}
+            save(path, grads, {**mark, **figures, **spent, **about})
+            counts = f"{len(pairs.captions)} pairs, {pairs.broken} broken pictures left out"
+            print(f"{subject}: {counts}, loss {figures['loss']:.4f} -> {path}")
+
+    def _precondition(self, variant: Variant, workers: int, force: bool) -> None:
+        """Write the preconditioned gradient of every name beside its gradient; keep valid files.
+
+        Retained are the pairs that do not show the name; those of other names are among them, and with `spares_others` also
+        the other names' forget sets.
+        """
+        spare, wanted = variant.spares_others, []
+        for name in self.names:
+            path = self.path(name, "forget", variant)
+            plain = self.mark(self.tar(name), losses.forget(variant), variant)
+            mark = plain | self.conditioned(name, [n for n in self.names if spare and n != name])
+            if not force and is_valid(path, mark):
+                print(f"{name}: valid, kept: {path}")
+            else:
+                wanted.append((name, path, plain, mark))
+        if not wanted:
+            return
+        tars = {"": self.retain_tar} | ({n: self.tar(n) for n in self.names} if spare else {})
+        held = {n: load_pairs(tar, self.clip.transform, workers=workers) for n, tar in tars.items()}
+        # Only pipelines have gradients of the text tower alone, and they read what stands behind a text's end.
+        how = {"batch_size": self.batch_size, "encoder": self.encoder, "padded": self.encoder == "language"}
+        started, sums = time.perf_counter(), {}
+        for n, pairs in held.items():
+            sums[n] = preconditioning.moments(self.clip, pairs, desc=f"{n or 'retain set'}: layer inputs", **how)
+        moments_s = time.perf_counter() - started
+        for name, path, plain, mark in wanted:
+            started = time.perf_counter()
+            found = preconditioning.retained(self.clip, held, sums, name, **how)
+            if distributed.mine()[0] > 0:
+                continue
+            source = self.path(name, "forget", variant.plain)
+            grads = preconditioning.preconditioned(load(source, plain, "this command"), found)
+            about = files.read_json(source.with_suffix(".json")) | mark
+            spent = {"gradient_s": about["gradient_s"] + time.perf_counter() - started, "moments_s": moments_s}
+            spent |= {"convention": f"preconditioned {CONVENTION}", "not_preconditioned": sorted(set(grads) - set(found))}
+            save(path, grads, about | spent)
+            more = f" and {len(mark['spared'])} forget sets" if spare and "spared" in mark else ""
+            print(f"{name}: preconditioned by the retain set's pairs{more} that do not show it -> {path}")
 
 
-def spared(args, clip, name, method):
-    """Names whose forget sets must stay, too, by the file of a name's whitened gradient; none where there is no file."""
-    path = folder(args.result_dir, name, clip.tag) / file_name("forget", method)
-    return list(files.read_json(path.with_suffix(".json")).get("spared", ())) if path.is_file() else []
-
-
-def sources(args, clip, name, method):
-    """The sets that a name's gradients are of, {"retain_hash": ..., "forget_hashes": {name: ...}}: what was found along them
-    is stale where they are others. SlugError where a set is missing."""
-    names = [name, *(spared(args, clip, name, method) if method.endswith(WHITENED) else [])]
-    tars = {n: files.existing(forget_tar(args, n), "forget set", "make it with the stage before") for n in names}
-    retain = files.existing(args.train_data, "retain set", "give --train-data")
-    return {"retain_hash": files.file_hash(retain), "forget_hashes": {n: files.file_hash(t) for n, t in tars.items()}}
-
-
-def whitening_mark(args, retain_tar, name, others):
-    """What the whitened gradient of a name depends on besides.
-
-    Args:
-        others: names whose forget sets must stay, too.
-    """
-    left_out = [plain_name(name)]
-    mark = {"retain_data": files.file_hash(retain_tar), "retain_left_out": left_out, "damping": preconditioning.DAMPING}
-    tars = {
-        n: files.existing(forget_tar(args, n), "forget set", f"run src/clip/a0_create_tar.py --name {n}") for n in others
-    }
-    return mark | ({"spared": {n: files.file_hash(tar) for n, tar in tars.items()}} if others else {})
-
-
-def seconds(args, clip, name, method, side="forget"):
-    """Seconds that the gradient pass of a name took, by its file; on the retain side with what whitening took there."""
-    where = folder(args.result_dir, name, clip.tag)
-    spent = files.read_json((where / file_name(side, method)).with_suffix(".json"))["gradient_s"]
-    if side == "train" and method.endswith(WHITENED):
-        spent += files.read_json((where / file_name("forget", method)).with_suffix(".json"))["moments_s"]
-    return spent
-
-
-def add_flags(parser):
-    """The flags of a gradient stage, beside those of cli.parser and cli.add_model_flags."""
-    parser.add_argument(
-        "--unlearn-method",
-        choices=METHODS,
-        default="calc_grad",
-        help="_o: contrastive forget loss; _w: whitened; _ws: whitened, and the other names' forget sets must stay, too",
-    )
-    parser.add_argument("--celeb-name", nargs="+", required=True, help="forget names; the retain set leaves all of them out")
-    parser.add_argument("--forget-data", default="", help="tar of the forget set (one name only); else --tar-dir/{name}.tar")
-    parser.add_argument("--tar-dir", default="data/tar_files", help="folder of the curated tars")
-    parser.add_argument("--train-data", default="data/laion/laion400m/00000.tar", help="tar of the retain set")
-    parser.add_argument(
-        "--grad-checkpointing", action="store_true", help="compute activations twice: less memory, a third more time"
-    )
-    parser.add_argument("--force", action="store_true", help="compute again what is valid")
-
-
-def _link(source, target):
+def _link(source: Path, target: Path) -> None:
     """Make `target` a relative link to `source`, replacing what stood there."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(target) as temporary:
         os.symlink(os.path.relpath(source, target.parent), temporary)
-
-
-def write_all(args, clip, encoder=BOTH):
-    """Write the forget gradient of every name and the one retain gradient, which is linked beside each; keep valid files.
-
-    Args:
-        args: flags of cli.add_model_flags and `add_flags`.
-        encoder: see `compute`.
-    """
-    rank, _ = distributed.mine()
-    clip.checkpointing = args.grad_checkpointing
-    method = args.unlearn_method.removesuffix("_ws").removesuffix("_w")
-    square = "importance" in method
-    retain_tar = files.existing(args.train_data, "retain set", "give --train-data, a tar of pairs")
-    jobs = []  # (folder, side, loss, tar, names to leave out)
-    for name in dict.fromkeys(args.celeb_name):
-        tar = files.existing(forget_tar(args, name), "forget set", f"run src/clip/a0_create_tar.py --name {name} first")
-        loss = losses.FORGET["_o" if method.endswith("_o") else ""]
-        jobs.append((folder(args.result_dir, name, clip.tag), "forget", loss, tar, []))
-    # Pipelines and assistants may share a CLIP, and each takes its own encoder's, without its own names.
-    retain_folder = folder(args.result_dir, "retain" if encoder == BOTH else f"retain-{encoder}", clip.tag)
-    jobs.append((retain_folder, "train", losses.contrastive, retain_tar, sorted(map(plain_name, args.celeb_name))))
-
-    identity = model_hash(clip)
-    for where, side, loss, tar, left_out in jobs:
-        path = where / file_name(side, method)
-        mark = fingerprint(identity, tar, loss, args.batch_size, square, left_out, encoder)
-        if not args.force and is_valid(path, mark):
-            print(f"valid, kept: {path}")
-            continue
-        started = time.perf_counter()
-        matcher = Matcher(left_out) if left_out else None
-        pairs = load_pairs(tar, clip.transform, leave_out=matcher, workers=args.workers)
-        decoded = time.perf_counter()
-        how = {"batch_size": args.batch_size, "square": square, "encoder": encoder}
-        grads, figures = compute(clip, pairs, loss, **how, desc=f"{side} {where.name}")
-        spent = {"decode_s": decoded - started, "gradient_s": time.perf_counter() - decoded}
-        if rank == 0:
-            record = {**mark, **figures, **spent, "broken": pairs.broken, "convention": CONVENTION}
-            save(path, grads, {**record, "settings": cli.settings(args), "versions": cli.versions()})
-            print(f"{len(pairs.captions)} pairs, {pairs.broken} broken, loss {figures['loss']:.4f} -> {path}")
-    if rank == 0:
-        retain = retain_folder / file_name("train", method)
-        for where, side, *_ in jobs:
-            if side == "forget":
-                _link(retain, where / retain.name)
-                _link(retain.with_suffix(".json"), where / retain.with_suffix(".json").name)
-    if args.unlearn_method.endswith(WHITENED):
-        _whiten(args, clip, identity, jobs, encoder)
-
-
-def _whiten(args, clip, identity, jobs, encoder):
-    """Write the whitened gradient of every name, beside the gradient; keep valid files. Pairs that show the name are no part
-    of what must stay; those of the others are, and by _ws the others' forget sets.
-
-    Args:
-        identity: `model_hash`.
-        jobs: of `write_all`, that of the retain set last.
-    """
-    rank, _ = distributed.mine()
-    *forgets, (_, _, _, retain_tar, _) = jobs
-    names, wanted = list(dict.fromkeys(args.celeb_name)), []
-    spare = args.unlearn_method.endswith("_ws")
-    for name, (where, _, loss, tar, _) in zip(names, forgets, strict=True):
-        path = where / file_name("forget", args.unlearn_method)
-        plain = fingerprint(identity, tar, loss, args.batch_size, False, [], encoder)
-        mark = plain | whitening_mark(args, retain_tar, name, [n for n in names if spare and n != name])
-        if not args.force and is_valid(path, mark):
-            print(f"valid, kept: {path}")
-        else:
-            wanted.append((name, path, plain, mark))
-    if not wanted:
-        return
-    tars = {"": retain_tar} | ({n: tar for n, (_, _, _, tar, _) in zip(names, forgets, strict=True)} if spare else {})
-    held = {n: load_pairs(tar, clip.transform, workers=args.workers) for n, tar in tars.items()}
-    # Only pipelines have gradients of the text tower alone.
-    how = {"batch_size": args.batch_size, "encoder": encoder, "padded": encoder == "language"}
-    started = time.perf_counter()
-    sums = {
-        n: preconditioning.moments(clip, pairs, desc=f"inputs of {n or 'the retain set'}", **how)
-        for n, pairs in held.items()
-    }
-    moments_s = time.perf_counter() - started
-    for name, path, plain, mark in wanted:
-        started = time.perf_counter()
-        found = preconditioning.staying(clip, held, sums, name, **how)
-        if rank > 0:
-            continue
-        source = path.with_name(file_name("forget", "calc_grad"))
-        grads = preconditioning.whitened(load(source, plain, "this command"), found)
-        about = files.read_json(source.with_suffix(".json")) | mark
-        spent = {"gradient_s": about["gradient_s"] + time.perf_counter() - started, "moments_s": moments_s}
-        spent |= {"convention": f"whitened {CONVENTION}", "not_whitened": sorted(set(grads) - set(found))}
-        save(path, grads, about | spent)
-        more = f" and of {len(mark['spared'])} forget sets" if spare else ""
-        print(f"whitened by the retain set's pairs{more} that do not show {name} -> {path}")

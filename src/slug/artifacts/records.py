@@ -39,13 +39,13 @@ def log_line(n, step):
 
     Args:
         n: number of the evaluation, 0 for the unedited model.
-        step: search.Step.
+        step: columns of a candidate.
     """
     return (
-        f"iter: {n}, ratio: {step.step:.6g}, fgt_acc@1: {step.forget_acc1:.4f}, fgt_acc@5: {step.forget_acc5:.4f}, "
-        f"celeba100@1: {step.identities_acc1:.4f}, celeba100@5: {step.identities_acc5:.4f}, "
-        f"test_acc@1: {step.objects_acc1:.4f}, test_acc@5: {step.objects_acc5:.4f}, "
-        f"MIA: {step.mia_mean:.2f}±{step.mia_std:.2f}"
+        f"iter: {n}, ratio: {step['step']:.6g}, fgt_acc@1: {step['forget_acc1']:.4f}, fgt_acc@5: {step['forget_acc5']:.4f}, "
+        f"celeba100@1: {step['identities_acc1']:.4f}, celeba100@5: {step['identities_acc5']:.4f}, "
+        f"test_acc@1: {step['objects_acc1']:.4f}, test_acc@5: {step['objects_acc5']:.4f}, "
+        f"MIA: {step['mia_mean']:.2f}±{step['mia_std']:.2f}"
     )
 
 
@@ -74,8 +74,14 @@ def parse_log(path):
 
 def step_log(start, steps, layer):
     """The step log of one layer: convention, the unedited model as iter 0, then each evaluation in order."""
-    lines = [f"# {layer}", CONVENTION, *(log_line(n, s) for n, s in enumerate([start, *steps]))]
+    lines = [f"# {layer}", CONVENTION, *(log_line(n, c.row()) for n, c in enumerate([start, *steps]))]
     return "\n".join(lines) + "\n"
+
+
+def write_candidates(path, candidates, na="nan", **columns):
+    """Write the CSV of candidates, with further columns of one value each."""
+    rows = pd.DataFrame([c.row() for c in candidates]).assign(**columns)
+    files.write_text(path, rows.to_csv(index=False, lineterminator="\n", na_rep=na))
 
 
 def write_search(stem, model, edit, *, method, name, chosen, start, steps, best, counts, columns=()):

@@ -1,16 +1,20 @@
-"""What an edit is: a change of named parameters that a model carries within a context."""
+"""What an edit is: a change of named parameters, which a model carries within a context.
+
+What must be recomputed after an edit follows from the parameters that it names.
+"""
 
 import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
-from slug.core import gradients
-
 
 @contextlib.contextmanager
-def kept(clip, names):
+def kept(model: Any, names: Iterable[str]) -> Iterator[dict[str, torch.Tensor]]:
     """Within the context the parameters `names` may be changed; afterwards, even after an error, they are as before."""
-    parameters = clip.parameters
+    parameters = model.parameters
     base = {n: parameters[n].detach().clone() for n in names}
     try:
         yield base
@@ -20,48 +24,87 @@ def kept(clip, names):
                 parameters[name].copy_(value)
 
 
-@contextlib.contextmanager
-def holding(clip, values):
-    """Within the context the model's parameters have these values, {native parameter name: tensor}."""
-    parameters = clip.parameters
-    with kept(clip, values), torch.no_grad():
-        for name, value in values.items():
-            parameters[name].copy_(value)
-        yield clip
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """A change of some parameters.
 
-
-@contextlib.contextmanager
-def applied(clip, edit):
-    """Within the context the model's parameters are base + edit, {native parameter name: tensor to add}."""
-    parameters = clip.parameters
-    with holding(clip, {n: parameters[n].detach() + change.to(parameters[n].device) for n, change in edit.items()}):
-        yield clip
-
-
-def summed(edits, factors=None):
-    """The sum of edits, [{native parameter name: change}], each times its factor (1 where None); 0 leaves an edit out."""
-    total = {}
-    for edit, factor in zip(edits, factors or [1.0] * len(edits), strict=True):
-        for n, change in edit.items() if factor else ():
-            total[n] = total.get(n, 0) + factor * change
-    return total
-
-
-def edit_of(clip, layer, forget, step):
-    """{parameter name: step * gradient} of a layer's group: a POSITIVE step adds the gradient of 1 - cos (trap 2).
-
-    Args:
-        layer: a layer's name, or the names of the parameters themselves.
+    Attributes:
+        changes: {parameter name: tensor that is added}.
+        layer: the layer that is moved, or what else made the edit, as records name it.
+        step: the step size (of a trained baseline: the number of the candidate).
     """
-    names = clip.group(layer) if isinstance(layer, str) else layer
-    return {n: step * forget[n].to(clip.device) for n in names}
+
+    changes: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    layer: str = ""
+    step: float = 0.0
+
+    @classmethod
+    def along(cls, model: Any, layer: str, gradient: Mapping[str, torch.Tensor], step: float, names=None) -> "Edit":
+        """The edit of one step: a POSITIVE step adds the gradient of the forget loss 1 - cos (paper, section 3).
+
+        Args:
+            model: what has `parameters` and `group`.
+            layer: name of the layer, whose whole group moves.
+            names: the parameters that move, where they are not the layer's group.
+        """
+        parameters = model.parameters
+        chosen = model.group(layer) if names is None else names
+        return cls({n: step * gradient[n].to(parameters[n].device) for n in chosen}, layer, step)
+
+    def values(self, model: Any) -> dict[str, torch.Tensor]:
+        """{parameter name: value} that the edit gives the model's parameters."""
+        parameters = model.parameters
+        return {n: parameters[n].detach() + c.to(parameters[n].device) for n, c in self.changes.items()}
+
+    @contextlib.contextmanager
+    def applied(self, model: Any) -> Iterator[Any]:
+        """Context within which the model carries the edit. May be nested."""
+        values = self.values(model)
+        with kept(model, values), torch.no_grad():
+            for name, value in values.items():
+                model.parameters[name].copy_(value)
+            yield model
+
+    def scaled(self, factor: float) -> "Edit":
+        """The edit with a step that is `factor` times as long; 0 gives an edit that changes nothing."""
+        changes = {n: factor * c for n, c in self.changes.items()} if factor else {}
+        return replace(self, changes=changes, step=factor * self.step)
+
+    def __add__(self, other: "Edit") -> "Edit":
+        """Both edits at once."""
+        changes = dict(self.changes)
+        for name, change in other.changes.items():
+            changes[name] = changes[name] + change if name in changes else change
+        layers = " + ".join(e.layer for e in (self, other) if e.layer)
+        return Edit(changes, layers, other.step if other.layer else self.step)
 
 
-def union(clip, front):
-    """The parameters that [layers.Layer] and their groups move, in that order."""
-    return tuple(dict.fromkeys(n for found in front for n in clip.group(found.name)))
+class Replacement(Edit):
+    """New values of some parameters instead of changes: what a trained baseline leaves behind."""
+
+    def values(self, model: Any) -> dict[str, torch.Tensor]:
+        """As Edit.values."""
+        return dict(self.changes)
 
 
-def edited_by(clip, names):
-    """What Evaluation.sides is told of an edit of these parameters: BOTH towers, or the one that is read first."""
-    return gradients.BOTH if len({clip.tower(n) for n in names}) > 1 else min(names, key=clip.stage)
+class InPlace(Edit):
+    """An edit that the model carries already, such as a training in progress; it names the parameters that may differ."""
+
+    @classmethod
+    def of(cls, model: Any, layer: str, step: float) -> "InPlace":
+        """An edit of all parameters, which hold their new values."""
+        return cls(model.parameters, layer, step)
+
+    @contextlib.contextmanager
+    def applied(self, model: Any) -> Iterator[Any]:
+        """As Edit.applied: the model is left as it is."""
+        yield model
+
+
+def total(edits: Iterable[Edit], factors: Iterable[float] | None = None) -> Edit:
+    """The sum of edits, each times its factor (1 where none are given)."""
+    edits = list(edits)
+    result = Edit()
+    for edit, factor in zip(edits, factors or [1.0] * len(edits), strict=True):
+        result = result + (edit if factor == 1 else edit.scaled(factor))
+    return result

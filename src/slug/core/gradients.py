@@ -1,28 +1,66 @@
-"""One gradient pass over a set of pairs at the original weights (paper, section 3)."""
+"""One gradient pass over a set of pairs at the model's present weights (paper, section 3).
+
+The model is in eval mode and its weights do not change. Every batch's gradient is taken by itself and added up in float64, so
+nothing leaks from one batch or one set into the next, and the sum does not depend on how batches are dealt to processes.
+"""
+
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from slug import distributed
 from slug.core import losses
+from slug.core.losses import Loss
 from slug.errors import SlugError
-
-CONVENTION = "gradient of the forget loss 1 - cos; a positive step ADDS it"
-
 
 BOTH = "both"  # encoders
 
 
-def batch_indices(n, batch_size, *, drop_last):
-    """Index batches over n pairs in order. A set smaller than a batch is one batch; else drop_last drops a short end."""
+def batch_indices(n: int, batch_size: int, *, drop_last: bool) -> list[torch.Tensor]:
+    """Index batches over n pairs in order; a set smaller than a batch is one batch, else `drop_last` drops a short end."""
     batches = list(torch.arange(n).split(batch_size))
     if drop_last and len(batches) > 1 and len(batches[-1]) < batch_size:
         batches.pop()
     return batches
 
 
-def _accumulate(clip, pairs, loss, batch_size, square, encoder, desc):
-    """Weighted sum over this process's batches of gradients (or their squares), the sum of weights, and of losses."""
+def compute(
+    clip: Any,
+    pairs: Any,
+    loss: Loss,
+    *,
+    batch_size: int = 16,
+    square: bool = False,
+    encoder: str = BOTH,
+    desc: str = "gradient",
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Mean gradient of a loss over pairs.
+
+    Args:
+        clip: models.Clip in float32.
+        pairs: data.pairs.Pairs.
+        loss: losses.contrastive or losses.cosine_embedding.
+        batch_size: pairs in a batch (the published runs: 16).
+        square: mean of the squared gradients of the batches instead (SSD's importances).
+        encoder: "vision" or "language" for the parameters of that tower alone, which costs less.
+    Returns:
+        ({parameter name: float32 CPU tensor of the parameter's shape}, {"loss", "pairs", "batch_size"}).
+    Raises:
+        SlugError: a gradient is NaN or infinite.
+    """
+    total, (weight, value, n) = _accumulate(clip, pairs, loss, batch_size, square, encoder, desc)
+    mean = {name: (total.pop(name) / weight).float().cpu() for name in list(total)}  # each sum goes as its mean comes
+    bad = next((name for name, g in mean.items() if not torch.isfinite(g).all()), None)
+    if bad:
+        raise SlugError(f"the gradient of {bad} is NaN or infinite; check the pictures and the model's weights")
+    return mean, {"loss": (value / weight).item(), "pairs": int(n), "batch_size": batch_size}
+
+
+def _accumulate(
+    clip: Any, pairs: Any, loss: Loss, batch_size: int, square: bool, encoder: str, desc: str
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Weighted sums over all processes: of gradients (or their squares), and of (weight, weighted loss, pairs)."""
     drop_last = loss is losses.contrastive
     batches = batch_indices(len(pairs.captions), batch_size, drop_last=drop_last)
     rank, world = distributed.mine()
@@ -48,26 +86,3 @@ def _accumulate(clip, pairs, loss, batch_size, square, encoder, desc):
     for t in (*total.values(), count):
         distributed.add_up(t)
     return total, count
-
-
-def compute(clip, pairs, loss, *, batch_size=16, square=False, encoder=BOTH, desc="gradient"):
-    """Mean gradient of a loss over pairs at the model's present weights.
-
-    Args:
-        clip: models.Clip in float32.
-        pairs: data.Pairs.
-        loss: losses.contrastive or losses.cosine_embedding.
-        batch_size: pairs a batch (the published runs: 16).
-        square: mean of the squared per-batch gradients instead (SSD's importances).
-        encoder: "vision" or "language" for the parameters of that tower alone, which costs less.
-    Returns:
-        ({parameter name: float32 CPU tensor of the parameter's shape}, {"loss", "pairs", "batches"}).
-    Raises:
-        SlugError: a gradient is NaN or infinite.
-    """
-    total, (weight, value, n) = _accumulate(clip, pairs, loss, batch_size, square, encoder, desc)
-    mean = {name: (total.pop(name) / weight).float().cpu() for name in list(total)}  # the sums go as the means come
-    bad = next((name for name, g in mean.items() if not torch.isfinite(g).all()), None)
-    if bad:
-        raise SlugError(f"the gradient of {bad} is NaN or infinite; check the pictures and the model's weights")
-    return mean, {"loss": (value / weight).item(), "pairs": int(n), "batch_size": batch_size}

@@ -1,8 +1,14 @@
 """Which layers to try: importance, alignment and the Pareto front of each encoder (paper, section 3)."""
 
-from typing import NamedTuple
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
+
+from slug.models.canonical import ALONE
+
+TOGETHER = "together"  # instead of a layer's name: several layers that move by one step
 
 
 class Layer(NamedTuple):
@@ -11,24 +17,29 @@ class Layer(NamedTuple):
     name: str
     encoder: str  # vision or language
     importance: float  # ||grad L_forget||_F / ||theta||_F
-    alignment: float  # cos(grad L_forget, grad L_retain), signed; the front is about its absolute value
+    alignment: float  # cos(grad L_forget, grad L_retain), signed; the front uses its absolute value
 
 
-def figures(clip, forget, retain, names=None):
-    """Importance and alignment of every layer that may be edited.
+def figures(
+    model: Any,
+    forget: Mapping[str, torch.Tensor],
+    retain: Mapping[str, torch.Tensor],
+    names: Collection[str] | None = None,
+) -> list[Layer]:
+    """Importance and alignment of every layer that may be edited, in the model's order.
+
+    A layer without forget gradient (a block that the loss does not reach) is left out.
 
     Args:
-        clip: models.Clip.
-        forget, retain: {parameter name: gradient}, as gradients.load returns them.
+        model: models.Clip.
+        forget, retain: {parameter name: gradient}.
         names: only these layers.
-    Returns:
-        [Layer], in the model's order. A layer without forget gradient (a block the loss does not reach) is left out.
     """
     rows = []
-    for name, encoder in clip.candidates().items():
+    for name, encoder in model.candidates().items():
         if names is not None and name not in names:
             continue
-        theta, f, r = (x.detach().double().cpu().flatten() for x in (clip.parameters[name], forget[name], retain[name]))
+        theta, f, r = (x.detach().double().cpu().flatten() for x in (model.parameters[name], forget[name], retain[name]))
         norm = f.norm()
         if norm == 0 or theta.norm() == 0:
             continue
@@ -38,12 +49,12 @@ def figures(clip, forget, retain, names=None):
     return rows
 
 
-def pareto_front(rows):
+def pareto_front(rows: Iterable[Layer]) -> list[Layer]:
     """The layers that no other layer of `rows` beats: high importance, low |alignment|. Most important first.
 
     A layer is beaten by one that is at least as good in both figures and better in one.
     """
-    front, best = [], float("inf")
+    front, best = [], math.inf
     for row in sorted(rows, key=lambda r: (-r.importance, abs(r.alignment))):
         if abs(row.alignment) < best:
             front.append(row)
@@ -51,41 +62,52 @@ def pareto_front(rows):
     return front
 
 
-def all_fronts(rows):
-    """[[Layer]]: the Pareto front, the front of the layers that it leaves, and so on until none is left."""
-    found = []
-    while rows:
-        found.append(pareto_front(rows))
+def all_fronts(rows: Sequence[Layer]) -> list[list[Layer]]:
+    """The Pareto front, then the front of the layers that it leaves, and so on until none is left."""
+    found, left = [], list(rows)
+    while left:
+        found.append(pareto_front(left))
         taken = {id(r) for r in found[-1]}
-        rows = [r for r in rows if id(r) not in taken]
+        left = [r for r in left if id(r) not in taken]
     return found
 
 
-def fronts(rows, count=1):
-    """The front of each encoder apart, or the first `count` of its fronts: {"vision": [Layer], "language": [Layer]}."""
+def fronts(rows: Sequence[Layer], count: int = 1) -> dict[str, list[Layer]]:
+    """{"vision": layers, "language": layers}: the first `count` Pareto fronts of each encoder by itself."""
     found = {e: all_fronts([r for r in rows if r.encoder == e])[:count] for e in ("vision", "language")}
     return {e: [r for front in parts for r in front] for e, parts in found.items()}
 
 
-def depth_order(clip, name):
-    """A key by which parameters sort from shallow to deep, for the paper's rule "the deepest layer of the front".
-
-    The stage of its tower that reads a parameter, as a part of all of the tower's stages, then its place in the model:
-    towers may differ in length, and a model may list its projections first.
-    """
-    parameter, stages = clip.parameters[name], clip.stages(clip.tower(name))
-    depth = clip.stage(name) / max(1, len(stages) - 1)
-    return depth, depth == 1 and parameter.ndim > 1, list(clip.parameters).index(name)  # the projection after its norm
-
-
-def first_step(theta, grads):
-    """lambda_0 = ||theta|| / (10 ||grad||): a 10% relative change. Over a group, the norms of the group.
+def groups(model: Any, front: Iterable[Layer], *, alone: bool, together: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """(name, parameters that move together) of what is searched.
 
     Args:
-        theta, grads: lists of tensors of one group.
+        alone: also every member of a group (q, k, v; fc1, fc2) by itself.
+        together: all layers at once instead.
     """
+    if together:
+        yield TOGETHER, tuple(dict.fromkeys(n for layer in front for n in model.group(layer.name)))
+        return
+    for layer in front:
+        for end in ("", ALONE) if alone else ("",):
+            yield layer.name + end, model.group(layer.name + end)
 
-    def norm(tensors):
-        return torch.sqrt(sum(t.detach().double().square().sum() for t in tensors)).item()
+
+def depth_order(model: Any, name: str) -> tuple[float, bool, int]:
+    """A key by which parameters sort from shallow to deep, for the paper's rule "the deepest layer of the front".
+
+    The stage of its tower that reads a parameter, as a fraction of all of the tower's stages, then its place in the model:
+    towers may differ in length, and a model may list its projections first.
+    """
+    parameter, stages = model.parameters[name], model.stages(model.tower(name))
+    depth = model.stage(name) / max(1, len(stages) - 1)
+    return depth, depth == 1 and parameter.ndim > 1, list(model.parameters).index(name)  # the projection after its norm
+
+
+def first_step(theta: Iterable[torch.Tensor], grads: Iterable[torch.Tensor]) -> float:
+    """lambda_0 = ||theta|| / (10 ||grad||): a 10% relative change. For a group of tensors, the norms of the group."""
+
+    def norm(tensors: Iterable[torch.Tensor]) -> float:
+        return math.sqrt(sum(t.detach().double().square().sum().item() for t in tensors))
 
     return norm(theta) / (10 * norm(grads))

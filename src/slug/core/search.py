@@ -1,84 +1,146 @@
-"""The step size of each layer, and the winner among all steps of all layers.
+"""The step size of a layer: which steps are evaluated, one after the other (paper, section 3).
 
-The published search doubles a step while the name is still recognised and bisects once it is not. It trusts the latest
-answer only; a forget accuracy that rises again with the step, or a first step that already breaks the model, sends it
-astray (trap 11). `next_step` looks at all answers so far instead, and shrinks as fast as it grows.
+The published schedule doubles a step while the name is still recognised and bisects once it is not. It trusts the latest
+answer only, so it goes astray where the forget accuracy rises again with the step, or where the first step already breaks the
+model. The robust schedule looks at all answers so far, and shrinks as fast as it grows.
 """
 
 import itertools
 import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
 
-FAR = 16  # first steps, 160% of the weights' norm: where none up to here forgets, look below the first step instead
+from slug.core.selection import Candidate
+
+Result = TypeVar("Result")
+History = list[tuple[float, float]]  # (step, progress): 1 where the step forgets, else a part of the way to it
+CLOSE = 1.1  # bisection stops when the ends of the bracket differ by no more than this factor
 
 
-CLOSE = 1.1  # stop bisecting when the bracket is this narrow (ratio of its ends)
+@dataclass(frozen=True)
+class Schedule:
+    """How steps follow each other.
+
+    Attributes:
+        rule: "robust", or "paper" for the published schedule; the following attributes concern the robust one.
+        growth: factor from one step to the next while nothing is forgotten.
+        far: the largest step that is tried upwards, in first steps (16 of them are 160% of the weights' norm). Then the search
+            goes on beside the step that made most progress, or below all of them where that was the smallest.
+        below: whether it does so below; else it ends there.
+        lookahead: evaluations to look ahead: the forget pictures are scored under all steps that these may ask for in one pass.
+        evaluations: steps of a layer, at most.
+        scale: factor on the first step.
+    """
+
+    rule: str = "robust"
+    growth: float = 2
+    far: float = 16
+    below: bool = True
+    lookahead: int = 1
+    evaluations: int = 10
+    scale: float = 1.0
 
 
-def next_step(history, first, *, rule="robust", growth=2, far=FAR, below=True):
-    """The step to evaluate next.
+@dataclass(frozen=True)
+class Plan:
+    """What is searched, besides the schedule of the steps.
+
+    Attributes:
+        fronts: Pareto fronts of each encoder.
+        choose: "retain" for the highest retained accuracy, "deepest" for the deepest layer that forgets (paper).
+        log_all: score every column of every candidate.
+        alone: search the members of a group (q, k, v; fc1, fc2) also one by one.
+        together: one search that moves all layers by one step (the paper found this worse than one layer).
+        deepest_first: begin with the deepest layer of a front. Where these tend to win, the others are given up sooner; the
+            result is the same.
+    """
+
+    fronts: int = 1
+    choose: str = "retain"
+    log_all: bool = False
+    alone: bool = False
+    together: bool = False
+    deepest_first: bool = False
+    schedule: Schedule = field(default_factory=Schedule)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search came to: {layer: its candidates in order}, and the winner (None where no candidate may be kept)."""
+
+    curves: dict[str, list[Candidate]]
+    winner: Candidate | None
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """All candidates in the order of the search."""
+        return [c for curve in self.curves.values() for c in curve]
+
+
+def next_step(history: History, first: float, schedule: Schedule = Schedule()) -> float | None:
+    """The step to evaluate next, above 0, or None where the bracket is narrow enough (robust schedule only).
 
     Args:
-        history: [(step, forgotten)] so far, in order; `forgotten` is FA@k == 0, and for the robust rule Step.forgets. Where
-            it does not forget, the robust rule takes a number below 1 as how far it got.
-        first: the first step, used when the history is empty.
-        rule: "robust", or "paper" for the published schedule.
-        growth: robust only: how many times the last step the next one is while nothing is forgotten.
-        far: robust only: a step of so many times the first is the last that is tried upwards. After it comes what lies
-            beside the step that got furthest, or below them all where none got further than the smallest.
-        below: robust only: False to end the search there instead.
-    Returns:
-        A step > 0, or None when the bracket is narrow enough (robust only).
+        history: all evaluations so far, in their order.
+        first: the first step.
     """
     if not history:
         return first
-    if rule == "paper":
-        low, high = 0.0, math.inf
-        for step, forgotten in history:
-            low, high = (low, step) if forgotten >= 1 else (step, high)
-        return history[-1][0] * 2 if high == math.inf else (low + high) / 2
-    forgetting = [s for s, forgotten in history if forgotten >= 1]
+    return _published(history) if schedule.rule == "paper" else _robust(history, first, schedule)
+
+
+def _published(history: History) -> float:
+    low, high = 0.0, math.inf
+    for step, progress in history:
+        low, high = (low, step) if progress >= 1 else (step, high)
+    return history[-1][0] * 2 if high == math.inf else (low + high) / 2
+
+
+def _robust(history: History, first: float, schedule: Schedule) -> float | None:
+    forgetting = [step for step, progress in history if progress >= 1]
     if not forgetting:
-        # A step so large that the model knows nothing any more need not read as forgotten.
-        tried = sorted(s for s, _ in history)
-        if tried[-1] < far * first:
-            return growth * tried[-1]
+        # A step so large that the model knows nothing any more need not read as forgetting.
+        tried = sorted(step for step, _ in history)
+        if tried[-1] < schedule.far * first:
+            return schedule.growth * tried[-1]
         furthest, _ = max(history, key=lambda h: (h[1], -h[0]))
         if furthest == tried[0]:
-            return furthest / 4 if below else None
+            return furthest / 4 if schedule.below else None
         gaps = [(high / low, low * high) for low, high in itertools.pairwise(tried) if furthest in (low, high)]
         ratio, product = max(gaps)
         return math.sqrt(product) if ratio > CLOSE else None
     high = min(forgetting)
-    low = max((s for s, forgotten in history if forgotten < 1 and s < high), default=None)
-    if low is None:  # still forgetting at the smallest step: down by 2, 4, 16, 256, ... the quicker the longer it lasts
+    low = max((step for step, progress in history if progress < 1 and step < high), default=None)
+    if low is None:  # the smallest step still forgets: divide by 2, 4, 16, 256, ..., the faster the longer this lasts
         return high / 2 ** (2 ** (len(forgetting) - 1) if len(forgetting) < 4 else 4)
     return math.sqrt(low * high) if high / low > CLOSE else None
 
 
-def ahead(history, first, depth, *, rule="robust", **reach):
+def ahead(history: History, first: float, depth: int, schedule: Schedule) -> list[float]:
     """The steps that `next_step` may ask for in the next `depth` evaluations, the very next one first."""
-    step = next_step(history, first, rule=rule, **reach) if depth else None
+    step = next_step(history, first, schedule) if depth else None
     if step is None:
         return []
-    later = (ahead([*history, (step, forgotten)], first, depth - 1, rule=rule, **reach) for forgotten in (True, False))
+    later = (ahead([*history, (step, progress)], first, depth - 1, schedule) for progress in (True, False))
     return list(dict.fromkeys([step, *itertools.chain(*later)]))
 
 
-def over_layer(evaluate, first, *, evaluations=10, rule="robust", depth=1, **reach):
-    """Evaluate up to `evaluations` steps of one layer; yields what `evaluate(step, coming)` returns.
+def over_layer(
+    evaluate: Callable[[float, list[float]], tuple[Result, float]], first: float, schedule: Schedule
+) -> Iterator[Result]:
+    """Evaluate the steps of one layer; yields the results in order.
 
     Args:
-        evaluate: (step, steps that may come next, itself among them) -> (result, forgotten as in `next_step`).
-        first: first step (layers.first_step).
-        reach: `growth`, `far` and `below` of `next_step`.
-        depth: evaluations to look ahead, see `ahead`; what is evaluated, and the result, do not depend on it.
+        evaluate: (step, steps that may come next, itself among them) -> (result, progress).
+        first: the first step (see layers.first_step).
     """
-    history = []
-    while len(history) < evaluations:
-        step = next_step(history, first, rule=rule, **reach)
+    history: History = []
+    while len(history) < schedule.evaluations:
+        step = next_step(history, first, schedule)
         if step is None or not math.isfinite(step) or step <= 0:
             break
-        coming = ahead(history, first, min(depth, evaluations - len(history)), rule=rule, **reach)
-        result, forgotten = evaluate(step, coming)
-        history.append((step, forgotten))
+        depth = min(schedule.lookahead, schedule.evaluations - len(history))
+        result, progress = evaluate(step, ahead(history, first, depth, schedule))
+        history.append((step, progress))
         yield result

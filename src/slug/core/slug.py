@@ -1,101 +1,111 @@
-"""SLUG on one concept: search the step of every layer of the Pareto fronts, keep the winner (paper, section 3)."""
+"""SLUG from gradients to the winning edit, to be read beside section 3 of the paper.
 
-from tqdm import tqdm
+1. One gradient pass over the forget set and one over the retain set, at the original weights.
+2. For every layer: importance ||grad L_forget|| / ||theta||, and alignment cos(grad L_forget, grad L_retain).
+3. The Pareto front of each encoder: high importance, low |alignment|.
+4. For each layer on it, a search of the step in theta <- theta + step * grad L_forget.
+5. The winner among all steps of all layers.
 
-from slug.core import layers, search, selection
-from slug.core.edit import edit_of, edited_by, union
-from slug.models.clip import ALONE
+The evaluator knows the model family and the data; everything here is about parameters, gradients and candidates.
+"""
 
-TOGETHER = "together"  # stands for a layer's name where many are moved by one step
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from slug.core import gradients, layers, losses, search, selection
+from slug.core.edit import Edit
+from slug.core.layers import Layer
+from slug.core.search import Found, Plan
+from slug.core.selection import Candidate
+
+Gradient = Mapping[str, torch.Tensor]
 
 
-def search_all(
-    clip,
-    judge,
-    front,
-    forget,
+def slug(model: Any, evaluator: Any, forget_pairs: Any, retain_pairs: Any, plan: Plan = Plan()) -> Found:
+    """The whole method on one concept.
+
+    Args:
+        model: models.Clip at its original weights.
+        evaluator: evaluation.protocol.Evaluator of the validation split.
+        forget_pairs, retain_pairs: data.pairs.Pairs.
+    """
+    forget, _ = gradients.compute(model, forget_pairs, losses.cosine_embedding)
+    retain, _ = gradients.compute(model, retain_pairs, losses.contrastive)
+    ranked = layers.figures(model, forget, retain)
+    front = [layer for part in layers.fronts(ranked, plan.fronts).values() for layer in part]
+    return over_layers(model, evaluator, front, forget, plan)
+
+
+def over_layers(
+    model: Any,
+    evaluator: Any,
+    front: Iterable[Layer],
+    forget: Gradient,
+    plan: Plan,
     *,
-    evaluations=10,
-    rule="robust",
-    choose="retain",
-    log_all=False,
-    depth=1,
-    alone=False,
-    together=False,
-    scale=1.0,
-    before=(),
-    settled=lambda: False,
-    **reach,
-):
-    """Search the step of every front layer: ({layer: [search.Step]}, the winner's search.Step). A group is searched once.
+    best: Candidate | None = None,
+    done: Iterable[tuple[str, ...]] = (),
+    settled: Callable[[Candidate | None], bool] = lambda best: False,
+) -> Found:
+    """Search the step of every layer of `front`, each group of tensors once.
 
     Args:
-        judge: Judge of the validation split, or canvas.Judge.
-        front: [layers.Layer] of both encoders.
-        forget: {parameter name: gradient}.
-        evaluations, rule, reach: see search.over_layer.
-        choose: "retain" for the judge's winner, "deepest" for the paper's rule.
-        log_all: score the retain sets at every step, not only where a step forgets and can win.
-        depth: evaluations to look ahead: the forget pictures go through all steps that these may ask for in one pass; not
-            with `together`.
-        alone: search a layer of a group also without the others of its group (models.clip.ALONE behind its name).
-        together: one search that moves all layers of the front by one step; its steps carry TOGETHER for a layer's name.
-        scale: begin at so many times the first step.
-        before: candidates found before, which these have to beat; their groups are not searched again.
-        settled: () -> whether no candidate can beat the judge's winner any more, asked after each: the search ends there.
+        best: a candidate that the new ones have to beat.
+        done: groups that were searched before.
+        settled: whether the best candidate so far cannot be beaten any more; asked after each, and then the search ends.
     """
-    steps, done, candidates = {}, {clip.group(s.layer) for s in before}, list(before)
-    if together:
-        groups = [(TOGETHER, union(clip, front))]
-    else:
-        names = (found.name + end for found in front for end in (("", ALONE) if alone else ("",)))
-        groups = ((layer, clip.group(layer)) for layer in names)
-    for layer, group in groups:
-        if group in done:
+    curves: dict[str, list[Candidate]] = {}
+    searched = set(done)
+    for name, group in layers.groups(model, front, alone=plan.alone, together=plan.together):
+        if group in searched:
             continue
-        done.add(group)
-        first = scale * layers.first_step([clip.parameters[n] for n in group], [forget[n] for n in group])
-        edited = edited_by(clip, group) if together else layer
-        known = {}
-
-        def evaluate(step, coming, layer=layer, group=group, edited=edited, known=known):
-            if step not in known and len(coming) > 1:
-                known |= judge.forget_steps(layer, forget, coming)
-            with judge.applied(edit_of(clip, group, forget, step)):
-                # By the paper's rule a layer that loses overall may still be the deepest: score all that forget.
-                best = judge.winner(candidates) if choose == "retain" else None
-                row = judge.step(layer, step, edited, best=best, log_all=log_all, known=known.get(step))
-            candidates.append(row)
-            return row, row.progress(rule)
-
-        steps[layer] = []
-        for row in search.over_layer(evaluate, first, evaluations=evaluations, rule=rule, depth=depth, **reach):
-            steps[layer].append(row)
-            if settled():
-                return steps, judge.winner(candidates)
-    if choose == "deepest":
-        return steps, selection.deepest(candidates, lambda n: layers.depth_order(clip, n))
-    return steps, judge.winner(candidates)
+        searched.add(group)
+        curves[name] = []
+        for candidate in over_steps(model, evaluator, name, group, forget, plan, lambda: best):
+            curves[name].append(candidate)
+            best = selection.winner([best, candidate])
+            if settled(best):
+                return Found(curves, best)
+    found = Found(curves, best)
+    if plan.choose == "deepest":
+        return Found(curves, selection.deepest(found.candidates, lambda layer: layers.depth_order(model, layer)))
+    return found
 
 
-def search_fronts(clip, judge, rows, forget, enough, *, fronts, desc, deepest_first=False, **how):
-    """Search Pareto front after front until a winner will do: ([step in order], the winner).
+def front_by_front(
+    model: Any, evaluator: Any, ranked: list[Layer], forget: Gradient, plan: Plan, enough: Callable, **how: Any
+) -> Found:
+    """Search Pareto front after Pareto front of one encoder, `plan.fronts` at most, until a winner is good `enough`.
 
     Args:
-        rows: layers.figures of all candidates.
-        enough: winner -> whether to stop there.
-        fronts: how many, at most.
-        deepest_first: search a front's layers from the deepest up, where these tend to win: the others are then given up the
-            sooner. What is found is the same.
-        how: see `search_all`.
+        how: `best` and `settled` of `over_layers`.
     """
-    steps, best = [], None
-    for number, front in enumerate(layers.all_fronts(rows)[:fronts], 1):
-        if deepest_first:
-            front = sorted(front, key=lambda found: layers.depth_order(clip, found.name), reverse=True)
-        bar = tqdm(front, desc=f"{desc}: front {number}", unit="layer")
-        curves, best = search_all(clip, judge, bar, forget, before=steps, **how)
-        steps += [s for part in curves.values() for s in part]
-        if best is not None and enough(best):
+    found = Found({}, how.pop("best", None))
+    for front in layers.all_fronts(ranked)[: plan.fronts]:
+        if plan.deepest_first:
+            front = sorted(front, key=lambda layer: layers.depth_order(model, layer.name), reverse=True)
+        done = [model.group(name) for name in found.curves]
+        new = over_layers(model, evaluator, front, forget, plan, best=found.winner, done=done, **how)
+        found = Found(found.curves | new.curves, new.winner)
+        if found.winner is not None and enough(found.winner):
             break
-    return steps, best
+    return found
+
+
+def over_steps(
+    model: Any, evaluator: Any, name: str, group: tuple[str, ...], forget: Gradient, plan: Plan, best: Callable
+) -> Iterator[Candidate]:
+    """Search the step of one layer: lambda_0 is a 10% relative change, and a POSITIVE step adds the forget gradient."""
+    first = plan.schedule.scale * layers.first_step([model.parameters[n] for n in group], [forget[n] for n in group])
+
+    def evaluate(step: float, coming: list[float]) -> tuple[Candidate, float]:
+        if len(coming) > 1:
+            evaluator.look_ahead(Edit.along(model, name, forget, 1.0, group), coming)
+        # A layer that loses overall may still be the deepest that forgets: then every candidate is scored in full.
+        beat = best() if plan.choose == "retain" else None
+        candidate = evaluator.score(Edit.along(model, name, forget, step, group), beat, log_all=plan.log_all)
+        return candidate, candidate.progress
+
+    yield from search.over_layer(evaluate, first, plan.schedule)

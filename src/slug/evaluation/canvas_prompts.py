@@ -125,3 +125,15 @@ def shows(kind, name, asked):
 def names_of(asked):
     """{kind: [name]} of Requests, in their order."""
     return {k: [n for n in dict.fromkeys(plain_name(getattr(r, k)) for r in asked) if n] for k in KINDS}
+
+
+def without(request: Request, kind: str) -> str:
+    """The prompt of a Request with its style or its object left out: what a forgotten concept may become.
+
+    Args:
+        kind: what is left out.
+    """
+    rest = plain_name(getattr(request, OTHER[kind]))
+    if kind == "style":
+        return f"An {rest} image."
+    return f"An image in {rest} style." if rest else "An image."

@@ -1,31 +1,35 @@
-"""The zero-shot tasks that edits of a CLIP are judged by, with exact reuse of what an edit leaves alone."""
+"""The zero-shot tasks that edits of a CLIP are judged by. What an edit leaves alone is not computed again."""
 
 import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
 
-from slug.core.edit import applied
-from slug.core.gradients import BOTH
+from slug.core.edit import Edit
+from slug.data.evaluation_sets import PictureSet
 from slug.data.names import plain_name
 from slug.errors import SlugError
-from slug.evaluation.zeroshot import (
-    IDENTITY_TEMPLATES,
-    guesses,
-    margins,
-    mean_prompts,
-    object_templates,
-    prompts,
-    ranks,
-)
+from slug.evaluation.zeroshot import guesses, margins, mean_prompts, prompts, ranks
 from slug.models import towers
+from slug.models.clip import Clip
+
+
+class TaskSet(NamedTuple):
+    """A labelled picture set with the prompts of its classes."""
+
+    name: str  # of the task, e.g. identities: `identities_acc1` is its column
+    kind: str  # what one of its classes is, e.g. identity
+    pictures: PictureSet
+    templates: tuple[str, ...]
 
 
 class Task(NamedTuple):
-    """One zero-shot task: its pictures, templates, and the unedited model's two sides of it."""
+    """A TaskSet with what the unedited model computes from it."""
 
-    pictures: object  # data.PictureSet
+    kind: str
+    pictures: PictureSet
     templates: tuple[str, ...]
     vision: towers.Tower  # of the pictures
     language: towers.Tower  # of all names in all templates
@@ -33,43 +37,48 @@ class Task(NamedTuple):
     weights: torch.Tensor  # (C, D)
     margins: torch.Tensor  # (N,)
 
-
-def guessed(task):
-    """(N,) index of the class that the unedited model takes each picture of a Task for."""
-    return guesses(task.features, task.weights, task.pictures.labels, task.pictures.blocks)
+    @property
+    def guessed(self) -> torch.Tensor:
+        """(N,) index of the class that the unedited model takes each picture for."""
+        return guesses(self.features, self.weights, self.pictures.labels, self.pictures.blocks)
 
 
 class Target(NamedTuple):
-    """What is to be forgotten."""
+    """What is to be forgotten: a class of a task."""
 
     name: str
-    kind: str  # identity or object
-    task: str  # identities or objects
+    kind: str
+    task: str
     label: int
 
 
 class Evaluation:
-    """Identities and objects, and what an edit does to them.
+    """A CLIP's tasks, and what an edit does to them.
 
-    What an edit leaves alone is not computed again: a vision edit reuses the text classifiers, a language edit the
-    picture features, and either what enters the stage it edits (exact; tested against the plain way).
+    An edit of one tower leaves the other tower's features alone, and what enters the first stage that reads an edited
+    parameter. Both are reused; the predictions are those of the plain way (see `evaluation.reference`).
+
+    Attributes:
+        tasks: {name: Task} in the order of the sets.
+        edit: what the model carries within `carrying`, else None.
     """
 
-    def __init__(self, clip, identities, objects, *, batch_size=256, cache_gb=-1.0):
+    def __init__(self, clip: Clip, sets: Sequence[TaskSet], *, batch_size: int = 256, cache_gb: float = -1.0) -> None:
         """
         Args:
-            clip: models.Clip at its original weights. Its autocast holds where it changes no top-1 answer of the unedited
-                model; else it is switched off, with a note.
-            identities, objects: data.PictureSet.
-            cache_gb: see fastpath.Budget.
+            clip: at its original weights. Its autocast is used where it changes no top-1 answer of the unedited model; else
+                it is switched off, with a note.
+            cache_gb: see towers.Budget.
         """
-        self.clip, self.batch_size, self.made = clip, batch_size, None
-        sets = {"identities": (identities, IDENTITY_TEMPLATES), "objects": (objects, object_templates())}
+        self.clip, self.batch_size = clip, batch_size
+        self.edit: Edit | None = None
+        self._made: dict[tuple[str, str], tuple[torch.Tensor, torch.Tensor]] = {}
+        self._starts: dict[str, int] = {}
         self.tasks = self._unedited(sets, cache_gb)
         if clip.autocast:
             low, clip.autocast = clip.autocast, None
             exact = self._unedited(sets, 0)
-            changed = sum(int((guessed(exact[t]) != guessed(self.tasks[t])).sum()) for t in exact)
+            changed = sum(int((exact[t].guessed != self.tasks[t].guessed).sum()) for t in exact)
             if changed:
                 total = sum(len(t.features) for t in exact.values())
                 tqdm.write(f"note: {low} changes {changed} of {total} top-1 answers; evaluations are in float32 instead")
@@ -77,130 +86,142 @@ class Evaluation:
             else:
                 clip.autocast = low
 
-    def _unedited(self, sets, cache_gb):
-        """{task: Task} of {task: (data.PictureSet, templates)} under the present weights."""
+    def _unedited(self, sets: Sequence[TaskSet], cache_gb: float) -> dict[str, Task]:
         clip, batch_size, tasks = self.clip, self.batch_size, {}
         budget = towers.Budget(cache_gb, clip.device)
-        for task, (pictures, templates) in sets.items():
+        for name, kind, pictures, templates in sets:
             tokens = clip.tokenize(prompts(pictures.names, templates))
             language = towers.Tower(clip, "language", tokens, batch_size=batch_size, budget=budget)
             vision = towers.Tower(clip, "vision", pictures.images, batch_size=batch_size, budget=budget)
-            weights = mean_prompts(language.fill(desc=f"prompts of {task}"), len(pictures.names))
-            features = vision.fill(desc=f"features of {task}")
+            weights = mean_prompts(language.fill(desc=f"prompts of {name}"), len(pictures.names))
+            features = vision.fill(desc=f"features of {name}")
             margin = margins(features, weights, pictures.labels, pictures.blocks)
-            tasks[task] = Task(pictures, templates, vision, language, features, weights, margin)
+            tasks[name] = Task(kind, pictures, templates, vision, language, features, weights, margin)
         return tasks
 
-    def target(self, name):
-        """Find a name to forget among the identities, then among the objects. SlugError if nobody has it."""
+    def target(self, name: str) -> Target:
+        """Find a name to forget among the classes of the tasks, in their order. SlugError if none has it."""
         wanted = plain_name(name).casefold()
-        for kind, task in (("identity", "identities"), ("object", "objects")):
-            for label, known in enumerate(self.tasks[task].pictures.names):
+        for task, found in self.tasks.items():
+            for label, known in enumerate(found.pictures.names):
                 if known.casefold() == wanted:
-                    return Target(plain_name(name), kind, task, label)
-        raise SlugError(f"no identity and no object of the evaluation is called {plain_name(name)!r}; check the spelling")
+                    return Target(plain_name(name), found.kind, task, label)
+        kinds = " and no ".join(found.kind for found in self.tasks.values())
+        raise SlugError(f"no {kinds} of the evaluation is called {plain_name(name)!r}; check the spelling")
 
     @contextlib.contextmanager
-    def same_weights(self):
-        """Within the context the model's weights stay as they are, so that nothing is computed twice. May be nested."""
-        outer, self.made = self.made, {} if self.made is None else self.made
-        try:
-            yield
-        finally:
-            self.made = outer
+    def carrying(self, edit: Edit) -> Iterator[None]:
+        """Context within which the model carries an edit, and nothing is computed twice under it."""
+        outer = self.edit, self._made, self._starts
+        with self._applied(edit):
+            self.edit, self._made, self._starts = edit, {}, self._first_stages(edit)
+            try:
+                yield
+            finally:
+                self.edit, self._made, self._starts = outer
 
-    def applied(self, edit):
-        """Context within which the model carries an edit, {parameter name: tensor to add}; one place is swapped."""
-        return applied(self.clip, edit)
+    def _applied(self, edit: Edit) -> contextlib.AbstractContextManager:
+        return edit.applied(self.clip)
 
-    def _rivals(self, task, labels):
+    def _first_stages(self, edit: Edit) -> dict[str, int]:
+        """{tower: the first of its stages that reads an edited parameter}; without the towers that the edit leaves alone."""
+        first: dict[str, int] = {}
+        for name in edit.changes:
+            tower, stage = self.clip.tower(name), self.clip.stage(name)
+            first[tower] = min(stage, first.get(tower, stage))
+        return first
+
+    def _rivals(self, task: str, labels: torch.Tensor) -> torch.Tensor:
         """The classes that compete with `labels` (n,), and they themselves: indices, ascending."""
         blocks = self.tasks[task].pictures.blocks
         return torch.nonzero(torch.isin(blocks, blocks[labels])).flatten()
 
-    def _prompts(self, task, classes):
+    def _prompts(self, task: str, classes: torch.Tensor) -> torch.Tensor:
         """Rows of the prompts of `classes` among the task's, class by class."""
         each = len(self.tasks[task].templates)
         return (classes[:, None] * each + torch.arange(each)).flatten()
 
-    def _made(self, side, task, rows, compute):
-        """The features (N, D), or the classifier (C, D), of a task under the present weights, right at `rows` at least.
+    def _remembered(self, side: str, task: str, rows: torch.Tensor, compute: Callable) -> torch.Tensor:
+        """The features (N, D) or the classifier (C, D) of a task under the edit, right at `rows` at least.
 
         Args:
             side: "vision" or "language".
-            compute: indices -> features; called for those that `same_weights` does not remember.
+            compute: indices -> features; called for those that were not computed yet.
         """
-        made = {} if self.made is None else self.made
-        if (side, task) in made:
-            values, known = made[side, task]
+        if (side, task) in self._made:
+            values, known = self._made[side, task]
             missing = rows[~known[rows]]
             if len(missing):
-                values, known = values.clone(), known.clone()  # who has the old ones keeps them
+                values, known = values.clone(), known.clone()  # whoever has the old ones keeps them
         else:
             values = torch.zeros_like(self.tasks[task].features if side == "vision" else self.tasks[task].weights)
             known, missing = torch.zeros(len(values), dtype=torch.bool), rows
         if len(missing):
             values[missing.to(values.device)] = compute(missing)
             known[missing] = True
-            made[side, task] = values, known
+            self._made[side, task] = values, known
         return values
 
-    def sides(self, task, rows, edited):
-        """(features of `rows`, classifier) of a task under the model's present weights.
+    def sides(self, task: str, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(features (n, D) of the pictures `rows`, classifier (C, D)) of a task under the edit that the model carries.
 
-        Args:
-            edited: what differs from the original weights: the name of the one layer (its group), BOTH encoders, or None.
+        Of the classifier only the classes that compete with these pictures are right.
         """
         t = self.tasks[task]
         features, weights = t.features[rows], t.weights
-        encoder = self.clip.encoder(edited) if edited not in (None, BOTH) else edited
-        start = self.clip.stage(edited) if edited not in (None, BOTH) else 0
-        if encoder in ("vision", BOTH):
-            features = self._made("vision", task, rows, lambda missing: t.vision.features(missing, start))[rows]
-        if encoder in ("language", BOTH):
+        if "vision" in self._starts:
+            start = self._starts["vision"]
+            features = self._remembered("vision", task, rows, lambda missing: t.vision.features(missing, start))[rows]
+        if "language" in self._starts:
 
-            def classifier(missing):
-                return mean_prompts(t.language.features(self._prompts(task, missing), start), len(missing))
+            def classifier(missing: torch.Tensor) -> torch.Tensor:
+                return mean_prompts(t.language.features(self._prompts(task, missing), self._starts["language"]), len(missing))
 
-            weights = self._made("language", task, self._rivals(task, t.pictures.labels[rows]), classifier)
+            weights = self._remembered("language", task, self._rivals(task, t.pictures.labels[rows]), classifier)
         return features, weights
 
-    def ranks(self, task, rows, edited):
-        """Ranks (see `ranks`) of the pictures `rows` of a task under the model's present weights."""
-        features, weights = self.sides(task, rows, edited)
+    def ranks(self, task: str, rows: torch.Tensor) -> torch.Tensor:
+        """Ranks (see zeroshot.ranks) of the pictures `rows` of a task."""
+        features, weights = self.sides(task, rows)
         pictures = self.tasks[task].pictures
         return ranks(features, weights, pictures.labels[rows], pictures.blocks)
 
-    def forget(self, target, rows, edited):
-        """(ranks (N,), margins (N,)) of a target's pictures `rows` under the model's present weights."""
-        features, weights = self.sides(target.task, rows, edited)
-        return self._judged(target, rows, features, weights)
+    def forget(self, target: Target, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(ranks (n,), margins (n,)) of a target's pictures `rows`."""
+        return self._judged(target, rows, *self.sides(target.task, rows))
 
-    def _judged(self, target, rows, features, weights):
+    def _judged(
+        self, target: Target, rows: torch.Tensor, features: torch.Tensor, weights: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         pictures = self.tasks[target.task].pictures
         sides = features, weights, pictures.labels[rows], pictures.blocks
         return ranks(*sides), margins(*sides)
 
-    def forget_steps(self, target, rows, layer, edit, steps):
-        """As `forget`, for each of K steps of an edit of one layer, in one pass: [(ranks (N,), margins (N,))].
+    def forget_under_steps(
+        self, target: Target, rows: torch.Tensor, direction: Edit, steps: Sequence[float]
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """As `forget`, under each of several steps of an edit of one tower, in one pass; the model is unedited.
 
         Args:
-            edit: {parameter name: tensor} of the layer's group, at step 1; the model is at its original weights.
+            direction: the edit at step 1.
         """
-        t, start = self.tasks[target.task], self.clip.stage(layer)
-        if self.clip.encoder(layer) == "vision":
+        t, edit = self.tasks[target.task], dict(direction.changes)
+        ((tower, start),) = self._first_stages(direction).items()
+        if tower == "vision":
             found = t.vision.features(rows, start, edit=edit, steps=steps)
             return [self._judged(target, rows, x, t.weights) for x in found.unbind(1)]
         classes = self._rivals(target.task, t.pictures.labels[rows])
         found = t.language.features(self._prompts(target.task, classes), start, edit=edit, steps=steps)
-        sides = []
+        judged = []
         for x in found.unbind(1):
             weights = torch.zeros_like(t.weights)
             weights[classes.to(weights.device)] = mean_prompts(x, len(classes))
-            sides.append(self._judged(target, rows, t.features[rows], weights))
-        return sides
+            judged.append(self._judged(target, rows, t.features[rows], weights))
+        return judged
 
-    def rows(self, task, mask=None, *, label=None, without=None):
+    def rows(
+        self, task: str, mask: torch.Tensor | None = None, *, label: int | None = None, without: int | None = None
+    ) -> torch.Tensor:
         """Indices of a task's pictures: within `mask` (N,) bool, of one label, or of all labels but one."""
         labels = self.tasks[task].pictures.labels
         keep = torch.ones(len(labels), dtype=torch.bool) if mask is None else mask.clone()
@@ -209,3 +230,6 @@ class Evaluation:
         if without is not None:
             keep &= labels != without
         return torch.nonzero(keep).flatten()
+
+
+Masks = Mapping[str, torch.Tensor]  # {task: (N,) bool}: the pictures of one split

@@ -1,39 +1,136 @@
-"""What SLUG is compared with (paper, table 1): each method changes the weights in its own way, all are judged alike.
+"""The registry of unlearning methods: one file a method, each of which registers itself. Nothing else lists methods.
 
-A method is a generator: it changes the model's weights, yields after every candidate (an epoch, or a dampening) with that
-candidate's weights in place, and never looks at an evaluation. `METHODS` maps a name to its module; the variants `_o` take
-the contrastive loss on the forget set too.
+Method files import torch inside their functions, so that reports, cards and `--help` can read the registry without it.
 """
 
-from typing import NamedTuple
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
-from slug.core import losses
+from slug.core.variants import Variant
 from slug.errors import SlugError
-from slug.methods import ft, ga, gaft, salun, ssd
 
-METHODS = {"ft": ft, "ga": ga, "gaft": gaft, "salun": salun, "ssd": ssd}
-NAMES = ("raw", "ft", "ga", "gaft", "salun", "ssd", "ga_o", "gaft_o", "salun_o", "ssd_o")
+CLIP, PIPELINE, ASSISTANT = "clip", "pipeline", "assistant"  # hosts
 
 
 class Material(NamedTuple):
-    """What a method may use. Pairs are data.Pairs; gradients {name: tensor} of `gradients.load`, or None."""
+    """What a baseline of a CLIP may use; gradients are {parameter name: tensor}, or None where it needs none."""
 
-    forget: object
-    retain: object
-    form: str  # "" or "_o", see losses.FORGET
-    gradient: dict | None = None  # of the forget loss
+    forget: Any  # data.pairs.Pairs
+    retain: Any
+    variant: Variant  # of the forget loss
+    gradient: dict | None = None
     forget_importance: dict | None = None
     retain_importance: dict | None = None
 
+
+class PipelineMaterial(NamedTuple):
+    """What a baseline of a pipeline may use: prompts of the concept, what each is to become, and prompts that are retained."""
+
+    own: list[str]
+    neutral: list[str]
+    others: list[str]
+    seeds: list[int]  # of the pictures that are made of `own`
+    seed: int
+
+
+@dataclass(frozen=True)
+class Method:
+    """An unlearning method.
+
+    Attributes:
+        name: in flags, records and tables.
+        label: in plots and sentences.
+        citation: for cards: what made the edit, and where the method is published.
+        hosts: which models it edits, of CLIP, PIPELINE and ASSISTANT.
+        rank: place in the order of tables.
+        candidates: generator of candidates, see below; None for SLUG, whose candidates a search of steps makes.
+        variant: of the gradients that it reads; for SLUG, which it steps along.
+        needs: gradients that it reads: "gradient" (of the forget set), "importance" (of both sets).
+        setting: what is searched, as an attribute of the settings: `lr`, `selection`, `weights`.
+        symbol: what the setting is called in logs and tables, e.g. `lr 1e-05`.
+        count: candidates of one setting, where it does not train.
+        trains: whether candidates are the epochs of a training.
+        epochs: the attribute of the settings that holds their number.
+        shared: whether one training serves all names, since it does not depend on the name.
+        rounds: whether several layers are edited, one in each round, with gradients taken anew.
+
+    For a CLIP `candidates(clip, material, setting)` changes the model's weights and yields the number of the candidate after
+    each (an epoch, a dampening); `setting` is a training.Schedule where it trains. For a pipeline
+    `candidates(pipeline, material, setting)` yields Edits. It never looks at an evaluation.
+    """
+
+    name: str
+    label: str
+    citation: str
+    hosts: tuple[str, ...]
+    rank: int = 100
+    candidates: Callable[[Any, Any, Any], Iterator[Any]] | None = None
+    variant: Variant = Variant()
+    needs: tuple[str, ...] = ()
+    setting: str = ""
+    grid: tuple[float, ...] = ()
+    symbol: str = "lr"
+    count: int = 0
+    trains: bool = False
+    epochs: str = "epochs"
+    shared: bool = False
+    rounds: bool = False
+
     @property
-    def forget_loss(self):
-        """The forget loss of this form."""
-        return losses.FORGET[self.form]
+    def searched(self) -> bool:
+        """Whether it is a method of SLUG."""
+        return self.candidates is None
+
+    @property
+    def gradients(self) -> tuple[Variant, ...]:
+        """The kinds of gradient files that it reads."""
+        kinds = [self.variant] if self.searched or "gradient" in self.needs else []
+        kinds += [replace(self.variant, squared=True)] if "importance" in self.needs else []
+        return tuple(kinds)
 
 
-def split(method):
-    """`salun_o` -> (module, "_o"). SlugError for an unknown name."""
-    name, form = (method[:-2], "_o") if method.endswith("_o") else (method, "")
-    if name not in METHODS or method not in NAMES:
-        raise SlugError(f"no baseline is called {method!r}; choose from {', '.join(NAMES)}")
-    return METHODS[name], form
+_registry: dict[str, Method] = {}
+
+
+def register(method: Method) -> Method:
+    """Add a method; SlugError if its name is taken by another one."""
+    if _registry.get(method.name, method) != method:
+        raise SlugError(f"there is a method {method.name!r} already; give the new one another name")
+    _registry[method.name] = method
+    return method
+
+
+def register_forms(method: Method) -> None:
+    """Add a method and its form `_o`, which takes the contrastive loss on the forget set as well."""
+    register(method)
+    contrastive = replace(method.variant, contrastive=True)
+    label = f"{method.label}, contrastive forget loss"
+    register(replace(method, name=f"{method.name}_o", label=label, rank=method.rank + 10, variant=contrastive))
+
+
+def _all() -> dict[str, Method]:
+    for module in pkgutil.iter_modules(__path__):
+        if not module.name.startswith("_"):
+            importlib.import_module(f"{__name__}.{module.name}")
+    return _registry
+
+
+def get(name: str) -> Method:
+    """The method of a name. SlugError for an unknown one."""
+    if name not in _all():
+        raise SlugError(f"no method is called {name!r}; choose from {', '.join(names())}")
+    return _registry[name]
+
+
+def names(host: str = "", *, searched: bool | None = None) -> list[str]:
+    """The names of the methods in the order of tables.
+
+    Args:
+        host: only those of this host.
+        searched: only SLUG's (True), or only baselines (False).
+    """
+    found = [m for m in _all().values() if host in ("", *m.hosts) and searched in (None, m.searched)]
+    return [m.name for m in sorted(found, key=lambda m: m.rank)]

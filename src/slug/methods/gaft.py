@@ -1,10 +1,6 @@
-"""GAFT: in each epoch the pass of GA over the forget set, then the pass of FT over the retain set."""
+"""GAFT: in each epoch GA's pass over the forget set, then FT's pass over the retain set."""
 
-from slug.methods import ft, ga
-from slug.methods.training import train
-
-NEEDS = ()
-TRAINS = True
+from slug.methods import CLIP, Method, ft, ga, register_forms
 
 
 def passes(material):
@@ -14,4 +10,10 @@ def passes(material):
 
 def candidates(clip, material, schedule):
     """Yield after each epoch."""
+    from slug.methods._training import train
+
     yield from train(clip, passes(material), schedule)
+
+
+CITED = "gradient ascent and fine-tuning in turn, as in Table 1 of the SLUG paper"
+register_forms(Method("gaft", "GAFT", CITED, (CLIP,), 22, candidates, setting="lr", trains=True))

@@ -1,20 +1,17 @@
-"""SalUn: GAFT on the half of all weights whose forget gradient is largest; the other half keeps its values."""
+"""SalUn: GAFT on the half of all weights whose forget gradient is largest; the other half keeps its values (Fan et al., 2024)."""
 
-import torch
+from slug.methods import CLIP, Method, gaft, register_forms
 
-from slug.methods import gaft
-from slug.methods.training import train
-
-NEEDS = ("gradient",)
-TRAINS = True
 SHARE = 0.5  # of all weights
 
 
 def mask(gradient, share=SHARE):
     """{name: bool tensor}: the `share` of all elements with the largest |gradient|, over all tensors together.
 
-    Where many elements tie at the edge (weights the loss does not reach have gradient 0), those come out that stand first.
+    Where many elements tie at the edge (weights that the loss does not reach have gradient 0), the first ones are taken.
     """
+    import torch
+
     sizes = [g.numel() for g in gradient.values()]
     flat = torch.cat([g.detach().abs().flatten() for g in gradient.values()])
     chosen = torch.zeros(len(flat), dtype=torch.bool)
@@ -24,5 +21,11 @@ def mask(gradient, share=SHARE):
 
 def candidates(clip, material, schedule):
     """Yield after each epoch."""
+    from slug.methods._training import train
+
     inside = {n: m.to(clip.device) for n, m in mask(material.gradient).items()}
     yield from train(clip, gaft.passes(material), schedule, inside)
+
+
+CITED = "SalUn (Fan et al., ICLR 2024): gradient ascent and fine-tuning of the salient weights"
+register_forms(Method("salun", "SalUn", CITED, (CLIP,), 23, candidates, needs=("gradient",), setting="lr", trains=True))

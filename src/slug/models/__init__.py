@@ -115,6 +115,11 @@ def _load_hugging_face(model_id):
     return HuggingFaceClip(module, tokenizer, preprocess, label=label, tag=tag)
 
 
+def from_settings(which, precision, device):
+    """`load` with the settings group Model."""
+    return load(which.model, which.pretrained, which.clip_model_id, device=device, precision=precision)
+
+
 def from_args(args, device):
     """`load` with the flags of cli.add_model_flags."""
     return load(args.model, args.pretrained, args.clip_model_id, device=device, precision=args.precision)

@@ -6,6 +6,7 @@ names and layouts. A model of another family keeps its own names.
 
 import re
 
+ALONE = " alone"  # behind a layer's name: moved without the others of its group
 # Before a Hugging Face CLIP's names of a tower's parameters; a lone tower may leave it out.
 TEXT, VISION = "text_model.", "vision_model."
 _BLOCK = {

@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from torchvision import transforms
 
 from slug.models import canonical, towers
+from slug.models.canonical import ALONE
 
-ALONE = " alone"  # behind a layer's name: without the others of its group
 # Embeddings that open_clip, timm and transformers hold as bare parameters; the others are torch.nn.Embedding.
 EMBEDDINGS = ("positional_embedding", "class_embedding", "pos_embed", "cls_token", "reg_token")
 

@@ -2,15 +2,16 @@
 
 import math
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 
 from slug import files
 from slug.artifacts import gradient_files, records
-from slug.core import selection
+
 from slug.errors import SlugError
-from slug.experiments.several import REVERTED
+REVERTED = "_without"
 from slug.reports import plots
 
 COLUMNS = (
@@ -467,7 +468,7 @@ def has_baselines(frame):
 
 def draw_steps(record, folder):
     """The step-size curves of one of SLUG's records, from the CSV of its steps in the same folder."""
-    start, *rows = (selection.Step(**r) for r in pd.read_csv(folder / records.steps_file(record)).to_dict("records"))
+    start, *rows = (SimpleNamespace(**r) for r in pd.read_csv(folder / records.steps_file(record)).to_dict("records"))
     curves = {}
     for row in rows:
         curves.setdefault(row.layer, []).append(row)
@@ -476,7 +477,7 @@ def draw_steps(record, folder):
     counts |= {t: min(figures[f"n_{t}"], settings["select_pictures"] or math.inf) for t in ("identities", "objects")}
     stem = folder / records.file_name(record["model"], record["name"], "", "steps")
     plots.steps(
-        curves, start, selection.Step(**record["winner_validation"]), counts, record["name"], stem, settings["trace"]
+        curves, start, SimpleNamespace(**record["winner_validation"]), counts, record["name"], stem, settings["trace"]
     )
 
 

@@ -1,4 +1,4 @@
-"""The one training loop of the baselines (PAPER.md, section 3: AdamW, cosine, no warm-up)."""
+"""The one training loop of the baselines: AdamW, a cosine schedule, no warm-up by default."""
 
 import math
 from typing import NamedTuple

@@ -1,0 +1,184 @@
+"""Scores edits of a CLIP for one name on one split of the evaluation (see evaluation.protocol.Evaluator)."""
+
+import functools
+import math
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from slug.core import selection
+from slug.core.edit import Edit
+from slug.core.selection import Candidate
+from slug.data.pairs import Pairs
+from slug.errors import SlugError
+from slug.evaluation import membership, zeroshot
+from slug.evaluation.clip_tasks import Evaluation, Masks, Target
+from slug.evaluation.protocol import score_while_it_can_win
+
+CHUNK = 512  # pictures of a task between two looks at whether a candidate can still win
+
+
+def forget_rows(evaluation: Evaluation, target: Target, masks: Masks) -> torch.Tensor:
+    """Indices (n,) of a target's pictures in one split. SlugError where there are none."""
+    rows = evaluation.rows(target.task, masks[target.task], label=target.label)
+    if not len(rows):
+        raise SlugError(f"one split has no picture of {target.name}; the evaluation needs two or more groups of pictures of it")
+    return rows
+
+
+def forget_scores(rank: torch.Tensor, margin: torch.Tensor, k: int = 1) -> dict[str, float]:
+    """Accuracies and margins of the forget pictures as columns.
+
+    Args:
+        rank, margin: (n,) each, see zeroshot.ranks and zeroshot.margins.
+        k: of FA@k.
+    """
+    acc1, acc5 = zeroshot.accuracies(rank)
+    spread = margin.std().item() if len(margin) > 1 else 0.0
+    acck = (rank < k).float().mean().item()
+    return {"forget_acc1": acc1, "forget_acc5": acc5, "forget_acck": acck, "margin": margin.mean().item(), "margin_sd": spread}
+
+
+class ClipEvaluator:
+    """Zero-shot tasks: FA on the target's pictures, retained accuracy on all others.
+
+    Attributes:
+        forget_rows: indices of the target's pictures.
+        retain_rows: {task: indices of the retained pictures}. The target's pictures are left out of the retained mean; its
+            name stays among the classes.
+    """
+
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        target: Target,
+        forget_pairs: Pairs | None,
+        masks: Masks,
+        *,
+        k: int = 1,
+        seed: int = 0,
+        limit: int | None = None,
+        trace: int = 0,
+        rule: str = "robust",
+    ) -> None:
+        """
+        Args:
+            forget_pairs: the forget set, for membership inference; None infers none.
+            masks: the split's pictures.
+            k: rank of FA@k, which brackets the step.
+            limit: retained pictures of each task, at most, drawn by `seed`; those of the first blocks come first (a block
+                without pictures needs no classifier).
+            trace: retained pictures of each task, of the first block, that are scored at every step, so that plots have a
+                value even where the rest is not worth scoring.
+            rule: "paper" brackets the step by FA@k alone.
+        """
+        self.evaluation, self.target, self.pairs, self.masks = evaluation, target, forget_pairs, masks
+        self.k, self.seed, self.rule = k, seed, rule
+        self.forget_rows = forget_rows(evaluation, target, masks)
+        self.retain_rows = {
+            task: evaluation.rows(task, masks[task], without=target.label if task == target.task else None)
+            for task in evaluation.tasks
+        }
+        for task, rows in self.retain_rows.items() if limit else ():
+            pictures = evaluation.tasks[task].pictures
+            order = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))]
+            order = order[pictures.blocks[pictures.labels[order]].argsort(stable=True)]
+            self.retain_rows[task] = order[:limit].sort().values
+        self.trace_rows = {task: self._spread(task, rows, trace) for task, rows in self.retain_rows.items() if trace}
+        self._known: dict[tuple[str, float], tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def _spread(self, task: str, rows: torch.Tensor, count: int) -> torch.Tensor:
+        """`count` of `rows`, spread over the classes of the first block (pictures stand class by class), so that one classifier
+        serves them."""
+        pictures = self.evaluation.tasks[task].pictures
+        rows = rows[pictures.blocks[pictures.labels[rows]] == pictures.blocks.min()]
+        return rows[torch.linspace(0, len(rows) - 1, min(count, len(rows))).long()]
+
+    @functools.cached_property
+    def start(self) -> Candidate:
+        """The unedited model, everything scored."""
+        return self.score(Edit(), log_all=True)
+
+    @property
+    def columns(self) -> list[str]:
+        """The scores of a candidate, in the order of its table."""
+        retained = [f"{task}_acc{k}" for task in self.retain_rows for k in (1, 5)]
+        traces = [f"{task}_trace" for task in self.retain_rows]
+        margins = ["forget_acck", "margin", "margin_sd", "mia_mean", "mia_std"]
+        return ["forget_acc1", "forget_acc5", *retained, *margins, *traces, "seconds"]
+
+    def candidate(self, edit: Edit, scores: dict[str, Any], trace_s: float = 0.0) -> Candidate:
+        """The candidate of an edit with these scores; missing ones are NaN."""
+        found = {c: scores.get(c, math.nan) for c in self.columns}
+        retained = sum(found[f"{task}_acc1"] for task in self.retain_rows) / len(self.retain_rows)
+        forgotten = selection.forgets(found["forget_acc1"], found["margin"], found["margin_sd"])
+        progress = float(found["forget_acck"] == 0 and (self.rule == "paper" or forgotten))
+        preference = selection.preference(
+            forgotten=forgotten,
+            retained=retained,
+            accuracy=found["forget_acc1"],
+            margin=found["margin"],
+            step=edit.step,
+        )
+        return Candidate(edit, found, forgotten, progress, retained, preference, trace_s)
+
+    def look_ahead(self, direction: Edit, steps: Sequence[float]) -> None:
+        """As Evaluator.look_ahead; for edits of one tower."""
+        one_tower = len({self.evaluation.clip.tower(n) for n in direction.changes}) == 1
+        if one_tower and (direction.layer, steps[0]) not in self._known:
+            found = self.evaluation.forget_under_steps(self.target, self.forget_rows, direction, steps)
+            new = {(direction.layer, step): scored for step, scored in zip(steps, found, strict=True)}
+            self._known = {k: v for k, v in self._known.items() if k[0] == direction.layer} | new
+
+    def score(self, edit: Edit, best: Candidate | None = None, *, log_all: bool = False) -> Candidate:
+        """As Evaluator.score."""
+        with self.evaluation.carrying(edit):
+            started = time.perf_counter()
+            known = self._known.get((edit.layer, edit.step))
+            rank, margin = known or self.evaluation.forget(self.target, self.forget_rows)
+            scores = forget_scores(rank, margin, self.k)
+            if log_all or self.candidate(edit, scores).forgotten:
+                beat = best.retained if best is not None and best.forgotten and not log_all else -math.inf
+                retained = self.retained(beat)
+                scores |= retained
+                if retained and self.pairs is not None:
+                    mia = membership.of_edit(self, self.pairs)
+                    scores |= {k: mia[k] for k in ("mia_mean", "mia_std")}
+            scores["seconds"], started = time.perf_counter() - started, time.perf_counter()
+            for task, rows in self.trace_rows.items():
+                scores[f"{task}_trace"] = zeroshot.accuracies(self.evaluation.ranks(task, rows))[0]
+        return self.candidate(edit, scores, time.perf_counter() - started)
+
+    def retained(self, beat: float = -math.inf) -> dict[str, float]:
+        """Retained accuracies as columns, or {} as soon as their mean cannot reach `beat` any more.
+
+        Pictures that the unedited model gets wrong come first, then those that it gets right by the least margin.
+        """
+        done: dict[str, list[torch.Tensor]] = {task: [] for task in self.retain_rows}
+
+        def rounds() -> Iterator[dict[str, torch.Tensor]]:
+            parts = {}
+            for task, rows in self.retain_rows.items():
+                rows = rows[self.evaluation.tasks[task].margins[rows].argsort(stable=True)]
+                parts[task] = rows.split(CHUNK if beat > -math.inf else max(len(rows), 1))
+            for number in range(max(map(len, parts.values()))):
+                right = {}
+                for task in (t for t, p in parts.items() if number < len(p)):
+                    done[task].append(self.evaluation.ranks(task, parts[task][number]))
+                    right[task] = done[task][-1] < 1
+                yield right
+
+        sizes = {task: len(rows) for task, rows in self.retain_rows.items()}
+        if not score_while_it_can_win(rounds(), sizes, beat=beat).complete:
+            return {}
+        scores = {}
+        for task, ranks in done.items():
+            scores[f"{task}_acc1"], scores[f"{task}_acc5"] = zeroshot.accuracies(torch.cat(ranks))
+        return scores
+
+    def ranks(self) -> dict[str, torch.Tensor]:
+        """{"forget" or task: ranks of the split's pictures} under the edit that the model carries."""
+        own = {"forget": self.evaluation.ranks(self.target.task, self.forget_rows)}
+        return own | {task: self.evaluation.ranks(task, rows) for task, rows in self.retain_rows.items()}

@@ -1,0 +1,109 @@
+"""The one set-up of every experiment on a CLIP: model, evaluation, splits, and what a record of it depends on."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from slug import distributed, files, models, system
+from slug.artifacts.gradient_files import GradientFiles
+from slug.core import selection
+from slug.data import evaluation_sets
+from slug.data.pairs import Pairs, load_pairs
+from slug.data.splits import validation_mask
+from slug.evaluation import zeroshot
+from slug.evaluation.clip_evaluator import ClipEvaluator
+from slug.evaluation.clip_tasks import Evaluation, Masks, TaskSet
+from slug.evaluation.reference import PlainEvaluation
+from slug.settings import Data, Model, Run
+
+SPLITS = ("validation", "test")
+
+
+def task_sets(run: Run, data: Data, transform: Any) -> list[TaskSet]:
+    """The tasks of an evaluation: identities among all CelebA names, objects among ImageNet's classes."""
+    how = {"workers": run.workers, "cache": files.resolve(run.result_dir) / "cache"}
+    identities = evaluation_sets.load_celeba(files.resolve(data.val_data), transform, **how)
+    val, share = files.resolve(data.imagenet_val), {"share": data.imagenet_share, "seed": run.seed}
+    objects = evaluation_sets.load_imagenet(val, transform, **share, **how)
+    return [
+        TaskSet("identities", "identity", identities, zeroshot.IDENTITY_TEMPLATES),
+        TaskSet("objects", "object", objects, zeroshot.object_templates()),
+    ]
+
+
+class World:
+    """A model at its original weights with its evaluation; what is expensive is made when it is first asked for."""
+
+    def __init__(self, run: Run, model: Model, data: Data, *, grad_batch_size: int = 0) -> None:
+        """
+        Args:
+            grad_batch_size: pairs in a batch of the gradient pass; 0: the model settings' own.
+        """
+        self.run, self.model, self.data = run, model, data
+        self.device = system.settle(run.device, run.seed)
+        self.rank = distributed.start(self.device)
+        files.check_writable(run.result_dir)
+        self.clip = models.from_settings(model, run.precision, self.device)
+        self.gradients = GradientFiles(self.clip, data, run.result_dir, grad_batch_size or model.batch_size)
+        self.model_hash = self.gradients.model_hash
+
+    @functools.cached_property
+    def sets(self) -> list[TaskSet]:
+        """The tasks."""
+        return task_sets(self.run, self.data, self.clip.transform)
+
+    @functools.cached_property
+    def masks(self) -> dict[str, Masks]:
+        """{split: {task: (N,) bool}}."""
+        validation = {s.name: validation_mask(s.pictures, self.run.seed) for s in self.sets}
+        return {"validation": validation, "test": {task: ~mask for task, mask in validation.items()}}
+
+    def evaluation_now(self, *, plain: bool = False, cache_gb: float | None = None) -> Evaluation:
+        """The Evaluation whose unedited model has the present weights."""
+        cache = self.data.cache_gb if cache_gb is None else cache_gb
+        kind = PlainEvaluation if plain else Evaluation
+        return kind(self.clip, self.sets, batch_size=self.model.eval_batch_size, cache_gb=cache)
+
+    @functools.cached_property
+    def evaluation(self) -> Evaluation:
+        """The Evaluation of the original weights."""
+        return self.evaluation_now()
+
+    @property
+    def pictures(self) -> list[evaluation_sets.PictureSet]:
+        """The labelled pictures of the tasks."""
+        return [s.pictures for s in self.sets]
+
+    @property
+    def k(self) -> int:
+        """The k of the FA@k that brackets the step."""
+        return self.data.fa_k or selection.fa_rank(len(self.sets[0].pictures.names))
+
+    def pairs(self, name: str) -> Pairs:
+        """The forget set of a name."""
+        return load_pairs(self.gradients.tar(name), self.clip.transform, workers=self.run.workers)
+
+    def evaluators(
+        self,
+        name: str,
+        pairs: Pairs | None,
+        *,
+        evaluation: Evaluation | None = None,
+        splits: Sequence[str] = SPLITS,
+        trace: int = 0,
+        rule: str = "robust",
+    ) -> dict[str, ClipEvaluator]:
+        """{split: ClipEvaluator} of a name: candidates are chosen on at most --select-pictures of the validation split, and
+        reported on the whole test split.
+
+        Args:
+            pairs: the forget set, for membership inference; None infers none.
+            trace, rule: see ClipEvaluator; of the validation split.
+        """
+        evaluation = evaluation or self.evaluation
+        target, found = evaluation.target(name), {}
+        for split in splits:
+            how = {"limit": self.data.select_pictures, "trace": trace, "rule": rule} if split == "validation" else {}
+            masks, common = self.masks[split], {"k": self.k, "seed": self.run.seed}
+            found[split] = ClipEvaluator(evaluation, target, pairs, masks, **common, **how)
+        return found
