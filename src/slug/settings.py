@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from slug.cli import flag, group
 from slug.errors import SlugError
+from slug.schema import STUDY_VARIANTS
 
 CANVAS = "data/UnlearnCanvas"
 LOCAL, DISTRIBUTORS = "multiprocessing", ("multiprocessing", "ray", "pyspark")
@@ -194,7 +195,7 @@ class Study:
     model: Model = group(Model)
     data: Data = group(Data)
     laion_dir: str = flag("data/laion/laion400m", "shards that tell which source image a picture shows")
-    variant: tuple[str, ...] = flag((), "only these variants; without it all")
+    variant: tuple[str, ...] = flag((), "only these variants; without it all", choices=tuple(STUDY_VARIANTS))
     quick: bool = flag(False, "the quick variants, on two identities and one object")
     jobs: int = flag(1, "processes, each with names and threads of its own")
     engine: str = flag(LOCAL, "where the processes run: here, or on a Ray cluster", choices=(LOCAL, "ray"))

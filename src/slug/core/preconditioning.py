@@ -56,7 +56,15 @@ class Moments(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _convolution(
-        self, name: str, x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+        self,
+        name: str,
+        x: Any,
+        weight: Any,
+        bias: Any = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
     ) -> None:
         if groups == 1 and not isinstance(padding, str):
             how = {"dilation": dilation, "padding": padding, "stride": stride}
@@ -133,9 +141,7 @@ def retained(clip: Any, held: Mapping[str, Any], sums: Mapping[str, Found], name
     return combined(found, own, sign=-1)
 
 
-def preconditioned(
-    gradients: Mapping[str, torch.Tensor], found: Found, damping: float = DAMPING
-) -> dict[str, torch.Tensor]:
+def preconditioned(gradients: Mapping[str, torch.Tensor], found: Found, damping: float = DAMPING) -> dict[str, torch.Tensor]:
     """{name: direction} from {name: gradient}, with the gradient's norm, so that steps keep their scale. A parameter without
     moments, such as a norm's weight, keeps its gradient.
 

@@ -24,7 +24,9 @@ def forget_rows(evaluation: Evaluation, target: Target, masks: Masks) -> torch.T
     """Indices (n,) of a target's pictures in one split. SlugError where there are none."""
     rows = evaluation.rows(target.task, masks[target.task], label=target.label)
     if not len(rows):
-        raise SlugError(f"one split has no picture of {target.name}; the evaluation needs two or more groups of pictures of it")
+        raise SlugError(
+            f"one split has no picture of {target.name}; the evaluation needs two or more groups of pictures of it"
+        )
     return rows
 
 
@@ -38,7 +40,13 @@ def forget_scores(rank: torch.Tensor, margin: torch.Tensor, k: int = 1) -> dict[
     acc1, acc5 = zeroshot.accuracies(rank)
     spread = margin.std().item() if len(margin) > 1 else 0.0
     acck = (rank < k).float().mean().item()
-    return {"forget_acc1": acc1, "forget_acc5": acc5, "forget_acck": acck, "margin": margin.mean().item(), "margin_sd": spread}
+    return {
+        "forget_acc1": acc1,
+        "forget_acc5": acc5,
+        "forget_acck": acck,
+        "margin": margin.mean().item(),
+        "margin_sd": spread,
+    }
 
 
 class ClipEvaluator:

@@ -175,7 +175,9 @@ class Evaluation:
         if "language" in self._starts:
 
             def classifier(missing: torch.Tensor) -> torch.Tensor:
-                return mean_prompts(t.language.features(self._prompts(task, missing), self._starts["language"]), len(missing))
+                return mean_prompts(
+                    t.language.features(self._prompts(task, missing), self._starts["language"]), len(missing)
+                )
 
             weights = self._remembered("language", task, self._rivals(task, t.pictures.labels[rows]), classifier)
         return features, weights

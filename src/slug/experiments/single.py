@@ -4,7 +4,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from slug import cli, files, system
@@ -110,7 +109,9 @@ class Name:
         delta = folder / records.file_name(self.world.clip.label, self.name, ".delta.safetensors")
         about = splits["test"][self.method] | {"split": "test", "method": self.method}
         clip = self.world.clip
-        deltas.save(delta, clip, best.edit.changes, name=plain_name(self.name), layer=best.layer, step=best.step, metrics=about)
+        deltas.save(
+            delta, clip, best.edit.changes, name=plain_name(self.name), layer=best.layer, step=best.step, metrics=about
+        )
         self._plot(folder, best, seen)
         self._write_steps(folder, found)
         record = self._record(found, best, splits, seconds, delta) | mark

@@ -1,334 +1,235 @@
-"""A study of the method's choices: runs that each forget one name in one way, and the table they are kept in.
+"""A study of the method's choices: every name is forgotten in every variant, and each run starts from the original weights.
 
-A run is a (name, variant); it starts from the original weights, chooses on one split and reports on the other.
-The standard variant is what a2_unlearn_slug.py does; each other one differs from it in one choice. `slug.claims` reads the
-table and says what became of the paper's claims.
+The standard variant is what a2_unlearn_slug.py does; each other one differs from it in one choice. Runs choose on the
+validation split and report on the test split. `reports.claims` reads the table and says what became of the paper's claims.
 """
 
-import argparse
 import functools
 import hashlib
 import json
-import math
 import os
 import time
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
-import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
-from slug import cli, files, models
+from slug import cli, files
 from slug.artifacts import gradient_files, records
-from slug.core import gradients, layers, losses, search, selection, slug
-from slug.core.edit import applied, edit_of, edited_by, union
-from slug.data import evaluation_sets
+from slug.core import gradients, layers, losses, search, slug
+from slug.core.edit import Edit
+from slug.core.search import Found, Schedule
+from slug.core.selection import Candidate
+from slug.core.variants import Variant
 from slug.data.names import Matcher, plain_name
-from slug.data.pairs import drawings_of, load_pairs, some
+from slug.data.pairs import Pairs, drawings_of, load_pairs, some
 from slug.errors import SlugError, brief
-from slug.evaluation import clip_judge, clip_tasks, outcome
-
-STANDARD = "standard"
-
-
-class Variant(NamedTuple):
-    """One way to forget a name. The defaults are the standard's."""
-
-    name: str
-    says: str  # for tables
-    ranking: str = "front"  # which layers of an encoder: its front; as many by one figure, importance or alignment; or all
-    encoders: tuple[str, ...] = ("vision", "language")
-    together: bool = False  # all these layers by one step, instead of the best one
-    scale: float = 1.0  # of the first step
-    evaluations: int = 10  # steps a layer
-    renderings: int = 0  # of each drawing in the forget set, at most; 0: all
-    drawings: int = 0  # in the forget set, at most; 0: all
-    retain_share: float = 1.0  # part of the retain set
-    draw: int = 0  # which draw of parts
-    choose: str = "retain"  # or deepest: see unlearn.search_all
-    rounds: int = 1  # layers moved one after the other, gradients taken anew
-    quick: bool = True  # whether a quick study has it
-
-
-VARIANTS = {
-    v.name: v
-    for v in (
-        Variant(STANDARD, "the best step of one layer, of both fronts"),
-        Variant("front_together", "all layers of both fronts by one step", together=True),
-        Variant("all_together", "all layers by one step", ranking="all", together=True, quick=False),
-        Variant("importance", "layers by importance only", ranking="importance"),
-        Variant("alignment", "layers by alignment only", ranking="alignment"),
-        Variant("vision", "vision front only", encoders=("vision",)),
-        Variant("language", "language front only", encoders=("language",)),
-        Variant("first_tenth", "first step x 0.1", scale=0.1, quick=False),
-        Variant("first_tenfold", "first step x 10", scale=10.0, quick=False),
-        Variant("evaluations_5", "5 evaluations a layer", evaluations=5),
-        Variant("evaluations_20", "20 evaluations a layer", evaluations=20, quick=False),
-        Variant("renderings_1", "forget set: 1 rendering of each drawing", renderings=1),
-        Variant("renderings_5", "forget set: 5 renderings of each drawing", renderings=5, quick=False),
-        Variant("drawings_1", "forget set: all renderings of 1 drawing", drawings=1),
-        Variant("drawings_2", "forget set: all renderings of 2 drawings", drawings=2, quick=False),
-        Variant("retain_10", "10% of the retain set", retain_share=0.1),
-        Variant("retain_30", "30% of the retain set", retain_share=0.3, quick=False),
-        Variant("retain_30_again", "another 30% of the retain set", retain_share=0.3, draw=1, quick=False),
-        Variant("deepest", "the deepest layer that forgets", choose="deepest", quick=False),
-        Variant("rounds_3", "three layers, a third of the way each, gradients taken anew", rounds=3, quick=False),
-    )
-}
-NO_SETTINGS = ("name", "says", "quick")  # of a Variant, change no result
-SHARED = "seed precision batch_size imagenet_share select_pictures fa_k".split()  # flags that every run depends on
-QUICK_NAMES = {"identity": 2, "object": 1}
-METHOD = "slug"
-
-FIGURES = (  # of the test split, see unlearn.figures and unlearn.changes
-    "forget_acc1 forget_acc5 forget_upper forget_seen_acc1 forget_unseen_acc1 identities_acc1 identities_acc5 objects_acc1 "
-    "objects_acc5 identities_change identities_change_low identities_change_high objects_change objects_change_low "
-    "objects_change_high forget_vision_acc1 forget_language_acc1"
-).split()
-COUNTS = "n_forget n_forget_unseen n_drawings n_identities n_objects".split()
-BEFORE = "forget_acc1 identities_acc1 objects_acc1".split()  # of the unedited model, as original_*
-SCHEMA = pa.schema(
-    [(c, pa.string()) for c in "name kind variant model layer".split()]
-    + [(c, pa.float64()) for c in "step params_share".split()]
-    + [(c, pa.int64()) for c in "n_moved n_layers n_candidates n_pairs n_pair_drawings".split()]
-    + [(c, pa.float64()) for c in "seconds gradient_s search_s run_s validation_forget_acc1".split()]
-    + [("validation_forgets", pa.bool_())]
-    + [(c, pa.float64()) for c in FIGURES]
-    + [(c, pa.int64()) for c in COUNTS]
-    + [(f"original_{c}", pa.float64()) for c in BEFORE]
-    + [(c, pa.int64()) for c in "seed process".split()]
-    + [(c, pa.string()) for c in "settings versions shared fingerprint error".split()]
+from slug.evaluation import outcome
+from slug.evaluation.clip_evaluator import ClipEvaluator
+from slug.experiments.runner import Parts
+from slug.experiments.setup import World
+from slug.experiments.study_variants import (
+    BEFORE,
+    COUNTS,
+    FIGURES,
+    QUICK_NAMES,
+    SCHEMA,
+    SHARED,
+    VARIANTS,
+    StudyVariant,
+    forget_part,
+    layers_of,
+    part_of,
 )
+from slug.settings import MAX_FORGET, SIGMAS, Study
+
+FORGET, METHOD = Variant(), "slug"
 
 
-# -------------------------------------------------------------------------------------------------------------- world
+def digest(value: Any) -> str:
+    """Hash of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
-class World:
-    """What the runs of one process share: the model at its original weights, the evaluation, the gradients' files."""
+def parts(settings: Study) -> Parts:
+    """The rows of a study."""
+    return Parts(files.resolve(settings.run.result_dir), ("model", "name", "variant"), "fingerprint", SCHEMA)
 
-    def __init__(self, args):
+
+class Remembering:
+    """An evaluator that scores a step of a layer once: variants of one name try the same ones. The winner is the same: a step
+    that was scored more fully than a search needed is one that loses in it."""
+
+    def __init__(self, evaluator: ClipEvaluator, known: dict[tuple[str, float], Candidate]) -> None:
         """
         Args:
-            args: flags of cli.add_model_flags and cli.add_data_flags, and `laion_dir`.
+            known: {(layer, step): candidate} of the same weights, gradient and pictures; it grows.
         """
-        self.args = args
-        self.clip = models.from_args(args, cli.settle(args))
-        self.model_hash = gradient_files.model_hash(self.clip)
-        identities, objects, self.split = evaluation_sets.load_evaluation(args, self.clip.transform)
-        self.pictures = (identities, objects)
-        self._known = (None, {})
+        self.evaluator, self.known, self.look_ahead = evaluator, known, evaluator.look_ahead
 
-    def evaluation_now(self):
-        """zeroshot.Evaluation whose unedited model is the one at the present weights."""
-        how = {"batch_size": self.args.eval_batch_size, "cache_gb": self.args.cache_gb}
-        return clip_tasks.Evaluation(self.clip, *self.pictures, **how)
+    def score(self, edit: Edit, best: Candidate | None = None, *, log_all: bool = False) -> Candidate:
+        """As ClipEvaluator.score."""
+        found = self.known.get((edit.layer, edit.step))
+        if found is None or (found.forgotten and found.retained != found.retained):  # NaN: it was given up
+            found = self.known[edit.layer, edit.step] = self.evaluator.score(edit, best, log_all=log_all)
+        return found
 
-    @functools.cached_property
-    def evaluation(self):
-        """zeroshot.Evaluation of the original weights."""
-        return self.evaluation_now()
 
-    def judge(self, evaluation, target, *, report=False):
-        """Judge of the validation split, on at most --select-pictures a task, or of the whole test split; it infers no
-        membership."""
-        args = self.args
-        split = {task: ~mask for task, mask in self.split.items()} if report else self.split
-        k = args.fa_k or selection.fa_rank(len(self.pictures[0].names))
-        limit = None if report else args.select_pictures
-        return clip_judge.Judge(self.clip, evaluation, target, None, split, k=k, seed=args.seed, limit=limit, mia=False)
+class Result(NamedTuple):
+    """What the search of a variant came to."""
 
-    def gradients(self, name):
-        """(forget gradient, retain gradient, path of the forget set, names left out of the retain set): a1's files."""
-        return gradient_files.load_both(self.args, self.clip, name, self.model_hash, "calc_grad", self.args.batch_size)
+    edit: Edit
+    moved: list[tuple[str, float]]  # (layer, the step that was taken on it) of each round
+    best: Candidate  # the last round's winner, for the whole edit
+    n_layers: int  # tried, or moved together
+    n_candidates: int
+    seconds: float  # of all steps, those that another variant scored included, and of gradients taken anew
 
-    def known(self, name, forget):
-        """{(layer, step): search.Step} of the steps along a forget gradient that were scored; of one name at a time."""
+
+class StudyWorld(World):
+    """What the runs of one process share."""
+
+    def __init__(self, settings: Study) -> None:
+        super().__init__(settings.run, settings.model, settings.data)
+        self.settings = settings
+        self._known: tuple[str, dict[str, dict]] = ("", {})
+
+    def known(self, name: str, forget: dict[str, torch.Tensor]) -> dict[tuple[str, float], Candidate]:
+        """{(layer, step): candidate} of the steps along a forget gradient that were scored; for one name at a time."""
         if self._known[0] != name:
             self._known = (name, {})
         return self._known[1].setdefault(files.tensor_hash(forget), {})
 
     @functools.cached_property
-    def left_out(self):
+    def left_out(self) -> list[str]:
         """The names whose pairs the retain set leaves out."""
-        return self.gradients(self.args.celeb_name[0])[3]
+        return self.gradients.load(self.gradients.names[0], FORGET).left_out
 
     @functools.cached_property
-    def retain_pairs(self):
-        """data.Pairs of the retain set."""
-        path = files.existing(self.args.train_data, "retain set", "give --train-data")
+    def retain_pairs(self) -> Pairs:
+        """The retain set."""
         leave_out = Matcher(self.left_out)
-        return load_pairs(path, self.clip.transform, leave_out=leave_out, workers=self.args.workers)
+        return load_pairs(self.gradients.retain_tar, self.clip.transform, leave_out=leave_out, workers=self.run.workers)
 
-    def compute(self, pairs, loss, desc):
-        """(gradient at the present weights, its figures), as gradients.compute."""
-        return gradients.compute(self.clip, pairs, loss, batch_size=self.args.batch_size, desc=desc)
+    def compute(self, pairs: Pairs, loss: Any, desc: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """The gradient at the present weights and its figures, as core.gradients.compute."""
+        return gradients.compute(self.clip, pairs, loss, batch_size=self.model.batch_size, desc=desc)
 
-    def retain_part(self, variant, *, make=False):
-        """The gradient of the variant's part of the retain set. SlugError if its file is stale or not there.
+    def retain_part(self, variant: StudyVariant, *, make: bool = False) -> dict[str, torch.Tensor]:
+        """The gradient of the variant's part of the retain set. SlugError if its file is stale or missing.
 
         Args:
             make: write the file where it is not valid: it serves all names, so it is made before runs are dealt out.
         """
-        args, tar = self.args, files.existing(self.args.train_data, "retain set", "give --train-data")
-        loss = losses.contrastive
-        mark = gradient_files.fingerprint(self.model_hash, tar, loss, args.batch_size, False, self.left_out)
-        mark |= {"share": variant.retain_share, "draw": variant.draw, "seed": args.seed}
-        folder = gradient_files.folder(args.result_dir, "retain", self.clip.tag)
-        path = folder / f"train_grads_{variant.retain_share:g}_{variant.draw}.pt"
+        mark = self.gradients.mark(self.gradients.retain_tar, losses.contrastive, FORGET, self.left_out)
+        mark |= {"share": variant.retain_share, "draw": variant.draw, "seed": self.run.seed}
+        path = self.gradients.retain_folder / f"train_grads_{variant.retain_share:g}_{variant.draw}.pt"
         if make and not gradient_files.is_valid(path, mark):
-            rows = part_of(len(self.retain_pairs.captions), variant.retain_share, [args.seed, variant.draw])
-            desc = f"{variant.retain_share:.0%} of the retain set"
-            found, figures = self.compute(some(self.retain_pairs, rows), loss, desc)
-            gradient_files.save(path, found, {**mark, **figures, "convention": gradients.CONVENTION})
+            rows = part_of(len(self.retain_pairs.captions), variant.retain_share, [self.run.seed, variant.draw])
+            desc = f"retain set, {variant.retain_share:.0%}: gradient"
+            found, figures = self.compute(some(self.retain_pairs, rows), losses.contrastive, desc)
+            gradient_files.save(path, found, {**mark, **figures, "convention": gradient_files.CONVENTION})
         return gradient_files.load(path, mark, "python src/clip/a6_study.py")
 
-    def shared_hash(self):
+    def shared_hash(self) -> str:
         """Hash of all that every run of a study depends on: model, evaluation, retain set, flags, rules, versions."""
-        _, retain, _, _ = self.gradients(self.args.celeb_name[0])
+        retain = self.gradients.load(self.gradients.names[0], FORGET).retain
         inputs = records.inputs_hash(self.model_hash, (retain,), self.pictures)
-        rule = (selection.MAX_FORGET, selection.SIGMAS, search.CLOSE, search.FAR)
-        flags = {k: getattr(self.args, k) for k in SHARED}
-        return _hash([inputs, rule, flags, self.left_out, cli.versions()])
+        rule = (MAX_FORGET, SIGMAS, search.CLOSE, Schedule().far)
+        flags = {k: v for k, v in cli.flat(self.settings).items() if k in SHARED}
+        return digest([inputs, rule, {k: flags[k] for k in SHARED}, self.left_out, cli.versions()])
 
+    def search(self, name: str, variant: StudyVariant, forget: Any, retain: Any, pairs: Pairs) -> Result:
+        """Find a variant's edit on the validation split.
 
-_worlds = {}  # one a process
+        With several rounds, the first of R layers moves 1/R of the step that would forget, the next one 1/(R - 1) of what
+        would then, the last one all of it; each is chosen anew at the weights then, among the layers not moved yet.
 
-
-def world_of(settings):
-    """The World of these settings, the JSON of all flags; made once a process."""
-    if settings not in _worlds:
-        _worlds.clear()
-        _worlds[settings] = World(argparse.Namespace(**json.loads(settings)))
-    return _worlds[settings]
-
-
-def _hash(value):
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
-
-
-# -------------------------------------------------------------------------------------------------- what a variant means
-
-
-def part_of(n, share, seed):
-    """`share` of the indices 0 to n - 1, drawn by `seed`, ascending."""
-    return sorted(np.random.default_rng(seed).permutation(n)[: max(1, round(share * n))].tolist())
-
-
-def forget_part(drawings, variant, seed):
-    """Indices of the pairs of a forget set that a variant keeps, ascending.
-
-    Args:
-        drawings: the drawing of each pair.
-    """
-    rng = np.random.default_rng([seed, variant.draw])
-    kept = rng.permutation(sorted(set(drawings)))[: variant.drawings or None].tolist()
-    rows = []
-    for drawing in kept:
-        mine = [i for i, d in enumerate(drawings) if d == drawing]
-        rows += rng.permutation(mine)[: variant.renderings or None].tolist()
-    return sorted(rows)
-
-
-def layers_of(rows, variant):
-    """The layers that a variant tries, or moves together: [layers.Layer] out of those of all layers."""
-    found = []
-    for encoder, front in layers.fronts(rows).items():
-        if encoder in variant.encoders:
-            mine = [r for r in rows if r.encoder == encoder]
-            found += {
-                "front": front,
-                "importance": sorted(mine, key=lambda r: -r.importance)[: len(front)],
-                "alignment": sorted(mine, key=lambda r: abs(r.alignment))[: len(front)],
-                "all": mine,
-            }[variant.ranking]
-    return found
-
-
-class Remembering:
-    """A Judge that scores a step of a layer once: variants of one name try the same ones. The winner is the same as without:
-    a step that was scored more fully than this search needed is one that loses here."""
-
-    def __init__(self, judge, known):
-        """
         Args:
-            known: {(layer, step): search.Step}, of the same weights, gradient and pictures; it grows.
+            forget, retain: gradients at the original weights.
+            pairs: those that `forget` was taken from.
         """
-        self.judge, self.known = judge, known
-        self.winner, self.applied = judge.winner, judge.applied
+        edit, moved, tried, count, seconds = Edit(), [], 0, 0, 0.0
+        for left in range(variant.rounds, 0, -1):
+            with edit.applied(self.clip):
+                evaluation = None
+                if edit.changes:
+                    began = time.perf_counter()
+                    forget, _ = self.compute(pairs, losses.cosine_embedding, f"{name}: gradient at the edited weights")
+                    retain, _ = self.compute(
+                        self.retain_pairs, losses.contrastive, "retain set: gradient at the edited weights"
+                    )
+                    seconds += time.perf_counter() - began
+                    evaluation = self.evaluation_now()
+                evaluator: Any = self.evaluators(name, None, evaluation=evaluation, splits=["validation"])["validation"]
+                if not edit.changes and not variant.together:  # the layers that move together differ between variants
+                    evaluator = Remembering(evaluator, self.known(name, forget))
+                ranked = [r for r in layers.figures(self.clip, forget, retain) if r.name not in edit.changes]
+                front = layers_of(ranked, variant)
+                found: Found = slug.over_layers(self.clip, evaluator, front, forget, variant.plan)
+            best = found.winner
+            if best is None:
+                raise SlugError(f"{self.clip.label} has no layer that this variant may edit")
+            edit = edit + Edit.along(self.clip, best.layer, forget, best.step / left, list(best.edit.changes))
+            moved.append((best.layer, best.step / left))
+            tried, count = tried + len(front), count + len(found.candidates)
+            seconds += sum(c.scores["seconds"] for c in found.candidates)
+        return Result(edit, moved, best, tried, count, seconds)
 
-    def step(self, layer, step, edited, *, best=None, log_all=False, known=None):
-        """As unlearn.Judge.step."""
-        row = self.known.get((layer, step))
-        if row is None or (row.forgets and math.isnan(row.retain)):
-            row = self.known[layer, step] = self.judge.step(layer, step, edited, best=best, log_all=log_all, known=known)
-        return row
+    def forget(self, name: str, variant: StudyVariant) -> tuple[dict[str, Any], list]:
+        """Forget one name in one way: (the figures of its row, Result.moved).
+
+        Raises:
+            SlugError: a gradient is missing or stale, or the source images of the forget set are not known to a variant that
+                needs them.
+        """
+        started, clip = time.perf_counter(), self.clip
+        forget, retain, tar, _ = self.gradients.load(name, FORGET)
+        gradient_s = self.gradients.seconds(name, FORGET)
+        pairs, drawings = self.pairs(name), None
+        if variant.renderings or variant.drawings:
+            known = drawings_of(tar, files.existing(self.settings.laion_dir, "shard folder", "give --laion-dir"))
+            drawings = [known[key] for key in pairs.keys]
+            rows = forget_part(drawings, variant, self.run.seed)
+            pairs, drawings = some(pairs, rows), [drawings[i] for i in rows]
+            began = time.perf_counter()
+            forget, _ = self.compute(pairs, losses.cosine_embedding, f"{name}: gradient of a part of the forget set")
+            gradient_s = time.perf_counter() - began
+        if variant.retain_share < 1:
+            retain = self.retain_part(variant)
+        found = self.search(name, variant, forget, retain, pairs)
+        test = self.evaluators(name, None, splits=["test"])
+        figures = outcome.on_splits(test, found.edit, METHOD, self.run.seed)["test"]
+        touched = sum(t.numel() for t in found.edit.changes.values())
+        row = {
+            "name": test["test"].target.name,
+            "kind": test["test"].target.kind,
+            "model": clip.label,
+            "layer": " + ".join(layer for layer, _ in found.moved),
+            "step": found.best.step,
+            "params_share": touched / sum(p.numel() for p in clip.parameters.values()),
+            "n_moved": len(found.edit.changes),
+            "n_layers": found.n_layers,
+            "n_candidates": found.n_candidates,
+            "n_pairs": len(pairs.captions),
+            "n_pair_drawings": len(set(drawings)) if drawings else None,
+            "seconds": gradient_s + found.seconds,
+            "gradient_s": gradient_s,
+            "search_s": found.seconds,
+            "run_s": time.perf_counter() - started,
+            "validation_forget_acc1": found.best.scores["forget_acc1"],
+            "validation_forgets": bool(found.best.forgotten),
+            **{c: figures[METHOD][c] for c in (*FIGURES, *COUNTS)},
+            **{f"original_{c}": figures["original"][c] for c in BEFORE},
+        }
+        return row, found.moved
 
 
-class Found(NamedTuple):
-    """What the search of a variant came to."""
-
-    edit: dict[str, torch.Tensor]  # {parameter name: change}
-    moved: list[tuple[str, float]]  # (layer, the step that was taken on it) of each round
-    best: selection.Step  # the last round's winner, of all of the edit
-    n_layers: int  # tried, or moved together
-    n_candidates: int
-    seconds: float  # of all steps, those that another variant scored included, and of gradients taken anew
-
-    @property
-    def layer(self):
-        """The layers of all rounds."""
-        return " + ".join(layer for layer, _ in self.moved)
-
-
-def search_variant(world, target, variant, forget, retain, forget_pairs):
-    """Find a variant's edit on the validation split.
-
-    With several rounds, the first of R layers moves 1/R of the step that would forget, the next one 1/(R - 1) of what
-    would then, the last one all of it; each is chosen anew, at the weights then, among the layers not moved yet.
-
-    Args:
-        target: zeroshot.Target.
-        forget, retain: gradients at the original weights.
-        forget_pairs: the pairs that `forget` was taken of.
-    Returns:
-        Found.
-    """
-    clip, edit, moved, tried, steps, seconds = world.clip, {}, [], 0, 0, 0.0
-    for left in range(variant.rounds, 0, -1):
-        with applied(clip, edit):
-            if edit:
-                began = time.perf_counter()
-                forget, _ = world.compute(forget_pairs, losses.FORGET[""], "forget set, at the edited weights")
-                retain, _ = world.compute(world.retain_pairs, losses.contrastive, "retain set, at the edited weights")
-                seconds += time.perf_counter() - began
-                judge = world.judge(world.evaluation_now(), target)
-            else:
-                judge = world.judge(world.evaluation, target)
-                if not variant.together:  # the layers that move together are not the same in all variants
-                    judge = Remembering(judge, world.known(target.name, forget))
-            front = layers_of([r for r in layers.figures(clip, forget, retain) if r.name not in edit], variant)
-            curves, best = slug.search_all(
-                clip,
-                judge,
-                front,
-                forget,
-                evaluations=variant.evaluations,
-                choose=variant.choose,
-                together=variant.together,
-                scale=variant.scale,
-            )
-        if best is None:
-            raise SlugError(f"{clip.label} has no layer that the variant {variant.name} may edit")
-        group = union(clip, front) if variant.together else clip.group(best.layer)
-        for name, change in edit_of(clip, group, forget, best.step / left).items():
-            edit[name] = edit.get(name, 0) + change
-        moved.append((best.layer, best.step / left))
-        scored = [s for part in curves.values() for s in part]
-        tried, steps, seconds = tried + len(front), steps + len(scored), seconds + sum(s.seconds for s in scored)
-    return Found(edit, moved, best, tried, steps, seconds)
+@functools.lru_cache(1)
+def world_of(settings: Study) -> StudyWorld:
+    """The world of these settings, made once in a process."""
+    return StudyWorld(settings)
 
 
 # --------------------------------------------------------------------------------------------------------------- runs
@@ -340,162 +241,49 @@ class Planned(NamedTuple):
     name: str  # as given
     model: str
     variant: str
-    shared: str  # World.shared_hash
+    shared: str  # StudyWorld.shared_hash
     fingerprint: str  # of all that it depends on
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What tells the run from others."""
+        return self.model, self.name, self.variant
 
-def variant_settings(variant):
-    """What of a Variant decides its result."""
-    return {k: v for k, v in variant._asdict().items() if k not in NO_SETTINGS}
 
-
-def plan(world, names, variants):
-    """[Planned] of every name and variant."""
+def plan(world: StudyWorld, names: Sequence[str], variants: Sequence[str]) -> list[Planned]:
+    """Every name in every variant."""
     shared, out = world.shared_hash(), []
     for name in names:
-        forget, _, tar, _ = world.gradients(name)
-        own = [files.tensor_hash(forget), files.file_hash(tar)]
+        found = world.gradients.load(name, FORGET)
+        own = [files.tensor_hash(found.forget), files.file_hash(found.tar)]
         for v in variants:
-            mark = _hash([shared, own, variant_settings(VARIANTS[v])])
-            out.append(Planned(name, world.clip.label, v, shared, mark))
+            out.append(Planned(name, world.clip.label, v, shared, digest([shared, own, asdict(VARIANTS[v])])))
     return out
 
 
-def run(world, name, variant):
-    """Forget one name in one way: the figures of its row, and `moved`, see Found.
-
-    Raises:
-        SlugError: a gradient is missing or stale; the drawings of the forget set are not known to a variant that needs them.
-    """
-    args, clip, started = world.args, world.clip, time.perf_counter()
-    target = world.evaluation.target(name)
-    forget, retain, tar, _ = world.gradients(name)
-    gradient_s = gradient_files.seconds(args, clip, name, "calc_grad")
-    pairs = used = load_pairs(tar, clip.transform, workers=args.workers)
-    drawings = None
-    if variant.renderings or variant.drawings:
-        known = drawings_of(tar, files.existing(args.laion_dir, "shard folder", "give --laion-dir"))
-        drawings = [known[key] for key in pairs.keys]
-        rows = forget_part(drawings, variant, args.seed)
-        used, drawings = some(pairs, rows), [drawings[i] for i in rows]
-        began = time.perf_counter()
-        forget, _ = world.compute(used, losses.FORGET[""], f"part of the forget set of {name}")
-        gradient_s = time.perf_counter() - began
-    if variant.retain_share < 1:
-        retain = world.retain_part(variant)
-    found = search_variant(world, target, variant, forget, retain, used)
-    judges = {"test": world.judge(world.evaluation, target, report=True)}
-    edited = edited_by(clip, tuple(found.edit))
-    splits = outcome.both_splits(judges, edited, lambda: applied(clip, found.edit), METHOD, args.seed)
-    before, after = splits["test"]["original"], splits["test"][METHOD]
-    touched = sum(t.numel() for t in found.edit.values())
-    return {
-        "name": target.name,
-        "kind": target.kind,
-        "model": clip.label,
-        "layer": found.layer,
-        "step": found.best.step,
-        "moved": found.moved,
-        "params_share": touched / sum(p.numel() for p in clip.parameters.values()),
-        "n_moved": len(found.edit),
-        "n_layers": found.n_layers,
-        "n_candidates": found.n_candidates,
-        "n_pairs": len(used.captions),
-        "n_pair_drawings": len(set(drawings)) if drawings else None,
-        "seconds": gradient_s + found.seconds,
-        "gradient_s": gradient_s,
-        "search_s": found.seconds,
-        "run_s": time.perf_counter() - started,
-        "validation_forget_acc1": found.best.forget_acc1,
-        "validation_forgets": bool(found.best.forgets),
-        **{c: after[c] for c in (*FIGURES, *COUNTS)},
-        **{f"original_{c}": before[c] for c in BEFORE},
-    }
+def attempt_all(planned: Sequence[Planned], settings: Study) -> list[dict[str, Any]]:
+    """The rows of several runs, one after the other in one process: those of one name share the steps that they score."""
+    return [attempt(p, settings) for p in planned]
 
 
-def attempt_all(planned, settings, threads):
-    """[row] of several runs, one after the other in one process: those of one name share the steps that they score."""
-    return [attempt(p, settings, threads) for p in planned]
-
-
-def attempt(planned, settings, threads):
+def attempt(planned: Planned, settings: Study) -> dict[str, Any]:
     """Do one run, here or in a process that knows nothing yet; write its part and return its row.
 
     Whatever a run fails of, memory and errors of libraries included, becomes its row's `error`: the other runs go on.
-
-    Args:
-        planned: Planned.
-        settings: JSON of all flags.
-        threads: of this process.
     """
-    torch.set_num_threads(threads)
-    args = argparse.Namespace(**json.loads(settings))
-    row = planned._asdict() | {"name": plain_name(planned.name), "seed": args.seed, "process": os.getpid()}
-    said = {"flags": cli.settings(args), "variant": variant_settings(VARIANTS[planned.variant]), "threads": threads}
+    row = planned._asdict() | {"name": plain_name(planned.name), "seed": settings.run.seed, "process": os.getpid()}
+    said = {"flags": cli.flat(settings), "variant": asdict(VARIANTS[planned.variant]), "threads": torch.get_num_threads()}
     try:
-        row |= run(world_of(settings), planned.name, VARIANTS[planned.variant])
-        said["moved"] = row.pop("moved")
+        found, said["moved"] = world_of(settings).forget(planned.name, VARIANTS[planned.variant])
+        row |= found
     except Exception as err:
         row["error"] = str(err) if isinstance(err, SlugError) else f"{type(err).__name__}: {brief(err)}"
     row |= {"settings": json.dumps(said, sort_keys=True), "versions": json.dumps(cli.versions())}
-    with files.replacing(part_path(files.resolve(args.result_dir), planned)) as temporary:
-        pq.write_table(pa.Table.from_pylist([row], SCHEMA), temporary)
+    parts(settings).write([row], *planned.key)
     return row
 
 
-# -------------------------------------------------------------------------------------------------------------- table
-
-
-def part_path(folder, planned):
-    """Where a run's row lies until, and after, all rows are merged."""
-    stem = files.safe_name(f"{planned.model}-{planned.name.replace(' ', '_')}-{planned.variant}")
-    return folder / "parts" / f"{stem}.parquet"
-
-
-def part(path):
-    """The row of a part file, {column: value}; None if it is not there or damaged."""
-    try:
-        return pq.read_table(path, schema=SCHEMA).to_pylist()[0]
-    except (OSError, pa.ArrowException, IndexError):
-        return None
-
-
-def done_before(folder, planned):
-    """The row of this run where it was done before with all the same, failed or not; else None."""
-    row = part(part_path(folder, planned))
-    return row if row and row["fingerprint"] == planned.fingerprint else None
-
-
-def finished(folder, planned):
-    """Whether this run was done before, with all the same, and did not fail."""
-    row = done_before(folder, planned)
-    return bool(row) and row["error"] is None
-
-
-def merge(folder, planned, out):
-    """Write the rows of those of the runs `planned` that were done to the Parquet file `out`; returns how many."""
-    rows = [row for p in planned if (row := done_before(folder, p))]
-    order = list(VARIANTS)
-    rows.sort(key=lambda r: (r["name"], order.index(r["variant"])))
-    with files.replacing(out) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), temporary)
-    return len(rows)
-
-
-def read(path):
-    """The table of a study as a DataFrame. SlugError if it is missing, damaged or no such table."""
-    path = files.existing(path, "table of a study", "make it with: bash scripts/run_study.sh")
-    try:
-        frame = pd.read_parquet(path)
-    except (OSError, ValueError, pa.ArrowException) as err:
-        raise SlugError(f"{path} is no whole Parquet file ({brief(err)}); run scripts/run_study.sh again") from err
-    lacks = next((c for c in SCHEMA.names if c not in frame), None)
-    if lacks or frame.empty:
-        raise SlugError(f"{path} has {'no column ' + lacks if lacks else 'no run'}; run scripts/run_study.sh again")
-    return frame
-
-
-def one_line(row):
+def one_line(row: dict[str, Any]) -> str:
     """A run in one line for the terminal."""
     if row.get("error"):
         return f"{row['name']}, {row['variant']}: failed: {row['error']}"
@@ -505,3 +293,30 @@ def one_line(row):
         f"identities {100 * row['identities_change']:+.2f}, objects {100 * row['objects_change']:+.2f} points, "
         f"{row['n_candidates']} candidates, {row['seconds']:.1f} s"
     )
+
+
+def quick_names(world: StudyWorld) -> list[str]:
+    """The first names of each kind, as many as a quick study takes."""
+    classes = {s.name: {n.casefold() for n in s.pictures.names} for s in world.sets}
+    left, out = dict(QUICK_NAMES), []
+    for name in world.gradients.names:
+        task = "identities" if plain_name(name).casefold() in classes["identities"] else "objects"
+        if left[task]:
+            left[task] -= 1
+            out.append(name)
+    return out
+
+
+def finished(parts: Parts, planned: Planned) -> bool:
+    """Whether a run was done before, with everything the same, and did not fail."""
+    rows = parts.rows(planned.fingerprint, *planned.key)
+    return bool(rows) and rows[0]["error"] is None
+
+
+def merge(parts: Parts, planned: Sequence[Planned]) -> int:
+    """Write the rows of those runs that were done as the study's table; returns how many."""
+    rows = [row for p in planned for row in parts.rows(p.fingerprint, *p.key)]
+    order = list(VARIANTS)
+    rows.sort(key=lambda r: (r["name"], order.index(r["variant"])))
+    parts.merge(rows)
+    return len(rows)

@@ -49,5 +49,7 @@ def candidates(clip, material, selection):
 
 CITED = "SSD (Foster et al., AAAI 2024): selective synaptic dampening"
 register_forms(
-    Method("ssd", "SSD", CITED, (CLIP,), 24, candidates, needs=("importance",), setting="selection", count=COUNT, symbol="alpha")
+    Method(
+        "ssd", "SSD", CITED, (CLIP,), 24, candidates, needs=("importance",), setting="selection", count=COUNT, symbol="alpha"
+    )
 )

@@ -9,8 +9,8 @@ import pandas as pd
 
 from slug import files
 from slug.artifacts import gradient_files, records
-
 from slug.errors import SlugError
+
 REVERTED = "_without"
 from slug.reports import plots
 

@@ -1,0 +1,284 @@
+"""Durability of every edit on record: SLUG's deltas, and baselines trained again from what their records say (a7_lasting.py)."""
+
+import functools
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from tqdm import tqdm
+
+from slug import cli, files, methods, models, schema
+from slug.artifacts import deltas, records
+from slug.core.edit import Edit, Replacement
+from slug.data.names import Matcher, plain_name
+from slug.data.pairs import Pairs, load_pairs
+from slug.errors import SlugError
+from slug.evaluation.durability import Row, Subject
+from slug.experiments import comparison, runner
+from slug.experiments.runner import Parts
+from slug.experiments.setup import World
+from slug.settings import Durability
+
+NOT_SETTINGS = (  # change no row
+    *("force", "celeb_name", "device", "workers", "result_dir", "cache_gb", "records", "unlearn_method"),
+    *("out", "readme", "report", "select_pictures", "trace", "fa_k", "jobs"),
+)
+Record = dict[str, Any]
+AGAIN = "delete it and run this stage again"
+
+
+def parts(settings: Durability) -> Parts:
+    """The rows of all tests: one piece of work is a test of an edit."""
+    folder = files.resolve(settings.run.result_dir) / "lasting"
+    return Parts(folder, ("model", "name", "method", "test"), "made_with")
+
+
+def label(settings: Durability) -> str:
+    """What the model is called in records, without loading it."""
+    return models.label_of(settings.model.model, settings.model.clip_model_id)
+
+
+class OnRecord(NamedTuple):
+    """The records of the names and methods asked for."""
+
+    found: dict[tuple[str, str], Record]  # (name, method)
+    folder: Path
+    names: list[str]  # all names on record
+
+
+def on_record(settings: Durability) -> OnRecord:
+    """The edits to test. SlugError where a record is missing or of other splits."""
+    model, run = label(settings), settings.run
+    folder = files.resolve(settings.records or f"{run.result_dir}/clip")
+    every = records.read_all(folder, model)
+    if not every:
+        raise SlugError(f"no records of {model} in {folder}; make them with: bash scripts/run_clip_slug.sh")
+    found = {}
+    for name in dict.fromkeys(map(plain_name, settings.data.celeb_name)):
+        mine = {r["method"]: r for r in every if r["name"].casefold() == name.casefold()}
+        wanted = settings.unlearn_method or [m for m in methods.names() if m in mine]
+        lacks = next((m for m in wanted if m not in mine), None)
+        if lacks or not mine:
+            raise SlugError(f"no record of {lacks or 'any method'} for {name} in {folder}; run its stage (a2 or a3) first")
+        for method in wanted:
+            records.check_splits(mine[method], seed=run.seed, imagenet_share=settings.data.imagenet_share)
+            found[name, method] = mine[method]
+    return OnRecord(found, folder, sorted({r["name"] for r in every}))
+
+
+def read_aliases(paths: Sequence[str]) -> dict[str, list[str]]:
+    """{name, casefolded: its aliases} from CSVs with the columns name and alias."""
+    found: dict[str, list[str]] = {}
+    for given in paths:
+        path = files.existing(given, "CSV of aliases", "give --aliases, or leave it out")
+        for row in files.read_csv(path, ("name", "alias"), "it needs the columns name and alias"):
+            if row["alias"].strip():
+                found.setdefault(plain_name(row["name"]).casefold(), []).append(row["alias"].strip())
+    return found
+
+
+class Edits:
+    """The edit of every record."""
+
+    def __init__(self, world: World, on: OnRecord) -> None:
+        self.world, self.folder, self.left_out = world, on.folder, on.names  # the retain set leaves out all names on record
+        self.given = {plain_name(n): n for n in world.gradients.names}  # gradients lie under a name as it was given
+        self.trained: dict[Any, Edit] = {}  # a training that does not depend on the name: {(method, setting, number): edit}
+
+    @functools.cached_property
+    def retain(self) -> Pairs:
+        """The retain set."""
+        matcher, clip = Matcher(self.left_out), self.world.clip
+        tar = self.world.gradients.retain_tar
+        return load_pairs(tar, clip.transform, leave_out=matcher, workers=self.world.run.workers)
+
+    def fingerprint(self, record: Record) -> str:
+        """What tells one edit from another. SlugError if the record does not say it, or the delta is missing."""
+        try:
+            if schema.is_slug(record["method"]):
+                path = self.folder / record["delta"]
+                return files.file_hash(files.existing(path, "delta", "run a2_unlearn_slug.py again"))
+            said = [record[k] for k in ("setting", "step", "settings", "inputs")]
+        except KeyError as err:
+            path = self.folder / records.record_file(record)
+            raise SlugError(f"{path} is not a whole record: it lacks {err}; delete it and run its stage again") from err
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+    def check(self, name: str, record: Record, inputs: str) -> None:
+        """SlugError if an edit cannot be made again: a baseline's record is of other data or another model, or its gradients
+        are missing; a delta is refused by another model itself."""
+        if schema.is_slug(record["method"]):
+            deltas.native(self.world.clip, *deltas.read(self.folder / record["delta"]))
+        elif record["inputs"] != inputs:
+            said = f"the record of {record['method']} for {record['name']} was made with another model or other data"
+            raise SlugError(f"{said}; run a3_unlearn_compare.py again")
+        else:
+            self.passes(name, record)
+
+    def passes(self, name: str, record: Record) -> dict[str, Any]:
+        """What a baseline reads from gradient files, as fields of methods.Material."""
+        files_of = self.world.gradients
+        files_of.batch_size = record["settings"]["grad_batch_size"]
+        return comparison.read_passes(files_of, self.given[name], record["method"])[0]
+
+    def edit(self, name: str, record: Record, pairs: Pairs) -> Edit:
+        """The edit of a record.
+
+        Args:
+            pairs: the forget set.
+        """
+        method, clip = record["method"], self.world.clip
+        if schema.is_slug(method):
+            change = deltas.native(clip, *deltas.read(self.folder / record["delta"]))
+            return Edit(change, record["layer"], record["step"])
+        key = method, record["setting"], record["step"]
+        if key not in self.trained:
+            material = methods.Material(pairs, self.retain, methods.get(method).variant, **self.passes(name, record))
+            made = Replacement(comparison.redo(clip, record, material), record["layer"], record["step"])
+            if not methods.get(method).shared:
+                return made
+            self.trained[key] = made
+        return self.trained[key]
+
+
+def joined(rows: list[Row], original: list[Row], common: Row) -> list[Row]:
+    """The rows of an edit with the unedited model's figures under the same setting beside them.
+
+    Args:
+        rows, original: what a test returned for each; a single row of `original` stands for all settings.
+        common: columns of every row.
+    """
+    single = len(original) == 1
+    before = dict.fromkeys([r["setting"] for r in rows], original[0]) if single else {r["setting"]: r for r in original}
+    out = []
+    for row in rows:
+        first = before[row["setting"]]
+        beside = {"original": first["value"], "original_low": first["low"], "original_high": first["high"]}
+        beside |= {f"original_{t}": first[f"{t}_acc1"] for t in schema.TASKS if f"{t}_acc1" in first}
+        out.append(common | row | beside)
+    return out
+
+
+class Share:
+    """The tests of some names in one process."""
+
+    def __init__(self, settings: Durability, on: OnRecord) -> None:
+        self.settings, self.on, self.parts = settings, on, parts(settings)
+        # Baselines were trained at batches of their own; the gradients' batch size is that of their records.
+        self.world = World(settings.run, settings.model, settings.data)
+        self.edits = Edits(self.world, on)
+
+    def plan(self) -> dict[tuple[str, str], tuple[str, list[str]]]:
+        """{(name, method): (all that its rows depend on, as JSON; tests that are not finished)}, in the order of the work.
+        SlugError if something that the work will need is missing: it is missed now, not after hours."""
+        aliases, jobs, inputs = read_aliases(self.settings.aliases), {}, {}
+        flags, files_of = cli.flat(self.settings, NOT_SETTINGS), self.world.gradients
+        for (name, method), record in self.on.found.items():
+            if name not in inputs:
+                tars = [files_of.tar(self.edits.given[name]), files_of.retain_tar]
+                inputs[name] = records.inputs_hash(self.world.model_hash, [], self.world.pictures, tars)
+            made = {"name": name, "method": method, "settings": flags, "versions": cli.versions(), "inputs": inputs[name]}
+            made |= {"left_out": self.on.names, "aliases": aliases.get(name.casefold(), [])}
+            made["edit"] = self.edits.fingerprint(record)
+            mark = json.dumps(made, sort_keys=True)
+            done = set() if self.settings.force else self._finished(mark)
+            jobs[name, method] = mark, [t for t in schema.TESTS if t not in done]
+            if jobs[name, method][1]:
+                self.edits.check(name, record, inputs[name])
+        return jobs
+
+    def _finished(self, mark: str) -> set[str]:
+        if not self.parts.table.is_file():
+            return set()
+        frame = runner.read_table(self.parts.table, AGAIN)
+        return set(frame[frame["made_with"] == mark]["test"])
+
+    def run(self, position: int = 0) -> list[str]:
+        """Every test that is not finished; returns the marks of all edits.
+
+        Args:
+            position: line of the progress bar.
+        """
+        jobs, subject, unedited = self.plan(), None, {}
+        with tqdm(total=sum(len(todo) for _, todo in jobs.values()), unit="test", desc="tests", position=position) as bar:
+            for (name, method), (mark, todo) in jobs.items():
+                if not todo:
+                    continue
+                bar.set_postfix_str(f"{name}, {method}")
+                if subject is None or subject.target.name != name:  # the names come one after another
+                    subject, unedited = self.subject(name, json.loads(mark)["aliases"]), {}
+                record = self.on.found[name, method]
+                self.test(subject, record, mark, todo, unedited, bar)
+        return [mark for mark, _ in jobs.values()]
+
+    @functools.cached_property
+    def _evaluation(self) -> Any:
+        return self.world.evaluation_now(cache_gb=max(self.settings.data.cache_gb, 0))
+
+    def subject(self, name: str, aliases: Sequence[str]) -> Subject:
+        """The tests of a name."""
+        pairs, limit = self.world.pairs(self.edits.given[name]), self.settings.retain_pictures or None
+        how = {"aliases": aliases, "seed": self.settings.run.seed, "limit": limit}
+        target = self._evaluation.target(name)
+        return Subject(self._evaluation, self.world.masks, target, pairs, self.edits.retain, **how)
+
+    def test(
+        self, subject: Subject, record: Record, mark: str, todo: list[str], unedited: dict[str, list[Row]], bar: tqdm
+    ) -> None:
+        """Run the tests `todo` on one edit and write the rows of each.
+
+        Args:
+            unedited: {test: rows of the unedited model}; it grows.
+        """
+        wanted, name, method = self.settings, subject.target.name, record["method"]
+        common = {"name": name, "kind": record["kind"], "method": method, "model": self.world.clip.label}
+        common |= {"seed": wanted.run.seed, "relearn_lr": wanted.relearn_lr, "made_with": mark}
+        counts, points = list(dict.fromkeys(wanted.relearn_pictures)), tuple(sorted(set(wanted.relearn_steps)))
+        tests = subject.tests({"counts": counts, "lr": wanted.relearn_lr, "points": points})
+        edit = self.edits.edit(name, record, subject.pairs)
+        for test in todo:
+            beside = schema.EDIT if test == schema.RELEARNED else test
+            if beside not in unedited:
+                unedited[beside] = tests[beside](None)
+            started = time.perf_counter()
+            rows = tests[test](edit)
+            seconds = time.perf_counter() - started
+            if test == schema.EDIT:
+                compare_with_record(record, rows[0]["value"])
+            rows = joined(rows, unedited[beside], common | {"test": test, "seconds": seconds})
+            self.parts.write(rows, common["model"], name, method, test)
+            bar.update()
+
+
+def compare_with_record(record: Record, value: float) -> None:
+    """Print a note where an edit does not score on the test split what its record says."""
+    said = record["splits"]["test"][record["method"]]["forget_acc1"]
+    if abs(said - value) > 1e-6:
+        tqdm.write(f"note: {record['name']}, {record['method']}: forget accuracy {value:.1%}, its record says {said:.1%}")
+
+
+def run_share(share: tuple[int, list[str]], settings: Durability) -> list[str]:
+    """The tests of some names, in a process that knows nothing yet.
+
+    Args:
+        share: (number of this process, names as people write them).
+    """
+    number, names = share
+    on = on_record(settings)
+    mine = {k: r for k, r in on.found.items() if k[0] in names}
+    return Share(settings, on._replace(found=mine)).run(number)
+
+
+def run(settings: Durability) -> pd.DataFrame:
+    """Run what is not finished; returns the rows of the names and methods asked for."""
+    names = list(dict.fromkeys(map(plain_name, settings.data.celeb_name)))
+    jobs = min(settings.jobs, len(names))
+    shares = [(i, names[i::jobs]) for i in range(jobs)]
+    found = runner.deal(functools.partial(run_share, settings=settings), shares, jobs=jobs)
+    marks = {mark for part in found for mark in part}
+    frame = parts(settings).collect(AGAIN)
+    return frame[frame["made_with"].isin(marks)]
