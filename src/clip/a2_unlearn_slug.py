@@ -6,9 +6,9 @@ Example: python src/clip/a2_unlearn_slug.py --celeb-name Elon_Musk --model ViT-B
          python src/clip/a2_unlearn_slug.py revert --delta X.delta.safetensors [more] --model-dir E --out M
          python src/clip/a2_unlearn_slug.py list --model-dir E
          python src/clip/a2_unlearn_slug.py adapter --delta X.delta.safetensors --out A              (LoRA, for peft)
-Needs a1_compute_grad.py. Searches every layer of both Pareto fronts on the validation split and reports the winner on the test
-split. Writes under results/clip/: Pareto, step-size and cosine plots, a step log for each layer, and for each name a .json
-record, a .csv of all steps and the .delta.safetensors that carries the edit. Valid records are kept.
+Needs a1_compute_grad.py. Searches every layer of both Pareto fronts on the validation split and reports the winner on the
+test split. Writes under results/clip/: Pareto, step-size and cosine plots, a step log for each layer, and for each name a
+.json record, a .csv of all steps and the .delta.safetensors that carries the edit. Valid records are kept.
 On several devices: torchrun --nproc-per-node=N src/clip/a2_unlearn_slug.py ...
 """
 

@@ -5,8 +5,9 @@ Example: python src/clip/a6_study.py --celeb-name Elon_Musk Jeff_Bezos --variant
 Needs a1_compute_grad.py for all names. Variants: one layer, all layers of the Pareto fronts, all layers; rankings; encoders;
 first step and evaluations; forget and retain sets of other sizes; the deepest layer; several rounds.
 Writes under --result-dir: parts/, one file for each run, and runs.parquet, one row for each run of these names that was ever
-made with the same settings. Finished runs are kept; a run that fails is a row with its error, and is tried again the next time.
-The variants of a name run one after the other and share the steps that they score. a4_report.py --study makes the report.
+made with the same settings. Finished runs are kept; a run that fails is a row with its error, and is tried again the next
+time. The variants of a name run one after the other and share the steps that they score. a4_report.py --study makes the
+report.
 """
 
 import functools

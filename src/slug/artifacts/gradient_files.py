@@ -1,7 +1,7 @@
 """Gradient files: where they lie, what they were made from, and how they are written and checked.
 
-results/grads/{name}_{tag}/ holds a name's forget gradients and a link to the one retain gradient, which serves all names of a
-call and lies in results/grads/retain_{tag}/. A file is a plain dict {parameter name: tensor}; the JSON beside it is its
+results/grads/{name}_{tag}/ holds a name's forget gradients and a link to the one retain gradient, which serves all names of
+a call and lies in results/grads/retain_{tag}/. A file is a plain dict {parameter name: tensor}; the JSON beside it is its
 fingerprint. A file whose fingerprint differs from what is asked for is stale and is never used.
 """
 
@@ -126,7 +126,8 @@ class GradientFiles:
 
     @property
     def retain_folder(self) -> Path:
-        """Where the one retain gradient lies. Pipelines and assistants may share a CLIP, and each needs one encoder alone."""
+        """Where the one retain gradient lies. Pipelines and assistants may share a CLIP, and each needs one encoder
+        alone."""
         return self.folder("retain" if self.encoder == BOTH else f"retain-{self.encoder}")
 
     def tar(self, name: str) -> Path:
@@ -157,7 +158,8 @@ class GradientFiles:
         return mark | {"damping": preconditioning.DAMPING} | ({"spared": hashes} if hashes else {})
 
     def hashes(self, name: str, variant: Variant) -> dict[str, Any]:
-        """Hashes of the sets that a name's gradients were taken from: a record found along them is stale where these differ."""
+        """Hashes of the sets that a name's gradients were taken from: a record found along them is stale where these
+        differ."""
         names = [name, *self.spared(name, variant)]
         forget = {n: files.file_hash(self.tar(n)) for n in names}
         return {"retain_hash": files.file_hash(self.retain_tar), "forget_hashes": forget}
@@ -188,7 +190,8 @@ class GradientFiles:
     # ------------------------------------------------------------------------------------------------------- writing
 
     def write(self, variant: Variant, settings: Mapping[str, Any], *, workers: int = 0, force: bool = False) -> None:
-        """Write the forget gradient of every name and the one retain gradient, which is linked beside each. Keep valid files.
+        """Write the forget gradient of every name and the one retain gradient, which is linked beside each. Keep valid
+        files.
 
         Args:
             settings: for the fingerprints.

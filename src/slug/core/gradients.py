@@ -1,7 +1,7 @@
 """One gradient pass over a set of pairs at the model's present weights (paper, section 3).
 
-The model is in eval mode and its weights do not change. Every batch's gradient is taken by itself and added up in float64, so
-nothing leaks from one batch or one set into the next, and the sum does not depend on how batches are dealt to processes.
+The model is in eval mode and its weights do not change. Every batch's gradient is taken by itself and added up in float64,
+so nothing leaks from one batch or one set into the next, and the sum does not depend on how batches are dealt to processes.
 """
 
 from typing import Any

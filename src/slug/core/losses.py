@@ -20,8 +20,8 @@ def contrastive(image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor) ->
 def cosine_embedding(image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
     """Mean of 1 - cos(image_i, text_i) over matched unit features (N, D): the forget loss. Returns a scalar.
 
-    SLUG takes a positive step ALONG its gradient, which is ascent on 1 - cos: matched pairs drift apart. `scale` is not used;
-    it is there so that both losses are called alike.
+    SLUG takes a positive step ALONG its gradient, which is ascent on 1 - cos: matched pairs drift apart. `scale` is not
+    used; it is there so that both losses are called alike.
     """
     return (1 - (image * text).sum(-1)).mean()
 

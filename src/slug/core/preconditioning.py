@@ -1,10 +1,10 @@
 """Input-covariance preconditioning of the forget gradient: the variants `_w` and `_ws`.
 
-The paper steps along the gradient G of a matrix W, y = W x. Of all changes D with the same inner product <D, G>, the one that
-moves y least on the retain set is D = G (C + c I)^-1, where C is the mean of x x^T over the layer's inputs there: it has the
-least E|D x|^2 + c |D|^2. The same inverse is OWM's projector (Zeng et al., 2019), the input factor of FOOF (Benzing, 2022) and
-of K-FAC (Martens and Grosse, 2015), and the ridge regression by which UCE edits cross-attention (Gandikota et al., WACV 2024).
-It is still one gradient pass and one step on one layer; one forward pass over the retain set is added.
+The paper steps along the gradient G of a matrix W, y = W x. Of all changes D with the same inner product <D, G>, the one
+that moves y least on the retain set is D = G (C + c I)^-1, where C is the mean of x x^T over the layer's inputs there: it
+has the least E|D x|^2 + c |D|^2. The same inverse is OWM's projector (Zeng et al., 2019), the input factor of FOOF (Benzing,
+2022) and of K-FAC (Martens and Grosse, 2015), and the ridge regression by which UCE edits cross-attention (Gandikota et al.,
+WACV 2024). It is still one gradient pass and one step on one layer; one forward pass over the retain set is added.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,8 +1,8 @@
 """The step size of a layer: which steps are evaluated, one after the other (paper, section 3).
 
 The published schedule doubles a step while the name is still recognised and bisects once it is not. It trusts the latest
-answer only, so it goes astray where the forget accuracy rises again with the step, or where the first step already breaks the
-model. The robust schedule looks at all answers so far, and shrinks as fast as it grows.
+answer only, so it goes astray where the forget accuracy rises again with the step, or where the first step already breaks
+the model. The robust schedule looks at all answers so far, and shrinks as fast as it grows.
 """
 
 import itertools
@@ -25,10 +25,11 @@ class Schedule:
     Attributes:
         rule: "robust", or "paper" for the published schedule; the following attributes concern the robust one.
         growth: factor from one step to the next while nothing is forgotten.
-        far: the largest step that is tried upwards, in first steps (16 of them are 160% of the weights' norm). Then the search
-            goes on beside the step that made most progress, or below all of them where that was the smallest.
+        far: the largest step that is tried upwards, in first steps (16 of them are 160% of the weights' norm). Then the
+            search goes on beside the step that made most progress, or below all of them where that was the smallest.
         below: whether it does so below; else it ends there.
-        lookahead: evaluations to look ahead: the forget pictures are scored under all steps that these may ask for in one pass.
+        lookahead: evaluations to look ahead: the forget pictures are scored under all steps that these may ask for in one
+            pass.
         evaluations: steps of a layer, at most.
         scale: factor on the first step.
     """

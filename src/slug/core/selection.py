@@ -77,11 +77,12 @@ def preference(*, forgotten: bool, retained: float, accuracy: float, margin: flo
 def winner(candidates: Iterable[Candidate | None]) -> Candidate | None:
     """The candidate to keep, the first of several equals; None where there is none. Every method is chosen by this rule over
     all its candidates; all figures are of the validation split."""
-    best = None
+    best: Candidate | None = None
     for candidate in candidates:
-        if candidate is not None and candidate.preference is not None:
-            if best is None or candidate.preference > best.preference:
-                best = candidate
+        if candidate is None or candidate.preference is None:
+            continue
+        if best is None or best.preference is None or candidate.preference > best.preference:
+            best = candidate
     return best
 
 
@@ -99,5 +100,6 @@ def deepest(candidates: list[Candidate], order: Callable[[str], Any]) -> Candida
 
 
 def fa_rank(names: int) -> int:
-    """The k of FA@k that brackets the step: 5 for the paper's 10,177 names, 1 for small worlds, where chance FA@5 is high."""
+    """The k of FA@k that brackets the step: 5 for the paper's 10,177 names, 1 for small worlds, where chance FA@5 is
+    high."""
     return max(1, round(5 * names / 10177))

@@ -21,9 +21,10 @@ from slug.core.search import Found, Plan
 from slug.core.selection import Candidate
 
 Gradient = Mapping[str, torch.Tensor]
+STANDARD = Plan()
 
 
-def slug(model: Any, evaluator: Any, forget_pairs: Any, retain_pairs: Any, plan: Plan = Plan()) -> Found:
+def slug(model: Any, evaluator: Any, forget_pairs: Any, retain_pairs: Any, plan: Plan = STANDARD) -> Found:
     """The whole method on one concept.
 
     Args:
@@ -63,7 +64,7 @@ def over_layers(
             continue
         searched.add(group)
         curves[name] = []
-        for candidate in over_steps(model, evaluator, name, group, forget, plan, lambda: best):
+        for candidate in over_steps(model, evaluator, name, group, forget, plan, best):
             curves[name].append(candidate)
             best = selection.winner([best, candidate])
             if settled(best):
@@ -95,17 +96,25 @@ def front_by_front(
 
 
 def over_steps(
-    model: Any, evaluator: Any, name: str, group: tuple[str, ...], forget: Gradient, plan: Plan, best: Callable
+    model: Any,
+    evaluator: Any,
+    name: str,
+    group: tuple[str, ...],
+    forget: Gradient,
+    plan: Plan,
+    best: Candidate | None = None,
 ) -> Iterator[Candidate]:
     """Search the step of one layer: lambda_0 is a 10% relative change, and a POSITIVE step adds the forget gradient."""
     first = plan.schedule.scale * layers.first_step([model.parameters[n] for n in group], [forget[n] for n in group])
 
     def evaluate(step: float, coming: list[float]) -> tuple[Candidate, float]:
+        nonlocal best
         if len(coming) > 1:
             evaluator.look_ahead(Edit.along(model, name, forget, 1.0, group), coming)
         # A layer that loses overall may still be the deepest that forgets: then every candidate is scored in full.
-        beat = best() if plan.choose == "retain" else None
+        beat = best if plan.choose == "retain" else None
         candidate = evaluator.score(Edit.along(model, name, forget, step, group), beat, log_all=plan.log_all)
+        best = selection.winner([best, candidate])
         return candidate, candidate.progress
 
     yield from search.over_layer(evaluate, first, plan.schedule)

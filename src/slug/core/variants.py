@@ -46,7 +46,8 @@ class Variant:
         return replace(self, preconditioned=False, spares_others=False)
 
     def file(self, side: str) -> str:
-        """Name of a gradient file, e.g. `forget_grads_ws.pt`; retain gradients ("train") have no other loss than their own."""
+        """Name of a gradient file, e.g. `forget_grads_ws.pt`; retain gradients ("train") have no other loss than their
+        own."""
         return f"{side}_grads{'_importance' if self.squared else ''}{self.suffix if side == 'forget' else ''}.pt"
 
 

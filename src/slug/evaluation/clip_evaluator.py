@@ -98,8 +98,8 @@ class ClipEvaluator:
         self._known: dict[tuple[str, float], tuple[torch.Tensor, torch.Tensor]] = {}
 
     def _spread(self, task: str, rows: torch.Tensor, count: int) -> torch.Tensor:
-        """`count` of `rows`, spread over the classes of the first block (pictures stand class by class), so that one classifier
-        serves them."""
+        """`count` of `rows`, spread over the classes of the first block (pictures stand class by class), so that one
+        classifier serves them."""
         pictures = self.evaluation.tasks[task].pictures
         rows = rows[pictures.blocks[pictures.labels[rows]] == pictures.blocks.min()]
         return rows[torch.linspace(0, len(rows) - 1, min(count, len(rows))).long()]

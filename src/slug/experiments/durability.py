@@ -1,4 +1,5 @@
-"""Durability of every edit on record: SLUG's deltas, and baselines trained again from what their records say (a7_lasting.py)."""
+"""Durability of every edit on record: SLUG's deltas, and baselines trained again from what their records say
+(a7_lasting.py)."""
 
 import functools
 import hashlib

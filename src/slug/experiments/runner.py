@@ -72,8 +72,8 @@ class Parts:
             pq.write_table(pa.Table.from_pylist(list(rows), self.schema), temporary)
 
     def collect(self, remedy: str) -> pd.DataFrame:
-        """All rows: those of the table, and those of the parts in place of earlier ones of the same key. Writes the table and
-        removes the parts only after that, so that a kill in between loses nothing."""
+        """All rows: those of the table, and those of the parts in place of earlier ones of the same key. Writes the table
+        and removes the parts only after that, so that a kill in between loses nothing."""
         empty = pd.DataFrame(columns=[*self.key, self.mark])
         frame = read_table(self.table, remedy) if self.table.is_file() else empty
         parts = sorted((self.folder / "parts").glob("*.parquet"), key=lambda p: p.stat().st_mtime_ns)

@@ -1,4 +1,5 @@
-"""Several names forgotten together by the sum of their edits (paper, section 3): factors of steps, and rows of the report."""
+"""Several names forgotten together by the sum of their edits (paper, section 3): factors of steps, and rows of the
+report."""
 
 import functools
 import math

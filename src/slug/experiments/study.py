@@ -58,8 +58,8 @@ def parts(settings: Study) -> Parts:
 
 
 class Remembering:
-    """An evaluator that scores a step of a layer once: variants of one name try the same ones. The winner is the same: a step
-    that was scored more fully than a search needed is one that loses in it."""
+    """An evaluator that scores a step of a layer once: variants of one name try the same ones. The winner is the same: a
+    step that was scored more fully than a search needed is one that loses in it."""
 
     def __init__(self, evaluator: ClipEvaluator, known: dict[tuple[str, float], Candidate]) -> None:
         """

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from slug.core.variants import Variant
 from slug.errors import SlugError
 
+PLAIN = Variant()
 CLIP, PIPELINE, ASSISTANT = "clip", "pipeline", "assistant"  # hosts
 
 
@@ -27,7 +28,8 @@ class Material(NamedTuple):
 
 
 class PipelineMaterial(NamedTuple):
-    """What a baseline of a pipeline may use: prompts of the concept, what each is to become, and prompts that are retained."""
+    """What a baseline of a pipeline may use: prompts of the concept, what each is to become, and prompts that are
+    retained."""
 
     own: list[str]
     neutral: list[str]
@@ -68,7 +70,7 @@ class Method:
     hosts: tuple[str, ...]
     rank: int = 100
     candidates: Callable[[Any, Any, Any], Iterator[Any]] | None = None
-    variant: Variant = Variant()
+    variant: Variant = PLAIN
     needs: tuple[str, ...] = ()
     setting: str = ""
     grid: tuple[float, ...] = ()

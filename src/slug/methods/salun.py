@@ -1,4 +1,5 @@
-"""SalUn: GAFT on the half of all weights whose forget gradient is largest; the other half keeps its values (Fan et al., 2024)."""
+"""SalUn: GAFT on the half of all weights whose forget gradient is largest; the other half keeps its values (Fan et al.,
+2024)."""
 
 from slug.methods import CLIP, Method, gaft, register_forms
 
