@@ -1,0 +1,67 @@
+"""A run of the stages on the tiny world: its paths, flags and files. The fixture `done` of tests/stages is a finished one."""
+
+import csv
+import json
+import os
+
+import tiny
+
+NAMES = ("Alien", "Bento_Box")
+# What no two runs share.
+CHANGING = {"seconds", "gradient_s", "shared_s", "search_s", "peak_mem_mb"}
+
+
+def rel(path):
+    """A path relative to the repository's root, wherever the test runs."""
+    return os.path.relpath(path, tiny.ROOT)
+
+
+class Run:
+    """Paths and flags of one run of all stages; every path is relative to the repository's root."""
+
+    def __init__(self, world, model, folder, result="results"):
+        self.world, self.folder, self.results = world, folder, folder / result
+        self.model = ["--model", f"local-dir:{rel(model)}"]
+        self.tars = ["--tar-dir", rel(folder / "tars")]
+        self.train = ["--train-data", rel(world / "laion" / "laion400m" / "00000.tar")]
+        self.evaluation = ["--val-data", rel(world / "celeba"), "--imagenet-val", rel(world / "ImageNet" / "val")]
+        self.out = ["--result-dir", rel(self.results), "--workers", "0", "--device", "cpu"]
+
+    def a0(self):
+        images = ["--image-dir", rel(self.folder / "pictures"), "--known-names", rel(self.world / "names.txt")]
+        return ["--name", *NAMES, "--laion-dir", rel(self.world / "laion" / "laion400m"), *self.tars, *images, *self.out]
+
+    def a1(self):
+        return ["--celeb-name", *NAMES, *self.tars, *self.train, *self.model, *self.out]
+
+    def a2(self):
+        return [*self.a1(), *self.evaluation, "--evaluations", "6"]
+
+    def record(self, name):
+        """The record of a name's SLUG run."""
+        return json.loads(next((self.results / "clip").glob(f"*-{name}.json")).read_text())
+
+    def steps(self, name):
+        """The rows of {model}-{name}-steps.csv."""
+        with next((self.results / "clip").glob(f"*-{name}-steps.csv")).open(newline="") as f:
+            return list(csv.DictReader(f))
+
+    def another(self, result, *, link=True):
+        """A run with a result folder of its own; `link` gives it the gradients of this one."""
+        run = Run(self.world, self.folder, self.folder, result)
+        run.model = self.model
+        run.results.mkdir()
+        if link:
+            (run.results / "grads").symlink_to(self.results / "grads")
+        return run
+
+
+def comparable(record):
+    """A record without what no two runs share."""
+    winner = dict(record["winner_validation"], seconds=0)
+    return {k: v for k, v in record.items() if k not in CHANGING} | {"winner_validation": winner}
+
+
+def without_times(rows):
+    """Rows of a table of candidates without their seconds."""
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
