@@ -182,7 +182,7 @@ def search_names(args):
     model_hash = gradient_files.model_hash(clip)
     method = gradient_files.along(args.unlearn_method)
     loaded = {n: gradient_files.load_both(args, clip, n, model_hash, method, args.batch_size) for n in args.celeb_name}
-    identities, objects, split = evaluation_sets.load_evaluation(args, clip.transform)
+    identities, objects, split = evaluation_sets.load_evaluation(args, args, clip.transform)
     evaluation = None
     for name in loaded:
         forget, retain, tar, _ = loaded[name]

@@ -282,7 +282,7 @@ def run(args, clip, found, folder, left_out, path, number=0):
     Returns:
         What the rows depend on, `made_with`, an edit.
     """
-    identities, objects, split = evaluation_sets.load_evaluation(args, clip.transform)
+    identities, objects, split = evaluation_sets.load_evaluation(args, args, clip.transform)
     edits, fresh = Edits(args, clip, folder, left_out), []
     jobs = plan(args, edits, found, (identities, objects), read_runs(path))
     relearning = {"counts": list(dict.fromkeys(args.relearn_pictures)), "lr": args.relearn_lr}

@@ -26,7 +26,7 @@ from slug.core import gradients, layers, losses, search, selection, slug
 from slug.core.edit import applied, edit_of, edited_by, union
 from slug.data import evaluation_sets
 from slug.data.names import Matcher, plain_name
-from slug.data.pairs import drawings_of, load_pairs, some
+from slug.data.pairs import load_pairs, some, source_images
 from slug.errors import SlugError, brief
 from slug.evaluation import clip_judge, clip_tasks, outcome
 
@@ -117,7 +117,7 @@ class World:
         self.args = args
         self.clip = models.from_args(args, cli.settle(args))
         self.model_hash = gradient_files.model_hash(self.clip)
-        identities, objects, self.split = evaluation_sets.load_evaluation(args, self.clip.transform)
+        identities, objects, self.split = evaluation_sets.load_evaluation(args, args, self.clip.transform)
         self.pictures = (identities, objects)
         self._known = (None, {})
 
@@ -374,7 +374,7 @@ def run(world, name, variant):
     pairs = used = load_pairs(tar, clip.transform, workers=args.workers)
     drawings = None
     if variant.renderings or variant.drawings:
-        known = drawings_of(tar, files.existing(args.laion_dir, "shard folder", "give --laion-dir"))
+        known = source_images(tar, files.existing(args.laion_dir, "shard folder", "give --laion-dir"))
         drawings = [known[key] for key in pairs.keys]
         rows = forget_part(drawings, variant, args.seed)
         used, drawings = some(pairs, rows), [drawings[i] for i in rows]
