@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from joblib.externals.loky import get_reusable_executor
 
 from slug import cli, files, pool
-from slug.data import curation, download
+from slug.data import curation, download, sources
 from slug.data.names import Matcher
 from slug.data.pairs import TarMembers
 from slug.errors import SlugError
@@ -138,7 +138,7 @@ def write_tar(path, seed, samples):
 
 
 def plain_rows(path, matcher, columns, *, caption, where=None):
-    """`curation.find_rows` without its means: all rows are read, and every caption is looked at."""
+    """`sources.find_rows` without its means: all rows are read, and every caption is looked at."""
     table = pq.read_table(path, columns=list({*columns, *(["status"] if where is not None else [])}))
     found = [matcher.find(c or "") for c in table[caption].to_pylist()]
     table = table.append_column("names", pa.array(found, pa.list_(pa.string())))
@@ -149,7 +149,7 @@ def plain_rows(path, matcher, columns, *, caption, where=None):
 def scan(find, paths, columns, caption, where=None, workers=0):
     """(digest of the rows found, their count) over all files."""
     digest, count = hashlib.sha256(), 0
-    extra = {"threads": workers <= 1} if find is curation.find_rows else {}
+    extra = {"threads": workers <= 1} if find is sources.find_rows else {}
     function = functools.partial(find, matcher=Matcher(NAMES), columns=columns, caption=caption, where=where, **extra)
     for table in pool.spread(function, paths, workers=workers):
         count += len(table)
@@ -220,12 +220,12 @@ def measure(args, scratch):
         plain = alone(scan, plain_rows, part, *kept)
         for workers in (1, 2):
             case = f"curation, {workers} process{'es' * (workers > 1)}"
-            fast = alone(scan, curation.find_rows, part, *kept, workers=workers)
+            fast = alone(scan, sources.find_rows, part, *kept, workers=workers)
             rows.append(compare(case, count, bytes_of(part), plain, fast) | {"workers": workers, "found": fast[0][1]})
     some = alone(write_shards, scratch / "shards", args.seed, args.shard_rows)[0]
     kept = (["key", "caption"], "caption", ds.field("status") == "success")
     plain = alone(scan, plain_rows, some, *kept)
-    fast = alone(scan, curation.find_rows, some, *kept, workers=1)
+    fast = alone(scan, sources.find_rows, some, *kept, workers=1)
     found = {"workers": 1, "found": fast[0][1]}
     rows.append(compare("curation, shards of 10,000 rows", args.shard_rows, bytes_of(some), plain, fast) | found)
     tar = alone(write_tar, scratch / "00000.tar", args.seed, args.tar_samples)[0]

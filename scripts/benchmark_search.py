@@ -120,7 +120,7 @@ def real_search(args, clip):
     name = args.celeb_name[0]
     identity = gradient_files.model_hash(clip)
     forget, retain, tar, _ = gradient_files.load_both(args, clip, name, identity, "calc_grad", args.batch_size)
-    identities, objects, split = evaluation_sets.load_evaluation(args, clip.transform)
+    identities, objects, split = evaluation_sets.load_evaluation(args, args, clip.transform)
     pairs = load_pairs(tar, clip.transform, workers=args.workers)
     front = [r for part in layers.fronts(layers.figures(clip, forget, retain)).values() for r in part]
 

@@ -1,46 +1,52 @@
 #!/usr/bin/env python
-"""Says of every data set: found, complete, usable, and what to do (layouts: data/README.md).
+"""Report on every data set: found, complete, usable, and what to do (layouts: data/README.md).
 
 Example: python scripts/check_data.py                                  looks in data/
          python scripts/check_data.py --data-dir data/demo             the embedded world
-         python scripts/check_data.py --only celeba imagenet --strict  these alone; fails unless they can be used
+         python scripts/check_data.py --only celeba imagenet --strict  only these two; fails unless they are usable
 Reads lists and counts and opens a few pictures; downloads and changes nothing.
 """
 
-import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from slug import cli, files
-from slug.data import checks
+from slug.cli import flag
 from slug.errors import SlugError
 
 KEYS = ("laion", "retain", "forget", "celeba", "imagenet", "canvas", "classifiers")
+PLACES = ("laion_dir", "tar_dir", "train_data", "val_data", "imagenet_val", "canvas", "classifiers")
 
 
-def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", default="data", help="the folder with laion/, celeba/, ImageNet/, UnlearnCanvas/")
-    parser.add_argument("--name", nargs="*", default=[], help="forget names; default: the tars that are there")
-    parser.add_argument("--laion-dir", default="", help="shards, where not in {data-dir}/laion/laion400m")
-    parser.add_argument("--tar-dir", default="", help="curated tars, where not in {data-dir}/tar_files")
-    parser.add_argument("--train-data", default="", help="tar of the retain set, where not {laion-dir}/00000.tar")
-    parser.add_argument("--val-data", default="", help="CelebA folder, where not {data-dir}/celeba")
-    parser.add_argument("--imagenet-val", default="", help="where not {data-dir}/ImageNet/val")
-    parser.add_argument("--canvas", default="", help="UnlearnCanvas folder, where not {data-dir}/UnlearnCanvas")
-    parser.add_argument("--classifiers", default="", help="its classifiers, where not {canvas}/classifiers")
-    parser.add_argument("--only", nargs="+", choices=KEYS, default=KEYS, help="look at these alone")
-    parser.add_argument("--strict", action="store_true", help="fail unless all that is looked at can be used")
-    return parser.parse_args(argv)
+@dataclass(frozen=True)
+class Settings:
+    data_dir: str = flag("data", "folder with laion/, celeba/, ImageNet/ and UnlearnCanvas/")
+    name: tuple[str, ...] = flag((), "forget names; without any, the tars that are there", nargs="*")
+    laion_dir: str = flag("", "shards, where not in {data-dir}/laion/laion400m")
+    tar_dir: str = flag("", "forget sets, where not in {data-dir}/tar_files")
+    train_data: str = flag("", "tar of the retain set, where not {laion-dir}/00000.tar")
+    val_data: str = flag("", "CelebA folder, where not {data-dir}/celeba")
+    imagenet_val: str = flag("", "ImageNet folder, where not {data-dir}/ImageNet/val")
+    canvas: str = flag("", "UnlearnCanvas folder, where not {data-dir}/UnlearnCanvas")
+    classifiers: str = flag("", "folder of its classifiers, where not {canvas}/classifiers")
+    only: tuple[str, ...] = flag(KEYS, "data sets to report on", choices=KEYS)
+    strict: bool = flag(False, "fail unless all of these data sets are usable")
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    places = ("laion_dir", "tar_dir", "train_data", "val_data", "imagenet_val", "canvas", "classifiers")
-    places = {k: getattr(args, k) for k in places}
-    states = checks.states(files.resolve(args.data_dir), args.only, args.name, **places)
+def parse_args(argv: Sequence[str] | None = None) -> Settings:
+    return cli.parse(__doc__, Settings, argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    settings = parse_args(argv)
+    from slug.data import checks
+
+    places = {k: getattr(settings, k) for k in PLACES}
+    states = checks.states(files.resolve(settings.data_dir), settings.only, settings.name, **places)
     print(checks.table(states))
-    lacking = [s for s in states if args.strict and not s.usable]
-    if lacking:
-        raise SlugError("; ".join(f"{s.what} cannot be used ({s.detail})" for s in lacking) + "; see the list above")
+    lacking = [f"{s.what} cannot be used ({s.detail})" for s in states if not s.usable]
+    if settings.strict and lacking:
+        raise SlugError(f"{'; '.join(lacking)}; see the list above")
 
 
 if __name__ == "__main__":

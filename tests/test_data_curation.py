@@ -22,7 +22,7 @@ from PIL import Image
 from torchvision import transforms
 
 from slug import pool
-from slug.data import curation, evaluation_sets, names
+from slug.data import curation, evaluation_sets, names, sources
 from slug.data.images import decode
 from slug.data.names import Matcher, _folded, plain_name
 from slug.data.pairs import TarMembers, load_pairs, read_tar
@@ -157,8 +157,8 @@ def test_names_of_any_script_are_found_and_written(tmp_path):
 
 def test_max_count_stops_the_scan(shards, tmp_path, monkeypatch):
     read = []
-    find_rows = curation.find_rows
-    monkeypatch.setattr(curation, "find_rows", lambda path, *a, **k: read.append(path.name) or find_rows(path, *a, **k))
+    find_rows = sources.find_rows
+    monkeypatch.setattr(sources, "find_rows", lambda path, *a, **k: read.append(path.name) or find_rows(path, *a, **k))
     found = pairs_of(curate(shards, tmp_path, "--name", "Elon_Musk", "--max-count", 3) / "Elon_Musk.tar")
     assert [caption for _, caption, _ in found] == ["Elon Musk", "ELON_MUSK, CEO", "Jeff Bezos and Elon Musk"]
     assert read == ["00000.parquet"]
@@ -262,16 +262,16 @@ def test_rows_found_are_those_of_a_plain_scan(tmp_path, monkeypatch, screened):
     monkeypatch.setattr(names, "MOST_SCREENED", 200 if screened else 0)
     assert (matcher.screen() is not None) == screened
     for path in paths:
-        assert curation.Shard(path).rows(matcher, threads=True) == plain[path] and len(plain[path]) > 300
+        assert sources.Shard(path).rows(matcher, threads=True) == plain[path] and len(plain[path]) > 300
 
 
 def test_two_processes_find_what_one_finds_in_the_same_order(tmp_path, shards, monkeypatch):
     paths, matcher, plain = some_metadata(tmp_path / ".", 5, rows=200)
     find = functools.partial(curation._rows, matcher=matcher, threads=False)
-    units = [curation.Shard(p) for p in paths]
+    units = [sources.Shard(p) for p in paths]
     assert list(pool.spread(find, units, workers=2)) == list(pool.spread(find, units)) == list(plain.values())
     alone = curate(shards, tmp_path / "alone", "--name", "Elon_Musk", "--workers", 1) / "Elon_Musk.tar"
-    monkeypatch.setattr(curation, "WORTH_PROCESSES", 0)
+    monkeypatch.setattr(sources, "WORTH_PROCESSES", 0)
     both = curate(shards, tmp_path / "both", "--name", "Elon_Musk", "--workers", 2) / "Elon_Musk.tar"
     assert alone.read_bytes() == both.read_bytes()
 
@@ -378,7 +378,7 @@ def test_a_tar_from_elsewhere_is_kept_unless_it_is_cut_off(shards, tmp_path, cap
     capfd.readouterr()
     tiny.run("a0_create_tar", *given)
     assert own.read_bytes() == mine and (tars / "Elon_Musk.tar").read_bytes() == found
-    assert f"there, kept: {own}" in capfd.readouterr().out
+    assert f"Jeff_Bezos: kept {own}" in capfd.readouterr().out
     tiny.run("a0_create_tar", *given, "--force")
     assert own.read_bytes() != mine
 

@@ -1184,8 +1184,7 @@ def test_what_describes_classifiers_is_read_and_checked(folder, tmp_path, monkey
     shutil.copytree(folder / "classifiers", tmp_path / "c")
     path = tmp_path / "c/classifiers.json"
     settings = json.loads(path.read_text())
-    monkeypatch.setattr(canvas_classifiers, "PUBLISHED", tmp_path / "published.json")
-    path.rename(canvas_classifiers.PUBLISHED)
+    monkeypatch.setattr("slug.data.canvas.PUBLISHED", path.rename(tmp_path / "published.json"))
     assert canvas_classifiers.load_classifiers(tmp_path / "c").labels == {"style": STYLES, "object": OBJECTS}
     wrong = {"arch": ["no_such_network", 3], "labels": [{"style": STYLES}, {"style": STYLES, "object": "bell"}, []]}
     wrong |= {"mean": [[0.5], "grey", 0.5], "std": [None], "size": ["16", 0]}

@@ -16,9 +16,10 @@ import pytest
 import tiny
 from test_house import shell
 
-from slug.data import curation, download
+from slug.data import curation, download, sources
 from slug.data.names import Matcher
 from slug.data.pairs import TarMembers, read_tar
+from slug.data.settings import Download
 from slug.errors import SlugError
 
 SLOW, FIRST_FAILS, NEVER = "slow", "fails once", "never answers"
@@ -156,13 +157,13 @@ def test_img2dataset_makes_shards_that_curation_reads(metadata, web, tmp_path, c
 
 def test_a_second_run_fetches_only_what_was_not_finished(metadata, web, in_process, tmp_path):
     folder, _ = metadata
-    how = {"threads": 16, "timeout": 4, "retries": 0}
-    first = download.fetch(folder, tmp_path / "laion", **how)
+    how = Download(threads=16, timeout=4, retries=0)
+    first = download.fetch(folder, tmp_path / "laion", how)
     asked = web.asked.copy()
-    assert download.fetch(folder, tmp_path / "laion", **how) == first and web.asked == asked
+    assert download.fetch(folder, tmp_path / "laion", how) == first and web.asked == asked
     (tmp_path / "laion" / "00001_stats.json").unlink()  # as where a run was stopped: the stats are written last
     (tmp_path / "laion" / "00001.tar").write_bytes(b"split")
-    download.fetch(folder, tmp_path / "laion", **how)
+    download.fetch(folder, tmp_path / "laion", how)
     assert web.asked.total() == asked.total() + 15
     assert len(fetched(tmp_path / "laion")) >= first.pictures
 
@@ -191,8 +192,8 @@ def test_rows_are_limited_by_name_and_known_files_not_read_again(metadata, tmp_p
     assert counts["Alien"] > 3 and counts["Nobody"] == 0
     (tmp_path / "rows" / "00001.parquet").unlink()
     read = []
-    find_rows = curation.find_rows
-    monkeypatch.setattr(curation, "find_rows", lambda path, *a, **k: read.append(path.name) or find_rows(path, *a, **k))
+    find_rows = sources.find_rows
+    monkeypatch.setattr(sources, "find_rows", lambda path, *a, **k: read.append(path.name) or find_rows(path, *a, **k))
     assert download.named_rows(folder, ["Alien", "Nobody"], tmp_path / "rows", limit=10**6) == counts
     assert read == ["part-1.parquet"]
     assert download.named_rows(folder, ["Alien"], tmp_path / "few", limit=2) == {"Alien": 2}
@@ -255,7 +256,7 @@ def test_how_img2dataset_ends_is_how_the_stage_ends(metadata, tmp_path, monkeypa
     monkeypatch.setattr(img2dataset, "download", stopped)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(seen) as caught:
-        download.fetch(metadata[0], tmp_path / "laion")
+        download.fetch(metadata[0], tmp_path / "laion", Download())
     assert signal.getsignal(signal.SIGINT) is before and "\n" not in str(caught.value)
 
 

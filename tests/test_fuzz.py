@@ -12,7 +12,7 @@ from PIL import Image
 
 from slug import files, models
 from slug.artifacts import deltas, gradient_files, records
-from slug.data import curation, evaluation_sets
+from slug.data import curation, evaluation_sets, sources
 from slug.data.images import decode
 from slug.data.pairs import load_pairs
 from slug.errors import SlugError
@@ -81,7 +81,7 @@ def report_of(folder):
 
 
 def curated(folder):
-    units = curation.shards(folder / "shards")
+    units = sources.shards(folder / "shards")
     curation.curate(units, ["Alien"], folder / "made/tars", folder / "made/pictures", folder / "made/work")
 
 

@@ -24,7 +24,7 @@ from slug.artifacts import gradient_files
 from slug.core import layers, slug
 from slug.core.edit import edited_by
 from slug.data.names import Matcher, plain_name
-from slug.data.pairs import drawings_of, load_pairs, read_tar
+from slug.data.pairs import load_pairs, read_tar, source_images
 from slug.evaluation import clip_judge
 from slug.experiments import study
 from slug.reports import claims
@@ -366,7 +366,7 @@ def test_drawings_are_those_of_the_shards(prepared):
             for n, c in contents.items()
             if n.endswith(".jpg")
         }
-    found = drawings_of(tar, prepared.shards)
+    found = source_images(tar, prepared.shards)
     wanted = {key: sidecars[hashlib.sha256(image).hexdigest()] for key, image, _ in read_tar(tar)}
     assert found == wanted and len(set(found.values())) > 1
 

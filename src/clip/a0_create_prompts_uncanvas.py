@@ -1,71 +1,70 @@
-"""The prompts of the UnlearnCanvas protocol as a CSV: every style and object in several seeds, those that choose apart from
-those that report.
+"""Write the prompts of the UnlearnCanvas protocol as a CSV: every style and object, with seeds of its own for each split.
 
 Example: python src/clip/a0_create_prompts_uncanvas.py
          python src/clip/a0_create_prompts_uncanvas.py --canvas data/demo/UnlearnCanvas/data --style Noto --object bell key
          python src/clip/a0_create_prompts_uncanvas.py --names iron_man mickey_mouse "a dog" --out data/sd_prompts.csv
-Reads the folder names of --canvas, or takes --names, which are asked for without a style; writes
-split,style,object,seed,prompt rows to --out.
+Takes styles and objects from the folder names of --canvas, or names without a style from --names. Writes rows of
+split,style,object,seed,prompt to --out.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from slug import cli, files
+from slug.cli import flag, group
 from slug.errors import SlugError
-from slug.evaluation import canvas_classifiers, canvas_prompts, unlearncanvas
+from slug.evaluation import canvas_prompts
+from slug.settings import CANVAS, Concepts, Run
 
 
-def parse_args(argv=None):
-    parser = cli.parser(__doc__)
-    parser.add_argument("--canvas", default="data/UnlearnCanvas/data", help="folder of <Style>/<Object>/<n>.jpg")
-    canvas_prompts.add_concept_flags(parser, "only these; without: all of the folder")
-    parser.add_argument(
-        "--names", nargs="+", default=[], help="ask for these names instead, without styles; no folder is read"
+@dataclass(frozen=True)
+class Settings:
+    run: Run = group(Run)
+    canvas: str = flag(f"{CANVAS}/data", "folder of <Style>/<Object>/<n>.jpg")
+    concepts: Concepts = group(Concepts)
+    names: tuple[str, ...] = flag((), "ask for these names, without styles; no folder is read")
+    leave_out: str = flag("", 'JSON with a list "left_out" of prompts that the pipeline never learned')
+    classifiers: str = flag("", "folder of both classifiers; what they do not know is refused")
+    test_seeds: tuple[int, ...] = flag(
+        canvas_prompts.TEST_SEEDS, "seeds of the test split, for the first cell", aliases=("--report-seeds",)
     )
-    parser.add_argument(
-        "--leave-out", default="", help='JSON with a list "left_out" of prompts that the pipeline never learned'
+    validation_seeds: tuple[int, ...] = flag(
+        canvas_prompts.VALIDATION_SEEDS,
+        "seeds of the validation split, for the first cell",
+        aliases=("--select-seeds",),
     )
-    parser.add_argument("--classifiers", default="", help="folder of both classifiers: what they do not know is refused")
-    parser.add_argument(
-        "--test-seeds",
-        type=int,
-        nargs="+",
-        default=[*canvas_prompts.TEST_SEEDS],
-        help="of the test split, first cell",
-    )
-    parser.add_argument(
-        "--validation-seeds",
-        type=int,
-        nargs="+",
-        default=[*canvas_prompts.VALIDATION_SEEDS],
-        help="of the validation split, first cell",
-    )
-    parser.add_argument("--shared-seeds", action="store_true", help="the same seeds in every cell, as published")
-    parser.add_argument("--out", default="data/UnlearnCanvas/prompts.csv", help="file to write")
-    return parser.parse_args(argv)
+    shared_seeds: bool = flag(False, "use the same seeds in every cell, as published")
+    out: str = flag(f"{CANVAS}/prompts.csv", "file to write")
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    if args.names:
-        styles, objects = [""], args.names
-    else:
-        styles, objects = canvas_prompts.grid(files.existing(args.canvas, "UnlearnCanvas", "see data/README.md, Styles"))
-        styles, objects = (
-            canvas_prompts.among(args.style, styles, "style"),
-            canvas_prompts.among(args.object, objects, "object"),
-        )
-    seeds = {"test": args.test_seeds, "validation": args.validation_seeds, "shared": args.shared_seeds}
+def parse_args(argv: Sequence[str] | None = None) -> Settings:
+    return cli.parse(__doc__, Settings, argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    settings = parse_args(argv)
+    styles, objects = [""], list(settings.names)
+    if not objects:
+        folder = files.existing(settings.canvas, "UnlearnCanvas", "see data/README.md, Styles")
+        styles, objects = canvas_prompts.grid(folder)
+        styles = canvas_prompts.among(settings.concepts.style, styles, "style")
+        objects = canvas_prompts.among(settings.concepts.object, objects, "object")
+    seeds = {"report": settings.test_seeds, "select": settings.validation_seeds, "shared": settings.shared_seeds}
     found = canvas_prompts.requests(styles, objects, **seeds)
-    if args.leave_out:
-        skipped = files.read_json(files.existing(args.leave_out, "list of prompts", "give --leave-out"))
+    if settings.leave_out:
+        skipped = files.read_json(files.existing(settings.leave_out, "list of prompts", "give --leave-out"))
         if not isinstance(skipped, dict) or not isinstance(skipped.get("left_out"), list):
-            raise SlugError(f"{args.leave_out} has no list left_out of prompts; give another --leave-out")
+            raise SlugError(f"{settings.leave_out} has no list left_out of prompts; give another --leave-out")
         found = [r for r in found if r.prompt not in skipped["left_out"]]
-    if args.classifiers:  # told now, not after the gradients
-        folder = files.existing(args.classifiers, "classifiers", "give --classifiers")
-        unlearncanvas.check_known(found, canvas_classifiers.classifier_settings(folder)["labels"])
-    canvas_prompts.write_requests(files.resolve(args.out), found)
+    if settings.classifiers:  # refused now rather than after the gradients
+        from slug.data import canvas
+        from slug.evaluation import unlearncanvas
+
+        folder = files.existing(settings.classifiers, "classifiers", "give --classifiers")
+        unlearncanvas.check_known(found, canvas.classifier_settings(folder)["labels"])
+    canvas_prompts.write_requests(files.resolve(settings.out), found)
     cells = len({r.prompt for r in found})
-    print(f"{len(styles)} styles x {len(objects)} objects, {cells} cells, {len(found)} pictures asked for -> {args.out}")
+    print(f"{len(styles)} styles x {len(objects)} objects: {cells} cells, {len(found)} pictures -> {settings.out}")
 
 
 if __name__ == "__main__":

@@ -1,78 +1,91 @@
-"""Forget sets of styles and objects out of UnlearnCanvas's pictures.
+"""Make forget sets of styles and objects from UnlearnCanvas's pictures.
 
-Example: cd src/clip; python a0_create_tar_ucanvas.py                            (every style and object)
+Example: python src/clip/a0_create_tar_ucanvas.py                            (every style and object)
          python src/clip/a0_create_tar_ucanvas.py --style Van_Gogh --object Dogs
-Reads --canvas, <Style>/<Object>/<n>.jpg; writes --tar-dir/{style or object}.tar, members {object}_{style}_{n}.jpg and .txt,
-captions "A {object} image in {style} style." Broken pictures are left out and counted; a tar of these pictures that is there
-is kept, another is refused.
+Reads <Style>/<Object>/<n>.jpg in --canvas. Writes {tar-dir}/{style or object}.tar with members {object}_{style}_{n}.jpg and
+.txt and captions "A {object} image in {style} style." Broken pictures are left out and counted. A tar of these pictures that
+is there already is kept; another one is refused.
 """
 
 import tarfile
-
-import webdataset as wds
-from tqdm import tqdm
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from slug import cli, files
-from slug.data import curation
-from slug.data.images import PICTURES
-from slug.data.names import plain_name
-from slug.data.pairs import TarMembers
+from slug.cli import flag, group
 from slug.errors import SlugError
-from slug.evaluation import canvas_prompts
+from slug.settings import CANVAS, Concepts, Run
 
 
-def parse_args(argv=None):
-    parser = cli.parser(__doc__)
-    parser.add_argument("--canvas", default="data/UnlearnCanvas/data", help="folder of <Style>/<Object>/<n>.jpg")
-    canvas_prompts.add_concept_flags(parser, "only these; without either: all of the folder")
-    parser.add_argument("--tar-dir", default="data/tar_files", help="where the tars go")
-    parser.add_argument("--max-count", type=int, default=500, help="pictures of a tar, spread over its cells")
-    parser.add_argument("--force", action="store_true", help="write again what is there")
-    return parser.parse_args(argv)
+@dataclass(frozen=True)
+class Settings:
+    run: Run = group(Run)
+    canvas: str = flag(f"{CANVAS}/data", "folder of <Style>/<Object>/<n>.jpg")
+    concepts: Concepts = group(Concepts)
+    tar_dir: str = flag("data/tar_files", "folder of the tars")
+    max_count: int = flag(500, "the largest number of pictures in a tar, spread over its cells")
+    force: bool = flag(False, "replace tars that are there already")
 
 
-def pictures(folder, kind, name, limit):
-    """[(style, object, path)] of a concept: the first pictures of all cells, then the second ones, up to `limit`."""
+def parse_args(argv: Sequence[str] | None = None) -> Settings:
+    return cli.parse(__doc__, Settings, argv)
+
+
+def pictures(folder: Path, kind: str, name: str, limit: int) -> list[tuple[str, str, Path]]:
+    """[(style, object, path)] of a concept: the first picture of each cell, then the second of each, up to `limit`."""
+    from slug.data.images import PICTURES
+
     pattern = f"{name}/*" if kind == "style" else f"*/{name}"
     cells = [sorted(p for p in cell.iterdir() if p.suffix[1:].lower() in PICTURES) for cell in sorted(folder.glob(pattern))]
-    turns = [(i, n) for i, cell in enumerate(cells) for n in range(len(cell))]
-    chosen = [cells[i][n] for i, n in sorted(turns, key=lambda turn: turn[::-1])[:limit]]
+    turns = [(n, i) for i, cell in enumerate(cells) for n in range(len(cell))]
+    chosen = [cells[i][n] for n, i in sorted(turns)[:limit]]
     return [(p.parent.parent.name, p.parent.name, p) for p in chosen]
 
 
-def check_own(tar, found):
-    """SlugError unless all members of a tar are of `found`, [(style, object, path)]."""
+def check_own(tar: Path, keys: set[str]) -> None:
+    """SlugError unless the members of a tar have these keys."""
+    from slug.data.pairs import TarMembers
+
     try:
         with TarMembers(tar) as members:
-            keys = {name.rsplit(".", 1)[0] for name in members}
+            there = {name.rsplit(".", 1)[0] for name in members}
     except (OSError, tarfile.TarError):
-        keys = set()
-    if not keys or keys - {f"{thing}_{style}_{path.stem}" for style, thing, path in found}:
-        raise SlugError(f"{tar} is damaged or of other pictures; give another --tar-dir, or --force to make it anew")
+        there = set()
+    if not there or there - keys:
+        raise SlugError(f"{tar} is damaged or of other pictures; give another --tar-dir, or --force to replace it")
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    folder = files.existing(args.canvas, "UnlearnCanvas", "see data/README.md, Styles")
+def main(argv: Sequence[str] | None = None) -> None:
+    settings = parse_args(argv)
+    import webdataset as wds
+    from tqdm import tqdm
+
+    from slug.data import curation
+    from slug.data.names import plain_name
+    from slug.evaluation import canvas_prompts
+
+    folder = files.existing(settings.canvas, "UnlearnCanvas", "see data/README.md, Styles")
     styles, objects = canvas_prompts.grid(folder)
-    wanted = canvas_prompts.concepts(args) or [("style", s) for s in styles] + [("object", o) for o in objects]
-    for kind, name in tqdm(wanted, unit="concept"):
+    every = [("style", s) for s in styles] + [("object", o) for o in objects]
+    for kind, name in tqdm(canvas_prompts.concepts(settings.concepts) or every, unit="concept"):
         (name,) = canvas_prompts.among([name], styles if kind == "style" else objects, kind)
-        tar = files.resolve(args.tar_dir) / f"{name}.tar"
-        found = pictures(folder, kind, name, args.max_count)
-        if tar.exists() and not args.force:
-            check_own(tar, found)
-            tqdm.write(f"there, kept: {tar}")
+        tar = files.resolve(settings.tar_dir) / f"{name}.tar"
+        found = pictures(folder, kind, name, settings.max_count)
+        keys = [f"{thing}_{style}_{path.stem}" for style, thing, path in found]
+        if tar.exists() and not settings.force:
+            check_own(tar, set(keys))
+            tqdm.write(f"{name}: kept {tar}")
             continue
-        usable = [(*cell, p, curation.usable(p.read_bytes())) for *cell, p in found]
-        broken = sum(made is None for *_, made in usable)
+        usable = [curation.usable(path.read_bytes()) for *_, path in found]
+        broken = usable.count(None)
         if broken == len(usable):
-            raise SlugError(f"none of the {broken} pictures of {name} in {folder} can be decoded")
+            raise SlugError(f"none of the {broken} pictures of {name} in {folder} can be decoded; get them again")
         with files.replacing(tar) as temporary, wds.TarWriter(str(temporary), encoder=False, mtime=0) as out:
-            for style, thing, path, made in usable:
+            for key, (style, thing, _), made in zip(keys, found, usable, strict=True):
                 if made is not None:
                     caption = f"A {plain_name(thing)} image in {plain_name(style)} style."
-                    out.write({"__key__": f"{thing}_{style}_{path.stem}", "jpg": made[0], "txt": caption.encode()})
+                    out.write({"__key__": key, "jpg": made[0], "txt": caption.encode()})
         tqdm.write(f"{name}: {len(usable) - broken} pictures, {broken} broken -> {tar}")
 
 

@@ -1,28 +1,38 @@
 """Fetch LAION-400M's pictures into shards, by img2dataset with the paper's settings.
 
 Example: python src/clip/a0_download.py --metadata-dir data/laion/metadata --laion-dir data/laion/laion400m
-The metadata (columns URL, TEXT, NSFW, similarity, LICENSE) must be there: data/README.md. Run again, it goes on where it was
-stopped. To fetch only the pictures of some names: a0_create_tar.py --download.
+The metadata (columns URL, TEXT, NSFW, similarity, LICENSE) must be there already (data/README.md). A run that was stopped
+resumes where it was. To fetch only the pictures of some names, use a0_create_tar.py --download.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from slug import cli, files
-from slug.data import download
+from slug.cli import flag, group
+from slug.data.settings import Download
+from slug.settings import Run
 
 
-def parse_args(argv=None):
-    parser = cli.parser(__doc__)
-    parser.add_argument("--laion-dir", default="data/laion/laion400m", help="where shards go")
-    download.add_flags(parser)
-    return parser.parse_args(argv)
+@dataclass(frozen=True)
+class Settings:
+    run: Run = group(Run)
+    laion_dir: str = flag("data/laion/laion400m", "folder of the shards")
+    fetching: Download = group(Download)
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    got = download.fetch(args.metadata_dir, files.resolve(args.laion_dir), **download.settings(args))
-    print(
-        f"{got.pictures} of {got.rows} pictures in {got.shards} shards ({got.failed} could not be fetched, {got.broken} are "
-        f"no pictures) -> {files.resolve(args.laion_dir)}"
-    )
+def parse_args(argv: Sequence[str] | None = None) -> Settings:
+    return cli.parse(__doc__, Settings, argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    settings = parse_args(argv)
+    from slug.data import download
+
+    out = files.resolve(settings.laion_dir)
+    got = download.fetch(files.resolve(settings.fetching.metadata_dir), out, settings.fetching)
+    lost = f"{got.failed} could not be fetched, {got.broken} are no pictures"
+    print(f"{got.pictures} of {got.rows} pictures in {got.shards} shards ({lost}) -> {out}")
 
 
 if __name__ == "__main__":

@@ -1,29 +1,40 @@
-"""Zero-shot accuracy on CelebA identities: the frequent ones (frequent_celebs.txt) among all names, prompt "{name}.".
+"""Zero-shot accuracy on CelebA identities: pictures of the frequent ones among all names, prompt "{name}.".
 
 Example: python src/clip/a0_eval_celeba.py --data-root data/celeba --model ViT-B-32 --pretrained laion400m_e32
 """
 
-from slug import cli, files, models
-from slug.data import evaluation_sets
-from slug.evaluation import zeroshot
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from slug import cli, files
+from slug.cli import flag, group
+from slug.settings import Model, Run
 
 
-def parse_args(argv=None):
-    parser = cli.parser(__doc__)
-    cli.add_model_flags(parser)
-    parser.add_argument("--data-root", default="data/celeba", help="folder with img_align_celeba and its lists")
-    return parser.parse_args(argv)
+@dataclass(frozen=True)
+class Settings:
+    run: Run = group(Run)
+    model: Model = group(Model)
+    data_root: str = flag("data/celeba", "folder with img_align_celeba and its lists")
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    device = cli.settle(args)
-    folder = cli.check_result_dir(args)
-    clip = models.from_args(args, device)
-    pictures = evaluation_sets.load_celeba(files.resolve(args.data_root), clip.transform, workers=args.workers)
-    zeroshot.evaluate_and_report(
-        clip, pictures, zeroshot.IDENTITY_TEMPLATES, args, folder / "clip" / f"{clip.tag}-celeba.json"
-    )
+def parse_args(argv: Sequence[str] | None = None) -> Settings:
+    return cli.parse(__doc__, Settings, argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    settings = parse_args(argv)
+    from slug import models, system
+    from slug.data import evaluation_sets
+    from slug.evaluation import zeroshot
+
+    run, m = settings.run, settings.model
+    device = system.settle(run.device, run.seed)
+    out = cli.check_result_dir(run.result_dir) / "clip"
+    clip = models.load(m.model, m.pretrained, m.clip_model_id, device=device, precision=run.precision)
+    pictures = evaluation_sets.load_celeba(files.resolve(settings.data_root), clip.transform, workers=run.workers)
+    path, how = out / f"{clip.tag}-celeba.json", {"batch_size": m.eval_batch_size, "settings": cli.flat(settings)}
+    zeroshot.evaluate_and_report(clip, pictures, zeroshot.IDENTITY_TEMPLATES, path, **how)
 
 
 if __name__ == "__main__":

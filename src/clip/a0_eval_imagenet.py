@@ -1,36 +1,42 @@
-"""Zero-shot accuracy on an ImageNet-style validation folder, seven simple templates.
+"""Zero-shot accuracy on an ImageNet-style validation folder, with seven simple templates.
 
 Example: python src/clip/a0_eval_imagenet.py --imagenet-val data/ImageNet/val --model ViT-B-32 --pretrained laion400m_e32
 """
 
-from slug import cli, files, models
-from slug.data import evaluation_sets
-from slug.evaluation import zeroshot
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from slug import cli, files
+from slug.cli import flag, group
+from slug.settings import Model, Run
 
 
-def parse_args(argv=None):
-    parser = cli.parser(__doc__)
-    cli.add_model_flags(parser)
-    parser.add_argument("--imagenet-val", default="data/ImageNet/val", help="folder with one subfolder a class")
-    parser.add_argument("--imagenet-share", type=float, default=1.0, help="part of the pictures, drawn by --seed")
-    return parser.parse_args(argv)
+@dataclass(frozen=True)
+class Settings:
+    run: Run = group(Run)
+    model: Model = group(Model)
+    imagenet_val: str = flag("data/ImageNet/val", "folder with one subfolder for each class")
+    imagenet_share: float = flag(1.0, "fraction of its pictures, drawn by --seed")
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    device = cli.settle(args)
-    folder = cli.check_result_dir(args)
-    clip = models.from_args(args, device)
-    pictures = evaluation_sets.load_imagenet(
-        files.resolve(args.imagenet_val),
-        clip.transform,
-        workers=args.workers,
-        share=args.imagenet_share,
-        seed=args.seed,
-    )
-    zeroshot.evaluate_and_report(
-        clip, pictures, zeroshot.object_templates(), args, folder / "clip" / f"{clip.tag}-imagenet.json"
-    )
+def parse_args(argv: Sequence[str] | None = None) -> Settings:
+    return cli.parse(__doc__, Settings, argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    settings = parse_args(argv)
+    from slug import models, system
+    from slug.data import evaluation_sets
+    from slug.evaluation import zeroshot
+
+    run, m = settings.run, settings.model
+    device = system.settle(run.device, run.seed)
+    out = cli.check_result_dir(run.result_dir) / "clip"
+    clip = models.load(m.model, m.pretrained, m.clip_model_id, device=device, precision=run.precision)
+    val, share = files.resolve(settings.imagenet_val), settings.imagenet_share
+    pictures = evaluation_sets.load_imagenet(val, clip.transform, workers=run.workers, share=share, seed=run.seed)
+    path, how = out / f"{clip.tag}-imagenet.json", {"batch_size": m.eval_batch_size, "settings": cli.flat(settings)}
+    zeroshot.evaluate_and_report(clip, pictures, zeroshot.object_templates(), path, **how)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from slug import cli, files
 from slug.artifacts import adapters, canvas_records, gradient_files
-from slug.data.images import by_batch, spread
+from slug.data.images import by_batch, evenly_spaced
 from slug.data.names import plain_name
 from slug.errors import SlugError
 from slug.evaluation import canvas_classifiers, canvas_prompts, fid, unlearncanvas
@@ -238,7 +238,7 @@ def main(argv=None):
         part = pd.read_csv(results / "sd" / f"{stem}-steps.csv")
         steps.append(part.assign(method=method, kind=kind, name=name))
         places = [[i for i, o in enumerate(own) if o == mine] for mine in (True, False)]
-        chosen = spread(places[0], SHOWN[0]) + spread(places[1], SHOWN[1])
+        chosen = evenly_spaced(places[0], SHOWN[0]) + evenly_spaced(places[1], SHOWN[1])
         titles = [f"{plain_name(asked[i].object)}\n{plain_name(asked[i].style)}".strip() for i in chosen]
         hit = [[all(flags[i].item() for flags in r.values()) for i in chosen] for r in (right, found)]
         title = f"{plain_name(name)} ({kind}) forgotten by {method}"

@@ -31,6 +31,7 @@ def flag(
     metavar: tuple[str, ...] | None = None,
     parse: Callable[[str], Any] | None = None,
     exclusive: str = "",
+    aliases: tuple[str, ...] = (),
 ) -> Any:
     """A field that is a command-line flag.
 
@@ -41,8 +42,10 @@ def flag(
         nargs: as argparse's, for tuples: "+" (the default for a tuple), "*", or a number.
         parse: turns the text into the value; by default the field's type does.
         exclusive: flags with the same word here exclude each other.
+        aliases: further spellings that are accepted, e.g. ("--old-name",).
     """
     metadata = {"help": help, "choices": choices, "nargs": nargs, "metavar": metavar, "parse": parse, "exclusive": exclusive}
+    metadata["aliases"] = aliases
     return dataclasses.field(default=default, kw_only=True, metadata={"flag": metadata})
 
 
@@ -95,7 +98,7 @@ def add_flags(parser: argparse.ArgumentParser, kind: type, defaults: dict[str, A
         word = about["exclusive"]
         if word and word not in exclusive:
             exclusive[word] = parser.add_mutually_exclusive_group()
-        exclusive.get(word, parser).add_argument(f"--{field.name.replace('_', '-')}", **options)
+        exclusive.get(word, parser).add_argument(f"--{field.name.replace('_', '-')}", *about["aliases"], **options)
 
 
 def _plain(kind: Any) -> Any:
@@ -141,7 +144,7 @@ def versions() -> dict[str, str]:
 
 def check_result_dir(path: str) -> Path:
     """The result folder, made and shown to be writable before any long work. SlugError if it is not."""
-    return files.check_writable(path)
+    return files.check_writable(getattr(path, "result_dir", path))  # a namespace, until the last stage is converted
 
 
 def part_of(part: tuple[int, int], whole: list) -> list:

@@ -4,10 +4,10 @@
 class SlugError(Exception):
     """An expected failure: one line that says what is wrong and what to do. Stages print it and exit with code 2."""
 
-    def __init__(self, text):
-        super().__init__(" ".join(str(text).split()))  # what a library says may have lines of its own
+    def __init__(self, text: str) -> None:
+        super().__init__(" ".join(str(text).split()))  # a library's message may have several lines
 
 
-def brief(err, limit=200):
-    """What a library's error says, as one line of at most `limit` characters."""
+def brief(err: object, limit: int = 200) -> str:
+    """The message of a library's error, as one line of at most `limit` characters."""
     return " ".join(str(err).split())[:limit]

@@ -1,4 +1,4 @@
-"""Paths, safe writes and hashes."""
+"""Paths, safe reads and writes, and hashes."""
 
 import contextlib
 import csv
@@ -9,48 +9,53 @@ import os
 import platform
 import re
 import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from slug.errors import SlugError, brief
 
-ROOT = Path(__file__).resolve().parents[2]  # the repository: relative paths are taken from here, never from the cwd
+if TYPE_CHECKING:
+    import torch
+
+ROOT = Path(__file__).resolve().parents[2]  # of the repository; relative paths start here, whatever the working directory
 
 
-def resolve(path):
-    """A path given by the user: `~` expanded, a relative one taken from the repository root."""
+def resolve(path: str | Path) -> Path:
+    """A path given by the user, absolute: `~` is expanded, and a relative path starts at the repository root."""
     return Path(os.path.normpath(ROOT / Path(path).expanduser()))
 
 
-def existing(path, what, remedy):
-    """`resolve(path)`, or a SlugError that names what is missing and the remedy."""
+def existing(path: str | Path, what: str, remedy: str) -> Path:
+    """`resolve(path)`; a SlugError names what is missing, and the remedy."""
     path = resolve(path)
     if not path.exists():
         raise SlugError(f"{what} not found: {path}; {remedy}")
     return path
 
 
-def safe_name(text):
-    """A string as part of a file name: everything but letters and digits of any script, `.`, `_` and `-` becomes `-`."""
+def safe_name(text: str) -> str:
+    """Text as part of a file name: all characters but letters and digits of any script, `.`, `_` and `-` become `-`."""
     return re.sub(r"[^\w.-]+", "-", text).strip("-")
 
 
-@functools.cache  # once a folder and process: a folder may hold 100,000 pictures
-def remove_killed(folder):
-    """Remove from a folder the temporary files of `replacing` whose process, of this machine, was killed."""
+@functools.cache  # once for each folder in a process: a folder may hold 100,000 pictures
+def remove_killed(folder: Path) -> None:
+    """Remove the temporary files that `replacing` left in a folder when its process, on this machine, was killed."""
     for path in folder.glob(".*.part"):
         owner = re.search(rf"\.{re.escape(platform.node())}\.(\d+)\.part$", path.name)
         try:
             if owner:
-                os.kill(int(owner[1]), 0)  # no signal: only asks whether the process is there
+                os.kill(int(owner[1]), 0)  # signal 0 only asks whether the process exists
         except ProcessLookupError:
             path.unlink(missing_ok=True)
-        except OSError:  # somebody else's
+        except OSError:  # it belongs to another user
             pass
 
 
 @contextlib.contextmanager
-def replacing(path):
-    """Yield a temporary path beside `path`; on success it takes the name `path`, on failure it is removed.
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is renamed to `path`, on failure it is removed.
 
     Raises SlugError if the folder cannot be written.
     """
@@ -64,19 +69,19 @@ def replacing(path):
         yield temporary
         os.replace(temporary, path)
     except (OSError, SafetensorError, RuntimeError) as err:
-        # What libraries make of a full disk: safetensors an error of its own, torch a RuntimeError of its zip writer.
+        # On a full disk safetensors raises an error of its own, and torch a RuntimeError from its zip writer.
         if isinstance(err, RuntimeError) and "inline_container" not in str(err) and "StreamWriter" not in str(err):
             raise
         said = getattr(err, "strerror", None) or brief(err)
         raise SlugError(f"cannot write {path}: {said}; check the folder's permissions and space") from err
     finally:
-        with contextlib.suppress(OSError):  # below a regular file even this fails, and would hide the message above
+        with contextlib.suppress(OSError):  # fails below a regular file, and would hide the message above
             temporary.unlink()
 
 
 @contextlib.contextmanager
-def replacing_folder(path):
-    """As `replacing`, of a folder: yield a path beside `path` for the body to make a folder at; a folder at `path` goes."""
+def replacing_folder(path: str | Path) -> Iterator[Path]:
+    """`replacing` for a folder: the body makes a folder at the path yielded, which then replaces the folder at `path`."""
     path = Path(path)
     temporary, retired = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.old")
     try:
@@ -94,21 +99,17 @@ def replacing_folder(path):
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def check_writable(folder):
-    """Make a folder and show that it can be written, before any long work. SlugError if it cannot; returns its path."""
+def check_writable(folder: str | Path) -> Path:
+    """Make a folder and check that it can be written, before any long work. Returns its path; SlugError if it cannot."""
     folder = resolve(folder)
     probe = folder / ".writable"
     write_text(probe, "")
-    probe.unlink(missing_ok=True)  # of several processes another one may have been faster
+    probe.unlink(missing_ok=True)  # another process may have been faster
     return folder
 
 
-def place(source, target):
-    """Copy a file; a plot as one of 128 colours, a quarter of the size, since what is committed stays in the history.
-
-    Args:
-        target: a path; `source` itself to make a plot small where it lies.
-    """
+def place(source: Path, target: Path) -> None:
+    """Copy a file for committing; a PNG is reduced to 128 colours, a quarter of its size. `target` may be `source`."""
     with replacing(target) as temporary:
         if source.suffix == ".png":
             from PIL import Image
@@ -120,19 +121,19 @@ def place(source, target):
             shutil.copyfile(source, temporary)
 
 
-def write_text(path, text):
+def write_text(path: str | Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path, data):
+def write_json(path: str | Path, data: Any) -> None:
     """Write JSON, whole or not at all."""
     write_text(path, json.dumps(data, indent=1, sort_keys=True, default=str) + "\n")
 
 
-def read_text(path, remedy="get it again"):
-    """The text of a UTF-8 file, a byte order mark apart; SlugError if it cannot be read or is no such text."""
+def read_text(path: str | Path, remedy: str = "get it again") -> str:
+    """The text of a UTF-8 file, without a byte order mark. SlugError if it cannot be read or is no UTF-8 text."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as err:
@@ -140,12 +141,12 @@ def read_text(path, remedy="get it again"):
     except UnicodeDecodeError as err:
         raise SlugError(f"{path} is not UTF-8 text ({err.reason}, byte {err.start}); {remedy}") from err
     if "\0" in text:
-        raise SlugError(f"{path} is no text, it holds zero bytes; {remedy}")
+        raise SlugError(f"{path} is no text: it holds zero bytes; {remedy}")
     return text
 
 
-def read_csv(path, columns, remedy="get it again"):
-    """The rows of a CSV with a header, [{column: text}]; SlugError if it is damaged or a row lacks one of `columns`."""
+def read_csv(path: str | Path, columns: Sequence[str], remedy: str = "get it again") -> list[dict[str, str]]:
+    """The rows of a CSV with a header, [{column: text}]. SlugError if it is damaged or a row lacks one of `columns`."""
     reader, rows = csv.DictReader(read_text(path, remedy).splitlines(keepends=True)), []
     try:
         rows = list(reader)
@@ -153,14 +154,13 @@ def read_csv(path, columns, remedy="get it again"):
         raise SlugError(f"{path}, line {reader.line_num}, is no CSV ({err}); {remedy}") from err
     bad = next((n for n, row in enumerate(rows, 2) if any(row.get(c) is None for c in columns)), None)
     if bad or not rows:
-        raise SlugError(
-            f"{path} has {'a short row, number ' + str(bad) if bad else 'no rows'}, of {', '.join(columns)}; {remedy}"
-        )
+        what = f"no {', '.join(columns)} in row {bad}" if bad else f"no rows of {', '.join(columns)}"
+        raise SlugError(f"{path} has {what}; {remedy}")
     return rows
 
 
-def read_json(path):
-    """Read JSON; SlugError if it is missing or damaged."""
+def read_json(path: str | Path) -> Any:
+    """Read JSON. SlugError if it is missing or damaged."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as err:
@@ -169,28 +169,24 @@ def read_json(path):
         raise SlugError(f"{path} is not valid JSON ({err}); delete it and run its stage again") from err
 
 
-def read_tensors(path, remedy, **how):
-    """What a .pt file of plain tensors holds; SlugError if it is missing, damaged or holds anything that would be executed.
-
-    Args:
-        how: further arguments of torch.load.
-    """
+def read_tensors(path: str | Path, remedy: str, **how: Any) -> Any:
+    """Read a .pt file of plain tensors; `how` goes to torch.load. SlugError if it is missing, damaged or would run code."""
     import torch  # here: most users of this module need no torch
 
     try:
         return torch.load(path, weights_only=True, map_location="cpu", **how)
-    except Exception as err:  # what weights_only refuses has many kinds
+    except Exception as err:  # weights_only refuses files with many kinds of errors
         raise SlugError(f"{path} is damaged or no plain file of tensors ({brief(err)}); {remedy}") from err
 
 
-def file_hash(path):
-    """sha256 of a file's bytes, as hex."""
+def file_hash(path: str | Path) -> str:
+    """sha256 of a file's bytes, in hex."""
     with Path(path).open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def tensor_hash(tensors):
-    """sha256 over names, shapes and float32 values of {name: tensor}, in the order of the names."""
+def tensor_hash(tensors: "Mapping[str, torch.Tensor]") -> str:
+    """sha256 of the names, shapes and float32 values of {name: tensor}, in the order of the names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name].detach().float().cpu().contiguous()

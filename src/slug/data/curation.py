@@ -1,26 +1,21 @@
-"""Forget sets: captions that name a concept, found in metadata of any size; their pictures, written as a tar of pairs.
+"""Curation of forget sets: captions that hold a name are found in metadata of any size, and their pairs written as a tar.
 
-Pairs come from LAION shards, from a CSV or from an image folder (`shards`, `Table`, `folders`). A source is a list of units,
-each of which can tell its rows that name something and open its pictures. Only telling the rows grows with LAION: it is one
-function of one file (`find_rows`), done here, by local processes or by a cluster, and merged in the order of the units. So
-the outcome depends neither on the number of processes nor on where they ran.
+Rows are merged in the order of the units of the source (slug.data.sources), so the outcome depends neither on the number of
+processes nor on where they run.
 """
 
-import contextlib
 import functools
 import hashlib
 import io
 import json
 import shutil
-import tarfile
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import webdataset as wds
@@ -28,207 +23,60 @@ from PIL import Image
 from tqdm import tqdm
 
 from slug import files
-from slug.data.images import PICTURES
 from slug.data.names import Matcher, plain_name
-from slug.data.pairs import TarMembers
-from slug.errors import SlugError, brief
+from slug.data.sources import Row, Unit, worthwhile
 from slug.pool import LOCAL, spread
 
-WORTH_PROCESSES = 2**28  # bytes of metadata: less is read before other processes have started
-
-
-SPOOL_BYTES, SPOOL_SECONDS = 2**26, 30.0  # what a run that is killed loses, at most
+SPOOL_BYTES, SPOOL_SECONDS = 2**26, 30.0  # the most work that a killed run loses
 
 
 class Found(NamedTuple):
-    """What the curation of one name came to."""
+    """The outcome of the curation of one name."""
 
     name: str
     pairs: int  # written
-    broken: int  # named, but not decodable
+    broken: int  # captions with the name whose picture cannot be decoded
     duplicates: int  # left out: nearly the same picture as an earlier one of the name
-    units: dict[str, int]  # pairs by shard, CSV or folder
+    units: dict[str, int]  # pairs from each shard, CSV or folder
+
+    def __str__(self) -> str:
+        counts = [f"{unit}: {n}" for unit, n in self.units.items()]
+        more = [f"and {len(counts) - 8} more"] if len(counts) > 8 else []
+        left_out = f"{self.broken} broken pictures and {self.duplicates} near-duplicates skipped"
+        return f"{self.name}: {self.pairs} pairs ({', '.join(counts[:8] + more) or 'no shard'}), {left_out}"
 
 
-def find_rows(path, matcher, columns, *, caption, where=None, form="parquet", threads=True):
-    """The rows of one metadata file, of any size, whose caption names something.
+def usable(content: bytes | None) -> tuple[bytes, int] | None:
+    """(JPEG bytes, difference hash) of an image, None if it cannot be decoded whole; the bytes of a JPEG stay unchanged.
 
-    Arrow reads only the columns asked for, and passes on only rows that `matcher.screen()` and `where` let pass; `matcher`
-    decides these. What is kept in memory does not grow with the file, but with the rows found.
-
-    Args:
-        columns: those to return, `caption` among them.
-        where: an Arrow expression that a row must fulfil as well.
-        form: parquet, or an Arrow file format.
-        threads: let Arrow use all cores.
-
-    Returns:
-        pa.Table in row order: the columns as they are, and `names`, a list of the names found.
-    Raises:
-        pa.ArrowException, OSError, KeyError: the file is damaged or lacks a column.
-    """
-    screen = matcher.screen()
-    if screen is not None:
-        named = pc.match_substring_regex(ds.field(caption), screen)
-        where = named if where is None else where & named
-    data = ds.dataset(str(path), format=form)
-    # Read ahead enough to keep the cores busy and no more: memory must not depend on how many batches a file has.
-    scanner = data.scanner(columns, where, batch_size=2**16, batch_readahead=4, fragment_readahead=1, use_threads=threads)
-    found, names = [], []
-    for batch in scanner.to_batches():
-        matched = [matcher.find(c or "") for c in batch[caption].to_pylist()]
-        kept = [i for i, m in enumerate(matched) if m]
-        if kept:
-            found.append(batch.take(pa.array(kept)))
-            names += [matched[i] for i in kept]
-    table = pa.Table.from_batches(found, scanner.projected_schema)
-    return table.append_column("names", pa.array(names, pa.list_(pa.string())))
-
-
-def worthwhile(paths, workers, distributor):
-    """`workers`, or 0 where reading these files here takes less time than starting processes on this machine."""
-    small = distributor == LOCAL and sum(p.stat().st_size for p in paths) < WORTH_PROCESSES
-    return 0 if small else workers
-
-
-class Shard(NamedTuple):
-    """A shard as img2dataset writes it: NNNNN.parquet with NNNNN.tar."""
-
-    path: Path  # of the parquet
-
-    @property
-    def label(self):
-        return self.path.stem
-
-    def rows(self, matcher, threads):
-        """[(key, caption, names)] of the rows whose picture is in the tar."""
-        success = ds.field("status") == "success"
-        kind = "the metadata img2dataset writes", "download the shard again"
-        return _named(self.path, "key", kind, matcher, where=success, threads=threads)
-
-    @contextlib.contextmanager
-    def pictures(self):
-        """Give a function key -> bytes; None for a key the tar has not."""
-        path = self.path.with_suffix(".tar")
-        try:
-            with TarMembers(path) as tar:
-                names = {name.rpartition(".")[0]: name for name in tar if name.rpartition(".")[2] in PICTURES}
-                yield lambda key: tar[names[key]] if key in names else None
-        except (tarfile.TarError, EOFError, OSError) as err:
-            raise SlugError(f"{path} is not a whole tar file ({err}); download the shard again") from err
-
-
-class Table(NamedTuple):
-    """A CSV with the columns `image`, a file relative to the CSV's folder, and `caption`."""
-
-    path: Path
-
-    @property
-    def label(self):
-        return self.path.stem
-
-    def rows(self, matcher, threads):
-        """[(image, caption, names)]."""
-        form = ds.CsvFileFormat(
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-            convert_options=pyarrow.csv.ConvertOptions(column_types={"image": pa.string(), "caption": pa.string()}),
-        )
-        kind = "a CSV with the columns image and caption", "see data/README.md"
-        return _named(self.path, "image", kind, matcher, form=form, threads=threads)
-
-    @contextlib.contextmanager
-    def pictures(self):
-        yield lambda image: _file(self.path.parent / image)
-
-
-class Folder(NamedTuple):
-    """A folder of pictures of one name."""
-
-    path: Path
-    name: str  # as people write it
-
-    @property
-    def label(self):
-        return self.path.name
-
-    def rows(self, matcher, threads):
-        """[(file, caption, [name])]; the caption is that of a .txt beside the picture, else the name."""
-        out = []
-        for path in sorted(self.path.iterdir()):
-            if path.suffix.lower().lstrip(".") in PICTURES:
-                text = path.with_suffix(".txt")
-                caption = text.read_text(encoding="utf-8", errors="replace").strip() if text.is_file() else self.name
-                out.append((path.name, caption, [self.name]))
-        return out
-
-    @contextlib.contextmanager
-    def pictures(self):
-        yield lambda file: _file(self.path / file)
-
-
-def shards(folder):
-    """The shards of a folder, in order. SlugError if there is none."""
-    found = [Shard(p) for p in sorted(folder.glob("*.parquet")) if p.with_suffix(".tar").is_file()]
-    if not found:
-        raise SlugError(f"{folder} holds no shard (NNNNN.parquet with NNNNN.tar); run scripts/download_laion400m.sh")
-    return found
-
-
-def folders(root, names):
-    """The image folders root/{name}/; `root` itself where one name is asked for and has none. SlugError without one."""
-    if len(names) == 1 and not (root / names[0]).is_dir():
-        return [Folder(root, plain_name(names[0]))]
-    missing = [n for n in names if not (root / n).is_dir()]
-    if missing:
-        raise SlugError(f"{root} holds no folder {', '.join(missing)}; the pictures of a name are looked for in its own")
-    return [Folder(root / n, plain_name(n)) for n in names]
-
-
-def _named(path, column, kind, matcher, **how):
-    """[(value of `column`, caption, names)] of `find_rows`; SlugError if the file is not of its (kind, remedy)."""
-    try:
-        table = find_rows(path, matcher, [column, "caption"], caption="caption", **how)
-    except (pa.ArrowException, OSError, KeyError) as err:
-        raise SlugError(f"{path} is not {kind[0]} ({brief(err)}); {kind[1]}") from err
-    return list(zip(*(table[c].to_pylist() for c in (column, "caption", "names")), strict=True))
-
-
-def _file(path):
-    """A file's bytes, or None."""
-    try:
-        return path.read_bytes()
-    except OSError:
-        return None
-
-
-def usable(content):
-    """(JPEG bytes, difference hash) of an image's bytes, those of a JPEG untouched; None if it cannot be decoded whole.
-
-    The hash has a bit for each of 8 x 8 neighbours of the picture at 9 x 8 pixels in grey: is the right one lighter?
-    Scaling and recompression change few of the 64 bits.
+    The 64 bits of the hash say for 8 x 8 neighbours of the grey picture at 9 x 8 pixels whether the right one is lighter.
+    Scaling and recompression change few of them.
     """
     try:
         with Image.open(io.BytesIO(content or b"")) as image:
             image.load()
-            if image.format != "JPEG":
+            if image.format == "JPEG":
+                jpg = content or b""
+            else:
                 out = io.BytesIO()
                 image.convert("RGB").save(out, "JPEG", quality=95)
-                content = out.getvalue()
+                jpg = out.getvalue()
             small = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX), dtype=np.int16)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-    return content, int.from_bytes(np.packbits(small[:, 1:] > small[:, :-1]).tobytes())
+    return jpg, int.from_bytes(np.packbits(small[:, 1:] > small[:, :-1]).tobytes())
 
 
 class Tally:
-    """The count of one name while it is collected."""
+    """What has been collected of one name so far."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.pairs, self.broken, self.duplicates = 0, 0, 0
-        self.units, self.hashes = {}, []
+        self.units: dict[str, int] = {}
+        self.hashes: list[int] = []
 
-    def take(self, label, value, near=-1):
-        """Count a usable picture by its hash; False for one that differs from an earlier one in at most `near` bits."""
+    def take(self, label: str, value: int, near: int = -1) -> bool:
+        """Count a usable picture by its hash; False if it differs from an earlier one in at most `near` bits."""
         if near >= 0 and self.hashes:
             differ = np.bitwise_count(np.array(self.hashes, dtype=np.uint64) ^ np.uint64(value))
             if differ.min() <= near:
@@ -241,21 +89,22 @@ class Tally:
 
 
 class Spool:
-    """What a curation found so far, on disk, so that memory stays constant and a run that was stopped can go on.
+    """The pairs found so far, on disk: memory stays constant, and a run that was stopped can resume.
 
-    Parquet files in the order of the units; each is whole or not there, and says how far the run had come.
+    A folder of parquet files in the order of the units. Each is whole or absent, and records how far the run had come.
     """
 
     SCHEMA = pa.schema(
         [("name", pa.string()), ("unit", pa.string()), ("caption", pa.string()), ("jpg", pa.binary()), ("hash", pa.uint64())]
     )
 
-    def __init__(self, folder):
-        self.folder, self.rows, self.held, self.saved = folder, [], 0, time.monotonic()
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.held, self.saved = folder, 0, time.monotonic()
+        self.rows: list[dict] = []
         self.parts = sorted(folder.glob("*.parquet"))
 
-    def resume(self, tallies):
-        """Bring {name: Tally} to where an earlier run had come; returns how many units it had done, and rows of the next."""
+    def resume(self, tallies: dict[str, Tally]) -> tuple[int, int]:
+        """Bring the tallies to where an earlier run had come: returns its number of finished units and rows of the next."""
         if not self.parts:
             return 0, 0
         for part in self.parts:
@@ -264,26 +113,28 @@ class Spool:
         state = json.loads(pq.read_schema(self.parts[-1]).metadata[b"state"])
         for name, (broken, duplicates) in state["left_out"].items():
             tallies[name].broken, tallies[name].duplicates = broken, duplicates
-        return tuple(state["place"])
+        units, rows = state["place"]
+        return units, rows
 
-    def add(self, name, unit, caption, jpg, value):
+    def add(self, name: str, unit: str, caption: str, jpg: bytes, value: int) -> None:
+        """Hold a pair until the next `save`."""
         self.rows.append({"name": name, "unit": unit, "caption": caption, "jpg": jpg, "hash": value})
         self.held += len(jpg)
 
-    def save(self, place, tallies, *, due=False):
-        """Write what is held, having come to `place`; with `due` only if it is much or old."""
+    def save(self, place: tuple[int, int], tallies: dict[str, Tally], *, due: bool = False) -> None:
+        """Write what is held and the place the run has come to; with `due` only if that is much or old."""
         if due and self.held < SPOOL_BYTES and time.monotonic() - self.saved < SPOOL_SECONDS:
             return
         state = {"place": place, "left_out": {n: (t.broken, t.duplicates) for n, t in tallies.items()}}
         table = pa.Table.from_pylist(self.rows, self.SCHEMA.with_metadata({"state": json.dumps(state)}))
         part = self.folder / f"{len(self.parts):06d}.parquet"
         with files.replacing(part) as temporary:
-            pq.write_table(table, temporary, row_group_size=256)  # so that the pairs of one name are read in small pieces
+            pq.write_table(table, temporary, row_group_size=256)  # small groups: the pairs of one name are read piecewise
         self.parts.append(part)
         self.rows, self.held, self.saved = [], 0, time.monotonic()
 
-    def pairs(self, name):
-        """The pairs of a name, in order: (JPEG bytes, caption)."""
+    def pairs(self, name: str) -> Iterator[tuple[bytes, str]]:
+        """The pairs of a name in order: (JPEG bytes, caption)."""
         for part in self.parts:
             scanner = ds.dataset(str(part)).scanner(
                 ["jpg", "caption"], ds.field("name") == name, batch_size=256, batch_readahead=1, use_threads=False
@@ -292,11 +143,22 @@ class Spool:
                 yield from zip(batch["jpg"].to_pylist(), batch["caption"].to_pylist(), strict=True)
 
 
-def _rows(unit, matcher, threads):
+def _rows(unit: Unit, matcher: Matcher, threads: bool) -> list[Row]:
+    """A function of its own, since other processes must be able to import it."""
     return unit.rows(matcher, threads)
 
 
-def collect(units, tallies, spool, *, max_count, known, near, workers, distributor):
+def collect(
+    units: list[Unit],
+    tallies: dict[str, Tally],
+    spool: Spool,
+    *,
+    max_count: int,
+    known: Sequence[str],
+    near: int,
+    workers: int,
+    distributor: str,
+) -> None:
     """Bring the spool and {name: Tally} to the end of the units, or to where every name has `max_count` pairs."""
     given = {plain_name(n): n for n in tallies}
     workers = worthwhile([u.path for u in units], workers, distributor)
@@ -304,7 +166,7 @@ def collect(units, tallies, spool, *, max_count, known, near, workers, distribut
     find = functools.partial(_rows, matcher=Matcher(list(given), known), threads=workers <= 1)
     ahead = spread(find, units[done:], workers=workers, distributor=distributor)
 
-    def short(found):
+    def short(found: Iterable[str]) -> list[str]:
         return [given[n] for n in found if tallies[given[n]].pairs < max_count]
 
     try:
@@ -317,36 +179,49 @@ def collect(units, tallies, spool, *, max_count, known, near, workers, distribut
                             key, caption, found = rows[row]
                             picture = usable(read(key)) if short(found) else None
                             for name in short(found):
-                                if picture and tallies[name].take(unit.label, picture[1], near):
-                                    spool.add(name, unit.label, caption, *picture)
-                                elif not picture:
+                                if picture is None:
                                     tallies[name].broken += 1
+                                elif tallies[name].take(unit.label, picture[1], near):
+                                    spool.add(name, unit.label, caption, *picture)
                             row += 1
                             spool.save((done, row), tallies, due=True)
                 done, row = done + 1, 0
                 spool.save((done, row), tallies, due=True)
                 bar.update()
-    finally:  # also when it is interrupted or a unit is damaged: the next run goes on from here
+    finally:  # also after an interruption or a damaged unit: the next run resumes here
         ahead.close()
         if (done, row) != start:
             spool.save((done, row), tallies)
 
 
-def curate(units, names, tar_dir, image_dir, work_dir, *, max_count=500, known=(), near=-1, workers=0, distributor=LOCAL):
-    """Write the forget sets of all names, found in one pass: the first `max_count` usable pairs each, in unit and row order.
+def curate(
+    units: list[Unit],
+    names: list[str],
+    tar_dir: Path,
+    image_dir: Path,
+    work_dir: Path,
+    *,
+    max_count: int = 500,
+    known: Sequence[str] = (),
+    near: int = -1,
+    workers: int = 0,
+    distributor: str = LOCAL,
+) -> list[Found]:
+    """Write the forget sets of all names in one pass: for each the first `max_count` usable pairs, in unit and row order.
 
-    A run that was stopped goes on where it was if it is asked for the same; what it keeps for that lies below `work_dir`
-    until it is done. Memory grows neither with the units nor with the names.
+    A run that was stopped resumes where it was when called again with the same arguments; what it needs for that lies in
+    `work_dir` until it ends. Memory grows neither with the units nor with the names.
 
     Args:
-        units: a source.
-        known: other names, see `data.Matcher`.
+        units: a source (slug.data.sources).
+        known: other names, see `Matcher`.
         near: leave out a picture whose hash differs from that of an earlier one of its name in at most this many of 64
-            bits; below 0 none.
-        workers, distributor: see `spread`.
+            bits; a negative number leaves out none.
+        workers, distributor: see `slug.pool.spread`.
 
     Returns:
-        [Found] of the names; for one without pairs nothing was written.
+        The outcome of each name. Nothing was written for a name without pairs.
+
     Raises:
         SlugError: a unit is damaged, or a folder cannot be written.
     """
@@ -356,20 +231,20 @@ def curate(units, names, tar_dir, image_dir, work_dir, *, max_count=500, known=(
     tallies = {n: Tally() for n in names}
     collect(units, tallies, spool, max_count=max_count, known=known, near=near, workers=workers, distributor=distributor)
     for name, tally in tallies.items():
-        if tally.pairs:  # or a good tar would be replaced by an empty one (trap 5)
+        if tally.pairs:  # an empty tar must not replace a good one
             write(spool.pairs(name), name, tar_dir, image_dir)
     shutil.rmtree(spool.folder, ignore_errors=True)
     return [Found(n, t.pairs, t.broken, t.duplicates, t.units) for n, t in tallies.items()]
 
 
-def write(pairs, name, tar_dir, image_dir):
+def write(pairs: Iterable[tuple[bytes, str]], name: str, tar_dir: Path, image_dir: Path) -> None:
     """Write {name}.tar (members {name}_{i}.jpg and .txt) and the image folder {name}/, each whole or not at all.
 
     Args:
-        pairs: an iterable of (JPEG bytes, caption).
+        pairs: (JPEG bytes, caption).
     """
     with (
-        files.replacing(tar_dir / f"{name}.tar") as temporary,  # takes its place last: a whole tar says that all is there
+        files.replacing(tar_dir / f"{name}.tar") as temporary,  # renamed last: a whole tar means that all is there
         files.replacing_folder(image_dir / name) as folder,
         wds.TarWriter(str(temporary), encoder=False, mtime=0) as out,
     ):

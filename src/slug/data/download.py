@@ -1,4 +1,4 @@
-"""Pictures from the web into shards, by img2dataset: all rows of LAION's metadata, or only those that name something."""
+"""Download of pictures into shards, by img2dataset: all rows of LAION's metadata, or only those that hold a name."""
 
 import contextlib
 import functools
@@ -7,6 +7,8 @@ import importlib.util
 import json
 import os
 import signal
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -14,8 +16,9 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from slug import files, pool
-from slug.data import curation
+from slug.data import sources
 from slug.data.names import Matcher, plain_name
+from slug.data.settings import Download
 from slug.errors import SlugError, brief
 
 COLUMNS = ["URL", "TEXT", "NSFW", "similarity", "LICENSE"]  # of LAION-400M's metadata
@@ -23,32 +26,16 @@ ROWS_PER_SHARD = 10_000
 
 
 class Fetched(NamedTuple):
-    """What came of a download, over all its shards."""
+    """The outcome of a download, over all its shards."""
 
     shards: int
     rows: int  # asked for
     pictures: int  # in the tars
-    failed: int  # no answer, or none in time, or an error of the server
-    broken: int  # an answer that is no picture
+    failed: int  # no answer in time, or a server error
+    broken: int  # the answer is no picture
 
 
-def add_flags(parser):
-    """The flags of a download; their defaults are the paper's settings where it has them."""
-    parser.add_argument("--metadata-dir", default="data/laion/metadata", help="folder of LAION's metadata, *.parquet")
-    parser.add_argument("--distributor", choices=pool.DISTRIBUTORS, default=pool.LOCAL, help="where processes run")
-    parser.add_argument("--processes", type=int, default=16, help="of img2dataset, a shard each at a time")
-    parser.add_argument("--threads", type=int, default=128, help="connections a process")
-    parser.add_argument("--image-size", type=int, default=256, help="pixels of the side pictures are resized to")
-    parser.add_argument("--retries", type=int, default=2, help="further tries for a picture")
-    parser.add_argument("--timeout", type=int, default=10, help="seconds to wait for an answer")
-
-
-def settings(args):
-    """The settings of `fetch` from the flags."""
-    return {k: getattr(args, k) for k in ("distributor", "processes", "threads", "image_size", "retries", "timeout")}
-
-
-def metadata_files(folder):
+def metadata_files(folder: Path) -> list[Path]:
     """The metadata files of a folder, in order. SlugError if there is none, or one is damaged or lacks a column."""
     folder = files.existing(folder, "folder of LAION's metadata", "see data/README.md, or give --metadata-dir")
     paths = sorted(folder.glob("*.parquet"))
@@ -64,29 +51,25 @@ def metadata_files(folder):
     return paths
 
 
-def _not_metadata(path, why):
+def _not_metadata(path: Path, why: object) -> SlugError:
     return SlugError(f"{path} is not LAION's metadata ({' '.join(str(why).split())[:160]}); get the file again")
 
 
-def fetch(metadata, out, *, distributor=pool.LOCAL, processes=16, threads=128, image_size=256, retries=2, timeout=10):
-    """Fetch the pictures of all rows of a metadata folder into shards (data/README.md), 10,000 rows each.
+def fetch(metadata: Path, out: Path, how: Download) -> Fetched:
+    """Fetch the pictures of all rows of a metadata folder into shards of 10,000 rows each (data/README.md).
 
-    Shards that are finished are left alone, so the same call goes on where one was stopped; so are pictures that failed in
-    them. A shard of which nothing could be fetched (no network) is not finished.
+    Finished shards are left alone, with the pictures that failed in them, so the same call resumes a download that was
+    stopped. A shard without a single picture (no network) counts as unfinished.
 
-    Args:
-        distributor: img2dataset's own: multiprocessing, pyspark or ray.
-
-    Returns:
-        Fetched.
     Raises:
-        SlugError: the metadata cannot be used, the distributor is not installed, `out` cannot be written, some shards could
-            not be finished, or there was nothing to be had.
+        SlugError: the metadata cannot be used, the distributor is not installed, `out` cannot be written, a shard could
+            not be finished, or no picture could be fetched.
     """
+    distributor = how.distributor
     if distributor != pool.LOCAL and importlib.util.find_spec(distributor) is None:
         raise SlugError(f"distributor {distributor} is not installed; run: pip install {distributor}")
     paths, out = metadata_files(metadata), files.check_writable(out)
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # an import would ask the network for a newer version
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network for a newer version
     import img2dataset  # here: it takes seconds
 
     interrupt = signal.getsignal(signal.SIGINT)
@@ -100,25 +83,25 @@ def fetch(metadata, out, *, distributor=pool.LOCAL, processes=16, threads=128, i
             output_folder=str(out),
             output_format="webdataset",
             number_sample_per_shard=ROWS_PER_SHARD,
-            processes_count=processes,
-            thread_count=threads,
-            image_size=image_size,
-            retries=retries,
-            timeout=timeout,
+            processes_count=how.processes,
+            thread_count=how.threads,
+            image_size=how.image_size,
+            retries=how.retries,
+            timeout=how.timeout,
             distributor=distributor,
             incremental_mode="incremental",
         )
-    except SystemExit as end:  # how img2dataset answers Ctrl-C, with exit code 0
+    except SystemExit as end:  # img2dataset answers Ctrl-C with exit code 0
         raise KeyboardInterrupt from end
-    except Exception as err:  # of img2dataset, Spark or Ray, whose kinds are many
+    except Exception as err:  # img2dataset, Spark and Ray raise many kinds
         raise SlugError(f"img2dataset failed ({brief(err)}); run the same command again") from err
     finally:
         signal.signal(signal.SIGINT, interrupt)
     return _outcome(paths, out)
 
 
-def _outcome(paths, out):
-    """`Fetched` of the shards that these metadata files make. SlugError if one is missing, or all are empty."""
+def _outcome(paths: list[Path], out: Path) -> Fetched:
+    """Add up the shards that these metadata files make. SlugError if one is missing, or all are empty."""
     shards = sum(-(-pq.read_metadata(p).num_rows // ROWS_PER_SHARD) for p in paths)
     stats = {n: out / f"{n:05d}_stats.json" for n in range(shards)}
     missing = [n for n, path in stats.items() if not path.is_file()]
@@ -137,14 +120,24 @@ def _outcome(paths, out):
     return total
 
 
-def named_rows(metadata, names, out, *, known=(), limit=1500, workers=0, distributor=pool.LOCAL):
-    """Write the metadata rows that name something into `out`, a file for each file of `metadata` and in its form.
+def named_rows(
+    metadata: Path,
+    names: list[str],
+    out: Path,
+    *,
+    known: Sequence[str] = (),
+    limit: int = 1500,
+    workers: int = 0,
+    distributor: str = pool.LOCAL,
+) -> dict[str, int]:
+    """Write the metadata rows that hold a name into `out`, one file for each metadata file and in the same form.
 
-    The first `limit` rows of each name, in file and row order. A file that is there is not read for again, so the same call
-    goes on where one was stopped.
+    Takes the first `limit` rows of each name, in file and row order. Files that are there already are not searched again,
+    so the same call resumes a run that was stopped.
 
     Returns:
         {name: rows}.
+
     Raises:
         SlugError: the metadata cannot be used, or the distributor is not installed.
     """
@@ -153,7 +146,7 @@ def named_rows(metadata, names, out, *, known=(), limit=1500, workers=0, distrib
     counts = dict.fromkeys(names, 0)
     parts = [out / f"{i:05d}.parquet" for i in range(len(paths))]
     ready = [p for p in parts if p.is_file()]
-    workers = curation.worthwhile(paths, workers, distributor)
+    workers = sources.worthwhile(paths, workers, distributor)
     find = functools.partial(_named, matcher=Matcher(list(given), known), threads=workers <= 1)
     ahead = pool.spread(find, paths[len(ready) :], workers=workers, distributor=distributor)
     with contextlib.closing(ahead), tqdm(total=len(paths), desc="metadata", unit="file") as bar:
@@ -174,32 +167,36 @@ def named_rows(metadata, names, out, *, known=(), limit=1500, workers=0, distrib
     return counts
 
 
-def _named(path, matcher, threads):
+def _named(path: Path, matcher: Matcher, threads: bool) -> pa.Table:
+    """A function of its own, since other processes must be able to import it."""
     try:
-        return curation.find_rows(path, matcher, COLUMNS, caption="TEXT", threads=threads)
+        return sources.find_rows(path, matcher, COLUMNS, caption="TEXT", threads=threads)
     except (pa.ArrowException, OSError, KeyError) as err:
         raise _not_metadata(path, err) from err
 
 
-def fetch_named(metadata, names, root, *, known=(), limit=1500, workers=0, **how):
-    """Fetch the pictures of only those metadata rows that name something, into a folder of shards below `root`.
+def fetch_named(
+    names: list[str], root: Path, how: Download, *, known: Sequence[str] = (), limit: int = 1500, workers: int = 0
+) -> tuple[Path, dict[str, int], Fetched]:
+    """Fetch the pictures of only those metadata rows that hold a name, into a folder of shards in `root`.
 
-    The folder belongs to these names, limit and metadata, so that the same call goes on where one was stopped.
+    The folder belongs to these names, this limit and this metadata, so the same call resumes a run that was stopped.
 
     Args:
-        limit: rows tried a name; links rot, so more than the pictures wanted.
-        how: see `fetch`.
+        limit: rows tried for each name; links rot, so this is more than the number of pictures wanted.
 
     Returns:
-        (path of the folder of shards, {name: rows tried}, Fetched).
+        (folder of shards, {name: rows tried}, outcome).
+
     Raises:
-        SlugError: see `named_rows` and `fetch`; or no row has any of the names.
+        SlugError: as `named_rows` and `fetch`; or no row holds any of the names.
     """
+    metadata = files.resolve(how.metadata_dir)
     marks = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in metadata_files(metadata)]
     asked = json.dumps([names, list(known), limit, marks])
     folder = root / hashlib.sha256(asked.encode()).hexdigest()[:16]
-    where = {"workers": workers, "distributor": how.get("distributor", pool.LOCAL)}
-    counts = named_rows(metadata, names, folder / "metadata", known=known, limit=limit, **where)
+    rows = folder / "metadata"
+    counts = named_rows(metadata, names, rows, known=known, limit=limit, workers=workers, distributor=how.distributor)
     if not any(counts.values()):
         raise SlugError(f"no caption in {metadata} names {', '.join(names)}; nothing was written for it: check the spelling")
-    return folder, counts, fetch(folder / "metadata", folder, **how)
+    return folder, counts, fetch(rows, folder, how)

@@ -1,33 +1,39 @@
-"""Labelled pictures: CelebA and ImageNet folders."""
+"""Evaluation sets: labelled pictures in the layouts of CelebA and ImageNet (data/README.md)."""
 
 import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from slug import files
-from slug.data.images import PICTURES, decode_files
+from slug.data.images import PICTURES, Transform, decode_files
 from slug.data.names import clean_name
 from slug.data.splits import validation_mask
 from slug.errors import SlugError
+from slug.settings import Data, Run
+
+PICTURE = re.compile(rf".+\.(?:{'|'.join(PICTURES)})", re.I)  # file name of a picture
 
 
 class PictureSet(NamedTuple):
-    """Labelled pictures of an evaluation."""
+    """Labelled pictures: N pictures of C classes."""
 
     images: torch.Tensor  # (N, 3, S, S) uint8
     labels: torch.Tensor  # (N,) index into `names`
-    names: list[str]  # class names, as said in prompts
+    names: list[str]  # C class names, as prompts say them
     blocks: torch.Tensor  # (C,) a picture is classified among the classes of its own block
-    groups: list[str]  # (N,) pictures of one group (one drawing) stay in one half
-    seen: torch.Tensor  # (N,) bool: the group was in the model's training data
-    broken: int
-    paths: tuple[str, ...] = ()  # (N,) the files
+    groups: list[str]  # (N,) the source image of each picture; pictures of one group stay in one split
+    seen: torch.Tensor  # (N,) bool: the source image was in the model's training data
+    broken: int  # pictures left out because they cannot be decoded
+    paths: tuple[str, ...] = ()  # (N,)
 
 
-def _groups(folder, names):
-    """groups.csv of an evaluation folder as {image: (group, seen)}; without one every picture is its own, seen group."""
+def _groups(folder: Path, names: list[str]) -> dict[str, tuple[str, bool]]:
+    """{image: (group, seen)} from groups.csv; without that file each picture is a group of its own that was seen."""
     path = folder / "groups.csv"
     if not path.is_file():
         return {n: (n, True) for n in names}
@@ -39,8 +45,15 @@ def _groups(folder, names):
     return table
 
 
-def _picture_set(folder, paths, labels, names, blocks, transform, workers, cache, desc):
-    images, kept = decode_files([str(p) for p in paths.values()], transform, workers=workers, desc=desc, cache=cache)
+def _picture_set(
+    folder: Path,
+    paths: dict[str, Path],
+    labels: list[int],
+    classes: list[tuple[str, int]],
+    decode: Callable[[list[str]], tuple[torch.Tensor, torch.Tensor]],
+) -> PictureSet:
+    """Decode the pictures {key: path} of an evaluation folder; `classes` are (name, block)."""
+    images, kept = decode([str(p) for p in paths.values()])
     keys = list(paths)
     if not len(kept):
         raise SlugError(f"{folder}: no picture can be used ({len(keys)} tried); see data/README.md for its layout")
@@ -49,8 +62,8 @@ def _picture_set(folder, paths, labels, names, blocks, transform, workers, cache
     return PictureSet(
         images=images,
         labels=torch.tensor(labels)[kept],
-        names=names,
-        blocks=torch.tensor(blocks),
+        names=[name for name, _ in classes],
+        blocks=torch.tensor([block for _, block in classes]),
         groups=[table[k][0] for k in chosen],
         seen=torch.tensor([table[k][1] for k in chosen]),
         broken=len(keys) - len(chosen),
@@ -58,14 +71,14 @@ def _picture_set(folder, paths, labels, names, blocks, transform, workers, cache
     )
 
 
-PICTURE = re.compile(rf".+\.(?:{'|'.join(PICTURES)})", re.I)  # a picture's file name
+def identity_rows(path: Path) -> dict[str, str]:
+    """{image file: identity} of one of CelebA's identity lists, with identities as the file spells them.
 
+    Reads both formats: `list_identity_celeba.txt` (a count, a header and `image identity` rows; the count or the header
+    may be missing) and `identity_CelebA.txt` (rows only).
 
-def identity_rows(path):
-    """{image file: identity} of one of CelebA's identity lists, identities as they stand there.
-
-    Both forms are read: `list_identity_celeba.txt` (a count, a header, then `image identity` rows; one of the two may lack)
-    and `identity_CelebA.txt` (rows alone). Raises SlugError if the file is in neither, or has not as many rows as it says.
+    Raises:
+        SlugError: the file has neither format, or not as many rows as its count says.
     """
     lines = [line for line in files.read_text(path, "convert it, e.g. with iconv").splitlines() if line.strip()]
     headed = bool(lines) and lines[0].strip().isdecimal()
@@ -80,21 +93,23 @@ def identity_rows(path):
     return {image: identity.strip() for image, identity in good}
 
 
-def celeba_names(root):
-    """{image file: identity} of list_identity_celeba.txt, identities as people write them (`clean_name`)."""
+def celeba_names(root: Path) -> dict[str, str]:
+    """{image file: identity} of list_identity_celeba.txt, with identities as people write them (`clean_name`)."""
     path = files.existing(root / "list_identity_celeba.txt", "CelebA's identity list", "ask for it as data/README.md says")
     rows = {image: clean_name(name) for image, name in identity_rows(path).items()}
     if all(name.isdigit() or not name for name in rows.values()):
-        raise SlugError(f"{path} has numbers for people; the list with names must be asked for, see data/README.md")
+        raise SlugError(f"{path} holds numbers instead of names; data/README.md says where to ask for the list with names")
     return rows
 
 
-def load_celeba(root, transform, *, workers=0, per_class=None, cache=None):
-    """The identity evaluation: pictures of the frequent identities (frequent_celebs.txt), all identities as classes.
+def load_celeba(
+    root: Path, transform: Transform, *, workers: int = 0, per_class: int | None = None, cache: Path | None = None
+) -> PictureSet:
+    """The identity evaluation: pictures of the identities in frequent_celebs.txt, with all identities as classes.
 
     Args:
-        root: folder with img_align_celeba/, list_identity_celeba.txt, frequent_celebs.txt.
-        per_class: at most this many pictures an identity.
+        root: folder with img_align_celeba/, list_identity_celeba.txt and frequent_celebs.txt.
+        per_class: the largest number of pictures of an identity.
         cache: see `decode_files`.
     """
     root = files.existing(root, "CelebA folder", "give --val-data")
@@ -111,11 +126,12 @@ def load_celeba(root, transform, *, workers=0, per_class=None, cache=None):
             counts[name] += 1
             paths[image] = root / "img_align_celeba" / image
             labels.append(index[name])
-    return _picture_set(root, paths, labels, names, [0] * len(names), transform, workers, cache, "decode identities")
+    decode = partial(decode_files, transform=transform, workers=workers, desc="decode identities", cache=cache)
+    return _picture_set(root, paths, labels, [(n, 0) for n in names], decode)
 
 
-def imagenet_names():
-    """{WordNet id: open_clip's class name} of the 1,000 classes of ImageNet-1k, in the order that both lists have."""
+def imagenet_names() -> dict[str, str]:
+    """{WordNet id: open_clip's class name} of the 1,000 classes of ImageNet-1k, in class order."""
     import slug.torchvision_cpu  # noqa: F401  (before open_clip and timm)
 
     from open_clip import IMAGENET_CLASSNAMES
@@ -124,12 +140,11 @@ def imagenet_names():
     return dict(zip(ImageNetInfo("imagenet-1k").label_names(), IMAGENET_CLASSNAMES, strict=True))
 
 
-def imagenet_classes(val):
-    """{class folder: (name said in prompts, block)} of an ImageNet-style folder, in the order of the classes.
+def imagenet_classes(val: Path) -> dict[str, tuple[str, int]]:
+    """{class folder: (name in prompts, block)} of an ImageNet-style folder, in class order.
 
-    `classes.csv` (folder, name, block) beside the folder names the classes that have pictures. Without it the subfolders
-    must be WordNet ids of ImageNet-1k: all its 1,000 are classes then, whether or not there are pictures of each.
-    Raises SlugError if a subfolder has no name.
+    `classes.csv` (folder, name, block) beside the folder names the classes. Without it the subfolders must be WordNet ids
+    of ImageNet-1k, and all its 1,000 classes count, whether or not each has pictures. SlugError if a subfolder has no name.
     """
     table = val.parent / "classes.csv"
     found = sorted(p.name for p in val.iterdir() if p.is_dir())
@@ -139,20 +154,31 @@ def imagenet_classes(val):
         if wrong is not None:
             raise SlugError(f"{table} has the block {wrong!r}, which is no number; see data/README.md")
         return {r["folder"]: (r["name"], int(r["block"])) for r in rows if (val / r["folder"]).is_dir()}
-    rows = {wnid: (name, 0) for wnid, name in imagenet_names().items()}
-    strange = [f for f in found if f not in rows]
+    classes = {wnid: (name, 0) for wnid, name in imagenet_names().items()}
+    strange = [f for f in found if f not in classes]
     if strange or not found:
         what = f"the folder {strange[0]}, which is no WordNet id of ImageNet-1k" if strange else "no class folders"
         raise SlugError(f"{val} has {what}, and there is no {table} to name it; see scripts/valprep.sh and data/README.md")
-    return rows
+    return classes
 
 
-def load_imagenet(val, transform, *, workers=0, share=1.0, seed=0, cache=None):
-    """The utility evaluation: an ImageNet-style folder, one subfolder a class (see `imagenet_classes`).
+def load_imagenet(
+    val: Path,
+    transform: Transform,
+    *,
+    workers: int = 0,
+    share: float = 1.0,
+    seed: int = 0,
+    cache: Path | None = None,
+) -> PictureSet:
+    """The object evaluation: an ImageNet-style folder with one subfolder for each class (`imagenet_classes`).
 
-    Folders of the same name are one class: two synsets of ImageNet are called `sunglasses`, two `missile`, and no prompt
-    tells them apart, so that as rivals neither could ever be right. `share` draws that part of the pictures by `seed`;
-    `cache`: see `decode_files`.
+    Folders of the same name are one class. Two synsets of ImageNet are called `sunglasses` and two `missile`; no prompt
+    tells them apart, so as separate classes neither could ever be right.
+
+    Args:
+        share: fraction of the pictures, drawn by `seed`.
+        cache: see `decode_files`.
     """
     val = files.existing(val, "ImageNet validation folder", "give --imagenet-val")
     rows = imagenet_classes(val)
@@ -169,18 +195,26 @@ def load_imagenet(val, transform, *, workers=0, share=1.0, seed=0, cache=None):
         paths, labels = {keys[i]: paths[keys[i]] for i in keep}, [labels[i] for i in keep]
     if not paths:
         raise SlugError(f"{val} holds no pictures; see data/README.md for its layout")
-    names, blocks = [name for name, _ in classes], [block for _, block in classes]
-    return _picture_set(val.parent, paths, labels, names, blocks, transform, workers, cache, "decode objects")
+    decode = partial(decode_files, transform=transform, workers=workers, desc="decode objects", cache=cache)
+    return _picture_set(val.parent, paths, labels, classes, decode)
 
 
-def load_evaluation(args, transform):
-    """Both evaluations by the flags of cli.add_data_flags: (identities, objects, {task: mask of the validation split})."""
-    shared = {"workers": args.workers, "cache": files.resolve(args.result_dir) / "cache"}
-    identities = load_celeba(files.resolve(args.val_data), transform, **shared)
-    val = files.resolve(args.imagenet_val)
-    objects = load_imagenet(val, transform, share=args.imagenet_share, seed=args.seed, **shared)
-    return (
-        identities,
-        objects,
-        {"identities": validation_mask(identities, args.seed), "objects": validation_mask(objects, args.seed)},
+def load_evaluation(data: Data, run: Run, transform: Transform) -> tuple[PictureSet, PictureSet, dict[str, torch.Tensor]]:
+    """Both evaluations: (identities, objects, {task: validation mask}).
+
+    Args:
+        data: `val_data`, `imagenet_val` and `imagenet_share` are used.
+        run: `workers` and `seed` are used, and `result_dir`, which keeps the decoded pictures in its folder cache.
+    """
+    cache = files.resolve(run.result_dir) / "cache"
+    identities = load_celeba(files.resolve(data.val_data), transform, workers=run.workers, cache=cache)
+    objects = load_imagenet(
+        files.resolve(data.imagenet_val),
+        transform,
+        workers=run.workers,
+        share=data.imagenet_share,
+        seed=run.seed,
+        cache=cache,
     )
+    masks = {"identities": validation_mask(identities, run.seed), "objects": validation_mask(objects, run.seed)}
+    return identities, objects, masks

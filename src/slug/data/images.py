@@ -1,9 +1,10 @@
-"""Pictures in: decoded once, by workers, into one uint8 tensor."""
+"""Decoding of images, by worker processes, into one uint8 tensor."""
 
 import hashlib
 import io
 import multiprocessing
 import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -14,26 +15,29 @@ from tqdm import tqdm
 
 from slug import files
 
+BATCH = 64  # images decoded at once
+PICTURES = ("jpg", "jpeg", "png", "webp")  # endings of image files
 
-def spread(items, count):
-    """`count` of a list's items, evenly spread: what a sheet shows of many."""
+Item = str | Path | bytes  # an image: its file, or the bytes of one
+Transform = Callable[[Image.Image], torch.Tensor]
+
+
+def evenly_spaced(items: Sequence, count: int) -> list:
+    """`count` items of a sequence at even distances, or all of them where there are fewer."""
     count = min(count, len(items))
     return [items[i * len(items) // count] for i in range(count)]
 
 
-BATCH = 64  # pictures decoded at once
-
-
 class Decoded(torch.utils.data.Dataset):
-    """Items (a path, or bytes) as transformed pictures; None where one cannot be decoded."""
+    """Images after a transform; None for an image that cannot be decoded."""
 
-    def __init__(self, items, transform):
+    def __init__(self, items: Sequence[Item], transform: Transform) -> None:
         self.items, self.transform = items, transform
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: int) -> torch.Tensor | None:
         item = self.items[i]
         try:
             with Image.open(io.BytesIO(item) if isinstance(item, bytes) else item) as image:
@@ -42,24 +46,38 @@ class Decoded(torch.utils.data.Dataset):
             return None
 
 
-def batches(items, transform, *, workers=0, desc="decode"):
-    """Yield [transformed picture, or None where it cannot be decoded] of BATCH items (paths or bytes) after the other."""
+def batches(
+    items: Sequence[Item], transform: Transform, *, workers: int = 0, desc: str = "decode"
+) -> Iterator[list[torch.Tensor | None]]:
+    """Decode images BATCH by BATCH; an image that cannot be decoded is None."""
     workers = workers if len(items) > 256 else 0
-    # The platform's own way to start them: within one of joblib's processes the default is joblib's, which takes no others.
+    # The platform's default start method. Inside a joblib process the default is joblib's own, which DataLoader refuses.
     context = multiprocessing.get_all_start_methods()[0] if workers else None
-    how = {"num_workers": workers, "multiprocessing_context": context, "collate_fn": list}
-    loader = torch.utils.data.DataLoader(Decoded(items, transform), batch_size=BATCH, **how)
+    loader = torch.utils.data.DataLoader(
+        Decoded(items, transform),
+        batch_size=BATCH,
+        num_workers=workers,
+        multiprocessing_context=context,
+        collate_fn=list,
+    )
     yield from tqdm(loader, desc=desc, unit="batch", leave=False, disable=len(items) < 500)
 
 
-def by_batch(function, items, transform, *, workers=0, desc="look"):
-    """What function says of all pictures, as if it saw them at once: {key: (M, ...)}, of the M that can be decoded.
-
-    Only what it says is kept, so that memory holds a few batches of pictures, however many there are.
+def by_batch(
+    function: Callable[[torch.Tensor], dict[str, torch.Tensor]],
+    items: Sequence[Item],
+    transform: Transform,
+    *,
+    workers: int = 0,
+    desc: str = "look",
+) -> dict[str, torch.Tensor]:
+    """Apply a function to all images, batch by batch, so that memory holds only a few batches of pixels.
 
     Args:
-        function: (N, 3, S, S) -> {key: (N, ...)}.
-        items: paths or bytes of images.
+        function: maps uint8 images (N, 3, S, S) to {key: (N, ...)}.
+
+    Returns:
+        {key: (M, ...)} for the M images that can be decoded.
     """
     parts = []
     for rows in batches(items, transform, workers=workers, desc=desc):
@@ -69,42 +87,45 @@ def by_batch(function, items, transform, *, workers=0, desc="look"):
     return {key: torch.cat([part[key] for part in parts]) for key in (parts[0] if parts else ())}
 
 
-def decode(items, transform, *, workers=0, desc="decode"):
-    """Paths or bytes of images -> (uint8 tensor (M, 3, S, S), indices (M,) of the items that could be decoded)."""
+def decode(
+    items: Sequence[Item], transform: Transform, *, workers: int = 0, desc: str = "decode"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Decode images into a uint8 tensor (M, 3, S, S); also returns the indices (M,) of the items that could be decoded."""
     rows = [image for batch in batches(items, transform, workers=workers, desc=desc) for image in batch]
-    kept = [i for i, image in enumerate(rows) if image is not None]
-    images = torch.stack([rows[i] for i in kept]) if kept else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
-    return images, torch.tensor(kept, dtype=torch.long)
+    kept = {i: image for i, image in enumerate(rows) if image is not None}
+    images = torch.stack(list(kept.values())) if kept else torch.empty(0, 3, 0, 0, dtype=torch.uint8)
+    return images, torch.tensor(list(kept), dtype=torch.long)
 
 
-def decode_files(paths, transform, *, workers=0, desc="decode", cache=None):
-    """`decode` of image files, done once: the result is kept under the folder `cache` and memory-mapped from there.
+def decode_files(
+    paths: Sequence[str], transform: Transform, *, workers: int = 0, desc: str = "decode", cache: Path | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`decode` image files once, and keep the result in the folder `cache`, from which it is memory-mapped.
 
-    What is kept is known by the files' paths, sizes and times and by the transform, so a changed file is decoded anew.
+    The cache key covers the paths, sizes and modification times of the files and the transform, so a changed file is
+    decoded anew.
     """
     if cache is None:
         return decode(paths, transform, workers=workers, desc=desc)
-
-    def mark(path):
-        try:
-            found = Path(path).stat()
-        except OSError:
-            return path, None, None
-        return path, found.st_size, found.st_mtime_ns
-
-    shape = re.sub(r" at 0x[0-9a-f]+", "", repr(transform))  # a function's address says nothing
-    digest = hashlib.sha256(repr((shape, [mark(p) for p in paths])).encode()).hexdigest()
+    shape = re.sub(r" at 0x[0-9a-f]+", "", repr(transform))  # the address of a function differs from run to run
+    digest = hashlib.sha256(repr((shape, [_mark(p) for p in paths])).encode()).hexdigest()
     path = Path(cache) / f"{digest[:24]}.safetensors"
     if path.is_file():
         try:
-            kept = load_file(path)
-            return kept["images"], kept["kept"]
+            stored = load_file(path)
+            return stored["images"], stored["kept"]
         except (SafetensorError, OSError, KeyError):
-            path.unlink()  # cut short: decode again
+            path.unlink()  # truncated: decode again
     images, kept = decode(paths, transform, workers=workers, desc=desc)
     with files.replacing(path) as temporary:
         save_file({"images": images, "kept": kept}, temporary)
     return images, kept
 
 
-PICTURES = ("jpg", "jpeg", "png", "webp")
+def _mark(path: str) -> tuple[str, int | None, int | None]:
+    """(path, size, modification time) of a file, by which a change is noticed."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return path, None, None
+    return path, found.st_size, found.st_mtime_ns

@@ -1,17 +1,19 @@
-"""Pairs of picture and caption in tars."""
+"""Pairs of picture and caption in tars, as webdataset writes them."""
 
 import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from slug.data.images import PICTURES, decode
+from slug.data.images import PICTURES, Transform, decode
+from slug.data.names import Matcher
 from slug.errors import SlugError, brief
 
 
@@ -21,49 +23,51 @@ class Pairs(NamedTuple):
     images: torch.Tensor  # (N, 3, S, S) uint8
     captions: list[str]
     keys: list[str]
-    broken: int  # members left out because they could not be decoded
+    broken: int  # pictures left out because they cannot be decoded
 
 
-class TarMembers(Mapping):
-    """The files of an uncompressed tar as a mapping, in their order: name -> bytes, read by offset when asked for.
+class TarMembers(Mapping[str, bytes]):
+    """The files of an uncompressed tar in their order, {name: content}; contents are read when they are asked for.
 
-    Only the headers are read to know where the members lie, several times faster than tarfile does it; a tar with anything
-    but plain files (long names, links, sparse files) is left to tarfile. Use it as a context manager.
+    Opening it reads only the headers, several times faster than tarfile does. A tar with anything but plain files (long
+    names, links, sparse files) is left to tarfile. Use it as a context manager.
 
     Raises:
-        tarfile.ReadError: it is no tar, is damaged, or lacks its end mark, zero blocks: cut between two members or within a
-            header, tarfile would take it for whole.
+        tarfile.ReadError: it is no tar, or is damaged, or lacks the zero blocks that end a tar. tarfile would take a tar
+            that was cut between two members, or within a header, for a whole one.
         OSError: it cannot be read.
     """
 
-    def __init__(self, path):
-        # Unbuffered: what a buffer would read on, past a header, is what is to be skipped.
+    def __init__(self, path: Path) -> None:
+        # Unbuffered: a buffer would read on into the content that is to be skipped.
         self.file = path.open("rb", buffering=0)
         try:
             self.end = self.file.seek(0, io.SEEK_END)
             if not self.end or any(self._read(max(0, self.end - tarfile.BLOCKSIZE), tarfile.BLOCKSIZE)):
                 raise tarfile.ReadError("its end is missing")
-            self.places = self._plain_places()
-            if self.places is None:
+            places = self._plain_places()
+            if places is None:
                 with tarfile.open(path, "r:") as tar:
-                    self.places = {m.name: (m.offset_data, m.size) for m in tar if m.isfile()}
+                    places = {m.name: (m.offset_data, m.size) for m in tar if m.isfile()}
+            self.places = places
         except BaseException:
             self.file.close()
             raise
 
-    def _read(self, at, size):
+    def _read(self, at: int, size: int) -> bytes:
         self.file.seek(at)
         content = self.file.read(size)
-        while len(content) < size:  # a read may give less than asked for, of more than 2 GB always
+        while len(content) < size:  # a read may return less than asked for; above 2 GB it always does
             more = self.file.read(size - len(content))
             if not more:
                 raise tarfile.ReadError(f"it ends before byte {at + size}")
             content += more
         return content
 
-    def _plain_places(self):
-        """{name: (offset, bytes)} by the headers (POSIX.1-1988 ustar and GNU), or None if one is beyond plain files."""
-        places, at = {}, 0
+    def _plain_places(self) -> dict[str, tuple[int, int]] | None:
+        """{name: (offset, bytes)} from the headers (POSIX.1-1988 ustar and GNU); None if there is more than plain files."""
+        places: dict[str, tuple[int, int]] = {}
+        at = 0
         while at < self.end:
             header = self._read(at, tarfile.BLOCKSIZE)
             if not header[0]:
@@ -81,26 +85,36 @@ class TarMembers(Mapping):
             at += tarfile.BLOCKSIZE * (1 + -(-size // tarfile.BLOCKSIZE))
         raise tarfile.ReadError("its end is missing")
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> bytes:
         return self._read(*self.places[name])
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self.places)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.places)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.file.close()
 
 
-def read_tar(path):
-    """The samples of a webdataset tar, in order: [(key, image bytes, caption)].
+def is_whole_tar(path: Path) -> bool:
+    """Whether a file is a complete tar with members."""
+    try:
+        with TarMembers(path) as members:
+            return bool(members)
+    except (OSError, tarfile.TarError):
+        return False
 
-    Raises SlugError if the file is no tar, is cut short, or holds no pair.
+
+def read_tar(path: Path) -> list[tuple[str, bytes, str]]:
+    """The pairs of a tar in order: [(key, image bytes, caption)].
+
+    Raises:
+        SlugError: the file is no tar, is truncated, or holds no pair.
     """
     texts, images = {}, {}
     try:
@@ -119,13 +133,14 @@ def read_tar(path):
     return samples
 
 
-def load_pairs(path, transform, *, leave_out=None, workers=0, limit=None):
-    """The pairs of a tar as `Pairs`.
+def load_pairs(
+    path: Path, transform: Transform, *, leave_out: Matcher | None = None, workers: int = 0, limit: int | None = None
+) -> Pairs:
+    """Decode the pairs of a tar.
 
     Args:
-        leave_out: a Matcher; pairs whose caption it finds a name in are left out (trap 10: the retain set must not
-            hold the forgotten name).
-        limit: at most this many pairs, the first ones.
+        leave_out: leave out the pairs whose captions hold one of its names: the retain set must not hold a forgotten name.
+        limit: the largest number of pairs; the first ones are taken.
     """
     samples = read_tar(path)
     if leave_out:
@@ -138,22 +153,22 @@ def load_pairs(path, transform, *, leave_out=None, workers=0, limit=None):
     return Pairs(images, [s[2] for s in chosen], [s[0] for s in chosen], len(samples) - len(chosen))
 
 
-def some(pairs, rows):
-    """The pairs at `rows`, a list of indices, as `Pairs`."""
-    chosen = ([texts[i] for i in rows] for texts in (pairs.captions, pairs.keys))
-    return Pairs(pairs.images[rows], *chosen, pairs.broken)
+def some(pairs: Pairs, rows: Sequence[int]) -> Pairs:
+    """The pairs at some indices."""
+    captions, keys = ([texts[i] for i in rows] for texts in (pairs.captions, pairs.keys))
+    return Pairs(pairs.images[rows], captions, keys, pairs.broken)
 
 
-def drawings_of(tar, shards):
-    """The drawing that each pair of a forget set shows, by the pictures' bytes in the shards it was curated from.
+def source_images(tar: Path, shards: Path) -> dict[str, str]:
+    """The source image that each pair of a forget set shows: {key of the pair: source image}.
 
     Args:
-        tar: path of the forget set.
-        shards: folder of NNNNN.parquet with NNNNN.tar, whose sidecar files (.json) say `drawing`, as the demo's do.
-    Returns:
-        {key of the pair: drawing}.
+        tar: the forget set.
+        shards: folder of the shards it was curated from (NNNNN.parquet with NNNNN.tar), in whose sidecar files (.json)
+            the field `drawing` names the source image, as in the embedded world. Pictures are matched by their bytes.
+
     Raises:
-        SlugError: a picture is in no shard, or its sidecar does not say its drawing.
+        SlugError: a picture is in no shard, or its sidecar file does not name its source image.
     """
     hashes = {key: hashlib.sha256(image).hexdigest() for key, image, _ in read_tar(tar)}
     found = {}
@@ -165,7 +180,9 @@ def drawings_of(tar, shards):
                     for row in rows.to_pylist():
                         found[row["sha256"]] = json.loads(members[f"{row['key']}.json"])["drawing"]
         except (pa.ArrowException, tarfile.TarError, OSError, ValueError, KeyError) as err:
-            raise SlugError(f"{path} and its tar do not say which drawing a picture is of ({brief(err)})") from err
+            raise SlugError(
+                f"{path} and its tar do not say which source image a picture shows ({brief(err)}); build the shards again"
+            ) from err
     missing = next((key for key, value in hashes.items() if value not in found), None)
     if missing:
         raise SlugError(f"the picture {missing} of {tar} is in no shard of {shards}; make {tar.name} again from these")

@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from slug import files
+from slug.data.canvas import KINDS, classifier_settings, weights_of
 from slug.errors import SlugError, brief
 from slug.evaluation import zeroshot
-from slug.evaluation.canvas_prompts import KINDS
 
 
 class Classifiers:
@@ -84,47 +84,6 @@ class ClipClassifiers:
             images = images.round().clamp(0, 255).to(torch.uint8)
         features = zeroshot.image_features(self.clip, images)
         return {k: (features @ w.T).cpu() for k, w in self.weights.items()}
-
-
-def weights_of(folder, kind):
-    """Path of a classifier's weights in a folder as data/README.md describes it, None where they are missing."""
-    return next((p for end in (".safetensors", ".pth") if (p := folder / f"{kind}{end}").is_file()), None)
-
-
-PUBLISHED = files.ROOT / "data/uncanvas/classifiers.json"  # of UnlearnCanvas's own classifiers
-
-
-def _names(value):
-    return isinstance(value, list) and bool(value) and all(isinstance(n, str) for n in value)
-
-
-SETTINGS = {  # of classifiers.json: {key: (what it is, whether a value is one)}
-    "arch": ("a network of timm", timm.is_model),
-    "labels": ("lists of the styles and the objects", lambda v: all(_names(v[k]) for k in KINDS)),
-    "mean": ("three numbers", lambda v: len([float(x) for x in v]) == 3),
-    "std": ("three numbers", lambda v: len([float(x) for x in v]) == 3),
-    "size": ("a number of pixels", lambda v: isinstance(v, int) and v > 0),
-}
-
-
-def classifier_settings(folder):
-    """What classifiers.json in a folder says of both classifiers: SETTINGS, labels in the order of the outputs, and timm's
-    "options" where there are any. Without it the weights there are taken for UnlearnCanvas's own: PUBLISHED.
-
-    Raises:
-        SlugError: it is damaged, or lacks something.
-    """
-    path = folder / "classifiers.json"
-    path = path if path.is_file() else PUBLISHED
-    settings = files.read_json(path)
-    for key, (what, good) in SETTINGS.items():
-        try:
-            fine = good(settings[key])
-        except (KeyError, TypeError, ValueError, AttributeError):
-            fine = False
-        if not fine:
-            raise SlugError(f"{path}: {key!r} is missing or not {what}; data/README.md, Styles, says what the file holds")
-    return settings
 
 
 def load_classifiers(folder, device="cpu"):

@@ -5,14 +5,10 @@ import io
 import itertools
 from typing import NamedTuple
 
-import slug.torchvision_cpu  # noqa: F401  (before timm)
-
 from slug import files
+from slug.data.canvas import KINDS
 from slug.data.names import plain_name
 from slug.errors import SlugError
-
-KINDS = ("style", "object")
-
 
 OTHER = {"style": "object", "object": "style"}
 
@@ -50,9 +46,9 @@ def add_concept_flags(parser, what="names to forget"):
     parser.add_argument("--object", nargs="*", default=[], help=f"objects, characters or people: {what}")
 
 
-def concepts(args):
-    """[(kind, name)] of `add_concept_flags`."""
-    return list(dict.fromkeys([("style", s) for s in args.style] + [("object", o) for o in args.object]))
+def concepts(asked):
+    """[(kind, name)] of settings.Concepts, each once."""
+    return list(dict.fromkeys([("style", s) for s in asked.style] + [("object", o) for o in asked.object]))
 
 
 def grid(folder):

@@ -92,12 +92,16 @@ def describe(rank, k=1):
     return f"{correct / max(total, 1):.1%} ({correct}/{total}, {100 * low:.1f}-{100 * high:.1f})"
 
 
-def evaluate_and_report(clip, pictures, templates, args, path):
-    """Zero-shot accuracy of a picture set, printed with counts and intervals and written to `path` as JSON."""
-    features = image_features(clip, pictures.images, args.eval_batch_size, desc="pictures")
-    weights = classifier(clip, pictures.names, templates, args.eval_batch_size)
+def evaluate_and_report(clip, pictures, templates, path, *, batch_size, settings):
+    """Zero-shot accuracy of a picture set, printed with counts and intervals and written to `path` as JSON.
+
+    Args:
+        settings: {flag: value} for the record (`cli.flat`).
+    """
+    features = image_features(clip, pictures.images, batch_size, desc="pictures")
+    weights = classifier(clip, pictures.names, templates, batch_size)
     rank = ranks(features, weights, pictures.labels, pictures.blocks)
-    record = {"settings": cli.settings(args), "versions": cli.versions(), "broken": pictures.broken}
+    record = {"settings": settings, "versions": cli.versions(), "broken": pictures.broken}
     for part, mask in (("all", torch.ones_like(pictures.seen)), ("seen", pictures.seen), ("unseen", ~pictures.seen)):
         if mask.any():
             acc1, acc5 = accuracies(rank[mask])

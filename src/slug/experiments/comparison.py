@@ -132,7 +132,7 @@ class Comparison:
         for name, method in itertools.product(self.names, methods):
             self.passes(name, method)  # what is missing is missed now, not after hours
         self.left_out = left_out  # one retain gradient serves all names, and its pairs are FT's
-        self.identities, self.objects, self.split = evaluation_sets.load_evaluation(args, self.clip.transform)
+        self.identities, self.objects, self.split = evaluation_sets.load_evaluation(args, args, self.clip.transform)
         common = {
             "settings": cli.settings(args, without=NOT_SETTINGS),
             "rule": {"max_forget": selection.MAX_FORGET, "sigmas": selection.SIGMAS},

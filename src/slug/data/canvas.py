@@ -1,0 +1,53 @@
+"""The files of UnlearnCanvas: its two classifiers and what describes them (data/README.md, Styles)."""
+
+from pathlib import Path
+from typing import Any
+
+from slug import files
+from slug.errors import SlugError
+
+KINDS = ("style", "object")
+PUBLISHED = files.ROOT / "data/uncanvas/classifiers.json"  # describes UnlearnCanvas's own classifiers
+
+
+def weights_of(folder: Path, kind: str) -> Path | None:
+    """The weight file of a classifier in a folder, None where it is missing."""
+    return next((p for end in (".safetensors", ".pth") if (p := folder / f"{kind}{end}").is_file()), None)
+
+
+def _names(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(n, str) for n in value)
+
+
+def classifier_settings(folder: Path) -> dict[str, Any]:
+    """The description of both classifiers in a folder's classifiers.json; UnlearnCanvas's own (PUBLISHED) without that file.
+
+    Returns:
+        `arch`, `labels` ({kind: names in the order of the outputs}), `mean`, `std`, `size` and, where needed, timm's
+        `options`.
+
+    Raises:
+        SlugError: the file is damaged or lacks something.
+    """
+    import slug.torchvision_cpu  # noqa: F401  (before timm)
+
+    import timm
+
+    wanted = {
+        "arch": ("a network of timm", timm.is_model),
+        "labels": ("lists of the styles and the objects", lambda v: all(_names(v[k]) for k in KINDS)),
+        "mean": ("three numbers", lambda v: len([float(x) for x in v]) == 3),
+        "std": ("three numbers", lambda v: len([float(x) for x in v]) == 3),
+        "size": ("a number of pixels", lambda v: isinstance(v, int) and v > 0),
+    }
+    path = folder / "classifiers.json"
+    path = path if path.is_file() else PUBLISHED
+    settings = files.read_json(path)
+    for key, (what, good) in wanted.items():
+        try:
+            fine = good(settings[key])
+        except (KeyError, TypeError, ValueError, AttributeError):
+            fine = False
+        if not fine:
+            raise SlugError(f"{path}: {key!r} is missing or not {what}; data/README.md, Styles, says what the file holds")
+    return settings
