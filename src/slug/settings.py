@@ -16,6 +16,7 @@ CANVAS = "data/UnlearnCanvas"
 LOCAL, DISTRIBUTORS = "multiprocessing", ("multiprocessing", "ray", "pyspark")
 PRECISIONS = ("fp32", "bf16", "fp16")
 MAX_FORGET = 0.02  # forget accuracy up to which a step counts as forgetting, on the validation split
+UNEDITED = "raw"  # among methods: the unedited model
 SIGMAS = 3.5  # standard deviations by which the margins of a forgotten name must lie below 0
 
 
@@ -152,9 +153,9 @@ class Compare:
     data: Data = group(Data)
     grad_batch_size: int = flag(16, "the --batch-size that a1_compute_grad.py was given")
     unlearn_method: tuple[str, ...] = flag(
-        ("ft", "ga", "gaft", "salun", "ssd"),
-        "baselines to run; raw scores the unedited model",
-        choices=lambda: ("raw", *_methods("clip", searched=False)),
+        (),
+        "baselines to run, raw for the scores of the unedited model; without it all but the _o forms",
+        choices=lambda: (UNEDITED, *_methods("clip", searched=False)),
     )
     lr: tuple[float, ...] = flag((1e-5, 1e-6, 1e-7), "learning rates")
     grow: int = flag(4, "half decades beyond the given grid, at most, while the best setting is at its end")

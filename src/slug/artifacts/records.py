@@ -80,7 +80,7 @@ def step_log(start, steps, layer):
 
 def write_candidates(path, candidates, na="nan", **columns):
     """Write the CSV of candidates, with further columns of one value each."""
-    rows = pd.DataFrame([c.row() for c in candidates]).assign(**columns)
+    rows = pd.DataFrame([c.row() for c in candidates], dtype=object).assign(**columns)  # object: integers stay integers
     files.write_text(path, rows.to_csv(index=False, lineterminator="\n", na_rep=na))
 
 

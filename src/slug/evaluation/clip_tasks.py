@@ -111,7 +111,13 @@ class Evaluation:
 
     @contextlib.contextmanager
     def carrying(self, edit: Edit) -> Iterator[None]:
-        """Context within which the model carries an edit, and nothing is computed twice under it."""
+        """Context within which the model carries an edit, and nothing is computed twice under it.
+
+        Within a context of the same edit it does nothing, so that several evaluators share what is computed.
+        """
+        if edit is self.edit:
+            yield
+            return
         outer = self.edit, self._made, self._starts
         with self._applied(edit):
             self.edit, self._made, self._starts = edit, {}, self._first_stages(edit)

@@ -1,13 +1,15 @@
-"""Intervals of shares and of paired differences."""
+"""Intervals of fractions and of paired differences."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
 
 
-def interval(correct, total, level=0.95):
-    """Clopper-Pearson interval (low, high) of a share of `correct` in `total` independent trials.
+def interval(correct: int, total: int, level: float = 0.95) -> tuple[float, float]:
+    """Clopper-Pearson interval (low, high) of the fraction `correct` of `total` independent trials.
 
-    For zero correct the high end is one-sided at `level`, the upper bound a zero is to be read with.
+    Where none or all are correct, the other end is the one-sided bound at `level`: the upper bound that a zero is read with.
     """
     if total == 0:
         return 0.0, 1.0
@@ -17,14 +19,21 @@ def interval(correct, total, level=0.95):
     return float(low), float(high)
 
 
-def paired_difference(before, after, groups, *, seed=0, draws=2000, level=0.95):
-    """Mean of after - before over pictures, with a bootstrap interval over groups (drawings).
+def paired_difference(
+    before: Sequence | np.ndarray,
+    after: Sequence | np.ndarray,
+    groups: Sequence | np.ndarray,
+    *,
+    seed: int = 0,
+    draws: int = 2000,
+    level: float = 0.95,
+) -> tuple[float, float, float]:
+    """Mean of after - before over pictures, with its bootstrap interval over groups: (mean, low, high).
 
     Args:
-        before, after: (N,) bool or 0/1, the same pictures in the same order.
-        groups: (N,) labels; whole groups are drawn with replacement, as pictures of one drawing are not independent.
-    Returns:
-        (mean, low, high).
+        before, after: (N,) bool or 0/1, of the same pictures in the same order.
+        groups: (N,) the source image of each picture. Whole groups are drawn with replacement, since pictures of one source
+            image are not independent.
     """
     change = np.asarray(after, float) - np.asarray(before, float)
     _, index = np.unique(np.asarray(groups), return_inverse=True)

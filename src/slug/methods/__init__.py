@@ -28,8 +28,7 @@ class Material(NamedTuple):
 
 
 class PipelineMaterial(NamedTuple):
-    """What a baseline of a pipeline may use: prompts of the concept, what each is to become, and prompts that are
-    retained."""
+    """What a baseline of a pipeline may use: prompts of the concept, what each is to become, and retained prompts."""
 
     own: list[str]
     neutral: list[str]
@@ -51,7 +50,8 @@ class Method:
         candidates: generator of candidates, see below; None for SLUG, whose candidates a search of steps makes.
         variant: of the gradients that it reads; for SLUG, which it steps along.
         needs: gradients that it reads: "gradient" (of the forget set), "importance" (of both sets).
-        setting: what is searched, as an attribute of the settings: `lr`, `selection`, `weights`.
+        setting: what is searched: the attribute of the settings that holds its grid, e.g. `lr`.
+        grid: values of the setting that are tried where the settings hold none.
         symbol: what the setting is called in logs and tables, e.g. `lr 1e-05`.
         count: candidates of one setting, where it does not train.
         trains: whether candidates are the epochs of a training.

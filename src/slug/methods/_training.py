@@ -1,16 +1,20 @@
-"""The one training loop of the baselines: AdamW, a cosine schedule, no warm-up by default."""
+"""The one training loop of the baselines: AdamW with a cosine schedule, without warm-up by default."""
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 
 from slug.core import gradients, losses
+from slug.core.losses import Loss
+from slug.data.pairs import Pairs
 from slug.errors import SlugError
+from slug.models.clip import Clip
 
 
 class Schedule(NamedTuple):
-    """How a baseline trains. Defaults are the paper's."""
+    """How a baseline trains. The defaults are the paper's."""
 
     lr: float
     wd: float = 0.1
@@ -18,19 +22,19 @@ class Schedule(NamedTuple):
     batch_size: int = 32
     warmup: int = 0  # optimiser steps
     seed: int = 0
-    decay: bool = True  # False: the learning rate stays as it is
+    decay: bool = True  # False: the learning rate stays constant
 
 
 class Pass(NamedTuple):
     """One pass over a set of pairs within an epoch."""
 
-    pairs: object  # data.Pairs
-    loss: object  # see slug.losses
+    pairs: Pairs
+    loss: Loss
     sign: int  # +1 descends the loss, -1 ascends it
 
 
-def cosine(step, total, schedule):
-    """Learning rate of optimiser step `step` of `total`: linear warm-up, then half a cosine down to 0, or none."""
+def cosine(step: int, total: int, schedule: Schedule) -> float:
+    """Learning rate of optimiser step `step` of `total`: linear warm-up, then half a cosine down to 0, or a constant."""
     if step < schedule.warmup:
         return schedule.lr * (step + 1) / schedule.warmup
     if not schedule.decay:
@@ -39,28 +43,35 @@ def cosine(step, total, schedule):
     return schedule.lr * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def train(clip, passes, schedule, mask=None, *, each_step=False):
-    """Train all parameters; yields the epoch (1, 2, ...) after each, with the model's weights as they are then.
+def train(
+    clip: Clip,
+    passes: Sequence[Pass],
+    schedule: Schedule,
+    mask: Mapping[str, torch.Tensor] | None = None,
+    *,
+    each_step: bool = False,
+) -> Iterator[int]:
+    """Train all parameters; yields the number of each finished epoch while the model has the weights it then has.
 
     Args:
-        clip: models.Clip in float32; its weights are changed.
-        passes: [Pass] of one epoch, in order.
-        mask: {name: bool tensor of the parameter's shape}; where given, everything outside it keeps its value exactly.
-        each_step: yield after every optimiser step instead, their number so far.
+        clip: in float32; its weights are changed.
+        passes: of one epoch, in order.
+        mask: {name: bool tensor of the parameter's shape}; what is false in it keeps its value exactly.
+        each_step: yield the number of each optimiser step instead.
     Raises:
         SlugError: a loss is NaN or infinite.
     """
     parameters = clip.parameters
-    # open_clip's convention: no decay on norms, biases and the scale.
+    # As in open_clip, norms, biases and the logit scale have no weight decay.
     matrices = [p for p in parameters.values() if p.ndim > 1]
-    rest = [p for p in parameters.values() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": schedule.wd}, {"params": rest, "weight_decay": 0.0}]
+    others = [p for p in parameters.values() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": schedule.wd}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=schedule.lr, fused=True)
     frozen = {} if mask is None else {n: (mask[n], p.detach().clone()) for n, p in parameters.items()}
     tokens = [clip.tokenize(part.pairs.captions) for part in passes]
     g = torch.Generator().manual_seed(schedule.seed)
 
-    def batches(part):
+    def batches(part: Pass) -> list[torch.Tensor]:
         order = torch.randperm(len(part.pairs.captions), generator=g)
         rows = gradients.batch_indices(len(order), schedule.batch_size, drop_last=part.loss is losses.contrastive)
         return [order[r] for r in rows]
@@ -84,7 +95,7 @@ def train(clip, passes, schedule, mask=None, *, each_step=False):
             yield epoch
 
 
-def _update(clip, part, ids, rows, optimizer):
+def _update(clip: Clip, part: Pass, ids: torch.Tensor, rows: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
     """One optimiser step on the pairs `rows` of a pass."""
     parameters = list(clip.parameters.values())
     for p in parameters:
@@ -95,7 +106,7 @@ def _update(clip, part, ids, rows, optimizer):
             optimizer.zero_grad()
             (part.sign * value).backward()
         if not torch.isfinite(value):
-            raise SlugError(f"the loss is {value.item()} in training; take a lower --lr, or check the pictures")
+            raise SlugError(f"the training loss is {value.item()}; choose a lower --lr, or check the pictures")
         optimizer.step()
         with torch.no_grad():
             clip.clamp_scale()

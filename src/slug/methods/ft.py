@@ -1,9 +1,16 @@
-"""FT: descend the contrastive loss on the retain set. It does not depend on the name to forget."""
+"""FT: descend the contrastive loss on the retain set. The training does not depend on the name that is forgotten."""
 
-from slug.methods import CLIP, Method, register
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from slug.methods import CLIP, Material, Method, register
+
+if TYPE_CHECKING:
+    from slug.methods._training import Pass, Schedule
+    from slug.models.clip import Clip
 
 
-def passes(material):
+def passes(material: Material) -> "list[Pass]":
     """The passes of one epoch."""
     from slug.core.losses import contrastive
     from slug.methods._training import Pass
@@ -11,8 +18,8 @@ def passes(material):
     return [Pass(material.retain, contrastive, +1)]
 
 
-def candidates(clip, material, schedule):
-    """Yield after each epoch."""
+def candidates(clip: "Clip", material: Material, schedule: "Schedule") -> Iterator[int]:
+    """Train; yields the number of each finished epoch."""
     from slug.methods._training import train
 
     yield from train(clip, passes(material), schedule)

@@ -1,19 +1,25 @@
 """GA: ascend the forget loss on the forget set, that is, descend -(1 - cos)."""
 
-from slug.methods import CLIP, Method, register_forms
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from slug.methods import CLIP, Material, Method, register_forms
+
+if TYPE_CHECKING:
+    from slug.methods._training import Pass, Schedule
+    from slug.models.clip import Clip
 
 
-def passes(material):
+def passes(material: Material) -> "list[Pass]":
     """The passes of one epoch."""
     from slug.core import losses
     from slug.methods._training import Pass
 
-    loss = losses.contrastive if material.variant.contrastive else losses.cosine_embedding
-    return [Pass(material.forget, loss, -1)]
+    return [Pass(material.forget, losses.forget(material.variant), -1)]
 
 
-def candidates(clip, material, schedule):
-    """Yield after each epoch."""
+def candidates(clip: "Clip", material: Material, schedule: "Schedule") -> Iterator[int]:
+    """Train; yields the number of each finished epoch."""
     from slug.methods._training import train
 
     yield from train(clip, passes(material), schedule)

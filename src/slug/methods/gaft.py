@@ -1,15 +1,22 @@
 """GAFT: in each epoch GA's pass over the forget set, then FT's pass over the retain set."""
 
-from slug.methods import CLIP, Method, ft, ga, register_forms
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from slug.methods import CLIP, Material, Method, ft, ga, register_forms
+
+if TYPE_CHECKING:
+    from slug.methods._training import Pass, Schedule
+    from slug.models.clip import Clip
 
 
-def passes(material):
+def passes(material: Material) -> "list[Pass]":
     """The passes of one epoch."""
     return [*ga.passes(material), *ft.passes(material)]
 
 
-def candidates(clip, material, schedule):
-    """Yield after each epoch."""
+def candidates(clip: "Clip", material: Material, schedule: "Schedule") -> Iterator[int]:
+    """Train; yields the number of each finished epoch."""
     from slug.methods._training import train
 
     yield from train(clip, passes(material), schedule)

@@ -1,15 +1,23 @@
-"""SalUn: GAFT on the half of all weights whose forget gradient is largest; the other half keeps its values (Fan et al.,
-2024)."""
+"""SalUn: GAFT on the half of all weights with the largest forget gradients; the others stay the same (Fan et al., 2024)."""
 
-from slug.methods import CLIP, Method, gaft, register_forms
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from slug.methods import CLIP, Material, Method, gaft, register_forms
+
+if TYPE_CHECKING:
+    import torch
+
+    from slug.methods._training import Schedule
+    from slug.models.clip import Clip
 
 SHARE = 0.5  # of all weights
 
 
-def mask(gradient, share=SHARE):
-    """{name: bool tensor}: the `share` of all elements with the largest |gradient|, over all tensors together.
+def mask(gradient: "Mapping[str, torch.Tensor]", share: float = SHARE) -> "dict[str, torch.Tensor]":
+    """{name: bool tensor}: true for the fraction `share` of all elements of all tensors that has the largest |gradient|.
 
-    Where many elements tie at the edge (weights that the loss does not reach have gradient 0), the first ones are taken.
+    Of elements with the same |gradient| (0 where the loss does not reach a weight) the first ones are taken.
     """
     import torch
 
@@ -20,10 +28,11 @@ def mask(gradient, share=SHARE):
     return {n: part.view(g.shape) for (n, g), part in zip(gradient.items(), chosen.split(sizes), strict=True)}
 
 
-def candidates(clip, material, schedule):
-    """Yield after each epoch."""
+def candidates(clip: "Clip", material: Material, schedule: "Schedule") -> Iterator[int]:
+    """Train; yields the number of each finished epoch."""
     from slug.methods._training import train
 
+    assert material.gradient is not None
     inside = {n: m.to(clip.device) for n, m in mask(material.gradient).items()}
     yield from train(clip, gaft.passes(material), schedule, inside)
 

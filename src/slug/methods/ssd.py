@@ -1,26 +1,45 @@
-"""SSD: dampen the weights that matter much more to the forget set than to the retain set, without training (Foster et al.,
-AAAI 2024).
+"""SSD: dampen the weights that matter much more to the forget set than to the retain set, without training.
 
-Importances are mean squared gradients of the batches (core.gradients.compute with square=True).
+Source: Foster et al., AAAI 2024. Importances are mean squared gradients of the batches (core.gradients, square=True).
 """
 
-from slug.methods import CLIP, Method, register_forms
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from slug.methods import CLIP, Material, Method, register_forms
+
+if TYPE_CHECKING:
+    import torch
+
+    from slug.models.clip import Clip
 
 SELECTION, EXPONENT, LOWER_BOUND = 10.0, 1.0, 1.0
 COUNT = 10
 
 
-def dampenings():
-    """The dampening constants, a candidate each."""
+def dampenings() -> list[float]:
+    """The dampening constants; each is a candidate."""
     import torch
 
     return torch.linspace(0.1, 5, COUNT, dtype=torch.float64).tolist()
 
 
-def dampen(weight, forget, retain, dampening, *, selection=SELECTION, exponent=EXPONENT, bound=LOWER_BOUND):
-    """The dampened copy of one tensor.
+def dampen(
+    weight: "torch.Tensor",
+    forget: "torch.Tensor",
+    retain: "torch.Tensor",
+    dampening: float,
+    *,
+    selection: float = SELECTION,
+    exponent: float = EXPONENT,
+    bound: float = LOWER_BOUND,
+) -> "torch.Tensor":
+    """A dampened copy of one tensor.
 
     Where forget > selection * retain, the weight is multiplied by min((dampening * retain / forget) ** exponent, bound).
+
+    Args:
+        weight, forget, retain: the values and their importances, of one shape.
     """
     import torch
 
@@ -29,8 +48,8 @@ def dampen(weight, forget, retain, dampening, *, selection=SELECTION, exponent=E
     return torch.where(chosen, weight * factor.clamp_max(bound), weight)
 
 
-def candidates(clip, material, selection):
-    """Yield after each dampening (1, 2, ...), every one from the ORIGINAL weights: dampenings do not compound.
+def candidates(clip: "Clip", material: Material, selection: float) -> Iterator[int]:
+    """Dampen; yields the number (1, 2, ...) of each dampening. Each starts from the ORIGINAL weights: they do not compound.
 
     Args:
         selection: the selection weight; the published runs take SELECTION.
@@ -39,6 +58,7 @@ def candidates(clip, material, selection):
 
     base = {n: p.detach().clone() for n, p in clip.parameters.items()}
     forget, retain = material.forget_importance, material.retain_importance
+    assert forget is not None and retain is not None
     for number, dampening in enumerate(dampenings(), 1):
         with torch.no_grad():
             for name, p in clip.parameters.items():
