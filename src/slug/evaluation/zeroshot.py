@@ -105,13 +105,6 @@ def describe(rank: torch.Tensor, k: int = 1) -> str:
     return f"{correct / max(total, 1):.1%} ({correct}/{total}, {100 * low:.1f}-{100 * high:.1f})"
 
 
-<<<<<<< HEAD
-def evaluate_and_report(clip, pictures, templates, path, *, batch_size, settings):
-    """Zero-shot accuracy of a picture set, printed with counts and intervals and written to `path` as JSON.
-
-    Args:
-        settings: {flag: value} for the record (`cli.flat`).
-=======
 def evaluate_and_report(
     clip: Clip,
     pictures: PictureSet,
@@ -125,16 +118,11 @@ def evaluate_and_report(
 
     Args:
         settings: {flag: value} for the record (cli.flat).
->>>>>>> next
     """
     features = image_features(clip, pictures.images, batch_size, desc="pictures")
     weights = classifier(clip, pictures.names, templates, batch_size)
     rank = ranks(features, weights, pictures.labels, pictures.blocks)
-<<<<<<< HEAD
-    record = {"settings": settings, "versions": cli.versions(), "broken": pictures.broken}
-=======
     record: dict[str, Any] = {"settings": settings, "versions": cli.versions(), "broken": pictures.broken}
->>>>>>> next
     for part, mask in (("all", torch.ones_like(pictures.seen)), ("seen", pictures.seen), ("unseen", ~pictures.seen)):
         if mask.any():
             acc1, acc5 = accuracies(rank[mask])
