@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from slug import files, models
 from slug.artifacts import adapters, canvas_records, cards, deltas, gradient_files
 from slug.core import layers, slug
+from slug.core.edit import applied
 from slug.data.images import BATCH, by_batch, decode
 from slug.data.names import plain_name
 from slug.data.pairs import TarMembers
@@ -86,7 +87,7 @@ def test_every_candidate_reaches_the_pictures_and_no_other_layer_is_one(pipeline
     assert "text_projection.weight" not in names and not any("norm" in n or "bias" in n for n in names)
     before = pipeline.embed(PROMPTS)
     for name in names:
-        with pipeline.applied(tiny.strong_edit(pipeline, name)):
+        with applied(pipeline, tiny.strong_edit(pipeline, name)):
             assert not torch.allclose(pipeline.embed(PROMPTS), before, atol=1e-4), name
 
 
@@ -94,9 +95,9 @@ def test_an_edit_comes_and_goes_whole(pipeline):
     text, unet = pipeline.candidates()[0], uce.projections(pipeline)[0]
     before = {n: p.detach().clone() for n, p in pipeline.tensors.items()}
     picture, states = pipeline.generate(PROMPTS, [1, 1]), pipeline.embed(PROMPTS)
-    with pytest.raises(KeyboardInterrupt), pipeline.applied(tiny.strong_edit(pipeline, text)):
+    with pytest.raises(KeyboardInterrupt), applied(pipeline, tiny.strong_edit(pipeline, text)):
         assert not torch.equal(pipeline.generate(PROMPTS, [1, 1]), picture)
-        with pipeline.applied(tiny.strong_edit(pipeline, unet)):
+        with applied(pipeline, tiny.strong_edit(pipeline, unet)):
             pipeline.generate(PROMPTS, [1, 1])
         raise KeyboardInterrupt
     assert tiny.same_tensors(before, {n: p.detach() for n, p in pipeline.tensors.items()})
@@ -108,10 +109,10 @@ def test_texts_are_encoded_once_where_an_edit_leaves_them_alone(pipeline, monkey
     calls = []
     encode = pipeline.pipe.encode_prompt
     monkeypatch.setattr(pipeline.pipe, "encode_prompt", lambda p, *a, **k: calls.append(p) or encode(p, *a, **k))
-    with pipeline.applied(tiny.strong_edit(pipeline, uce.projections(pipeline)[0])):
+    with applied(pipeline, tiny.strong_edit(pipeline, uce.projections(pipeline)[0])):
         pipeline.embed([*PROMPTS, *PROMPTS])
     assert calls == []
-    with pipeline.applied(tiny.strong_edit(pipeline, pipeline.candidates()[0])):
+    with applied(pipeline, tiny.strong_edit(pipeline, pipeline.candidates()[0])):
         pipeline.embed([*PROMPTS, *PROMPTS])
     assert calls == [PROMPTS]
 
@@ -425,7 +426,7 @@ def test_esd_moves_guesses_towards_its_target_and_leaves_the_pipeline_alone(pipe
     with torch.no_grad():
         nothing, concept = unet(x, t, empty).sample, unet(x, t, text).sample
         target = nothing - esd.STRENGTH * (concept - nothing)
-        with pipeline.applied(edit):
+        with applied(pipeline, edit):
             assert F.mse_loss(unet(x, t, text).sample, target) < F.mse_loss(concept, target)
 
 
@@ -476,7 +477,7 @@ def test_a_step_is_factored_to_the_rank_its_residual_asks_for():
 def test_only_linear_layers_become_an_adapter(pipeline):
     name = next(n for n in pipeline.candidates() if n.endswith("q_proj.weight"))
     assert list(adapters.adapter(tiny.strong_edit(pipeline, name))) == [name.removesuffix(".weight")]
-    with pytest.raises(SlugError, match="carries linear layers only"):
+    with pytest.raises(SlugError, match="edits of linear layers only"):
         adapters.adapter({"text_model.embeddings.token_embedding.weight": torch.ones(3, 3)})
 
 
@@ -496,7 +497,7 @@ def test_diffusers_loads_the_adapter_and_switches_it_off_again(pipeline, tmp_pat
     assert f"| `{group[0]}` | 2 | UA 90.0% of 60 |" in found.text
     assert all(f"| `{m}` | {f.rank} | {f.residual:.2%} |" in found.text for m, f in factors.items())
     original = pipeline.embed(PROMPTS)
-    with pipeline.applied(edit):
+    with applied(pipeline, edit):
         edited = pipeline.embed(PROMPTS)
     pipe, ask = pipeline.pipe, lambda: pipeline.pipe.encode_prompt(PROMPTS, "cpu", 1, False)[0]
     pipe.load_lora_weights(tmp_path)
@@ -702,7 +703,7 @@ def test_the_step_logged_is_the_step_evaluated(done, folder):
     asked = [r for r in canvas_prompts.read_requests(done.prompts) if r.split == "validation"]
     assert {int(s) for s in row["seeds"].split()} == {r.seed for r in asked if r.style == "Noto"}
     classifiers = canvas_classifiers.load_classifiers(folder / "classifiers")
-    with pipe.applied(edit):
+    with applied(pipe, edit):
         images = pipe.generate([r.prompt for r in asked], [r.seed for r in asked])
     right = unlearncanvas.correct(asked, classifiers.logits(images), classifiers.labels)
     found = unlearncanvas.scores("style", "Noto", asked, right)
@@ -753,7 +754,7 @@ def test_fid_compares_as_many_different_pictures_on_both_sides(done, folder, tmp
     pipe.steps, pipe.guidance = 2, 2.0
     for method in ("original", "slug", "uce"):
         file = done.results / f"sd/pipeline-{method}-style-Noto.delta.safetensors"
-        with contextlib.nullcontext() if method == "original" else pipe.applied(pipe.edit(file)):
+        with contextlib.nullcontext() if method == "original" else applied(pipe, deltas.of_model(pipe, file)):
             images = pipe.generate([r.prompt for _, r in dealt], [r.seed for _, r in dealt])
         wanted = fid.frechet(classifiers.features(images), classifiers.features(real))
         assert table.loc[(method, "Noto"), "FID"] == pytest.approx(wanted, rel=1e-2)
@@ -887,7 +888,7 @@ def test_the_delta_goes_into_a_pipeline_folder_and_out_again(done, folder, tmp_p
     assert adapter.data.base_model == "pipeline" and f"| `{delta.name}` | Noto |" in adapter.text
     edited = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path / "edited")
     original = load_pipeline(folder)
-    with original.applied(deltas.read(delta)[0]):
+    with applied(original, deltas.read(delta)[0]):
         states, _ = edited.encode_prompt(PROMPTS, "cpu", 1, False)
         assert torch.allclose(states, original.embed(PROMPTS), atol=1e-6)
     weights = [folder / "pipeline", tmp_path / "back"]
@@ -1007,7 +1008,7 @@ def test_names_without_classifiers_get_report_figures_and_a_sheet(folder, tmp_pa
     asked = [r for r in canvas_prompts.read_requests(world.prompts) if r.split == "test"]
     edit, _ = deltas.read(world.results / "sd/pipeline-slug-object-bell.delta.safetensors")
     for method, change in (("original", {}), ("slug", edit)):
-        with pipe.applied(change):
+        with applied(pipe, change):
             images = pipe.generate([r.prompt for r in asked], [r.seed for r in asked])
         found = unlearncanvas.scores(
             "object", "bell", asked, unlearncanvas.correct(asked, judge.logits(images), judge.labels)

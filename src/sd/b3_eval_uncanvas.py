@@ -21,7 +21,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from slug import cli, files
-from slug.artifacts import adapters, canvas_records, gradient_files
+from slug.artifacts import adapters, canvas_records, deltas, gradient_files
+from slug.core.edit import applied
 from slug.data.images import by_batch, evenly_spaced
 from slug.data.names import plain_name
 from slug.errors import SlugError
@@ -184,7 +185,7 @@ def main(argv=None):
         record = drawn_as(record, records)
         file, concept = results / "sd" / record["delta"], (record["kind"], record["name"])
         mine = [i for i, (c, _) in enumerate(dealt) if c == concept]
-        return State(stem_of(record), pipeline.applied(pipeline.edit(file)), files.file_hash(file), mine)
+        return State(stem_of(record), applied(pipeline, deltas.of_model(pipeline, file)), files.file_hash(file), mine)
 
     def by_lora(record):
         record = drawn_as(record, records)

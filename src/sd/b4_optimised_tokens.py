@@ -10,7 +10,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from slug import cli, files
-from slug.artifacts import canvas_records
+from slug.artifacts import canvas_records, deltas
+from slug.core.edit import applied
 from slug.data.names import plain_name
 from slug.errors import SlugError
 from slug.evaluation import canvas_classifiers, canvas_prompts, inversion, statistics, unlearncanvas
@@ -67,9 +68,9 @@ def main(argv=None):
             raise SlugError(f"the prompts' test split has none of the {kind} {name}; make other prompts")
         states = {"original": {}}
         for record in (r for r in records if (r["kind"], r["name"]) == (kind, plain_name(name))):
-            states[record["method"]] = pipeline.edit(results / "sd" / record["delta"])
+            states[record["method"]] = deltas.of_model(pipeline, results / "sd" / record["delta"])
         for method, edit in tqdm(states.items(), desc=f"{name}: tokens", unit="pipeline"):
-            with pipeline.applied(edit):
+            with applied(pipeline, edit):
                 by_name = shown(pipeline, classifiers, test_split, kind, [r.prompt for r in test_split])
                 how = {"steps": args.training_steps, "rate": args.rate, "seed": args.seed}
                 vector = inversion.learn(pipeline, training, latents, start=START[kind], **how)

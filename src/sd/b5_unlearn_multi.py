@@ -11,8 +11,8 @@ import torch
 from tqdm import tqdm
 
 from slug import cli, files
-from slug.artifacts import canvas_records
-from slug.core.edit import summed
+from slug.artifacts import canvas_records, deltas
+from slug.core.edit import applied, summed
 from slug.data.names import plain_name
 from slug.errors import SlugError
 from slug.evaluation import canvas_classifiers, canvas_prompts, statistics, unlearncanvas
@@ -127,7 +127,7 @@ def main(argv=None):
     def right(group, stem):
         """{kind: (N,) bool} of the pipeline that carries the edits of a group."""
         state = [base, [files.file_hash(paths[c]) for c in group] or ""]
-        with pipeline.applied(summed([pipeline.edit(paths[c]) for c in group])):
+        with applied(pipeline, summed([deltas.of_model(pipeline, paths[c]) for c in group])):
             wanted = [(r.prompt, r.seed) for r in asked]
             made = diffusion.kept_pictures(pipeline, wanted, results / "uncanvas/pictures", stem, state)
         return unlearncanvas.correct(asked, diffusion.look_at(classifiers.logits, made), classifiers.labels)

@@ -18,8 +18,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from slug import cli, files
-from slug.artifacts import records
-from slug.core.edit import summed
+from slug.artifacts import deltas, records
+from slug.core.edit import applied, summed
 from slug.data.images import spread
 from slug.errors import SlugError
 from slug.evaluation import questions, statistics
@@ -101,8 +101,8 @@ def main(argv=None):
     table, kinds, curve, written = [], [], [], []
     for record in tqdm(made, desc="names", unit="name"):
         name, rows = record["name"], parts[record["name"]]
-        edit = model.edit(out / record["delta"])
-        with model.applied(edit):
+        edit = deltas.of_model(model, out / record["delta"])
+        with applied(model, edit):
             now = states(used[name], name)
         (said, right), (after, hit) = ([{i: f[k] for i, f in state.items()} for k in (0, 1)] for state in (before, now))
         common = {"name": name, "seed": args.seed, "n_drawings": len({asked[i].group for i in rows["forget"]})}
@@ -129,7 +129,7 @@ def main(argv=None):
         for factor in sorted({0.0, 1.0, *args.factors}) if args.factors else ():
             state = {0.0: right, 1.0: hit}.get(factor)
             if state is None:
-                with model.applied(summed([edit], [factor])):
+                with applied(model, summed([edit], [factor])):
                     state = {i: f[1] for i, f in states(used[name], f"{name}, {factor:g} steps").items()}
             row = {"name": name, "layer": record["layer"], "factor": factor, "step": factor * record["step"]}
             curve.append(row | figures(rows, state) | changes(asked, rows, right, state, args.seed))

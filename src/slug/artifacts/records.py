@@ -84,7 +84,7 @@ def write_search(stem, model, edit, *, method, name, chosen, start, steps, best,
 
     Args:
         stem: path without ending; `-steps.csv` and `.delta.safetensors` are added.
-        model: models.carrier.Carrier at its base weights.
+        model: models.host.HostModel at its base weights.
         edit: {parameter name: change}.
         method: slug, or what else made the edit: see card.MADE.
         name: what is forgotten.

@@ -12,12 +12,13 @@ def kept(clip, names):
     """Within the context the parameters `names` may be changed; afterwards, even after an error, they are as before."""
     parameters = clip.parameters
     base = {n: parameters[n].detach().clone() for n in names}
-    try:
-        yield base
-    finally:
-        with torch.no_grad():
-            for name, value in base.items():
-                parameters[name].copy_(value)
+    with clip.changing(base):
+        try:
+            yield base
+        finally:
+            with torch.no_grad():
+                for name, value in base.items():
+                    parameters[name].copy_(value)
 
 
 @contextlib.contextmanager
