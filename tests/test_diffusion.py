@@ -352,7 +352,8 @@ def test_a_peers_grid_grows_while_the_best_is_at_its_end(monkeypatch, best, trie
     """`best` is the weight that the judge likes most."""
     stage = tiny.stage("b2_unlearn_sd")
     monkeypatch.setitem(stage.GRIDS, "uce", (0.1, 1, 10))
-    pipe = types.SimpleNamespace(weight=0, applied=lambda edit: contextlib.nullcontext(vars(pipe).update(edit)))
+    pipe = types.SimpleNamespace(weight=0)
+    monkeypatch.setattr(stage, "applied", lambda model, edit: contextlib.nullcontext(vars(model).update(edit)))
     made = lambda pipeline, own, neutral, others, weights: ((f"weight {a:g}", 1, {"weight": a}) for a in weights)  # noqa: E731
     monkeypatch.setattr(stage.uce, "candidates", made)
     judged = types.SimpleNamespace(
