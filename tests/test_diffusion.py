@@ -33,7 +33,6 @@ from slug.methods import esd, uce
 from slug.methods.pipeline_prompts import without
 from slug.models import diffusion
 from slug.models.clip import ALONE
-from slug.reports import report
 
 STYLES, OBJECTS = ["Noto", "Blob_Old"], ["bell", "key", "palm_tree"]
 PROMPTS = ["a bell", "a key"]
@@ -320,22 +319,6 @@ def test_the_winner_goes_furthest_within_bounds():
     assert unlearncanvas.Judge.winner(rows[3:]).layer == "c" and unlearncanvas.Judge.winner(rows[4:]) is None
 
 
-def test_the_curve_is_the_best_ua_among_what_leaves_enough():
-    columns = ["name", "step", "UA", "IRA", "CRA"]
-    rows = [
-        ("a", 0.0, 0.0, 0.8, 1.0),
-        ("a", 1.0, 0.4, 0.8, 0.98),  # 98%
-        ("a", 2.0, 0.7, 0.72, 1.0),  # 90%, of IRA
-        ("a", 3.0, 0.6, 0.76, 0.9),  # 90%, of CRA
-        ("a", 4.0, 1.0, math.nan, math.nan),  # it could not win
-        ("b", 0.0, 0.1, 1.0, 1.0),
-        ("b", 1.0, 0.9, 0.85, 0.86),  # 85%
-    ]
-    frame = pd.DataFrame(rows, columns=columns)
-    assert canvas_records.curve(frame, [0.8, 0.85, 0.9, 0.95, 1.0]) == pytest.approx([0.8, 0.8, 0.4, 0.25, 0.05])
-    assert canvas_records.curve(frame.assign(CRA=math.nan), [0.9]) == pytest.approx([0.4])  # of one kind nothing is asked
-
-
 # --------------------------------------------------------------------------------------------------------------- peers
 
 
@@ -370,16 +353,6 @@ def test_a_peers_grid_grows_while_the_best_is_at_its_end(monkeypatch, best, trie
     steps, edit, chosen, grid = stage.peer(types.SimpleNamespace(method="uce", seed=0), pipe, judged)
     assert grid == {"grid": tried, "inside_grid": inside} and len(steps) == len(tried)
     assert chosen == ([(f"weight {edit['weight']:g}", 1)] if best else []) and bool(edit) == bool(best)
-
-
-def test_the_report_says_where_a_peers_best_stands_at_an_end():
-    row = {"kind": "style", "UA": 1.0, "IRA": 1.0, "CRA": 1.0, "FID": math.nan, "seconds": 1.0, "peak_mem_mb": 1.0}
-    row |= {"storage_bytes": 1e3, "params_share": 0.1}
-    names = {"original": None, "slug": None, "uce": False, "esd": True}
-    rows = [row | {"method": m, "name": n, "layer": "weight 0.01", "inside_grid": e} for m, e in names.items() for n in "ab"]
-    text = report.canvas(canvas_records.tidy(pd.DataFrame(rows)), "x", "FID was left out.")
-    assert "uce: the chosen setting still stands at an end of its grid for 2 of 2 concepts: a (weight 0.01), b (w" in text
-    assert "esd: the" not in text and "slug: the" not in text and "\nFID was left out.\n" in text
 
 
 def test_uce_is_the_least_squares_solution(pipeline):
@@ -1040,29 +1013,11 @@ def test_a_run_does_not_overwrite_another_ones_records(done, monkeypatch, capfd)
     assert "no record of pipeline with these prompts" in line
 
 
-def test_records_of_a_pipeline_whose_name_goes_on_are_not_taken_for_its_own(tmp_path):
-    (tmp_path / "prompts.csv").write_text("prompts")
-    mark = files.file_hash(tmp_path / "prompts.csv")
-    for tag, base in (("x", "1"), ("x-y", "2")):
-        record = {"pipeline": tag, "pipeline_hash": base, "prompts_hash": mark, "name": "Noto"}
-        files.write_json(tmp_path / f"{canvas_records.file_stem(tag, 'slug', 'style', 'Noto')}.json", record)
-    for tag, base in (("x", "1"), ("x-y", "2")):
-        (found,) = canvas_records.read_records(tmp_path, tag, base, tmp_path / "prompts.csv")
-        assert found["pipeline"] == tag
-    with pytest.raises(SlugError, match="of other weights"):
-        canvas_records.read_records(tmp_path, "x", "2", tmp_path / "prompts.csv")
-
-
 @pytest.mark.parametrize(
     "method", ["slug", "slug_w", "slug_ws", "slug_rounds", "slug_w_rounds", "slug_ws_rounds", "uce", "esd"]
 )
-def test_every_method_of_pipelines_has_words_on_cards_and_a_place_in_tables(method):
+def test_every_method_of_pipelines_has_words_on_cards(method):
     assert cards.MADE[method]
-    row = {"kind": "style", "name": "Noto", "UA": 0.5, "IRA": 1.0, "CRA": 1.0, "FID": math.nan, "seconds": 1.0}
-    row |= {"peak_mem_mb": 1.0, "storage_bytes": 1.0, "params_share": 0.1}
-    methods = ["zzz", method, "original"]
-    lines = report.canvas(pd.DataFrame([row | {"method": m} for m in methods]), "x").splitlines()[2:5]
-    assert [line.split(" | ")[1] for line in lines] == ["original", method, "zzz"]
 
 
 def test_rounds_count_what_their_first_layer_took(folder, tmp_path):

@@ -37,7 +37,7 @@ LINE = (
     r"iter: (\d+), ratio: (\S+), fgt_acc@1: (\S+), fgt_acc@5: (\S+), celeba100@1: (\S+), celeba100@5: (\S+), "
     r"test_acc@1: (\S+), test_acc@5: (\S+), MIA: (\S+)±(\S+)"
 )
-PLOTS = [n for n, f in vars(plots).items() if getattr(f, "__module__", "") == "slug.plots" and n[0] != "_" and n != "short"]
+PLOTS = [n for n, f in vars(plots).items() if callable(f) and n != "save"]
 CHANGING = {"seconds", "gradient_s", "shared_s", "search_s", "peak_mem_mb"}
 
 

@@ -28,7 +28,7 @@ from slug.data.names import plain_name
 from slug.data.pairs import load_pairs
 from slug.errors import SlugError
 from slug.evaluation import clip_judge, clip_tasks, outcome, reference
-from slug.reports import plots, report
+from slug.reports import clip_report, plots
 
 NOT_SETTINGS = ("force", "celeb_name", "device", "workers", "result_dir", "cache_gb", "lookahead")  # change no result
 
@@ -168,7 +168,7 @@ def run_name(args, clip, evaluation, split, name, forget, retain, tar, settings)
         "seed": args.seed,
         **settings,
     }
-    report.draw_steps(record, folder)
+    clip_report.draw_steps(record, folder)
     files.write_json(path(".json"), record)
     return record
 

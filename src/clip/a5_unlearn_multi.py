@@ -23,7 +23,8 @@ from slug.data.names import plain_name
 from slug.errors import SlugError
 from slug.evaluation import clip_tasks
 from slug.experiments import several
-from slug.reports import plots, report
+from slug.reports import markdown, plots
+from slug.reports import several as several_report
 
 
 def parse_args(argv=None):
@@ -50,7 +51,7 @@ def read_edits(args, clip, folder, names):
     for name in names:
         tensors, headers[name] = deltas.read(folder / records.file_name(clip.label, name, ".delta.safetensors"))
         path = folder / records.file_name(clip.label, name, ".json")
-        records.check_halves(records.check_whole(path, files.read_json(path)), args)
+        records.check_splits(records.check_whole(path, files.read_json(path)), args.seed, args.imagenet_share)
         edits[name] = deltas.native(clip, tensors, headers[name])
     return edits, headers
 
@@ -87,7 +88,7 @@ def fill_readme(readme, root):
     """Fill the multi block of a Markdown file from all tables in `root` and one level below."""
     folders = [root, *sorted(p for p in root.iterdir() if p.is_dir())]
     found = [read_table(f, files.resolve(readme).parent) for f in folders if (f / "table.csv").is_file()]
-    report.fill_blocks(readme, {"multi": report.multi_parts(found)})
+    markdown.fill_blocks(readme, {"multi": several_report.parts_report(found)})
 
 
 def main(argv=None):
@@ -130,7 +131,7 @@ def main(argv=None):
         table += several.reverted_rows(group, method, factors, before[0])
     frame = pd.DataFrame(table).assign(edits=" and ".join(sorted({cards.method_of(h) for h in headers.values()})))
     files.write_text(out / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-    text = report.multi(*read_table(out, out))
+    text = several_report.report(*read_table(out, out))
     files.write_text(out / "report.md", text + "\n")
     print(text)
     if args.readme:

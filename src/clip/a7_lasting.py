@@ -25,7 +25,7 @@ import torch
 from pyarrow import ArrowException
 from tqdm import tqdm
 
-from slug import cli, files, methods, models, pool
+from slug import cli, files, methods, models, pool, schema
 from slug.artifacts import deltas, gradient_files, records
 from slug.core import gradients
 from slug.core.edit import holding
@@ -35,7 +35,7 @@ from slug.data.pairs import load_pairs
 from slug.errors import SlugError, brief
 from slug.evaluation import clip_tasks, durability
 from slug.experiments import comparison
-from slug.reports import durability_report, plots, report
+from slug.reports import durability_report, markdown, naming, plots
 
 NOT_SETTINGS = (  # change no row
     *("force", "celeb_name", "device", "workers", "result_dir", "cache_gb", "records", "unlearn_method"),
@@ -81,12 +81,12 @@ def on_record(args, label):
     found = {}
     for name in dict.fromkeys(map(plain_name, args.celeb_name)):
         mine = {r["method"]: r for r in every if r["name"].casefold() == name.casefold()}
-        wanted = args.unlearn_method or [m for m in report.METHODS if m in mine]
+        wanted = args.unlearn_method or naming.in_order(mine)
         lacks = next((m for m in wanted if m not in mine), None)
         if lacks or not mine:
             raise SlugError(f"no record of {lacks or 'any method'} for {name} in {folder}; run its stage (a2 or a3) first")
         for method in wanted:
-            records.check_halves(mine[method], args)
+            records.check_splits(mine[method], args.seed, args.imagenet_share)
             found[name, method] = mine[method]
     return found, folder, sorted({r["name"] for r in every})
 
@@ -261,7 +261,7 @@ def plan(args, edits, found, evaluations, frame):
         made |= {"aliases": aliases.get(name.casefold(), []), "edit": edits.fingerprint(record)}
         mark = json.dumps(made, sort_keys=True)
         done = set() if args.force else set(frame[frame["made_with"] == mark]["test"])
-        jobs[name, method] = mark, [t for t in durability.TESTS if t not in done]
+        jobs[name, method] = mark, [t for t in schema.TESTS if t not in done]
         if jobs[name, method][1]:
             edits.check(name, record, inputs[name])
     return jobs
@@ -372,7 +372,7 @@ def main(argv=None):
         marks = {m for part in pool.spread(work, shares, workers=jobs) for m in part}
         frame = collect(path)
         frame = frame[frame["made_with"].isin(marks)]
-    order = {m: i for i, m in enumerate(report.METHODS)}
+    order = {m: i for i, m in enumerate(naming.in_order(frame["method"]))}
     frame = frame.sort_values("method", key=lambda c: c.map(order), kind="stable")
     if out != path.parent:
         write_runs(out / "runs.parquet", frame)
@@ -385,10 +385,10 @@ def main(argv=None):
         plots.relearning(curves, original, title, plot)
         if args.out:
             files.place(png, png)
-    text = durability_report.markdown(frame, png.name if curves else "")
+    text = durability_report.report(frame, png.name if curves else "")
     files.write_text(out / "REPORT.md", text)
     if args.readme:
-        report.fill_blocks(args.readme, {"lasting": durability_report.readme(frame)})
+        markdown.fill_blocks(args.readme, {"lasting": durability_report.readme_block(frame)})
     print(durability_report.overview(durability_report.table(frame)))
     print(f"{len(frame)} rows: {out / 'runs.parquet'}; report: {out / 'REPORT.md'}")
 

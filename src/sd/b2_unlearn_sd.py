@@ -29,7 +29,7 @@ from slug.methods import esd, grids, uce
 from slug.methods.pipeline_prompts import without
 from slug.models import diffusion
 from slug.models.clip import ALONE
-from slug.reports import plots
+from slug.reports import pipelines, plots
 
 METHODS = (*gradient_files.SLUG, "uce", "esd")
 NOT_SETTINGS = ("force", "part", "style", "object", "device", "workers", "result_dir")
@@ -288,7 +288,7 @@ def main(argv=None):
         if args.rounds > 1 and args.method in gradient_files.SLUG:
             record = record_of(argparse.Namespace(**vars(args) | {"rounds": 1, "force": False}), kind, name)
             first = record, deltas.of_model(pipeline, folder / record["delta"])
-        print(canvas_records.one_line(record_of(args, kind, name, first)))
+        print(pipelines.one_line(record_of(args, kind, name, first)))
 
 
 if __name__ == "__main__":

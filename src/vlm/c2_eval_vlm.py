@@ -24,7 +24,7 @@ from slug.data.images import spread
 from slug.errors import SlugError
 from slug.evaluation import questions, statistics
 from slug.models import vlm
-from slug.reports import plots, report
+from slug.reports import assistants, markdown, plots
 
 COLUMNS = (
     "method name layer step forget_acc forget_unseen_acc retain_acc identities_acc identities_unseen_acc objects_acc "
@@ -156,7 +156,7 @@ def main(argv=None):
         )
     frame = pd.DataFrame(table).reindex(columns=COLUMNS)
     files.write_text(out / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-    text = report.assistant(frame, pd.DataFrame(kinds))
+    text = assistants.report(frame, pd.DataFrame(kinds))
     quoted = text
     if curve:
         frame, stem = pd.DataFrame(curve), out / f"{files.safe_name(model.label)}-curve"
@@ -165,10 +165,10 @@ def main(argv=None):
         plots.assistant(
             frame, f"{model.label}, test split: multiples of each name's step; filled: the step that was chosen", stem
         )
-        text += "\n\n" + report.assistant_curve(frame, written[-1].name)
+        text += "\n\n" + assistants.curve_report(frame, written[-1].name)
         readme = files.resolve(args.readme or "README.md").parent
-        quoted += "\n\n" + report.assistant_curve(frame, os.path.relpath(copies / written[-1].name, readme))
-    report.publish(out / "report.md", text, "vlm", args.readme, quoted)
+        quoted += "\n\n" + assistants.curve_report(frame, os.path.relpath(copies / written[-1].name, readme))
+    markdown.publish(out / "report.md", text, "vlm", args.readme, quoted)
     for path in (out / "table.csv", out / "report.md", *written) if copies != out else ():
         files.place(path, copies / path.name)
 

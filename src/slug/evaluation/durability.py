@@ -14,14 +14,11 @@ from slug.core.edit import holding, kept
 from slug.data.pairs import Pairs
 from slug.evaluation import clip_judge, statistics, zeroshot
 from slug.methods.training import Pass, Schedule, train
+from slug.schema import ARITHMETIC, EDIT, NOT_TOLD, PROBE, QUANTISED, RELEARNED, SPELLING, STYLE
 
 BATCH, FORGET_PAIRS = 32, 8  # pairs of a relearning step, and at most so many of them of the forgotten name
 FORMS = {"fp16": 16, "int8": 8, "4-bit": 4}  # of weights -> bits
 REBUILT_OF = 8  # other names that a name is rebuilt of
-EDIT, QUANTISED, RELEARNED = "edit", "quantisation", "relearning"
-PROBE, SPELLING, STYLE, ARITHMETIC = "linear probe", "other spelling", "drawing style", "concept arithmetic"
-NOT_TOLD = "not told"  # the style of a picture whose group names none
-TESTS = (EDIT, QUANTISED, RELEARNED, PROBE, SPELLING, STYLE, ARITHMETIC)
 
 
 # ----------------------------------------------------------------------------------------------------- changed weights

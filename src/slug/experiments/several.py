@@ -6,6 +6,7 @@ import math
 
 from slug.core.edit import edited_by, summed
 from slug.evaluation import clip_judge, outcome, statistics, zeroshot
+from slug.schema import REVERTED
 
 FACTORS = 5  # times that factors are lengthened, and that each is halved between two bounds, in the joint search
 # Deviations that the margins of each name of a group lie below 0; a name alone is asked for search.SIGMAS. By 3 as much is
@@ -13,7 +14,6 @@ FACTORS = 5  # times that factors are lengthened, and that each is halved betwee
 # single drawings are recognised again (settled on groups of six names that no reference run reports).
 SIGMAS = (3.0, 2.0)
 LONGEST = 4.0  # a step is lengthened to at most this many times its own
-REVERTED = "_without"  # ends a method's name where one edit was taken out of the sum again
 
 
 class Group:

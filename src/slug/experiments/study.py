@@ -29,15 +29,13 @@ from slug.data.names import Matcher, plain_name
 from slug.data.pairs import load_pairs, some, source_images
 from slug.errors import SlugError, brief
 from slug.evaluation import clip_judge, clip_tasks, outcome
-
-STANDARD = "standard"
+from slug.schema import STANDARD
 
 
 class Variant(NamedTuple):
     """One way to forget a name. The defaults are the standard's."""
 
     name: str
-    says: str  # for tables
     ranking: str = "front"  # which layers of an encoder: its front; as many by one figure, importance or alignment; or all
     encoders: tuple[str, ...] = ("vision", "language")
     together: bool = False  # all these layers by one step, instead of the best one
@@ -55,29 +53,29 @@ class Variant(NamedTuple):
 VARIANTS = {
     v.name: v
     for v in (
-        Variant(STANDARD, "the best step of one layer, of both fronts"),
-        Variant("front_together", "all layers of both fronts by one step", together=True),
-        Variant("all_together", "all layers by one step", ranking="all", together=True, quick=False),
-        Variant("importance", "layers by importance only", ranking="importance"),
-        Variant("alignment", "layers by alignment only", ranking="alignment"),
-        Variant("vision", "vision front only", encoders=("vision",)),
-        Variant("language", "language front only", encoders=("language",)),
-        Variant("first_tenth", "first step x 0.1", scale=0.1, quick=False),
-        Variant("first_tenfold", "first step x 10", scale=10.0, quick=False),
-        Variant("evaluations_5", "5 evaluations a layer", evaluations=5),
-        Variant("evaluations_20", "20 evaluations a layer", evaluations=20, quick=False),
-        Variant("renderings_1", "forget set: 1 rendering of each drawing", renderings=1),
-        Variant("renderings_5", "forget set: 5 renderings of each drawing", renderings=5, quick=False),
-        Variant("drawings_1", "forget set: all renderings of 1 drawing", drawings=1),
-        Variant("drawings_2", "forget set: all renderings of 2 drawings", drawings=2, quick=False),
-        Variant("retain_10", "10% of the retain set", retain_share=0.1),
-        Variant("retain_30", "30% of the retain set", retain_share=0.3, quick=False),
-        Variant("retain_30_again", "another 30% of the retain set", retain_share=0.3, draw=1, quick=False),
-        Variant("deepest", "the deepest layer that forgets", choose="deepest", quick=False),
-        Variant("rounds_3", "three layers, a third of the way each, gradients taken anew", rounds=3, quick=False),
+        Variant(STANDARD),
+        Variant("front_together", together=True),
+        Variant("all_together", ranking="all", together=True, quick=False),
+        Variant("importance", ranking="importance"),
+        Variant("alignment", ranking="alignment"),
+        Variant("vision", encoders=("vision",)),
+        Variant("language", encoders=("language",)),
+        Variant("first_tenth", scale=0.1, quick=False),
+        Variant("first_tenfold", scale=10.0, quick=False),
+        Variant("evaluations_5", evaluations=5),
+        Variant("evaluations_20", evaluations=20, quick=False),
+        Variant("renderings_1", renderings=1),
+        Variant("renderings_5", renderings=5, quick=False),
+        Variant("drawings_1", drawings=1),
+        Variant("drawings_2", drawings=2, quick=False),
+        Variant("retain_10", retain_share=0.1),
+        Variant("retain_30", retain_share=0.3, quick=False),
+        Variant("retain_30_again", retain_share=0.3, draw=1, quick=False),
+        Variant("deepest", choose="deepest", quick=False),
+        Variant("rounds_3", rounds=3, quick=False),
     )
 }
-NO_SETTINGS = ("name", "says", "quick")  # of a Variant, change no result
+NO_SETTINGS = ("name", "quick")  # of a Variant, change no result
 SHARED = "seed precision batch_size imagenet_share select_pictures fa_k".split()  # flags that every run depends on
 QUICK_NAMES = {"identity": 2, "object": 1}
 METHOD = "slug"

@@ -1,0 +1,73 @@
+"""Column names and fixed words of the tables and records on disk: what writers and readers of results agree on."""
+
+ORIGINAL = "original"  # the unedited model in a table's `method` column
+SPLITS = ("validation", "test")
+KINDS = ("identity", "object", "style", "group")
+TASKS = ("identities", "objects")  # retained tasks of a CLIP
+
+FIGURES = ("forget_acc1", "identities_acc1", "objects_acc1", "n_forget")  # every state of a record has these
+CHANGES = tuple(f"{task}_change{end}" for task in TASKS for end in ("", "_low", "_high"))
+
+CLIP_COLUMNS = (  # results/clip/report/table.csv
+    "method name kind model layer step forget_acc1 forget_acc5 identities_acc1 objects_acc1 n_forget n_identities n_objects "
+    "mia_mean mia_std seconds peak_mem_mb params_touched delta_bytes n_drawings n_candidates split seed "
+    "forget_upper forget_seen_acc1 forget_unseen_acc1 n_forget_unseen mia_others_mean mia_others_std "
+    "identities_change identities_change_low identities_change_high objects_change objects_change_low "
+    "objects_change_high forget_vision_acc1 forget_language_acc1 relative_step params_share gradient_s shared_s search_s "
+    "inside_grid"
+).split()
+CANVAS_COLUMNS = (  # results/uncanvas/table.csv
+    "method kind name UA IRA CRA FID seconds peak_mem_mb storage_bytes n_images params_share layer step n_candidates seed "
+    "inside_grid"
+).split()
+DURABILITY_COLUMNS = (  # the table of verdicts
+    "test method names value correct n low high original back back_low back_high identities objects verdict"
+).split()
+
+# Endings of a method's name in tables: what was done with its edit.
+ROUNDS, ADAPTER = "_rounds", "_lora"  # several layers one after the other; the edit as a LoRA adapter
+REVERTED = "_without"  # one edit of a sum was reverted
+
+# Tests of durability, in the order of tables.
+EDIT, QUANTISED, RELEARNED = "edit", "quantisation", "relearning"
+PROBE, SPELLING, STYLE, ARITHMETIC = "linear probe", "other spelling", "drawing style", "concept arithmetic"
+TESTS = (EDIT, QUANTISED, RELEARNED, PROBE, SPELLING, STYLE, ARITHMETIC)
+NOT_TOLD = "not told"  # the style of a picture whose group names none
+
+# Variants of the study of the paper's claims, in the order of tables. Each differs from the standard in one choice.
+STANDARD = "standard"
+STUDY_VARIANTS = {
+    STANDARD: "the best step of one layer, from both Pareto fronts",
+    "front_together": "all layers of both Pareto fronts by one step",
+    "all_together": "all layers by one step",
+    "importance": "layers ranked by importance only",
+    "alignment": "layers ranked by alignment only",
+    "vision": "vision Pareto front only",
+    "language": "language Pareto front only",
+    "first_tenth": "first step x 0.1",
+    "first_tenfold": "first step x 10",
+    "evaluations_5": "5 evaluations on each layer",
+    "evaluations_20": "20 evaluations on each layer",
+    "renderings_1": "forget set: 1 rendering of each drawing",
+    "renderings_5": "forget set: 5 renderings of each drawing",
+    "drawings_1": "forget set: all renderings of 1 drawing",
+    "drawings_2": "forget set: all renderings of 2 drawings",
+    "retain_10": "10% of the retain set",
+    "retain_30": "30% of the retain set",
+    "retain_30_again": "another 30% of the retain set",
+    "deepest": "the deepest layer that forgets",
+    "rounds_3": "three layers in turn, a third of the way each, with gradients taken anew",
+}
+
+
+def is_slug(method: str) -> bool:
+    """Whether a method is SLUG or one of its variants."""
+    return method.split("_")[0] == "slug"
+
+
+def layer_label(layer: str) -> str:
+    """A layer's name, shortened: `visual.transformer.resblocks.9.attn.out_proj.weight` becomes `9.attn.out_proj`."""
+    name = layer.removesuffix(".weight")
+    for part in ("visual.", "transformer.", "resblocks.", "vision_model.", "text_model.", "encoder.", "layers."):
+        name = name.replace(part, "")
+    return name.replace("in_proj_weight", "in_proj").replace("self_attn", "attn") or layer
