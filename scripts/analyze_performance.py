@@ -1,44 +1,50 @@
 #!/usr/bin/env python
-"""Tables from step logs and comparison logs: a row a log, with the published choice and the choice of search.winner's rule.
+"""A table from step logs and comparison logs: a row for each log, with the published choice and ours.
 
 Example: python scripts/analyze_performance.py                                   (results/clip/steps and compare)
          python scripts/analyze_performance.py other/logs --out other/logs.csv
 
-`first zero` is the published rule: the first line with fgt_acc@1 = 0. `best` is, of the lines with fgt_acc@1 of at most 2%,
-the one with the highest mean of celeba100@1 and test_acc@1. Logs hold the validation split: reports come from a4_report.py.
+`first zero` is the published rule: the first line with fgt_acc@1 = 0. `best` is the line with the highest mean of
+celeba100@1 and test_acc@1 among those with an fgt_acc@1 of at most 2%. Logs hold the validation split: take figures to
+report from a4_report.py.
 """
 
 import argparse
 import math
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from slug import cli, files
 from slug.artifacts import records
-from slug.core import selection
 from slug.errors import SlugError
+from slug.settings import MAX_FORGET
+
+Line = dict[str, float]
 
 
-def summary(path):
-    """One log as a row."""
+def figures(row: Line | None, label: str) -> dict[str, float]:
+    """The figures of a line as columns."""
+    columns = {"iter": "iter", "FA@1": "forget_acc1", "identities": "identities_acc1", "objects": "objects_acc1"}
+    return {f"{label}: {what}": row[c] if row else math.nan for what, c in columns.items()}
+
+
+def summary(path: Path) -> dict[str, Any] | None:
+    """One log as a row; None for an empty log."""
     rows = records.parse_log(path)
     if not rows:
         return None
     start, lines = rows[0], rows[1:]
-
-    def figures(row, label):
-        columns = {"iter": "iter", "FA@1": "forget_acc1", "identities": "identities_acc1", "objects": "objects_acc1"}
-        return {f"{label}: {what}": row[c] if row else math.nan for what, c in columns.items()}
-
     zero = next((r for r in lines if r["forget_acc1"] == 0), None)
-    forgets = [r for r in lines if r["forget_acc1"] <= selection.MAX_FORGET and not math.isnan(r["identities_acc1"])]
+    forgets = [r for r in lines if r["forget_acc1"] <= MAX_FORGET and not math.isnan(r["identities_acc1"])]
     best = max(forgets, key=lambda r: r["identities_acc1"] + r["objects_acc1"], default=None)
-    row = {"log": path.stem, "lines": len(lines), "original: FA@1": start["forget_acc1"]}
+    row: dict[str, Any] = {"log": path.stem, "lines": len(lines), "original: FA@1": start["forget_acc1"]}
     row |= figures(zero, "first zero") | figures(best, "best")
     return row | {"time": max((r["time"] for r in lines), default=math.nan)}
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", default=["results/clip/steps", "results/clip/compare"], help="folders of logs")
     parser.add_argument("--out", default="", help="CSV to write as well")
@@ -46,7 +52,7 @@ def main():
     paths = [p for f in args.folders for p in sorted(files.resolve(f).glob("*.txt"))]
     table = pd.DataFrame([row for row in map(summary, paths) if row])
     if table.empty:
-        raise SlugError(f"no logs in {', '.join(args.folders)}; make them with: bash scripts/run_clip_slug.sh")
+        raise SlugError(f"there are no logs in {', '.join(args.folders)}; make them with: bash scripts/run_clip_slug.sh")
     print(table.to_string(index=False, na_rep="-", float_format=lambda x: f"{x:.4g}"))
     if args.out:
         files.write_text(files.resolve(args.out), table.to_csv(index=False, lineterminator="\n"))

@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from joblib.externals.loky import get_reusable_executor
 
 from slug import cli, files, pool
-from slug.data import curation, download, sources
+from slug.data import download, sources
 from slug.data.names import Matcher
 from slug.data.pairs import TarMembers
 from slug.errors import SlugError

@@ -35,7 +35,7 @@ from slug.data.images import decode
 from slug.data.pairs import Pairs, load_pairs
 from slug.errors import SlugError
 from slug.evaluation import clip_judge, clip_tasks, reference
-from slug.reports import plots, report
+from slug.reports import bench, markdown, plots
 
 
 class Size(NamedTuple):
@@ -373,7 +373,7 @@ def write(out, rows, label, args, rate):
         frame = pd.concat([old[~same], frame], ignore_index=True)
     files.write_text(path, frame.to_csv(index=False, lineterminator="\n", float_format="%.4g"))
     if args.readme:
-        report.fill_blocks(args.readme, {"benchmark": report.bench_table(pd.read_csv(path))})
+        markdown.fill_blocks(args.readme, {"benchmark": bench.table(pd.read_csv(path))})
     stem = out / f"{files.safe_name(label)}-{args.case}"
     record = {"rows": rows, "matmul_flops": rate, "settings": cli.settings(args), "versions": cli.versions()}
     files.write_json(stem.with_suffix(".json"), record)

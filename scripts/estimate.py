@@ -441,9 +441,9 @@ def main(argv=None):
     text = "\n".join([*lines, "", *(f"* {note}" for note in notes(counts, sample, args))])
     print(text)
     if args.readme:
-        from slug.reports import report
+        from slug.reports import markdown
 
-        report.fill_blocks(args.readme, {"estimate": text})
+        markdown.fill_blocks(args.readme, {"estimate": text})
 
 
 if __name__ == "__main__":

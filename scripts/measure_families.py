@@ -28,7 +28,7 @@ from slug.core import gradients, layers, losses
 from slug.data.pairs import Pairs
 from slug.errors import SlugError
 from slug.evaluation import clip_tasks
-from slug.reports import report
+from slug.reports import markdown
 
 # {name: (what it stands for, pairs a gradient batch, gradient checkpointing)}
 FAMILIES = {
@@ -199,7 +199,7 @@ def main(argv=None):
         rows.sort(key=lambda r: list(FAMILIES).index(r["model"]))
         files.write_text(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n", float_format="%.4g"))
     if args.readme:
-        report.fill_blocks(args.readme, {"families": names_table(rows)})
+        markdown.fill_blocks(args.readme, {"families": names_table(rows)})
     print(f"-> {path}")
 
 

@@ -226,7 +226,7 @@ def test_weights_that_are_damaged_or_not_there(place, fails, family, how):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--model", "ViT-B-33", "--pretrained", "random"], "knows no model"),
+        (["--model", "ViT-B-33", "--pretrained", "random"], "has no model"),
         (["--model", "ViT-B-32"], "--pretrained is missing"),
         (["--model", "ViT-B-32", "--pretrained", "laion999"], "has no weights"),
         (["--clip-model-id", "/nowhere/at/all"], "cannot load"),
@@ -335,7 +335,7 @@ def test_apply_with_a_delta_that_is_none(place, fails):
     delta = place.folder / "a.delta.safetensors"
     assert "delta not found" in fails(*place.apply("--delta", place.folder / "nowhere"))
     weights = place.model / "open_clip_model.safetensors"
-    assert "is no SLUG delta" in fails(*place.apply("--delta", weights))
+    assert "is not a SLUG delta" in fails(*place.apply("--delta", weights))
     tensors, header = deltas.read(delta)
     tensors["visual_projection.weight"][0, 0] = torch.nan
     save_file(tensors, delta, metadata=header)

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from slug import files, models
 from slug.artifacts import adapters, canvas_records, cards, deltas, gradient_files
 from slug.core import layers, slug
+from slug.core.edit import applied
 from slug.data.images import BATCH, by_batch, decode
 from slug.data.names import plain_name
 from slug.data.pairs import TarMembers
@@ -32,7 +33,6 @@ from slug.methods import esd, uce
 from slug.methods.pipeline_prompts import without
 from slug.models import diffusion
 from slug.models.clip import ALONE
-from slug.reports import report
 
 STYLES, OBJECTS = ["Noto", "Blob_Old"], ["bell", "key", "palm_tree"]
 PROMPTS = ["a bell", "a key"]
@@ -86,7 +86,7 @@ def test_every_candidate_reaches_the_pictures_and_no_other_layer_is_one(pipeline
     assert "text_projection.weight" not in names and not any("norm" in n or "bias" in n for n in names)
     before = pipeline.embed(PROMPTS)
     for name in names:
-        with pipeline.applied(tiny.strong_edit(pipeline, name)):
+        with applied(pipeline, tiny.strong_edit(pipeline, name)):
             assert not torch.allclose(pipeline.embed(PROMPTS), before, atol=1e-4), name
 
 
@@ -94,9 +94,9 @@ def test_an_edit_comes_and_goes_whole(pipeline):
     text, unet = pipeline.candidates()[0], uce.projections(pipeline)[0]
     before = {n: p.detach().clone() for n, p in pipeline.tensors.items()}
     picture, states = pipeline.generate(PROMPTS, [1, 1]), pipeline.embed(PROMPTS)
-    with pytest.raises(KeyboardInterrupt), pipeline.applied(tiny.strong_edit(pipeline, text)):
+    with pytest.raises(KeyboardInterrupt), applied(pipeline, tiny.strong_edit(pipeline, text)):
         assert not torch.equal(pipeline.generate(PROMPTS, [1, 1]), picture)
-        with pipeline.applied(tiny.strong_edit(pipeline, unet)):
+        with applied(pipeline, tiny.strong_edit(pipeline, unet)):
             pipeline.generate(PROMPTS, [1, 1])
         raise KeyboardInterrupt
     assert tiny.same_tensors(before, {n: p.detach() for n, p in pipeline.tensors.items()})
@@ -108,10 +108,10 @@ def test_texts_are_encoded_once_where_an_edit_leaves_them_alone(pipeline, monkey
     calls = []
     encode = pipeline.pipe.encode_prompt
     monkeypatch.setattr(pipeline.pipe, "encode_prompt", lambda p, *a, **k: calls.append(p) or encode(p, *a, **k))
-    with pipeline.applied(tiny.strong_edit(pipeline, uce.projections(pipeline)[0])):
+    with applied(pipeline, tiny.strong_edit(pipeline, uce.projections(pipeline)[0])):
         pipeline.embed([*PROMPTS, *PROMPTS])
     assert calls == []
-    with pipeline.applied(tiny.strong_edit(pipeline, pipeline.candidates()[0])):
+    with applied(pipeline, tiny.strong_edit(pipeline, pipeline.candidates()[0])):
         pipeline.embed([*PROMPTS, *PROMPTS])
     assert calls == [PROMPTS]
 
@@ -319,22 +319,6 @@ def test_the_winner_goes_furthest_within_bounds():
     assert unlearncanvas.Judge.winner(rows[3:]).layer == "c" and unlearncanvas.Judge.winner(rows[4:]) is None
 
 
-def test_the_curve_is_the_best_ua_among_what_leaves_enough():
-    columns = ["name", "step", "UA", "IRA", "CRA"]
-    rows = [
-        ("a", 0.0, 0.0, 0.8, 1.0),
-        ("a", 1.0, 0.4, 0.8, 0.98),  # 98%
-        ("a", 2.0, 0.7, 0.72, 1.0),  # 90%, of IRA
-        ("a", 3.0, 0.6, 0.76, 0.9),  # 90%, of CRA
-        ("a", 4.0, 1.0, math.nan, math.nan),  # it could not win
-        ("b", 0.0, 0.1, 1.0, 1.0),
-        ("b", 1.0, 0.9, 0.85, 0.86),  # 85%
-    ]
-    frame = pd.DataFrame(rows, columns=columns)
-    assert canvas_records.curve(frame, [0.8, 0.85, 0.9, 0.95, 1.0]) == pytest.approx([0.8, 0.8, 0.4, 0.25, 0.05])
-    assert canvas_records.curve(frame.assign(CRA=math.nan), [0.9]) == pytest.approx([0.4])  # of one kind nothing is asked
-
-
 # --------------------------------------------------------------------------------------------------------------- peers
 
 
@@ -351,7 +335,8 @@ def test_a_peers_grid_grows_while_the_best_is_at_its_end(monkeypatch, best, trie
     """`best` is the weight that the judge likes most."""
     stage = tiny.stage("b2_unlearn_sd")
     monkeypatch.setitem(stage.GRIDS, "uce", (0.1, 1, 10))
-    pipe = types.SimpleNamespace(weight=0, applied=lambda edit: contextlib.nullcontext(vars(pipe).update(edit)))
+    pipe = types.SimpleNamespace(weight=0)
+    monkeypatch.setattr(stage, "applied", lambda model, edit: contextlib.nullcontext(vars(model).update(edit)))
     made = lambda pipeline, own, neutral, others, weights: ((f"weight {a:g}", 1, {"weight": a}) for a in weights)  # noqa: E731
     monkeypatch.setattr(stage.uce, "candidates", made)
     judged = types.SimpleNamespace(
@@ -368,16 +353,6 @@ def test_a_peers_grid_grows_while_the_best_is_at_its_end(monkeypatch, best, trie
     steps, edit, chosen, grid = stage.peer(types.SimpleNamespace(method="uce", seed=0), pipe, judged)
     assert grid == {"grid": tried, "inside_grid": inside} and len(steps) == len(tried)
     assert chosen == ([(f"weight {edit['weight']:g}", 1)] if best else []) and bool(edit) == bool(best)
-
-
-def test_the_report_says_where_a_peers_best_stands_at_an_end():
-    row = {"kind": "style", "UA": 1.0, "IRA": 1.0, "CRA": 1.0, "FID": math.nan, "seconds": 1.0, "peak_mem_mb": 1.0}
-    row |= {"storage_bytes": 1e3, "params_share": 0.1}
-    names = {"original": None, "slug": None, "uce": False, "esd": True}
-    rows = [row | {"method": m, "name": n, "layer": "weight 0.01", "inside_grid": e} for m, e in names.items() for n in "ab"]
-    text = report.canvas(canvas_records.tidy(pd.DataFrame(rows)), "x", "FID was left out.")
-    assert "uce: the chosen setting still stands at an end of its grid for 2 of 2 concepts: a (weight 0.01), b (w" in text
-    assert "esd: the" not in text and "slug: the" not in text and "\nFID was left out.\n" in text
 
 
 def test_uce_is_the_least_squares_solution(pipeline):
@@ -425,7 +400,7 @@ def test_esd_moves_guesses_towards_its_target_and_leaves_the_pipeline_alone(pipe
     with torch.no_grad():
         nothing, concept = unet(x, t, empty).sample, unet(x, t, text).sample
         target = nothing - esd.STRENGTH * (concept - nothing)
-        with pipeline.applied(edit):
+        with applied(pipeline, edit):
             assert F.mse_loss(unet(x, t, text).sample, target) < F.mse_loss(concept, target)
 
 
@@ -476,7 +451,7 @@ def test_a_step_is_factored_to_the_rank_its_residual_asks_for():
 def test_only_linear_layers_become_an_adapter(pipeline):
     name = next(n for n in pipeline.candidates() if n.endswith("q_proj.weight"))
     assert list(adapters.adapter(tiny.strong_edit(pipeline, name))) == [name.removesuffix(".weight")]
-    with pytest.raises(SlugError, match="carries linear layers only"):
+    with pytest.raises(SlugError, match="edits of linear layers only"):
         adapters.adapter({"text_model.embeddings.token_embedding.weight": torch.ones(3, 3)})
 
 
@@ -496,7 +471,7 @@ def test_diffusers_loads_the_adapter_and_switches_it_off_again(pipeline, tmp_pat
     assert f"| `{group[0]}` | 2 | UA 90.0% of 60 |" in found.text
     assert all(f"| `{m}` | {f.rank} | {f.residual:.2%} |" in found.text for m, f in factors.items())
     original = pipeline.embed(PROMPTS)
-    with pipeline.applied(edit):
+    with applied(pipeline, edit):
         edited = pipeline.embed(PROMPTS)
     pipe, ask = pipeline.pipe, lambda: pipeline.pipe.encode_prompt(PROMPTS, "cpu", 1, False)[0]
     pipe.load_lora_weights(tmp_path)
@@ -702,7 +677,7 @@ def test_the_step_logged_is_the_step_evaluated(done, folder):
     asked = [r for r in canvas_prompts.read_requests(done.prompts) if r.split == "validation"]
     assert {int(s) for s in row["seeds"].split()} == {r.seed for r in asked if r.style == "Noto"}
     classifiers = canvas_classifiers.load_classifiers(folder / "classifiers")
-    with pipe.applied(edit):
+    with applied(pipe, edit):
         images = pipe.generate([r.prompt for r in asked], [r.seed for r in asked])
     right = unlearncanvas.correct(asked, classifiers.logits(images), classifiers.labels)
     found = unlearncanvas.scores("style", "Noto", asked, right)
@@ -753,7 +728,7 @@ def test_fid_compares_as_many_different_pictures_on_both_sides(done, folder, tmp
     pipe.steps, pipe.guidance = 2, 2.0
     for method in ("original", "slug", "uce"):
         file = done.results / f"sd/pipeline-{method}-style-Noto.delta.safetensors"
-        with contextlib.nullcontext() if method == "original" else pipe.applied(pipe.edit(file)):
+        with contextlib.nullcontext() if method == "original" else applied(pipe, deltas.of_model(pipe, file)):
             images = pipe.generate([r.prompt for _, r in dealt], [r.seed for _, r in dealt])
         wanted = fid.frechet(classifiers.features(images), classifiers.features(real))
         assert table.loc[(method, "Noto"), "FID"] == pytest.approx(wanted, rel=1e-2)
@@ -887,7 +862,7 @@ def test_the_delta_goes_into_a_pipeline_folder_and_out_again(done, folder, tmp_p
     assert adapter.data.base_model == "pipeline" and f"| `{delta.name}` | Noto |" in adapter.text
     edited = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path / "edited")
     original = load_pipeline(folder)
-    with original.applied(deltas.read(delta)[0]):
+    with applied(original, deltas.read(delta)[0]):
         states, _ = edited.encode_prompt(PROMPTS, "cpu", 1, False)
         assert torch.allclose(states, original.embed(PROMPTS), atol=1e-6)
     weights = [folder / "pipeline", tmp_path / "back"]
@@ -1007,7 +982,7 @@ def test_names_without_classifiers_get_report_figures_and_a_sheet(folder, tmp_pa
     asked = [r for r in canvas_prompts.read_requests(world.prompts) if r.split == "test"]
     edit, _ = deltas.read(world.results / "sd/pipeline-slug-object-bell.delta.safetensors")
     for method, change in (("original", {}), ("slug", edit)):
-        with pipe.applied(change):
+        with applied(pipe, change):
             images = pipe.generate([r.prompt for r in asked], [r.seed for r in asked])
         found = unlearncanvas.scores(
             "object", "bell", asked, unlearncanvas.correct(asked, judge.logits(images), judge.labels)
@@ -1038,29 +1013,11 @@ def test_a_run_does_not_overwrite_another_ones_records(done, monkeypatch, capfd)
     assert "no record of pipeline with these prompts" in line
 
 
-def test_records_of_a_pipeline_whose_name_goes_on_are_not_taken_for_its_own(tmp_path):
-    (tmp_path / "prompts.csv").write_text("prompts")
-    mark = files.file_hash(tmp_path / "prompts.csv")
-    for tag, base in (("x", "1"), ("x-y", "2")):
-        record = {"pipeline": tag, "pipeline_hash": base, "prompts_hash": mark, "name": "Noto"}
-        files.write_json(tmp_path / f"{canvas_records.file_stem(tag, 'slug', 'style', 'Noto')}.json", record)
-    for tag, base in (("x", "1"), ("x-y", "2")):
-        (found,) = canvas_records.read_records(tmp_path, tag, base, tmp_path / "prompts.csv")
-        assert found["pipeline"] == tag
-    with pytest.raises(SlugError, match="of other weights"):
-        canvas_records.read_records(tmp_path, "x", "2", tmp_path / "prompts.csv")
-
-
 @pytest.mark.parametrize(
     "method", ["slug", "slug_w", "slug_ws", "slug_rounds", "slug_w_rounds", "slug_ws_rounds", "uce", "esd"]
 )
-def test_every_method_of_pipelines_has_words_on_cards_and_a_place_in_tables(method):
+def test_every_method_of_pipelines_has_words_on_cards(method):
     assert cards.MADE[method]
-    row = {"kind": "style", "name": "Noto", "UA": 0.5, "IRA": 1.0, "CRA": 1.0, "FID": math.nan, "seconds": 1.0}
-    row |= {"peak_mem_mb": 1.0, "storage_bytes": 1.0, "params_share": 0.1}
-    methods = ["zzz", method, "original"]
-    lines = report.canvas(pd.DataFrame([row | {"method": m} for m in methods]), "x").splitlines()[2:5]
-    assert [line.split(" | ")[1] for line in lines] == ["original", method, "zzz"]
 
 
 def test_rounds_count_what_their_first_layer_took(folder, tmp_path):

@@ -17,7 +17,7 @@ from slug.data.images import decode
 from slug.data.pairs import load_pairs
 from slug.errors import SlugError
 from slug.models import LOCAL
-from slug.reports import report
+from slug.reports import clip_report, clip_tables
 
 MUTATIONS, SECONDS = 20, 30  # of each input; for each of them
 
@@ -77,7 +77,7 @@ def transform(image):
 
 
 def report_of(folder):
-    return report.markdown(report.table(records.read_all(folder)))
+    return clip_report.markdown(clip_tables.table(records.read_all(folder)))
 
 
 def curated(folder):

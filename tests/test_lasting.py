@@ -1,7 +1,6 @@
 """Does it last: coarser weights, relearning and sums of features alone, verdicts, then the stage on the tiny world."""
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import pytest
 import tiny
 import torch
 
-from slug import models
+from slug import models, schema
 from slug.data import evaluation_sets
 from slug.data.names import plain_name
 from slug.data.pairs import Pairs
@@ -138,61 +137,6 @@ def test_a_shift_is_undone_and_a_sum_of_others_stands_for_the_name():
     assert Fake(pictures - shift).arithmetic(None)[1]["value"] == 1
 
 
-# ------------------------------------------------------------------------------------------------------------- verdicts
-
-
-def hand_made(test, values, setting="x", method="slug", chance=0.0, **more):
-    """Rows of runs.parquet: a name for each (value, original) of `values`, of 40 pictures."""
-    rows = []
-    for i, (value, original) in enumerate(values):
-        row = {"name": "abcdefgh"[i], "method": method, "test": test, "setting": setting, "value": value, "n": 40}
-        row |= {"correct": round(40 * value), "original": original, "chance": chance, "n_drawings": 4, "relearn_lr": 1e-4}
-        stays = {f"{t}_acc1": 0.5 for t in ("identities", "objects")} | {"n_identities": 100, "n_objects": 100}
-        stays |= {"original_identities": 0.6, "original_objects": 0.5}
-        rows.append(row | stays | more)
-    return rows
-
-
-def test_the_verdict_follows_its_rule():
-    say = durability_report.verdict
-    assert say(0.1, 0.02, 0.1) == "survives" and say(0.1, 0.02, 0.2) == "survives?"
-    assert say(0.11, 0.105, 0.4) == "comes back in part" and say(0.3, -0.1, 0.7) == "comes back in part?"
-    assert say(0.5, 0.5, 0.9) == "comes back" and say(0.6, 0.4, 0.8) == "comes back?"
-    assert say(0.0, -0.05, 0.05) == "survives" and say(0.7, math.nan, math.nan) == "comes back"  # one name: no interval
-
-
-def test_the_table_of_hand_made_runs():
-    rows = hand_made("edit", [(0.0, 0.8), (0.0, 0.5), (0.0, 0.1)])
-    rows += hand_made("linear probe", [(0.8, 0.9), (0.725, 0.8)], chance=0.5)
-    rows += hand_made("other spelling", [(0.0, 0.8), (0.05, 0.5)], "upper")
-    rows += hand_made("other spelling", [(0.4, 0.8), (0.5, 0.1)], "synonym")  # b's synonym is not known to the model itself
-    for steps, value in ((0, 0.0), (5, 0.2), (20, 0.8)):
-        rows += hand_made("relearning", [(value, 0.8)] * 2, f"2 pictures, {steps} steps", steps=steps)
-    frame = pd.DataFrame(rows)
-    table = durability_report.table(frame).set_index("test")
-    assert list(table["names"]) == [2, 2, 2, 2]  # c is not known well enough
-    edit = table.loc["edit"]
-    assert (edit["correct"], edit["n"], edit["verdict"]) == (0, 80, "survives") and edit["high"] == pytest.approx(
-        0.0368, abs=1e-3
-    )
-    assert edit["identities"] == pytest.approx(-0.1) and edit["objects"] == 0
-    probe = table.loc["linear probe"]
-    assert probe["back"] == pytest.approx(0.75) and probe["verdict"] == "comes back"
-    spelling = table.loc["other spelling, the one that recalls most"]
-    assert spelling["back"] == pytest.approx((0.4 / 0.8 + 0.05 / 0.5) / 2) and spelling["correct"] == 18
-    assert spelling["verdict"] == "comes back in part?"  # two names: the interval is wide
-    assert table.loc["relearning, 2 pictures, 20 steps"]["back"] == pytest.approx(1)
-    text = durability_report.markdown(frame, "curves.png")
-    assert "| edit | survives, 0% (0 to 0) |" in text and "![" in text and "3 names, 120 pictures of 12 drawings" in text
-    assert "| b | synonym | 40 | 10% | 50% |" in text
-    started = durability_report.markdown(frame[frame["name"] == "c"])  # nobody is known, no relearning done: still a report
-    assert "1 name" in started and "![" not in started
-    curves, original = durability_report.curves(frame)
-    steps, forget, retain = curves["2 pictures"]["slug"]
-    assert list(steps) == [0, 5, 20] and list(forget) == pytest.approx([0, 0.2, 0.8]) and list(retain) == [0.5] * 3
-    assert original == pytest.approx((0.8, 0.55))
-
-
 # ------------------------------------------------------------------------------------------------------------ the stage
 
 
@@ -240,7 +184,7 @@ def record(run, method, name):
 def test_every_edit_is_tested_and_scores_what_its_record_says(run, frame):
     """A baseline that is trained again is the one on record; of SLUG the deltas are read."""
     assert set(zip(frame["name"], frame["method"], frame["test"], strict=True)) == {
-        (plain_name(n), m, t) for n in NAMES for m in ("slug", "ft", "salun") for t in durability.TESTS
+        (plain_name(n), m, t) for n in NAMES for m in ("slug", "ft", "salun") for t in schema.TESTS
     }
     assert not frame.duplicated(["name", "method", "test", "setting"]).any()
     for name in NAMES:

@@ -15,7 +15,7 @@ from transformers import RobertaConfig
 
 from slug.core import gradients, layers, losses, search, selection
 from slug.core.selection import Step
-from slug.models.clip import OpenClip
+from slug.models.openclip import OpenClip
 
 # --------------------------------------------------------------------------------------------- importance and alignment
 

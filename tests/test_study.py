@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -11,10 +10,7 @@ import sys
 import tarfile
 import tempfile
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import tiny
 import torch
@@ -27,8 +23,6 @@ from slug.data.names import Matcher, plain_name
 from slug.data.pairs import load_pairs, read_tar, source_images
 from slug.evaluation import clip_judge
 from slug.experiments import study
-from slug.reports import claims
-from slug.reports.claims import AS_GOOD, BETTER, FORGETTING, RETAINING, SAME, Claim, Statement
 
 NAMES = ("Alien", "Bento_Box")
 CHANGING = ["seconds", "gradient_s", "search_s", "run_s", "process", "settings"]  # from run to run
@@ -369,168 +363,6 @@ def test_drawings_are_those_of_the_shards(prepared):
     found = source_images(tar, prepared.shards)
     wanted = {key: sidecars[hashlib.sha256(image).hexdigest()] for key, image, _ in read_tar(tar)}
     assert found == wanted and len(set(found.values())) > 1
-
-
-# ----------------------------------------------------------------------------------------------------------- verdicts
-
-
-def frame_of(**variants):
-    """A study's table: variant=(forget accuracies, mean retain changes in points) of names a, b, c, ..., None for failed."""
-    rows = []
-    for variant, (forget, retain) in variants.items():
-        for i, (f, r) in enumerate(zip(forget, retain, strict=True)):
-            row = {
-                "name": "abcdefghij"[i],
-                "kind": "identity",
-                "variant": variant,
-                "error": None if f is not None else "x: y",
-            }
-            if f is not None:
-                row |= {"forget_acc1": f, "original_forget_acc1": 0.8, "n_forget": 40, "run_s": 36.0, "layer": "l"}
-                row |= {"identities_change": r / 100 + 0.001, "objects_change": r / 100 - 0.001, "validation_forgets": True}
-                row |= {"n_layers": 2, "n_candidates": 9, "n_pairs": 30, "params_share": 0.1, "seconds": 3.0, "model": "m"}
-            rows.append(row)
-    return pa.Table.from_pylist(rows, study.SCHEMA).to_pandas()
-
-
-ZERO = [0.0] * 6
-STEADY, WILD = [-0.5, -0.6, -0.4, -0.5, -0.6, -0.4], [-9.0, 9.0, -9.0, 9.0, -9.0, 9.0]
-
-
-@pytest.mark.parametrize(
-    "theirs, how, wanted",
-    [
-        ([r - 3 for r in STEADY], BETTER, "holds"),  # 3 points worse: ours is better
-        ([r - 3 for r in STEADY], AS_GOOD, "holds"),
-        ([r - 3 for r in STEADY], SAME, "fails"),
-        (STEADY, AS_GOOD, "holds"),
-        (STEADY, BETTER, "fails"),  # no advantage
-        (STEADY, SAME, "holds"),
-        ([r - 0.5 + 0.4 * (-1) ** i for i, r in enumerate(STEADY)], BETTER, "holds"),  # a small but clear one
-        ([r + 3 for r in STEADY], AS_GOOD, "fails"),
-        ([r + 3 for r in STEADY], BETTER, "fails"),
-        ([r + 3 for r in STEADY], SAME, "fails"),
-        *((WILD, how, "not resolved") for how in (AS_GOOD, BETTER, SAME)),
-    ],
-)
-def test_a_statement_by_its_interval(theirs, how, wanted):
-    frame = frame_of(standard=(ZERO, STEADY), other=(ZERO, theirs))
-    result = claims.compare(frame, Statement("standard", "other", RETAINING, how))
-    differences = np.array(STEADY) - theirs
-    assert result.verdict == wanted and result.names == 6
-    assert result.mean == pytest.approx(differences.mean())
-    split = 2.5706 * differences.std(ddof=1) / math.sqrt(6)  # t of 5 degrees of freedom
-    assert result.high - result.mean == pytest.approx(split, rel=1e-3, abs=1e-9)
-
-
-def test_forgetting_counts_what_is_still_recognised():
-    frame = frame_of(standard=(ZERO, STEADY), other=([0.1, 0.2, 0.1, 0.2, 0.1, 0.2], STEADY))
-    ours = claims.compare(frame, Statement("standard", "other", FORGETTING))
-    theirs = claims.compare(frame, Statement("other", "standard", FORGETTING))
-    assert (ours.verdict, theirs.verdict) == ("holds", "fails") and ours.mean == pytest.approx(15) == -theirs.mean
-    stays = claims.compare(frame, Statement("standard", claims.ORIGINAL, RETAINING))
-    assert stays.verdict == "holds" and stays.mean == pytest.approx(-0.5)
-
-
-@pytest.mark.parametrize(
-    "forget, wanted, high",
-    [
-        (ZERO, "holds", 1.240),  # none of 240
-        ([0.1, 0.2, 0.1, 0.2, 0.1, 0.2], "fails", None),
-        ([0.0, 0.025, 0.0, 0.025, 0.0, 0.025], "not resolved", None),  # 1.25%, and few names
-        ([0.0, None, None, None, None, None], "not resolved", 7.216),  # none of 40
-    ],
-)
-def test_a_name_is_forgotten_where_interval_and_counts_say_so(forget, wanted, high):
-    frame = frame_of(standard=(forget, STEADY))
-    found = claims.compare(frame, Statement("standard", claims.LIMIT, FORGETTING))
-    assert found.verdict == wanted and (high is None or found.high == pytest.approx(high, abs=1e-3))
-    assert found.mean == pytest.approx(100 * np.mean([f for f in forget if f is not None]))
-
-
-@pytest.mark.parametrize(
-    "make, needs, gains, wanted",
-    [
-        (claims.as_good, ["holds", "holds"], [], "holds"),
-        (claims.as_good, ["holds", "fails"], [], "fails"),  # to forget as well is no merit where less is retained
-        (claims.as_good, ["not resolved", "fails"], [], "fails"),
-        (claims.as_good, ["holds", "not resolved"], [], "not resolved"),
-        (claims.retains_more, ["fails", "holds"], [], "fails"),
-        (claims.better, ["holds", "holds"], ["holds", "fails"], "holds"),  # the other one does not forget
-        (claims.better, ["holds", "holds"], ["fails", "fails"], "fails"),
-        (claims.better, ["holds", "holds"], ["not resolved", "fails"], "not resolved"),
-        (claims.better, ["holds", "fails"], ["holds", "fails"], "fails"),
-    ],
-)
-def test_a_comparison_by_its_statements(make, needs, gains, wanted):
-    comparison = make("standard", "vision")
-    assert (len(comparison.needs), len(comparison.gains)) == (len(needs), len(gains))
-    assert comparison.verdict([claims.Result(p, 0, 0, 0, 5) for p in needs + gains]) == wanted
-
-
-def test_only_names_that_have_both_runs_are_compared():
-    frame = frame_of(standard=(ZERO, STEADY), other=([0.0, None, None, None, None, None], [-3, *[None] * 5]))
-    result = claims.compare(frame, Statement("standard", "other", RETAINING))
-    assert result.verdict == "not resolved" and result.names == 1 and math.isnan(result.low)
-    assert claims.compare(frame, Statement("standard", "nowhere", RETAINING)).names == 0
-
-
-@pytest.mark.parametrize(
-    "parts, wanted",
-    [
-        (["holds", "holds"], "holds"),
-        (["fails", "fails"], "does not hold here"),
-        (["holds", "fails"], "holds in part"),
-        (["holds", "not resolved", "fails"], "holds in part"),
-        (["holds", "not resolved"], "not resolved"),
-        (["fails", "not resolved"], "not resolved"),
-    ],
-)
-def test_a_verdict_is_that_of_its_comparisons(parts, wanted):
-    assert claims.verdict(parts) == wanted
-
-
-def test_every_variant_is_tested_by_a_claim_and_every_claim_knows_its_variants():
-    comparisons = [comparison for claim in claims.CLAIMS for comparison in claim.comparisons]
-    named = {v for c in comparisons for s in (*c.needs, *c.gains) for v in (s.ours, s.theirs)}
-    assert named == {*study.VARIANTS, claims.LIMIT, claims.ORIGINAL}
-    assert len({c.says for c in claims.CLAIMS}) == len(claims.CLAIMS)
-
-
-def test_the_report_says_verdicts_counts_and_failures(tmp_path, monkeypatch):
-    forget = [*ZERO[:5], None]
-    frame = frame_of(standard=(ZERO, STEADY), front_together=(forget, [r - 3 for r in STEADY]))
-    monkeypatch.setattr(claims, "CLAIMS", [Claim("One is enough", "paper", (claims.as_good("standard", "front_together"),))])
-    pq.write_table(pa.Table.from_pandas(frame, study.SCHEMA, preserve_index=False), tmp_path / "runs.parquet")
-    (tmp_path / "README.md").write_text("# A\n\n<!-- study -->\nold\n<!-- /study -->\nend\n")
-    out = tmp_path / "out"
-    tiny.run("a4_report", "--study", tmp_path, "--out", out, "--readme", tmp_path / "README.md")
-    text, readme = (out / "REPORT.md").read_text(), (tmp_path / "README.md").read_text()
-    assert pd.read_parquet(out / "runs.parquet").equals(pd.read_parquet(tmp_path / "runs.parquet"))
-    for part in (text, readme):
-        assert "12 runs of 2 variants on 6 identities; 1 failed. The runs took 0.11 hours" in part
-        assert (
-            "| One is enough | paper | **holds** | `standard` as good at forgetting as `front_together`: holds, +0.00"
-            in part
-        )
-        assert "retaining as `front_together`: holds, +3.00 (+3.00 to +3.00), 5 |" in part
-        assert claims.RULE in part
-    assert "* f, front_together: x: y" in text and "\nold\n" not in readme and readme.endswith("<!-- /study -->\nend\n")
-    assert (
-        "| `front_together`: all layers of both fronts by one step | identity | 5 (1) | 0.00 (0.00 to 0.00) | 0 of 200 |"
-        in text
-    )
-
-
-@pytest.mark.parametrize("content", [None, b"", b"PAR1 no", "other"])
-def test_a_table_that_is_none_is_one_line(tmp_path, monkeypatch, capfd, content):
-    path = tmp_path / "runs.parquet"
-    if content == "other":
-        pd.DataFrame({"a": [1]}).to_parquet(path)
-    elif content is not None:
-        path.write_bytes(content)
-    said = tiny.failure(monkeypatch, capfd, "a4_report", "--study", tmp_path)
-    assert str(path) in said and "run_study.sh" in said
 
 
 def test_the_names_of_the_study_are_enough_and_new():

@@ -19,6 +19,7 @@ from demo import build_questions, canvases, emoji, train_vlm, training
 from slug import files, models
 from slug.artifacts import cards, deltas
 from slug.core import preconditioning
+from slug.core.edit import applied
 from slug.data.pairs import load_pairs
 from slug.errors import SlugError
 from slug.evaluation import assistant, questions
@@ -87,7 +88,7 @@ def test_only_layers_that_the_model_reads_are_candidates_and_each_reaches_its_fe
     asked = questions.read(folder / "questions.jsonl")[:2]
     before = picture_features(model, asked)
     for name in names:
-        with model.applied(tiny.strong_edit(model, name)):
+        with applied(model, tiny.strong_edit(model, name)):
             assert not torch.allclose(picture_features(model, asked), before, atol=1e-4), name
     assert torch.equal(picture_features(model, asked), before)
 
@@ -95,9 +96,9 @@ def test_only_layers_that_the_model_reads_are_candidates_and_each_reaches_its_fe
 def test_what_the_model_does_not_read_changes_nothing(model, folder):
     asked = questions.read(folder / "questions.jsonl")[:2]
     before = picture_features(model, asked)
-    unread = [n for n in model.tower(model.module.model.vision_tower, "tower") if n not in model.tensors]
+    unread = [n for n in model.tower_tensors(model.module.model.vision_tower, "tower") if n not in model.tensors]
     assert unread
-    parameters = model.tower(model.module.model.vision_tower, "tower")
+    parameters = model.tower_tensors(model.module.model.vision_tower, "tower")
     for name in unread:
         with torch.no_grad():
             kept = parameters[name].clone()
@@ -346,7 +347,7 @@ def test_what_is_asked_again_is_prepared_once(folder):
     first = model.ask(asked)
     kept = {k: v.clone() for k, v in model.inputs(tuple(asked[:8])).items()}
     edit = {n: 0.5 * torch.ones_like(model.tensors[n]) for n in model.candidates()[:1]}
-    with model.applied(edit):
+    with applied(model, edit):
         other = model.ask(asked)
     again = model.ask(asked)
     batches = math.ceil(len(asked) / model.batch_size)
@@ -448,7 +449,7 @@ def test_the_kept_step_is_the_one_logged(done, folder):
     assert record["layer"] in model.candidates()
     edit, _ = deltas.read(done / "results/vlm" / record["delta"])
     judge = assistant.Judge(model, questions.read(folder / "questions.jsonl"), "Frog")
-    with model.applied(edit):
+    with applied(model, edit):
         again = judge.step("", 0, None, log_all=True)
     assert again.forget_acc == pytest.approx(row["forget_acc"])
     assert (done / "results/vlm/llava-Frog-pareto.png").is_file()
@@ -461,7 +462,7 @@ def test_tables_and_transcripts_say_what_the_model_says(done, folder):
     asked = [q for q in questions.read(folder / "questions.jsonl") if q.split == "test"]
     asked += questions.read(done / "MME")
     model = load(folder)
-    with model.applied(deltas.read(done / "results/vlm/llava-Frog.delta.safetensors")[0]):
+    with applied(model, deltas.read(done / "results/vlm/llava-Frog.delta.safetensors")[0]):
         said = dict(zip([(q.image.rsplit("/", 1)[-1], q.text) for q in asked], model.answer(asked), strict=True))
     for line in lines:
         assert line["after"] == said[line["image"], line["text"]]
@@ -487,7 +488,7 @@ def test_the_curve_is_of_multiples_of_the_step(done, folder):
     mine, model, marker = [q for q in asked if q.name == "Frog"], load(folder), questions.Marker(asked)
     edit, _ = deltas.read(done / "results/vlm/llava-Frog.delta.safetensors")
     for row, factor in ((1, 0.5), (3, 8)):
-        with model.applied({n: factor * t for n, t in edit.items()}):
+        with applied(model, {n: factor * t for n, t in edit.items()}):
             right = [marker.right(q, s) for q, s in zip(mine, model.answer(mine), strict=True)]
         assert curve.loc[row, "forget_acc"] == pytest.approx(np.mean(right))
         assert curve.loc[row, "step"] == pytest.approx(factor * curve.loc[2, "step"], rel=1e-5)

@@ -154,10 +154,10 @@ def write_pipeline(folder, clip):
     ).save_pretrained(folder)
 
 
-def strong_edit(carrier, name):
-    """An edit of one parameter of a models.carrier.Carrier, as large as it is itself."""
+def strong_edit(host, name):
+    """An edit of one parameter of a models.host.HostModel, as large as it is itself."""
     g = torch.Generator().manual_seed(0)
-    p = carrier.tensors[name]
+    p = host.tensors[name]
     return {name: torch.randn(p.shape, generator=g) * (p.norm() / math.sqrt(p.numel()) + 0.1)}
 
 

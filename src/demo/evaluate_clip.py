@@ -15,7 +15,7 @@ from slug.data import evaluation_sets
 from slug.data.images import decode
 from slug.data.names import plain_name
 from slug.evaluation import statistics, zeroshot
-from slug.reports import report
+from slug.reports import markdown
 
 BARS = {  # the bars set before training, by task
     "identities, new renderings": 0.95,
@@ -92,7 +92,7 @@ def main():
     files.write_text(files.resolve(args.out) / "mini-clip.csv", table.getvalue())
     print("\n".join(lines))
     if args.readme:
-        report.fill_blocks(args.readme, {"mini-clip": "\n".join(lines)})
+        markdown.fill_blocks(args.readme, {"mini-clip": "\n".join(lines)})
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from demo.training import generator
 from slug import cli, files
 from slug.evaluation import canvas_classifiers, canvas_prompts, statistics, unlearncanvas
 from slug.models import diffusion
-from slug.reports import plots, report
+from slug.reports import markdown, plots
 
 BARS = {"renderings": 0.95, "pictures": 0.85}
 SEEDS = 8  # pictures of a cell
@@ -81,7 +81,7 @@ def main(argv=None):
         lines.append(f"| {r['what']} | {share} | {r['correct']}/{r['n']} | {bar} |")
     print("\n".join(lines))
     if args.readme:
-        report.fill_blocks(args.readme, {"mini-sd": "\n".join(lines)})
+        markdown.fill_blocks(args.readme, {"mini-sd": "\n".join(lines)})
 
 
 def sheet(images, right, cells, stem):

@@ -21,7 +21,7 @@ from demo import canvases, emoji
 from slug import cli, files
 from slug.evaluation import questions, statistics, zeroshot
 from slug.models import vlm
-from slug.reports import report
+from slug.reports import markdown
 
 KNOWN, BELOW_CLIP, ABOVE_MAJORITY = 0.85, 0.10, 0.20  # the bars
 COUNT = 600  # questions of a kind
@@ -112,7 +112,7 @@ def main(argv=None):
         lines.append(f"| {r['what']} | {share} | {r['correct']}/{r['n']} | {r['bar']:.1%}{met} | {r['beside']} |")
     print("\n".join(lines))
     if args.readme:
-        report.fill_blocks(args.readme, {"mini-llava": "\n".join(lines)})
+        markdown.fill_blocks(args.readme, {"mini-llava": "\n".join(lines)})
 
 
 if __name__ == "__main__":

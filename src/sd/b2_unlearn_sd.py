@@ -29,7 +29,7 @@ from slug.methods import esd, grids, uce
 from slug.methods.pipeline_prompts import without
 from slug.models import diffusion
 from slug.models.clip import ALONE
-from slug.reports import plots
+from slug.reports import pipelines, plots
 
 METHODS = (*gradient_files.SLUG, "uce", "esd")
 NOT_SETTINGS = ("force", "part", "style", "object", "device", "workers", "result_dir")
@@ -152,7 +152,7 @@ def by_slug(args, pipeline, judge, name, model_hash, first):
     steps, chosen = [], [tuple(c) for c in record["chosen"]]
     judge.best = unlearncanvas.Step(**record["winner_validation"])._replace(wanted=args.rounds_wanted)
     while chosen and len(chosen) < args.rounds and not judge.best.forgets:
-        with pipeline.applied(edit), applied(pipeline.clip, edit):
+        with applied(pipeline, edit), applied(pipeline.clip, edit):
             found, _, _, change = one_layer(args, pipeline, judge, name, *gradients_at(args, pipeline, name, tar, left_out))
         steps += found
         if not change:
@@ -187,7 +187,7 @@ def peer(args, pipeline, judge):
     for setting in grids.growing(GRIDS[args.method], GROW, chosen):
         for label, number, edit in tqdm(made(setting), desc=f"{judge.name}: {args.method} {setting:g}", unit="candidate"):
             tried[label] = setting
-            with pipeline.applied(edit):
+            with applied(pipeline, edit):
                 steps.append(judge.step(label, number, None))
             if judge.best is steps[-1]:
                 kept = edit
@@ -287,8 +287,8 @@ def main(argv=None):
         first = None
         if args.rounds > 1 and args.method in gradient_files.SLUG:
             record = record_of(argparse.Namespace(**vars(args) | {"rounds": 1, "force": False}), kind, name)
-            first = record, pipeline.edit(folder / record["delta"])
-        print(canvas_records.one_line(record_of(args, kind, name, first)))
+            first = record, deltas.of_model(pipeline, folder / record["delta"])
+        print(pipelines.one_line(record_of(args, kind, name, first)))
 
 
 if __name__ == "__main__":

@@ -21,13 +21,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from slug import cli, files
-from slug.artifacts import adapters, canvas_records, gradient_files
+from slug.artifacts import adapters, canvas_records, deltas, gradient_files
+from slug.core.edit import applied
 from slug.data.images import by_batch, evenly_spaced
 from slug.data.names import plain_name
 from slug.errors import SlugError
 from slug.evaluation import canvas_classifiers, canvas_prompts, fid, unlearncanvas
 from slug.models import diffusion
-from slug.reports import plots, report
+from slug.reports import markdown, pipelines, plots
 
 SHOWN = 4, 6  # columns of a sheet: of the forgotten concept, of others
 SHARES = [0.8 + 0.005 * i for i in range(41)]  # of IRA and CRA, that the best UA is given for
@@ -101,6 +102,12 @@ def fid_requests(args, records, asked, first_seed):
     return dealt[: len(real)], real, f"{remark}concepts; one figure a method, for styles and objects together."
 
 
+def said_by_clip(asked):
+    """What figures of ClipClassifiers rest on, for Requests of the test split."""
+    names = canvas_prompts.names_of(asked)["object"]
+    return pipelines.judged_by_clip(names, [sum(canvas_prompts.shows("object", n, asked)) for n in names])
+
+
 def write_candidates(out, records, steps, title):
     """candidates.csv, settings.json and the plot of what the candidates could reach.
 
@@ -120,7 +127,7 @@ def write_candidates(out, records, steps, title):
     for kind, part in steps.groupby("kind", sort=False):
         of = dict(list(part.groupby("method", sort=False)))
         curves = {m: pd.concat([f, of[GOES_ON_FROM[m]]]) if GOES_ON_FROM.get(m) in of else f for m, f in of.items()}
-        curves = {m: canvas_records.curve(f, SHARES) for m, f in curves.items()}
+        curves = {m: pipelines.curve(f, SHARES) for m, f in curves.items()}
         marks = {"bar of one layer": (KEPT_BAR, ONE_LAYER_BAR[kind]), "bar of rounds": (KEPT_BAR, ROUNDS_BAR)}
         panels[f"{part['name'].nunique()} {kind}s"] = SHARES, curves, marks
     title = f"{title}: what candidates reach on the validation split; those that could not win are not scored whole"
@@ -184,7 +191,7 @@ def main(argv=None):
         record = drawn_as(record, records)
         file, concept = results / "sd" / record["delta"], (record["kind"], record["name"])
         mine = [i for i, (c, _) in enumerate(dealt) if c == concept]
-        return State(stem_of(record), pipeline.applied(pipeline.edit(file)), files.file_hash(file), mine)
+        return State(stem_of(record), applied(pipeline, deltas.of_model(pipeline, file)), files.file_hash(file), mine)
 
     def by_lora(record):
         record = drawn_as(record, records)
@@ -252,7 +259,7 @@ def main(argv=None):
         mine = diffusion.look_at(embed, [paths[i] for i in range(len(dealt))])
         distance[method] = fid.frechet(mine["features"], target)
     frame["FID"] = frame["method"].map(distance).astype(float)
-    frame = canvas_records.tidy(frame)
+    frame = pipelines.tidy(frame)
     files.write_text(out / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     one_layer = next((m for m in gradient_files.SLUG if m in set(frame["method"])), "slug")
     for kind, file in (("style", "style"), ("object", "class")):
@@ -261,17 +268,17 @@ def main(argv=None):
         text = mine[["Unlearn Name", "Step Size", "UA", "IRA", "CRA"]].to_csv(index=False, lineterminator="\n")
         files.write_text(out / "csv" / f"{file}.csv", text)
     if by_clip:
-        text = report.canvas(frame, "not taken") + "\n\n" + canvas_records.said_by_clip(asked)
+        text = pipelines.report(frame, "not taken") + "\n\n" + said_by_clip(asked)
     else:
         write_candidates(out, records, pd.concat(steps), pipeline.tag)
         drawings.append(out / "tradeoff.png")
-        text = report.canvas(frame, "Inception" if args.fid_weights else "object classifier", remark)
+        text = pipelines.report(frame, "Inception" if args.fid_weights else "object classifier", remark)
     text += f"\n\n{shared}" if (shared := shared_cost(args, pipeline.clip, records)) else ""
     if args.out:
         files.place(files.resolve(args.prompts), out / "prompts.csv")
     for path in drawings if args.out else ():
         files.place(path, path)
-    report.publish(out / "report.md", text, "uncanvas", args.readme)
+    markdown.publish(out / "report.md", text, "uncanvas", args.readme)
 
 
 if __name__ == "__main__":

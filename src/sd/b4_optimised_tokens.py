@@ -10,12 +10,13 @@ import pandas as pd
 from tqdm import tqdm
 
 from slug import cli, files
-from slug.artifacts import canvas_records
+from slug.artifacts import canvas_records, deltas
+from slug.core.edit import applied
 from slug.data.names import plain_name
 from slug.errors import SlugError
-from slug.evaluation import canvas_classifiers, canvas_prompts, inversion, statistics, unlearncanvas
+from slug.evaluation import canvas_classifiers, canvas_prompts, inversion, unlearncanvas
 from slug.models import diffusion
-from slug.reports import report
+from slug.reports import markdown, pipelines
 
 FIRST_SEED, TIMES = 7000, 4  # of the pictures that a token is trained on, TIMES a cell; neither half has them
 START = {"style": "style", "object": "thing"}  # words that a token starts from
@@ -67,9 +68,9 @@ def main(argv=None):
             raise SlugError(f"the prompts' test split has none of the {kind} {name}; make other prompts")
         states = {"original": {}}
         for record in (r for r in records if (r["kind"], r["name"]) == (kind, plain_name(name))):
-            states[record["method"]] = pipeline.edit(results / "sd" / record["delta"])
+            states[record["method"]] = deltas.of_model(pipeline, results / "sd" / record["delta"])
         for method, edit in tqdm(states.items(), desc=f"{name}: tokens", unit="pipeline"):
-            with pipeline.applied(edit):
+            with applied(pipeline, edit):
                 by_name = shown(pipeline, classifiers, test_split, kind, [r.prompt for r in test_split])
                 how = {"steps": args.training_steps, "rate": args.rate, "seed": args.seed}
                 vector = inversion.learn(pipeline, training, latents, start=START[kind], **how)
@@ -80,15 +81,7 @@ def main(argv=None):
             rows.append(row | {"by_name": by_name, "by_token": by_token, "seed": args.seed})
     frame = pd.DataFrame(rows)
     files.write_text(out / "tokens.csv", frame.to_csv(index=False, lineterminator="\n"))
-    lines = ["| forgotten | method | concepts | shown for its name | for an optimised token (95% interval) | pictures |"]
-    lines.append("|---|---|---|---|---|---|")
-    for (kind, method), part in frame.groupby(["kind", "method"], sort=False):
-        n, named, found = (int(part[c].sum()) for c in ("n", "by_name", "by_token"))
-        low, high = statistics.interval(found, n)
-        lines.append(
-            f"| {kind}s | {method} | {len(part)} | {named / n:.1%} | {found / n:.1%} ({low:.1%} to {high:.1%}) | {n} |"
-        )
-    report.publish(out / "tokens.md", "\n".join(lines), "tokens", args.readme)
+    markdown.publish(out / "tokens.md", pipelines.tokens(frame), "tokens", args.readme)
 
 
 if __name__ == "__main__":

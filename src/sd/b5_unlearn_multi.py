@@ -11,13 +11,13 @@ import torch
 from tqdm import tqdm
 
 from slug import cli, files
-from slug.artifacts import canvas_records
-from slug.core.edit import summed
+from slug.artifacts import canvas_records, deltas
+from slug.core.edit import applied, summed
 from slug.data.names import plain_name
 from slug.errors import SlugError
 from slug.evaluation import canvas_classifiers, canvas_prompts, statistics, unlearncanvas
 from slug.models import diffusion
-from slug.reports import report
+from slug.reports import markdown, pipelines
 
 
 def parse_args(argv=None):
@@ -75,31 +75,6 @@ def rows_of(group, asked, before, after, seed):
     return out
 
 
-def markdown(frame, method):
-    """A row a group and kind of multi.csv, the edits of a method."""
-    lines = [
-        f"The edits of `{method}`, added up:",
-        "",
-        "| together | UA of each (95%; the original's) | pictures of each | IRA | change, points (95%) | CRA | "
-        "change, points (95%) | pictures of none |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for (count, _, kind), part in frame.groupby(["count", "names", "kind"], sort=False):
-        whole, edited = (part[part["method"] == m].reset_index(drop=True) for m in ("original", "sum"))
-        each = [
-            f"{r['name']} {r['UA']:.1%} ({r['UA_low']:.1%} to {r['UA_high']:.1%}; {first:.1%})"
-            for (_, r), first in zip(edited.iterrows(), whole["UA"], strict=True)
-        ]
-        row, stays = edited.iloc[0], []
-        for c in ("IRA", "CRA"):
-            change, low, high = (100 * row[f"{c}_change{end}"] for end in ("", "_low", "_high"))
-            stays.append(f"{whole[c].iloc[0]:.1%} to {row[c]:.1%} | {change:+.1f} ({low:+.1f} to {high:+.1f})")
-        counts = ", ".join(dict.fromkeys(str(n) for n in edited["n_own"]))
-        of = f"{count}, its {kind}s" if len(part) < 2 * count else f"{count} {kind}s"
-        lines.append(f"| {of} | {'; '.join(each)} | {counts} | {' | '.join(stays)} | {row['n_rest']} |")
-    return "\n".join(lines)
-
-
 def main(argv=None):
     args = parse_args(argv)
     concepts = canvas_prompts.concepts(args)
@@ -127,7 +102,7 @@ def main(argv=None):
     def right(group, stem):
         """{kind: (N,) bool} of the pipeline that carries the edits of a group."""
         state = [base, [files.file_hash(paths[c]) for c in group] or ""]
-        with pipeline.applied(summed([pipeline.edit(paths[c]) for c in group])):
+        with applied(pipeline, summed([deltas.of_model(pipeline, paths[c]) for c in group])):
             wanted = [(r.prompt, r.seed) for r in asked]
             made = diffusion.kept_pictures(pipeline, wanted, results / "uncanvas/pictures", stem, state)
         return unlearncanvas.correct(asked, diffusion.look_at(classifiers.logits, made), classifiers.labels)
@@ -138,7 +113,7 @@ def main(argv=None):
         rows += rows_of(group, asked, before, right(group, f"{pipeline.tag}-{args.method}-together"), args.seed)
     frame = pd.DataFrame(rows)
     files.write_text(out / "multi.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-    report.publish(out / "multi.md", markdown(frame, args.method), "uncanvas-multi", args.readme)
+    markdown.publish(out / "multi.md", pipelines.together(frame, args.method), "uncanvas-multi", args.readme)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Import this before open_clip, timm or torchvision: it lets a CUDA build of torchvision import beside a CPU build of torch.
+"""Import this before open_clip, timm or torchvision: it lets a CUDA build of torchvision run with a CPU build of torch.
 
-PyPI's torchvision is a CUDA build whose compiled operators do not load on CPU torch; its import then dies because two
-operator schemas it registers fake kernels for are missing. Declaring them is enough: nothing here calls the operators.
+PyPI's torchvision is a CUDA build whose compiled operators do not load with CPU torch. Its import then fails, because it
+registers fake kernels for two operators whose schemas are missing. Declaring the schemas is enough: nothing calls them here.
 """
 
 import importlib.util
@@ -9,8 +9,8 @@ import importlib.util
 import torch
 
 
-def declare_missing_operators():
-    """Declare torchvision::nms and ::qnms where torchvision's compiled library cannot load. Returns the library or None."""
+def declare_missing_operators() -> torch.library.Library | None:
+    """Declare torchvision::nms and ::qnms if torchvision's compiled library cannot load. Returns the library, if any."""
     if torch.version.cuda or importlib.util.find_spec("torchvision") is None:
         return None
     library = torch.library.Library("torchvision", "FRAGMENT")
@@ -20,4 +20,4 @@ def declare_missing_operators():
     return library
 
 
-LIBRARY = declare_missing_operators()  # kept alive: a library that is collected takes its schemas along
+LIBRARY = declare_missing_operators()  # kept alive: collecting the library would remove its schemas

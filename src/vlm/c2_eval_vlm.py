@@ -18,13 +18,13 @@ import pandas as pd
 from tqdm import tqdm
 
 from slug import cli, files
-from slug.artifacts import records
-from slug.core.edit import summed
+from slug.artifacts import deltas, records
+from slug.core.edit import applied, summed
 from slug.data.images import spread
 from slug.errors import SlugError
 from slug.evaluation import questions, statistics
 from slug.models import vlm
-from slug.reports import plots, report
+from slug.reports import assistants, markdown, plots
 
 COLUMNS = (
     "method name layer step forget_acc forget_unseen_acc retain_acc identities_acc identities_unseen_acc objects_acc "
@@ -101,8 +101,8 @@ def main(argv=None):
     table, kinds, curve, written = [], [], [], []
     for record in tqdm(made, desc="names", unit="name"):
         name, rows = record["name"], parts[record["name"]]
-        edit = model.edit(out / record["delta"])
-        with model.applied(edit):
+        edit = deltas.of_model(model, out / record["delta"])
+        with applied(model, edit):
             now = states(used[name], name)
         (said, right), (after, hit) = ([{i: f[k] for i, f in state.items()} for k in (0, 1)] for state in (before, now))
         common = {"name": name, "seed": args.seed, "n_drawings": len({asked[i].group for i in rows["forget"]})}
@@ -129,7 +129,7 @@ def main(argv=None):
         for factor in sorted({0.0, 1.0, *args.factors}) if args.factors else ():
             state = {0.0: right, 1.0: hit}.get(factor)
             if state is None:
-                with model.applied(summed([edit], [factor])):
+                with applied(model, summed([edit], [factor])):
                     state = {i: f[1] for i, f in states(used[name], f"{name}, {factor:g} steps").items()}
             row = {"name": name, "layer": record["layer"], "factor": factor, "step": factor * record["step"]}
             curve.append(row | figures(rows, state) | changes(asked, rows, right, state, args.seed))
@@ -156,7 +156,7 @@ def main(argv=None):
         )
     frame = pd.DataFrame(table).reindex(columns=COLUMNS)
     files.write_text(out / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-    text = report.assistant(frame, pd.DataFrame(kinds))
+    text = assistants.report(frame, pd.DataFrame(kinds))
     quoted = text
     if curve:
         frame, stem = pd.DataFrame(curve), out / f"{files.safe_name(model.label)}-curve"
@@ -165,10 +165,10 @@ def main(argv=None):
         plots.assistant(
             frame, f"{model.label}, test split: multiples of each name's step; filled: the step that was chosen", stem
         )
-        text += "\n\n" + report.assistant_curve(frame, written[-1].name)
+        text += "\n\n" + assistants.curve_report(frame, written[-1].name)
         readme = files.resolve(args.readme or "README.md").parent
-        quoted += "\n\n" + report.assistant_curve(frame, os.path.relpath(copies / written[-1].name, readme))
-    report.publish(out / "report.md", text, "vlm", args.readme, quoted)
+        quoted += "\n\n" + assistants.curve_report(frame, os.path.relpath(copies / written[-1].name, readme))
+    markdown.publish(out / "report.md", text, "vlm", args.readme, quoted)
     for path in (out / "table.csv", out / "report.md", *written) if copies != out else ():
         files.place(path, copies / path.name)
 

@@ -1,37 +1,45 @@
-"""An edit of linear layers as a LoRA adapter, which libraries load beside a model and switch off again."""
+"""Edits of linear layers as LoRA adapters, which libraries load beside a model and remove again."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch import Tensor
 
 from slug import files
 from slug.artifacts import cards
 from slug.errors import SlugError
 
-FILE = "pytorch_lora_weights.safetensors"  # as diffusers calls it
+if TYPE_CHECKING:
+    from slug.artifacts.deltas import Header
+
+FILE = "pytorch_lora_weights.safetensors"  # name of the weight file in diffusers
+LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2", "visual_projection", "text_projection")
+LINEAR = tuple(f"{n}.weight" for n in LAYERS)
 
 
 class Factor(NamedTuple):
-    """change = up @ down, but for the residual."""
+    """A change as up @ down, up to a residual."""
 
-    down: torch.Tensor  # (rank, in)
-    up: torch.Tensor  # (out, rank)
-    residual: float  # norm of what is left over / norm of the change
+    down: Tensor  # (rank, in)
+    up: Tensor  # (out, rank)
+    residual: float  # norm of what is left out / norm of the change
 
     @property
-    def rank(self):
+    def rank(self) -> int:
         """Inner size."""
         return len(self.down)
 
 
-def factor(change, residual):
+def factor(change: Tensor, residual: float) -> Factor:
     """The Factor of lowest rank whose residual is at most `residual`, by singular values.
 
     Args:
         change: (out, in) matrix.
     """
     u, s, v = torch.linalg.svd(change.double(), full_matrices=False)
-    left = torch.sqrt(s.square().flip(0).cumsum(0).flip(0)) / s.norm()  # left over where the ranks before i are kept
+    left = torch.sqrt(s.square().flip(0).cumsum(0).flip(0)) / s.norm()  # residual that keeping the first i ranks leaves
     enough = torch.nonzero(left <= residual)
     rank = max(int(enough[0]) if len(enough) else len(s), 1)
     root = s[:rank].sqrt()
@@ -39,70 +47,62 @@ def factor(change, residual):
     return Factor((root[:, None] * v[:rank]).float(), (u[:, :rank] * root).float(), rest)
 
 
-LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2", "visual_projection", "text_projection")
-LINEAR = tuple(f"{n}.weight" for n in LAYERS)
-
-
-def fits(edit):
-    """Whether all that an edit, {Hugging Face CLIP's parameter name: change}, touches is linear layers."""
+def fits(edit: Mapping[str, Tensor]) -> bool:
+    """Whether an edit, {Hugging Face CLIP's parameter name: change}, touches linear layers only."""
     return bool(edit) and all(n.endswith(LINEAR) and change.ndim == 2 for n, change in edit.items())
 
 
-def adapter(edit, residual=0.02):
-    """{module: Factor} of an edit of linear layers.
-
-    Args:
-        edit: see `fits`.
-        residual: see `factor`.
-    Raises:
-        SlugError: something else than a linear layer's weight is edited.
-    """
+def adapter(edit: Mapping[str, Tensor], residual: float = 0.02) -> dict[str, Factor]:
+    """{module: Factor} of an edit; see `factor`. SlugError unless the edit `fits`."""
     if not fits(edit):
-        raise SlugError(f"{', '.join(edit) or 'nothing'}: LoRA carries linear layers only; use the delta")
+        raise SlugError(f"{', '.join(edit) or 'nothing'}: LoRA can express edits of linear layers only; use the delta")
     return {n.removesuffix(".weight"): factor(change, residual) for n, change in edit.items()}
 
 
-def save(folder, factors, base, delta):
-    """Write `adapter`'s factors, and a card, to a folder that StableDiffusionPipeline.load_lora_weights takes; returns the
-    file of the weights.
+def _state(factors: Mapping[str, Factor], key: str, down: str, up: str) -> dict[str, Tensor]:
+    """The weights of an adapter under a library's names; `key` is the format of a module's name."""
+    state: dict[str, Tensor] = {}
+    for module, f in factors.items():
+        name = key.format(module)
+        state |= {f"{name}.{down}.weight": f.down.contiguous(), f"{name}.{up}.weight": f.up.contiguous()}
+    return state
 
-    The alpha of each module is its rank, so that the adapter is added as it is.
+
+def save(folder: Path, factors: Mapping[str, Factor], base: str, delta: tuple[str, "Header"]) -> Path:
+    """Write an adapter for StableDiffusionPipeline.load_lora_weights, with a card. Returns its weight file.
+
+    Its scale is 1, because without an alpha diffusers takes the rank for it.
 
     Args:
         base: name of the pipeline that the adapter belongs to.
-        delta: (file name, header) of the delta that it was made of.
+        delta: (file name, header) of the delta that it was made from.
     """
     import slug.torchvision_cpu  # noqa: F401  (before diffusers)
 
     from diffusers import StableDiffusionPipeline
 
-    state = {}
-    for module, f in factors.items():
-        # diffusers knows peft's names of attention alone, and its own of every layer.
-        key = f"{module}.lora_linear_layer"
-        state |= {f"{key}.down.weight": f.down.contiguous(), f"{key}.up.weight": f.up.contiguous()}
+    # Of peft's names diffusers knows those of attention only; its own names work for all layers.
+    state = _state(factors, "{}.lora_linear_layer", "down", "up")
     folder.mkdir(parents=True, exist_ok=True)
     StableDiffusionPipeline.save_lora_weights(folder, text_encoder_lora_layers=state, safe_serialization=True)
     files.write_text(folder / cards.FILE, cards.adapter_text("diffusers", base, *delta, factors))
     return folder / FILE
 
 
-def save_peft(folder, factors, base, delta):
-    """Write `adapter`'s factors, and a card, to a folder that peft.PeftModel.from_pretrained takes beside a CLIP of Hugging
-    Face.
+def save_peft(folder: Path, factors: Mapping[str, Factor], base: str, delta: tuple[str, "Header"]) -> None:
+    """Write an adapter for peft.PeftModel.from_pretrained beside a Hugging Face CLIP, with a card.
 
     Args:
         base: name of the CLIP that the adapter belongs to.
-        delta: as of `save`.
+        delta: as for `save`.
     Raises:
-        SlugError: the folder holds anything but an adapter, which is replaced.
+        SlugError: the folder holds something else than an adapter, which would be replaced.
     """
     from peft import LoraConfig
     from safetensors.torch import save_file
 
     if folder.exists() and any(folder.iterdir()) and not (folder / "adapter_config.json").is_file():
         raise SlugError(f"{folder} exists and holds no adapter; choose another --out")
-
     ranks = {module: f.rank for module, f in factors.items()}
     config = LoraConfig(
         base_model_name_or_path=base,
@@ -110,14 +110,11 @@ def save_peft(folder, factors, base, delta):
         r=max(ranks.values()),
         lora_alpha=max(ranks.values()),
         rank_pattern=ranks,
-        alpha_pattern=ranks,  # as in `save`
+        alpha_pattern=ranks,  # alpha = rank: the adapter's scale is 1
         inference_mode=True,
     )
-    state = {}
-    for module, f in factors.items():
-        key = f"base_model.model.{module}"
-        state |= {f"{key}.lora_A.weight": f.down.contiguous(), f"{key}.lora_B.weight": f.up.contiguous()}
     with files.replacing_folder(folder) as temporary:
         config.save_pretrained(temporary)
+        state = _state(factors, "base_model.model.{}", "lora_A", "lora_B")
         save_file(state, temporary / "adapter_model.safetensors")
         files.write_text(temporary / cards.FILE, cards.adapter_text("peft", base, *delta, factors))

@@ -2,50 +2,55 @@
 
 import hashlib
 import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from slug import files
-from slug.artifacts import deltas
+from slug import files, schema
 from slug.errors import SlugError
-from slug.reports.plots import short
 
+if TYPE_CHECKING:
+    import torch
+
+    from slug.core.edit import Edit
+    from slug.core.selection import Candidate
+    from slug.data.evaluation_sets import PictureSet
+
+Record = dict[str, Any]
 CONVENTION = "# ratio is the step size; a positive step ADDS the gradient of 1 - cos. Validation split; nan: not evaluated."
 
-KINDS = ("identity", "object", "style", "group")
-FIGURES = ("forget_acc1", "identities_acc1", "objects_acc1", "n_forget")  # of every state of a record
-CHANGES = tuple(f"{task}_change{end}" for task in ("identities", "objects") for end in ("", "_low", "_high"))
 
-
-def file_name(label, name, end, part=""):
+def file_name(label: str, name: str, end: str, part: str = "") -> str:
     """Name of a result file: `{model}-{name}{end}`, or `{model}-{part}-{name}{end}`."""
     middle = f"-{part}" if part else ""
     return f"{files.safe_name(label)}{middle}-{files.safe_name(name.replace(' ', '_'))}{end}"
 
 
-def record_file(record):
+def record_file(record: Record) -> str:
     """Name of a record's own file."""
-    part = "" if record["method"].startswith("slug") else record["method"]
+    part = "" if schema.is_slug(record["method"]) else record["method"]
     return file_name(record["model"], record["name"], ".json", part)
 
 
-def steps_file(record):
+def steps_file(record: Record) -> str:
     """Name of the CSV of a record's candidates, the unedited model first."""
     return record_file(record).removesuffix(".json") + "-steps.csv"
 
 
-def log_line(n, step):
+def log_line(n: int, row: Mapping[str, Any]) -> str:
     """One line of a step log in the published format: fractions in [0, 1], MIA in %.
 
     Args:
         n: number of the evaluation, 0 for the unedited model.
-        step: columns of a candidate.
+        row: the columns of a candidate of a CLIP.
     """
     return (
-        f"iter: {n}, ratio: {step['step']:.6g}, fgt_acc@1: {step['forget_acc1']:.4f}, fgt_acc@5: {step['forget_acc5']:.4f}, "
-        f"celeba100@1: {step['identities_acc1']:.4f}, celeba100@5: {step['identities_acc5']:.4f}, "
-        f"test_acc@1: {step['objects_acc1']:.4f}, test_acc@5: {step['objects_acc5']:.4f}, "
-        f"MIA: {step['mia_mean']:.2f}±{step['mia_std']:.2f}"
+        f"iter: {n}, ratio: {row['step']:.6g}, fgt_acc@1: {row['forget_acc1']:.4f}, fgt_acc@5: {row['forget_acc5']:.4f}, "
+        f"celeba100@1: {row['identities_acc1']:.4f}, celeba100@5: {row['identities_acc5']:.4f}, "
+        f"test_acc@1: {row['objects_acc1']:.4f}, test_acc@5: {row['objects_acc5']:.4f}, "
+        f"MIA: {row['mia_mean']:.2f}±{row['mia_std']:.2f}"
     )
 
 
@@ -57,10 +62,11 @@ LINE = re.compile(
 )
 
 
-def parse_log(path):
-    """The lines of a step log or a comparison log: [{column: float}], NaN where there is none.
+def parse_log(path: Path) -> list[dict[str, float]]:
+    """The lines of a step log or a comparison log, [{column: value}] with NaN for a missing value.
 
-    Raises SlugError if a line that begins like one of the format does not follow it.
+    Raises:
+        SlugError: a line begins like one of the format and does not follow it.
     """
     rows = []
     for number, line in enumerate(files.read_text(path).splitlines(), 1):
@@ -72,60 +78,74 @@ def parse_log(path):
     return rows
 
 
-def step_log(start, steps, layer):
-    """The step log of one layer: convention, the unedited model as iter 0, then each evaluation in order."""
-    lines = [f"# {layer}", CONVENTION, *(log_line(n, c.row()) for n, c in enumerate([start, *steps]))]
-    return "\n".join(lines) + "\n"
+def step_log(start: Any, steps: Iterable[Any], layer: str) -> str:
+    """The step log of one layer: the convention, the unedited model as iter 0, then each evaluation in order."""
+    return "\n".join([f"# {layer}", CONVENTION, *(log_line(n, c.row()) for n, c in enumerate([start, *steps]))]) + "\n"
 
 
-def write_candidates(path, candidates, na="nan", **columns):
-    """Write the CSV of candidates, with further columns of one value each."""
-    rows = pd.DataFrame([c.row() for c in candidates], dtype=object).assign(**columns)  # object: integers stay integers
+def write_candidates(path: Path, candidates: Sequence["Candidate"], na: str = "nan", **columns: Any) -> None:
+    """Write the CSV of candidates, with further columns of one value each; `na` stands for what was not evaluated."""
+    rows = pd.DataFrame([c.row() for c in candidates]).assign(**columns)
     files.write_text(path, rows.to_csv(index=False, lineterminator="\n", na_rep=na))
 
 
-def write_search(stem, model, edit, *, method, name, chosen, start, steps, best, counts, columns=()):
-    """Write what a search on a pipeline or assistant found: the CSV of its candidates and the delta. Returns the record's
-    part that says so.
+def write_search(
+    stem: Path,
+    model: Any,
+    edit: "Edit",
+    *,
+    method: str,
+    name: str,
+    chosen: Sequence[tuple[str, float]],
+    start: "Candidate",
+    candidates: Sequence["Candidate"],
+    best: "Candidate",
+    counts: Mapping[str, int],
+    columns: Iterable[tuple[str, Any]] = (),
+) -> Record:
+    """Write what a search on a host model found, the CSV of its candidates and the delta; returns the record's part on it.
 
     Args:
         stem: path without ending; `-steps.csv` and `.delta.safetensors` are added.
-        model: models.carrier.Carrier at its base weights.
-        edit: {parameter name: change}.
-        method: slug, or what else made the edit: see card.MADE.
+        model: models.host.HostModel at its base weights.
         name: what is forgotten.
-        chosen: [(layer, step)].
-        start, steps, best: the judge's rows (NamedTuples): of the unedited model, of all candidates, of what was chosen.
-        counts: {n_forget, n_retain, ...}: of what the judge's figures are.
+        chosen: (layer, step) of each round.
+        start, best: the unedited model and the chosen candidate.
+        counts: {n_forget, n_retain, ...}: what the figures rest on.
         columns: (name, value) that every row of the CSV gets besides.
     """
-    rows = pd.DataFrame([row._asdict() for row in [start, *steps]]).assign(**dict(columns))
-    files.write_text(stem.with_name(f"{stem.name}-steps.csv"), rows.to_csv(index=False, lineterminator="\n"))
+    from slug.artifacts import deltas
+
+    write_candidates(stem.with_name(f"{stem.name}-steps.csv"), [start, *candidates], na="", **dict(columns))
     delta = stem.with_name(f"{stem.name}.delta.safetensors")
     where = " + ".join(layer for layer, _ in chosen)
-    metrics = best._asdict() | counts | {"split": "validation", "method": method, "chosen": chosen}
-    deltas.save(delta, model, edit, name=name, layer=where, step=chosen[-1][1] if chosen else 0.0, metrics=metrics)
-    touched = sum(t.numel() for t in edit.values())
+    metrics = best.row() | dict(counts) | {"split": "validation", "method": method, "chosen": chosen}
+    step = chosen[-1][1] if chosen else 0.0
+    deltas.save(delta, model, edit.changes, name=name, layer=where, step=step, metrics=metrics)
+    touched = sum(t.numel() for t in edit.changes.values())
     return {
         "chosen": chosen,
         "delta": delta.name,
         "delta_bytes": delta.stat().st_size,
         "params_touched": touched,
         "params_share": touched / model.parameter_count,
-        "n_candidates": len(steps),
-        "original_validation": start._asdict(),
-        "winner_validation": best._asdict(),
+        "n_candidates": len(candidates),
+        "original_validation": start.row(),
+        "winner_validation": best.row(),
     }
 
 
-def inputs_hash(model_hash, gradients, evaluations, tars=()):
-    """One hash of everything a method depends on besides its settings.
+def inputs_hash(
+    model_hash: str,
+    gradients: Iterable[Mapping[str, "torch.Tensor"]],
+    evaluations: Iterable["PictureSet"],
+    tars: Iterable[Path] = (),
+) -> str:
+    """One hash of everything that a method depends on besides its settings.
 
     Args:
-        model_hash: gradients.model_hash.
-        gradients: [{parameter name: tensor}].
-        evaluations: [data.PictureSet].
-        tars: paths of pairs that the method reads.
+        gradients: {parameter name: tensor} each.
+        tars: files of pairs that the method reads.
     """
     digest = hashlib.sha256(model_hash.encode())
     for part in (*map(files.tensor_hash, gradients), *map(files.file_hash, tars)):
@@ -136,8 +156,8 @@ def inputs_hash(model_hash, gradients, evaluations, tars=()):
     return digest.hexdigest()
 
 
-def valid(path, settings):
-    """The record at `path` if it was made with these settings and inputs and the weights it names are there; else None."""
+def valid(path: Path, settings: Mapping[str, Any]) -> Record | None:
+    """The record at `path`, or None unless it was made with these settings and inputs and its weights are there."""
     try:
         record = files.read_json(path)
     except SlugError:
@@ -146,58 +166,61 @@ def valid(path, settings):
     return record if same and (not record.get("delta") or (path.parent / record["delta"]).is_file()) else None
 
 
-def one_line(record):
+def one_line(record: Record) -> str:
     """A record in one line for the terminal."""
-    after, before = record["splits"]["test"][record["method"]], record["splits"]["test"]["original"]
+    after, before = (record["splits"]["test"][state] for state in (record["method"], schema.ORIGINAL))
+    layer = schema.layer_label(record["layer"])
     return (
-        f"{record['name']}, {record['method']}: {short(record['layer'])} step {record['step']:.4g}, test split: "
+        f"{record['name']}, {record['method']}: {layer} step {record['step']:.4g}, test split: "
         f"FA@1 {before['forget_acc1']:.1%} -> {after['forget_acc1']:.1%} (at most {after['forget_upper']:.1%}), "
         f"identities {100 * after['identities_change']:+.2f}, objects {100 * after['objects_change']:+.2f} points, "
         f"delta {record['delta_bytes'] / 1e3:.0f} kB = {record['params_share']:.2%} of the model"
     )
 
 
-def missing(record):
-    """What a record lacks of what reports read, as text; empty for a whole one."""
+def missing(record: Record) -> str:
+    """What a record lacks of what reports read, in words; empty for a whole record."""
     texts = [k for k in ("method", "name", "kind", "model", "layer") if not isinstance(record.get(k), str)]
-    if texts or record["kind"] not in KINDS:
-        return f"{texts[0] if texts else 'kind'}"
-    for split in ("validation", "test"):
+    if texts or record["kind"] not in schema.KINDS:
+        return texts[0] if texts else "kind"
+    for split in schema.SPLITS:
         states = record["splits"].get(split) if isinstance(record["splits"], dict) else None
-        for state in ("original", record["method"]):
+        for state in (schema.ORIGINAL, record["method"]):
             figures = states.get(state) if isinstance(states, dict) else None
             if not isinstance(figures, dict):
                 return f"the figures of {state}, {split} split"
-            changes = () if state == "original" else CHANGES
-            bad = [k for k in (*FIGURES, *changes) if not isinstance(figures.get(k), (int, float))]
+            wanted = schema.FIGURES + (() if state == schema.ORIGINAL else schema.CHANGES)
+            bad = [k for k in wanted if not isinstance(figures.get(k), (int, float))]
             if bad:
                 return f"{bad[0]} of {state}, {split} split"
     return ""
 
 
-def check_whole(path, record):
-    """The record that `path` holds. SlugError if it is none, or not whole."""
+def check_whole(path: Path, record: Any) -> Record:
+    """The record that `path` holds. SlugError if it is not a whole record."""
     lacks = missing(record) if isinstance(record, dict) and "splits" in record else "its splits"
     if lacks:
         raise SlugError(f"{path} is no whole record: it lacks {lacks}; delete it and run its stage again")
     return record
 
 
-def check_halves(record, args):
-    """SlugError unless a record was made with the --seed and --imagenet-share of `args`, which draw the splits: else
-    pictures that chose the edit would report it."""
-    for flag in ("seed", "imagenet_share"):
-        made, here = record.get("settings", {}).get(flag), getattr(args, flag)
+def check_splits(record: Record, seed: int, imagenet_share: float) -> None:
+    """SlugError unless a record was made with this seed and share, which draw the splits.
+
+    With other splits, pictures that chose the edit would report it.
+    """
+    for name, here in (("seed", seed), ("imagenet_share", imagenet_share)):
+        made = record.get("settings", {}).get(name)
         if made != here:
-            flag = f"--{flag.replace('_', '-')}"
+            flag = f"--{name.replace('_', '-')}"
             raise SlugError(
                 f"the record of {record['method']} for {record['name']} was made with {flag} {made}, this run has {flag} "
                 f"{here}: pictures that chose the edit would report it; give {flag} {made}, or run its stage again"
             )
 
 
-def read_all(folder, label=None):
-    """All records of results/clip, sorted by kind and name. SlugError for one that is not whole."""
+def read_all(folder: Path, label: str | None = None) -> list[Record]:
+    """All records in results/clip, or those of one model, sorted by kind and name. SlugError for one that is not whole."""
     found = []
     for path in sorted(folder.glob("*.json")):
         record = files.read_json(path)
@@ -206,8 +229,8 @@ def read_all(folder, label=None):
     return sorted((r for r in found if label in (None, r["model"])), key=lambda r: (r["kind"], r["name"]))
 
 
-def write_important_layers(folder, label):
-    """`{model}-important_layers.txt`: per name the fronts and the winner."""
+def write_important_layers(folder: Path, label: str) -> None:
+    """Write `{model}-important_layers.txt`: for each name the Pareto fronts and the winner."""
     lines = []
     for record in (r for r in read_all(folder, label) if "fronts" in r):
         lines.append(f"{record['name']}: winner {record['layer']}, step {record['step']:.6g}")

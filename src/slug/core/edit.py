@@ -16,12 +16,13 @@ def kept(model: Any, names: Iterable[str]) -> Iterator[dict[str, torch.Tensor]]:
     """Within the context the parameters `names` may be changed; afterwards, even after an error, they are as before."""
     parameters = model.parameters
     base = {n: parameters[n].detach().clone() for n in names}
-    try:
-        yield base
-    finally:
-        with torch.no_grad():
-            for name, value in base.items():
-                parameters[name].copy_(value)
+    with clip.changing(base):
+        try:
+            yield base
+        finally:
+            with torch.no_grad():
+                for name, value in base.items():
+                    parameters[name].copy_(value)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 from slug.core import selection
+from slug.core.edit import applied
 from slug.errors import SlugError
 from slug.evaluation.questions import PARTS, STAY, Marker, parts
 
@@ -80,7 +81,7 @@ class Judge:
 
     def applied(self, edit):
         """Context within which the model carries an edit."""
-        return self.vlm.applied(edit)
+        return applied(self.vlm, edit)
 
     def original(self):
         """Score the unedited model: Step. From then on what it answers wrongly, or right by the least, is asked first."""

@@ -11,6 +11,7 @@ import slug.torchvision_cpu  # noqa: F401  (before timm)
 import torch
 from torchvision import transforms
 
+from slug.core.edit import applied
 from slug.data.names import plain_name
 from slug.errors import SlugError
 from slug.evaluation.canvas_prompts import OTHER, shows
@@ -163,7 +164,7 @@ class Judge:
 
     def applied(self, edit):
         """Context within which the pipeline carries an edit."""
-        return self.diffusion.applied(edit)
+        return applied(self.diffusion, edit)
 
     def pictures(self, asked, desc=None):
         """(uint8 pictures, {kind: (N,) bool correct}, logits) of Requests under the present weights."""

@@ -19,7 +19,7 @@ from slug.errors import SlugError
 from slug.evaluation import outcome
 from slug.evaluation.clip_evaluator import ClipEvaluator
 from slug.experiments.setup import World
-from slug.reports import plots, report
+from slug.reports import clip_report, plots
 from slug.settings import MAX_FORGET, SIGMAS, Forget
 
 # These change no result.
@@ -115,7 +115,7 @@ class Name:
         self._plot(folder, best, seen)
         self._write_steps(folder, found)
         record = self._record(found, best, splits, seconds, delta) | mark
-        report.draw_steps(record, folder)
+        clip_report.draw_steps(record, folder)
         files.write_json(folder / records.file_name(clip.label, self.name, ".json"), record)
         return record
 

@@ -1,25 +1,23 @@
-"""One canonical set of parameter names: those of the Hugging Face CLIPModel.
+"""Canonical parameter names: those of the Hugging Face CLIPModel.
 
-open_clip ViTs fuse q, k and v and store projections transposed; here a tensor of theirs is seen as views with canonical
-names and layouts. A model of another family keeps its own names.
+An open_clip ViT fuses q, k and v and stores its projections transposed; this module presents its tensors as views with
+canonical names and layouts. Models of other families keep their own names.
 """
 
 import re
+from collections.abc import Mapping
 
-ALONE = " alone"  # behind a layer's name: moved without the others of its group
-# Before a Hugging Face CLIP's names of a tower's parameters; a lone tower may leave it out.
+from torch import Tensor
+
+ALONE = " alone"  # suffix of a layer's name: the layer moves without the other members of its group
+# Prefixes of the parameters of each tower of a Hugging Face CLIP; a tower by itself may omit its prefix.
 TEXT, VISION = "text_model.", "vision_model."
 _BLOCK = {
-    "ln_1.weight": "layer_norm1.weight",
-    "ln_1.bias": "layer_norm1.bias",
-    "ln_2.weight": "layer_norm2.weight",
-    "ln_2.bias": "layer_norm2.bias",
-    "attn.out_proj.weight": "self_attn.out_proj.weight",
-    "attn.out_proj.bias": "self_attn.out_proj.bias",
-    "mlp.c_fc.weight": "mlp.fc1.weight",
-    "mlp.c_fc.bias": "mlp.fc1.bias",
-    "mlp.c_proj.weight": "mlp.fc2.weight",
-    "mlp.c_proj.bias": "mlp.fc2.bias",
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "attn.out_proj": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
 }
 _WHOLE = {
     "logit_scale": "logit_scale",
@@ -38,34 +36,31 @@ _WHOLE = {
 _TRANSPOSED = {"text_projection": "text_projection.weight", "visual.proj": "visual_projection.weight"}
 
 
-def hf_views(name, tensor):
-    """An open_clip ViT parameter as {Hugging Face CLIP name: view of it in Hugging Face layout}.
+def hf_views(name: str, tensor: Tensor) -> dict[str, Tensor]:
+    """A parameter of an open_clip ViT as {Hugging Face CLIP name: view of it in Hugging Face layout}.
 
-    Writing into a view writes into `tensor`. Raises KeyError for a name that an open_clip ViT CLIP does not have.
+    Writing into a view writes into `tensor`. Raises KeyError for a name that an open_clip ViT does not have.
     """
     if name in _WHOLE:
         return {_WHOLE[name]: tensor}
     if name in _TRANSPOSED:
         return {_TRANSPOSED[name]: tensor.T}
-    found = re.fullmatch(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+)", name)
+    found = re.fullmatch(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+)[._](weight|bias)", name)
     if not found:
         raise KeyError(name)
-    tower = "vision_model" if found[1] else "text_model"
-    prefix = f"{tower}.encoder.layers.{found[2]}."
-    kind = re.fullmatch(r"attn\.in_proj_(weight|bias)", found[3])
-    if kind:  # rows of the fused projection: q, then k, then v
-        parts = tensor.chunk(3)
-        return {f"{prefix}self_attn.{p}_proj.{kind[1]}": part for p, part in zip("qkv", parts, strict=True)}
-    return {prefix + _BLOCK[found[3]]: tensor}
+    prefix = f"{VISION if found[1] else TEXT}encoder.layers.{found[2]}."
+    if found[3] == "attn.in_proj":  # rows of the fused projection: q, then k, then v
+        return {f"{prefix}self_attn.{p}_proj.{found[4]}": part for p, part in zip("qkv", tensor.chunk(3), strict=True)}
+    return {f"{prefix}{_BLOCK[found[3]]}.{found[4]}": tensor}
 
 
-def views(family, name, tensor):
-    """The canonical views of a parameter: `hf_views` for an open_clip ViT, itself under its own name otherwise."""
+def views(family: str, name: str, tensor: Tensor) -> dict[str, Tensor]:
+    """The canonical views of a parameter; KeyError if it has none in a family where only some parameters have them."""
     if family == "open_clip_vit":
         return hf_views(name, tensor)
     if family == "diffusers":  # a text encoder by itself
         return {TEXT + name.removeprefix(TEXT): tensor}
-    if family == "llava":  # of which only the vision tower has canonical names
+    if family == "llava":  # only the vision tower has canonical names
         tower = re.fullmatch(r"(?:model\.)?vision_tower\.(?:vision_model\.)?(.+)", name)
         if not tower:
             raise KeyError(name)
@@ -73,6 +68,6 @@ def views(family, name, tensor):
     return {name: tensor}
 
 
-def all_views(family, tensors):
+def all_views(family: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The canonical views of a whole state dict: {canonical name: view}."""
     return {c: v for name, t in tensors.items() for c, v in views(family, name, t).items()}

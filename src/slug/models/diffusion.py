@@ -1,107 +1,127 @@
-"""Stable Diffusion behind a small interface: pictures from prompts and seeds, and the text tower that SLUG edits.
+"""Stable Diffusion pipelines: images from prompts and seeds.
 
-SLUG edits the text tower (see Carrier); peers edit the UNet.
+SLUG edits the text tower (see slug.models.host); the baselines edit the UNet.
 """
 
 import contextlib
 import hashlib
 import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import slug.torchvision_cpu  # noqa: F401  (before diffusers)
 
 import torch
 from PIL import Image
+from torch import Tensor
 from torchvision import transforms
 from tqdm import tqdm
 
-from slug import files, models, system
+from slug import files, settings, system
 from slug.data.images import by_batch, decode
 from slug.errors import SlugError, brief
+from slug.models import loading
 from slug.models.canonical import TEXT
-from slug.models.host import Carrier
+from slug.models.clip import Clip
+from slug.models.host import HostModel
 
-UNET = "unet."  # before the name of a UNet's parameter in an edit
+if TYPE_CHECKING:
+    from diffusers import DDPMScheduler
+
+UNET = "unet."  # prefix of the names of the UNet's parameters in an edit
+Wanted = Sequence[tuple[str, int]]  # (prompt, seed) of each image
 
 
-class Diffusion(Carrier):
-    """A StableDiffusionPipeline with the CLIP of its text tower. Names of the UNet's parameters begin with UNET.
+class Diffusion(HostModel):
+    """A StableDiffusionPipeline with the CLIP of its text tower. In edits the UNet's parameters have the prefix UNET.
 
     Attributes:
         pipe: the pipeline.
+        embeddings: {prompt: its last hidden states (L, W)} under the present weights.
     """
 
     encoder, prefix = "language", TEXT
 
-    def __init__(self, pipe, clip, *, steps, guidance, size=None, batch_size=16, autocast=None):
+    def __init__(
+        self,
+        pipe: Any,
+        clip: Clip,
+        *,
+        steps: int,
+        guidance: float,
+        size: int | None = None,
+        batch_size: int = 16,
+        autocast: torch.dtype | None = None,
+    ):
         """
         Args:
             steps: denoising steps.
-            guidance: classifier-free guidance scale; up to 1 there is none.
-            size: side of the pictures in pixels; None takes the pipeline's own.
-            autocast: dtype that pictures are made in, of weights that stay as they are; None: theirs.
+            guidance: classifier-free guidance scale; no guidance up to 1.
+            size: side of the images in pixels; 0 or None is the pipeline's own.
+            batch_size: images generated at once.
+            autocast: dtype in which images are generated, while the weights keep theirs; None is the weights' dtype.
         Raises:
             SlugError: the CLIP is not that of the pipeline's text tower.
         """
         super().__init__(clip)
         self.pipe = pipe
+        self.label = str(pipe.name_or_path).rstrip("/").rsplit("/", 1)[-1]  # folder name, or last part of the id
         self.steps, self.guidance, self.batch_size, self.autocast = steps, guidance, batch_size, autocast
         self.size = size or pipe.unet.config.sample_size * pipe.vae_scale_factor
-        self.embeddings = {}  # of prompts under the present weights
+        self.embeddings: dict[str, Tensor] = {}
         pipe.set_progress_bar_config(disable=True)
         for module in self.modules.values():
-            module.requires_grad_(False)  # who trains something asks for its gradients
+            module.requires_grad_(False)  # trainings switch on the gradients that they need
         # Only tensors that the pipeline reads: it has no text projection, and SD 2.1 has no last block.
-        text = self.tower(pipe.text_encoder, "pipeline's text tower")
+        text = self.tower_tensors(pipe.text_encoder, "pipeline's text tower")
         self.tensors = text | {UNET + n: p for n, p in pipe.unet.named_parameters()}
 
     @property
-    def tag(self):
-        """Name of the pipeline for file names: its folder's, or its id."""
-        return files.safe_name(str(self.pipe.name_or_path).rstrip("/").rsplit("/", 1)[-1])
-
-    @property
-    def modules(self):
-        """See Carrier."""
+    def modules(self) -> dict[str, torch.nn.Module]:
         return {k: getattr(self.pipe, k) for k in ("text_encoder", "unet", "vae")}
 
-    def hash(self):
-        """Hash of all weights and of how pictures are made: what a record depends on."""
-        scheduler, more = self.pipe.scheduler, () if self.autocast is None else (str(self.autocast),)
-        how = (*more, self.steps, self.guidance, self.size, type(scheduler).__name__, sorted(scheduler.config.items()))
+    def hash(self) -> str:
+        """Hash of all weights and settings that generated images depend on."""
+        scheduler, cast = self.pipe.scheduler, () if self.autocast is None else (str(self.autocast),)
+        how = (*cast, self.steps, self.guidance, self.size, type(scheduler).__name__, sorted(scheduler.config.items()))
         return hashlib.sha256(f"{self.weights_hash()}{how}".encode()).hexdigest()
 
-    def training_schedule(self):
-        """DDPMScheduler of the pipeline's noise levels, whose add_noise trains. Samplers' own is not for that: DPM-Solver's,
-        before set_timesteps, takes timestep t for the last but t."""
+    def training_schedule(self) -> "DDPMScheduler":
+        """Scheduler with the pipeline's noise levels, for adding noise in trainings.
+
+        The pipeline's own sampler will not do: before set_timesteps, DPM-Solver counts timesteps from the end.
+        """
         from diffusers import DDPMScheduler
 
         return DDPMScheduler.from_config(self.pipe.scheduler.config)
 
     @contextlib.contextmanager
-    def applied(self, edit):
-        """See Carrier."""
-        outer = self.embeddings
-        if any(not n.startswith(UNET) for n in edit):  # else the texts stay what they are
-            self.embeddings = {}
-        try:
-            with super().applied(edit):
-                yield
-        finally:
-            self.embeddings = outer
-
-    @contextlib.contextmanager
-    def with_lora(self, folder):
-        """Context within which the pipeline carries an adapter (see slug.lora); diffusers loads and unloads it."""
+    def separate_embeddings(self) -> Iterator[None]:
+        """Context within which prompts are embedded anew; the earlier embeddings are back after it."""
         outer, self.embeddings = self.embeddings, {}
-        self.pipe.load_lora_weights(folder)
         try:
             yield
         finally:
-            self.pipe.unload_lora_weights()
             self.embeddings = outer
 
-    def embed(self, prompts):
-        """Last hidden states (N, L, W) of prompts; one that was seen under the present weights is not computed again."""
+    def changing(self, names: Iterable[str]) -> contextlib.AbstractContextManager[None]:
+        """As Clip.changing: if the text tower changes, so do the embeddings of prompts."""
+        text = any(not n.startswith(UNET) for n in names)
+        return self.separate_embeddings() if text else contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def with_lora(self, folder: Path) -> Iterator[None]:
+        """Context within which the pipeline has an adapter (see slug.artifacts.adapters) loaded by diffusers."""
+        with self.separate_embeddings():
+            self.pipe.load_lora_weights(folder)
+            try:
+                yield
+            finally:
+                self.pipe.unload_lora_weights()
+
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        """Last hidden states (N, L, W) of N prompts; each prompt is computed once under the present weights."""
         missing = [p for p in dict.fromkeys(prompts) if p not in self.embeddings]
         for i in range(0, len(missing), 64):
             part = missing[i : i + 64]
@@ -109,22 +129,20 @@ class Diffusion(Carrier):
             self.embeddings.update(zip(part, states, strict=True))
         return torch.stack([self.embeddings[p] for p in prompts])
 
-    def generate(self, prompts, seeds, desc=None):
-        """One picture a prompt and seed, (N, 3, size, size) uint8 on the CPU. A picture depends on its own seed alone.
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int], desc: str | None = None) -> Tensor:
+        """One image for each of N prompts and seeds: (N, 3, size, size) uint8 on the CPU.
 
-        Args:
-            prompts: N texts.
-            seeds: N whole numbers.
+        An image depends on its own prompt and seed only, not on the others of its batch.
         """
         images = self._run(prompts, seeds, "pt", desc)
         return (images.float() * 255).round().clamp(0, 255).to(torch.uint8)
 
-    def latents(self, prompts, seeds, desc=None):
-        """As `generate`, before the decoder: (N, C, H, W) as the UNet knows them, on the CPU."""
+    def latents(self, prompts: Sequence[str], seeds: Sequence[int], desc: str | None = None) -> Tensor:
+        """As `generate`, but the UNet's latents (N, C, H, W) before the decoder."""
         return self._run(prompts, seeds, "latent", desc)
 
     @torch.no_grad()
-    def _run(self, prompts, seeds, kind, desc):
+    def _run(self, prompts: Sequence[str], seeds: Sequence[int], kind: str, desc: str | None) -> Tensor:
         channels, side = self.pipe.unet.config.in_channels, self.size // self.pipe.vae_scale_factor
         out = []
         starts = range(0, len(prompts), self.batch_size)
@@ -148,8 +166,8 @@ class Diffusion(Carrier):
         return torch.cat(out)
 
 
-def write_pictures(diffusion, wanted, folder, desc=None):
-    """Write a PNG a (prompt, seed) into `folder`, batch by batch; those that are there are kept. Returns their paths."""
+def write_pictures(diffusion: Diffusion, wanted: Wanted, folder: Path, desc: str | None = None) -> list[Path]:
+    """Write one PNG for each (prompt, seed) into `folder`, batch by batch; existing files are kept. Returns their paths."""
     paths = [folder / f"{i:05d}.png" for i in range(len(wanted))]
     missing = [i for i, p in enumerate(paths) if not p.is_file()]
     starts = range(0, len(missing), diffusion.batch_size)
@@ -162,70 +180,74 @@ def write_pictures(diffusion, wanted, folder, desc=None):
     return paths
 
 
-def kept_pictures(diffusion, wanted, folder, stem, state):
-    """Paths of the pictures of N (prompt, seed)s under the present weights, kept as files below `folder`.
+def kept_pictures(diffusion: Diffusion, wanted: Wanted, folder: Path, stem: str, state: list) -> list[Path]:
+    """`write_pictures` under the present weights into a subfolder of `folder` that later runs find again.
 
     Args:
         stem: what the pipeline is called, for people.
-        state: what the pictures depend on besides prompts and seeds, anything JSON can hold: base weights and edit.
+        state: what the images depend on besides prompts and seeds (base weights and edit): anything JSON can hold.
     """
     mark = hashlib.sha256(json.dumps([*state, wanted]).encode()).hexdigest()[:16]
     return write_pictures(diffusion, wanted, folder / f"{stem}-{mark}", desc=stem)
 
 
-def read_pictures(paths):
-    """(N, 3, H, W) uint8 of picture files of one size."""
+def read_pictures(paths: Iterable[Path]) -> Tensor:
+    """(N, 3, H, W) uint8 of image files of one size."""
     return decode([str(p) for p in paths], transforms.PILToTensor())[0]
 
 
-def look_at(function, paths):
-    """data.by_batch of picture files of one size, without transform. SlugError if one of them is damaged."""
+def look_at(function: Callable[[Tensor], dict], paths: Sequence[Path]) -> dict[str, Tensor]:
+    """images.by_batch of image files of one size, without a transform. SlugError if one of them is damaged."""
     found = by_batch(function, [str(p) for p in paths], transforms.PILToTensor())
     if any(len(rows) != len(paths) for rows in found.values()) or (paths and not found):
         raise SlugError(f"a picture in {paths[0].parent} is damaged; delete that folder and run again")
     return found
 
 
-def load(pipeline, clip, *, device="cpu", dtype=torch.float32, **settings):
+def load(
+    pipeline: str, clip: Clip, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, **how: Any
+) -> Diffusion:
     """The Diffusion of a pipeline id or folder.
 
     Args:
-        clip: models.Clip of its text tower.
-        settings: see Diffusion.
+        clip: the CLIP of its text tower.
+        how: further arguments of Diffusion.
     Raises:
-        SlugError: the pipeline is missing or damaged, or the CLIP is not its own.
+        SlugError: the pipeline is missing or damaged, or has another CLIP.
     """
     from diffusers import StableDiffusionPipeline
 
-    local = files.resolve(pipeline)
-    source = str(local) if local.is_dir() else pipeline
+    source = str(loading.local_folder(pipeline) or pipeline)
     try:
         pipe = StableDiffusionPipeline.from_pretrained(source, dtype=dtype, use_safetensors=True)
     except Exception as err:  # diffusers, safetensors and the hub raise many kinds; each is a bad or absent folder
         raise SlugError(f"cannot load the pipeline {pipeline}: {brief(err)}") from err
-    return Diffusion(pipe.to(device), clip, **settings)
+    return Diffusion(pipe.to(device), clip, **how)
 
 
-def add_flags(parser):
-    """The flags that say which pipeline is meant and how it makes pictures."""
-    parser.add_argument("--pipeline", default="sd-legacy/stable-diffusion-v1-5", help="diffusers id or folder")
-    parser.add_argument("--clip-model-id", default="openai/clip-vit-large-patch14", help="the CLIP of its text tower")
-    parser.add_argument("--denoising-steps", type=int, default=100, help="of the pipeline's own scheduler")
-    parser.add_argument("--guidance", type=float, default=9.0, help="classifier-free guidance scale")
-    parser.add_argument("--size", type=int, default=0, help="side of the pictures in pixels; 0: the pipeline's own")
-    parser.add_argument("--generate-batch-size", type=int, default=16, help="pictures made at once")
-
-
-def from_args(args, device):
-    """`load` with the flags of `add_flags`."""
-    clip = models.load(clip_model_id=args.clip_model_id, device=device)
+def from_settings(which: settings.Pipeline, precision: str, device: str | torch.device) -> Diffusion:
+    """The Diffusion that the settings name; see `load`. `precision` casts the generation, not the weights."""
     return load(
-        args.pipeline,
-        clip,
+        which.pipeline,
+        loading.load(clip_model_id=which.clip_model_id, device=device),
         device=device,
-        autocast=system.PRECISIONS[args.precision],
-        steps=args.denoising_steps,
-        guidance=args.guidance,
-        size=args.size,
-        batch_size=args.generate_batch_size,
+        autocast=system.PRECISIONS[precision],
+        steps=which.denoising_steps,
+        guidance=which.guidance,
+        size=which.size,
+        batch_size=which.generate_batch_size,
     )
+
+
+def add_flags(parser: Any) -> None:
+    """The flags of `settings.Pipeline`, for a stage that is not converted yet."""
+    from slug import cli
+
+    cli.add_flags(parser, settings.Pipeline)
+
+
+def from_args(args: Any, device: str | torch.device) -> Diffusion:
+    """`from_settings` with the namespace of a stage that is not converted yet."""
+    from slug import cli
+
+    return from_settings(cli.build(settings.Pipeline, vars(args)), args.precision, device)

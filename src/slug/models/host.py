@@ -1,33 +1,43 @@
-"""What pipelines and assistants have in common: they hold one tower of a CLIP, and an edit is carried over to it by name."""
+"""Host models: pipelines and vision-language models that contain one tower of a CLIP.
+
+SLUG's gradients, Pareto fronts and steps are those of the CLIP (paper, section 3); edits reach the host by parameter names.
+"""
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from slug import files
-from slug.artifacts import deltas
-from slug.core.edit import applied
 from slug.errors import SlugError
+from slug.models.clip import Clip
 
 
-class Carrier:
-    """A model with the CLIP whose tower it uses. SLUG's gradients, fronts and steps are that CLIP's (paper, section 3).
+class HostModel:
+    """A model and the CLIP whose tower it uses.
 
     Attributes:
-        clip: models.Clip, a Hugging Face CLIP with the same weights.
-        tensors: {name in an edit: parameter of the model}: the CLIP's names of what the model reads of its tower, and
-            whatever else may be edited.
+        clip: a Hugging Face CLIP with the same weights.
+        label: name of the model for people.
+        tensors: {name in an edit: parameter of the host}: the tower's parameters that the host reads, by the CLIP's names,
+            and other parameters that may be edited.
     """
 
-    encoder = ""  # which tower: vision or language
-    prefix = ""  # before the CLIP's names of that tower's parameters; a lone tower may leave it out
+    encoder = ""  # the tower that the host uses: vision or language
+    prefix = ""  # beginning of the CLIP's names of that tower's parameters; the host may omit it
+    label = ""
 
-    def __init__(self, clip):
-        self.clip, self.tensors = clip, {}
+    def __init__(self, clip: Clip):
+        self.clip = clip
+        self.tensors: dict[str, torch.nn.Parameter] = {}
 
-    def tower(self, module, what):
-        """{the CLIP's name: parameter of `module`} of the tower. SlugError if the CLIP's weights are not the tower's.
+    def tower_tensors(self, module: torch.nn.Module, what: str) -> dict[str, torch.nn.Parameter]:
+        """{the CLIP's name: parameter of `module`} of the tower. SlugError if the CLIP has other weights.
 
         Args:
-            what: what `module` is part of, for the message.
+            what: description of `module` for the message.
         """
         short = {n.removeprefix(self.prefix): p for n, p in module.named_parameters()}
         names = [n for n in self.clip.parameters if n.startswith(self.prefix) and n.removeprefix(self.prefix) in short]
@@ -35,50 +45,44 @@ class Carrier:
         for n, p in found.items():
             own = self.clip.parameters[n]
             if p.shape != own.shape or not torch.allclose(p.float().cpu(), own.float().cpu(), atol=2e-3):
-                raise SlugError(f"{self.clip.label} is not the CLIP of this {what}: {n} differs; give its own")
+                raise SlugError(f"{self.clip.label} is not the CLIP of this {what}: {n} differs; give the model's own CLIP")
         if not found:
             raise SlugError(f"{self.clip.label} is not the CLIP of this {what}: no parameter has a name in common")
         return found
 
     @property
-    def tag(self):
-        """Name of the model for file names."""
-        raise NotImplementedError
+    def tag(self) -> str:
+        """Name of the model in file names."""
+        return files.safe_name(self.label)
 
     @property
-    def modules(self):
+    def modules(self) -> dict[str, torch.nn.Module]:
         """The modules that make up the model."""
         raise NotImplementedError
 
     @property
-    def parameters(self):
-        """`tensors`: what a delta of this model may edit."""
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        """`tensors`: the parameters that a delta of this model may edit."""
         return self.tensors
 
-    def canonical_views(self, tensors):
-        """As Clip.canonical_views: the names are canonical."""
-        return tensors
+    def changing(self, names: Iterable[str]) -> contextlib.AbstractContextManager[Any]:
+        """As Clip.changing."""
+        return contextlib.nullcontext()
+
+    def canonical_views(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """As Clip.canonical_views; the names of a host's tensors are canonical already."""
+        return dict(tensors)
 
     @property
-    def parameter_count(self):
-        """Parameters of the whole model."""
+    def parameter_count(self) -> int:
+        """Number of parameters of the whole model."""
         return sum(p.numel() for m in self.modules.values() for p in m.parameters())
 
-    def weights_hash(self):
+    def weights_hash(self) -> str:
         """Hash of all weights."""
         return files.tensor_hash({f"{k}.{n}": p for k, m in self.modules.items() for n, p in m.named_parameters()})
 
-    def candidates(self):
-        """Names of the CLIP's layers that SLUG may edit and that this model reads whole, in the model's order."""
+    def candidates(self) -> list[str]:
+        """Names of the CLIP's layers that SLUG may edit and whose whole group the host reads, in the CLIP's order."""
         groups = {n: self.clip.group(n) for n, encoder in self.clip.candidates().items() if encoder == self.encoder}
         return [n for n, group in groups.items() if all(m in self.tensors for m in group)]
-
-    def edit(self, path):
-        """The edit of a delta file, on the model's device. SlugError if it is damaged, or was made for other weights."""
-        found, header = deltas.read(path)
-        deltas.check_base(header, {n: self.tensors[n] for n in found}, self.tag)
-        return {n: change.to(self.tensors[n].device) for n, change in found.items()}
-
-    def applied(self, edit):
-        """Context within which the model carries an edit, {name of `tensors`: tensor to add}. May be nested."""
-        return applied(self, edit)

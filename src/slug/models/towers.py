@@ -1,12 +1,16 @@
-"""Exact reuse: work that an edit cannot have changed is not done again (DESIGN.md).
+"""Exact reuse: an evaluation does not repeat work whose result an edit cannot have changed.
 
-A tower is a chain of stages (models.Clip.stages): embedding, blocks, head. An edit of a tensor of stage k leaves alone what
-enters stage k, so a `Tower` keeps that and runs the stages from k on. Every result equals that of the whole chain.
+A tower is a chain of stages (Clip.stages): embedding, blocks, head. An edit of a parameter of stage k does not change the
+input of stage k, so a `Tower` keeps that input and runs only the stages from k on. All results equal those of the whole
+chain.
 """
 
 import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,49 +18,53 @@ from tqdm import tqdm
 
 from slug import distributed, system
 
-SHARE = 0.25  # of the free memory that the caches may take where the user does not say
+if TYPE_CHECKING:
+    from slug.models.clip import Clip
+
+Stage = Callable[[Tensor, Tensor], Tensor]  # (output of the stage before, inputs of the tower) -> output
+SHARE = 0.25  # fraction of the free memory that caches may take by default
 
 
 class Budget:
-    """Bytes that the caches of one evaluation may still take.
+    """Memory that the caches of one evaluation may still take, in bytes.
 
     Args:
-        gigabytes: as --cache-gb says; negative takes SHARE of the device's free memory.
+        gigabytes: the total; below 0 it is SHARE of the device's free memory.
     """
 
-    def __init__(self, gigabytes, device):
+    def __init__(self, gigabytes: float, device: torch.device):
         self.total = int(gigabytes * 2**30 if gigabytes >= 0 else SHARE * system.free_memory(device))
         self.left = self.total
 
-    def take(self, size):
-        """Reserve `size` bytes; False where they are not there."""
+    def take(self, size: int) -> bool:
+        """Reserve `size` bytes; False if they are not left."""
         if size > self.left:
             return False
         self.left -= size
         return True
 
 
-def run(stages, x, inputs):
-    """The output of a chain of stages; every stage sees the inputs too (a text tower pools by them)."""
+def run(stages: Sequence[Stage], x: Tensor, inputs: Tensor) -> Tensor:
+    """The output of a chain of stages. Each stage sees the tower's inputs too: a text tower pools by them."""
     for stage in stages:
         x = stage(x, inputs)
     return x
 
 
 class _Chain(torch.nn.Module):
-    """A chain of stages as a module, so that functional_call can put other tensors in place of the model's."""
+    """A chain of stages as a module, so that functional_call can replace the model's tensors."""
 
-    def __init__(self, module, stages):
+    def __init__(self, module: torch.nn.Module, stages: Sequence[Stage]):
         super().__init__()
         self.module, self.stages = module, stages
 
-    def forward(self, x, inputs):
+    def forward(self, x: Tensor, inputs: Tensor) -> Tensor:
         return run(self.stages, x, inputs)
 
 
 @contextlib.contextmanager
-def plain_attention():
-    """Within the context attention is made of plain products: the fused kernels have no rules for vmap or FLOP counts."""
+def plain_attention() -> Iterator[None]:
+    """Context within which attention is made of matrix products: vmap and FLOP counts cannot handle the fused kernels."""
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -66,19 +74,19 @@ def plain_attention():
         torch.backends.mha.set_fastpath_enabled(fused)
 
 
-def length_groups(lengths):
-    """[(rows)] of texts of one length each, so that none is padded; lengths is (N,) in tokens, the end token included."""
+def length_groups(lengths: Tensor) -> list[Tensor]:
+    """The rows of texts grouped by length, so that no text is padded; lengths is (N,) in tokens with the end token."""
     return [torch.nonzero(lengths == n).flatten() for n in lengths.unique().tolist()]
 
 
 class _Kept:
-    """What enters one stage: a tensor a group, and which of its rows are filled."""
+    """The kept inputs of one stage: a tensor for each group of rows, and which of its rows are known."""
 
-    def __init__(self, sizes):
-        self.values = [None] * len(sizes)
+    def __init__(self, sizes: list[int]):
+        self.values: list[Any] = [None] * len(sizes)  # a tensor, once something is known
         self.known = [torch.zeros(n, dtype=torch.bool) for n in sizes]
 
-    def write(self, group, rows, x):
+    def write(self, group: int, rows: Tensor, x: Tensor) -> None:
         if self.values[group] is None:
             self.values[group] = x.new_empty(len(self.known[group]), *x.shape[1:])
         self.values[group][rows] = x
@@ -86,35 +94,51 @@ class _Kept:
 
 
 class Tower:
-    """One tower over fixed inputs: their features under the present weights, from whichever stage an edit begins."""
+    """The features of fixed inputs by one tower under its present weights, computed from the stage where an edit begins."""
 
-    def __init__(self, clip, encoder, inputs, *, batch_size=256, budget=None):
+    def __init__(
+        self,
+        clip: "Clip",
+        encoder: str,
+        inputs: Tensor,
+        *,
+        batch_size: int = 256,
+        budget: Budget | None = None,
+    ):
         """
         Args:
-            clip: models.Clip at its ORIGINAL weights, if there is a budget.
+            clip: the model; with a budget it has to be at its original weights.
             encoder: "vision" or "language".
-            inputs: uint8 pictures (N, 3, S, S), or token ids (N, L).
-            budget: Budget of the kept activations; None keeps nothing.
+            inputs: uint8 images (N, 3, S, S), or token ids (N, L).
+            budget: memory of the kept inputs of stages; None keeps nothing.
         """
         self.clip, self.encoder, self.batch_size, self.budget = clip, encoder, batch_size, budget
         self.count = len(inputs)
         if encoder == "vision":
             self.groups = [(torch.arange(self.count), inputs)]
-        else:  # cut after the end token where the tower is causal, which changes nothing but the time
+        else:  # a causal tower gets texts cut after the end token, which saves time and changes no feature
             self.groups = [(rows, clip.trimmed(inputs[rows])) for rows in length_groups(clip.text_lengths(inputs))]
         self.stages = clip.stages(encoder)
-        self.kept = {}  # {stage: _Kept}, the least lately used first
-        self.refused = set()  # stages that the budget has no room for
-        self.ran = [[0] * len(self.stages) for _ in self.groups]  # inputs that went through each stage, for the FLOP floor
+        self.kept: dict[int, _Kept] = {}  # by stage, the least recently used first
+        self.refused: set[int] = set()  # stages for which the budget has no room
+        self.ran = [[0] * len(self.stages) for _ in self.groups]  # how many inputs went through each stage
 
-    def features(self, rows=None, start=0, desc=None, edit=None, steps=None):
-        """Unit features (n, D) of the inputs `rows` (n,), all where None; float32. Of several processes each computes its
-        share, and all return the whole.
+    def features(
+        self,
+        rows: Tensor | None = None,
+        start: int = 0,
+        desc: str | None = None,
+        edit: Mapping[str, Tensor] | None = None,
+        steps: Sequence[float] | None = None,
+    ) -> Tensor:
+        """Unit features (n, D) of the inputs `rows` (n,), float32. Several processes share the work; all return the whole.
 
         Args:
-            start: the first stage whose weights may differ from the original ones.
-            edit, steps: {parameter name: tensor} and K numbers: the features under each of the present weights plus step
-                times edit, (n, K, D), in one pass.
+            rows: None is all inputs.
+            start: first stage whose weights may differ from the original ones.
+            edit: {parameter name: change}, with `steps`.
+            steps: K numbers; the result is then (n, K, D), the features under the present weights plus each step times
+                `edit`, all in one pass.
         """
         rank, world = distributed.mine()
         rows = torch.arange(self.count) if rows is None else rows
@@ -124,40 +148,51 @@ class Tower:
         bar = tqdm(total=len(rows[rows % world == rank]), desc=desc, unit="", leave=False, disable=desc is None or rank > 0)
         with self.clip.evaluating(), bar:
             for group, (members, inputs) in enumerate(self.groups):
-                # An input is always the same process's, which then has what enters its stages.
+                # An input always belongs to the same process, which then has the kept inputs of its stages.
                 here = torch.nonzero((place[members] >= 0) & (members % world == rank)).flatten()
                 for part in here.split(max(1, self.batch_size // copies)) if len(here) else ():
                     x = self._entering(group, part, start)
-                    x = self.clip.unit(self._through(start, x, inputs[part].to(self.clip.device), edit, steps))
+                    x = self.clip.unit(self._through(start, x, inputs[part].to(self.clip.device), edit or {}, steps))
                     out = x.new_zeros(len(rows), *x.shape[1:]) if out is None else out
                     out[place[members[part]]] = x
                     for stage in range(start, len(self.stages)):
                         self.ran[group][stage] += copies * len(part)
                     bar.update(len(part))
-            if world > 1 and len(rows):
-                width = distributed.largest(0 if out is None else out.shape[-1], self.clip.device)
-                if out is None:  # no input was this process's
-                    shape = (len(rows), width) if steps is None else (len(rows), copies, width)
-                    out = torch.zeros(shape, device=self.clip.device)
-                distributed.add_up(out)
+            return self._shared(out, len(rows), copies if steps is not None else None)
+
+    def _shared(self, out: Tensor | None, count: int, copies: int | None) -> Any:
+        """The sum over processes of their features; `out` is None for a process that had no input."""
+        if distributed.mine()[1] > 1 and count:
+            width = distributed.largest(0 if out is None else out.shape[-1], self.clip.device)
+            if out is None:
+                shape = (count, width) if copies is None else (count, copies, width)
+                out = torch.zeros(shape, device=self.clip.device)
+            distributed.add_up(out)
         return out
 
-    def _through(self, start, x, inputs, edit, steps):
-        """What the stages from `start` on make of x (n, ...): (n, D), or under each of K steps of an edit (n, K, D)."""
+    def _through(
+        self,
+        start: int,
+        x: Tensor,
+        inputs: Tensor,
+        edit: Mapping[str, Tensor],
+        steps: Sequence[float] | None,
+    ) -> Tensor:
+        """Output of the stages from `start` on for x (n, ...): (n, D), or (n, K, D) under K steps of an edit."""
         if steps is None:
             return run(self.stages[start:], x, inputs)
         chain = _Chain(self.clip.module, self.stages[start:])
         weights = {n: self.clip.parameters[n] for n in edit}
 
-        def at(step):
+        def at(step: Tensor) -> Tensor:
             moved = {f"module.{n}": w + step * edit[n].to(w.device) for n, w in weights.items()}
             return functional_call(chain, moved, (x, inputs))
 
         with plain_attention():
             return vmap(at, out_dims=1)(torch.as_tensor(steps, dtype=torch.float32, device=x.device))
 
-    def fill(self, desc=None):
-        """`features` of all inputs at the original weights, keeping what enters every stage as far as the budget allows."""
+    def fill(self, desc: str | None = None) -> Tensor:
+        """`features` of all inputs at the original weights; keeps the inputs of all stages for which the budget has room."""
         last = len(self.stages) - 1
         for stage in range(last, 0, -1):  # the deepest save the most
             self._room(stage, evict=False)
@@ -165,9 +200,11 @@ class Tower:
             ran[:last] = [n + len(members) for n in ran[:last]]
         return self.features(start=last, desc=desc)
 
-    def floating_operations(self):
-        """Floating-point operations of what `features` and `fill` were asked for, without any repeated prefix: matrix
-        products, convolutions and attention, 2 a multiply-add."""
+    def floating_operations(self) -> int:
+        """Floating-point operations of all calls of `features` and `fill`, not counting inputs of stages made again.
+
+        Counts matrix products, convolutions and attention; a multiply-add is 2 operations.
+        """
         total = 0
         with plain_attention(), self.clip.evaluating():
             for (_, inputs), ran in zip(self.groups, self.ran, strict=True):
@@ -178,8 +215,8 @@ class Tower:
                     total += count * counter.get_total_flops()
         return total
 
-    def _entering(self, group, part, start):
-        """What enters stage `start` for the rows `part` of a group: kept, or made from the nearest kept stage below."""
+    def _entering(self, group: int, part: Tensor, start: int) -> Tensor:
+        """Input of stage `start` for the rows `part` of a group: kept, or computed from the nearest kept one below."""
         inputs = self.groups[group][1]
         if start and self.budget is not None:
             self._room(start)
@@ -196,12 +233,12 @@ class Tower:
                 self.kept[stage + 1].write(group, part.to(x.device), x)
         return x
 
-    def _room(self, stage, evict=True):
-        """Have a place for what enters `stage`, for want of memory in exchange for the least lately used one."""
+    def _room(self, stage: int, evict: bool = True) -> None:
+        """Make a place for the inputs of `stage`; with `evict` the least recently used ones give way if memory is short."""
         if stage in self.kept:
-            self.kept[stage] = self.kept.pop(stage)  # now the latest used
+            self.kept[stage] = self.kept.pop(stage)  # now the most recently used
             return
-        if stage in self.refused and not (evict and self.kept):
+        if self.budget is None or (stage in self.refused and not (evict and self.kept)):
             return
         size = self._size(stage)
         while not self.budget.take(size):
@@ -218,8 +255,8 @@ class Tower:
             self.budget.left += self._size(oldest)
         self.kept[stage] = _Kept([len(members) for members, _ in self.groups])
 
-    def _size(self, stage):
-        """Bytes of what enters a stage, by one row a group."""
+    def _size(self, stage: int) -> int:
+        """Size in bytes of all inputs of `stage`, measured on one row of each group."""
         total = 0
         with self.clip.evaluating():
             for members, inputs in self.groups:

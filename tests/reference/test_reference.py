@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from demo import convert_clip, emoji
-from slug import files, models
+from slug import files, models, schema
 from slug.artifacts import deltas
 from slug.data.names import plain_name
-from slug.evaluation import durability, zeroshot
+from slug.evaluation import zeroshot
 from slug.experiments import study
-from slug.reports import claims, durability_report, report
+from slug.reports import clip_tables, durability_report, study_report
 
 DEMO = files.ROOT / "results" / "demo"
 MODEL = files.ROOT / "data" / "models" / "mini-clip"
@@ -107,20 +107,20 @@ def test_what_readme_says_of_the_assistant_is_in_its_table():
 
 def test_the_study_is_reported_as_its_table_has_it():
     frame = study.read(DEMO / "study" / "runs.parquet")
-    assert set(frame["variant"]) == set(study.VARIANTS) and frame["error"].isna().all()
+    assert set(frame["variant"]) == set(schema.STUDY_VARIANTS) and frame["error"].isna().all()
     assert frame.groupby("kind")["name"].nunique().to_dict() == {"identity": 10, "object": 5}
     text = (files.ROOT / "README.md").read_text(encoding="utf-8")
-    for key, content in claims.blocks(frame).items():
+    for key, content in study_report.blocks(frame).items():
         assert text.split(f"<!-- {key} -->")[1].split(f"<!-- /{key} -->")[0].strip() == content.strip()
     told = (files.ROOT / "results" / "REPORT.md").read_text(encoding="utf-8")
-    assert told == claims.markdown(frame, "demo/study/variants.png")
+    assert told == study_report.report(frame, "demo/study/variants.png")
 
 
 def test_readme_quotes_the_table(table):
     text = (files.ROOT / "README.md").read_text(encoding="utf-8")
     block = re.search(r"<!-- results -->\n(.*?)\n<!-- /results -->", text, re.S)[1]
     ours = table[table["method"].isin(["original", "slug"])]
-    assert block == "\n\n".join([report.pooled(table), report.means_table(ours), report.names_table(table)])
+    assert block == "\n\n".join([clip_tables.pooled(table), clip_tables.means_table(ours), clip_tables.names_table(table)])
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_what_lasts_is_reported_as_its_table_has_it(table):
     frame = pd.read_parquet(DEMO / "lasting" / "runs.parquet")
     edits = table[(table["split"] == "test") & (table["method"] != "original")]
     assert set(zip(frame["name"], frame["method"], strict=True)) == set(zip(edits["name"], edits["method"], strict=True))
-    assert set(frame["test"]) == set(durability.TESTS)
+    assert set(frame["test"]) == set(schema.TESTS)
     text = (files.ROOT / "README.md").read_text(encoding="utf-8")
     block = text.split("<!-- lasting -->")[1].split("<!-- /lasting -->")[0]
-    assert block.strip() == durability_report.readme(frame).strip()
+    assert block.strip() == durability_report.readme_block(frame).strip()

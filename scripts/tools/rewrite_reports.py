@@ -1,0 +1,130 @@
+#!/usr/bin/env python
+"""Write the committed reports and README's blocks again from the committed tables, without running a model.
+
+Example: python scripts/tools/rewrite_reports.py        after a change of words or layout in slug.reports
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from slug import cli, files
+from slug.artifacts import records
+from slug.reports import (
+    assistants,
+    bench,
+    clip_report,
+    comparison,
+    durability_report,
+    markdown,
+    pipelines,
+    several,
+    study_report,
+)
+
+DEMO = files.ROOT / "results" / "demo"
+Blocks = dict[str, str]
+
+
+def from_readme(text: str, folder: Path) -> str:
+    """A report's text with links that start from the repository's root instead of the report's folder."""
+    return re.sub(r"\]\(([^)]*)\)", lambda m: f"]({os.path.relpath(folder / m[1], files.ROOT)})", text)
+
+
+def notes(path: Path) -> list[str]:
+    """The paragraphs of a report that are not tables."""
+    return [p for p in path.read_text(encoding="utf-8").strip().split("\n\n") if not p.startswith("|")]
+
+
+def clip() -> Blocks:
+    """SLUG beside the baselines."""
+    frame = pd.read_csv(DEMO / "table.csv")
+    files.write_text(DEMO / "report.md", clip_report.markdown(frame))
+    files.write_text(DEMO / "comparison.tex", comparison.latex(frame))
+    return clip_report.readme_blocks(frame, records.read_all(DEMO))
+
+
+def study() -> Blocks:
+    """The verdicts on the paper's claims."""
+    frame = pd.read_parquet(DEMO / "study" / "runs.parquet")
+    files.write_text(files.ROOT / "results" / "REPORT.md", study_report.report(frame, "demo/study/variants.png"))
+    return study_report.blocks(frame)
+
+
+def durability() -> Blocks:
+    """What comes back."""
+    folder = DEMO / "lasting"
+    frame = pd.read_parquet(folder / "runs.parquet")
+    plot = next(folder.glob("*-relearning.png")).name
+    files.write_text(folder / "REPORT.md", durability_report.report(frame, plot))
+    return {"lasting": durability_report.readme_block(frame)}
+
+
+def multi() -> Blocks:
+    """Several names at once."""
+    parts = []
+    for path in sorted(DEMO.glob("multi/**/table.csv"), key=lambda p: (len(p.parts), p)):
+        frame = pd.read_csv(path)
+        plots = sorted(path.parent.glob(f"*-cosine-sum-{frame['count'].max()}*.png"))
+        files.write_text(path.with_name("report.md"), several.report(frame, [p.name for p in plots]) + "\n")
+        parts.append((frame, [os.path.relpath(p, files.ROOT) for p in plots]))
+    return {"multi": several.parts_report(parts)}
+
+
+def canvas() -> Blocks:
+    """Styles and objects of a pipeline."""
+    folder, blocks = DEMO / "uncanvas", {}
+    method = re.search(r"`(\w+)`", notes(folder / "multi.md")[0])
+    remarks = "\n\n".join(n for n in notes(folder / "report.md") if "at an end of its grid" not in n)
+    texts = {
+        "report": pipelines.report(pd.read_csv(folder / "table.csv"), "object classifier", remarks),
+        "tokens": pipelines.tokens(pd.read_csv(folder / "tokens.csv")),
+        "multi": pipelines.together(pd.read_csv(folder / "multi.csv"), method[1] if method else "slug"),
+    }
+    for (name, text), block in zip(texts.items(), ("uncanvas", "tokens", "uncanvas-multi"), strict=True):
+        files.write_text(folder / f"{name}.md", text + "\n")
+        blocks[block] = from_readme(text, folder)
+    return blocks
+
+
+def kinds_of(folder: Path, names: list[str]) -> pd.DataFrame:
+    """Accuracy by name and kind of utility question, from the transcripts."""
+    rows = []
+    for name in names:
+        path = next(folder.glob(f"*-{name.replace(' ', '_')}.jsonl"))
+        lines = pd.DataFrame(json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+        for kind, part in lines[lines["part"] == "utility"].groupby("task", sort=False):
+            before, after = part["right_before"].mean(), part["right_after"].mean()
+            rows.append({"name": name, "kind": kind, "before": before, "after": after, "n": len(part)})
+    return pd.DataFrame(rows)
+
+
+def assistant() -> Blocks:
+    """Names that an assistant forgets."""
+    folder = DEMO / "vlm"
+    frame = pd.read_csv(folder / "table.csv")
+    text = assistants.report(frame, kinds_of(folder, list(dict.fromkeys(frame["name"]))))
+    plot = next(folder.glob("*-curve.png")).name
+    text += "\n\n" + assistants.curve_report(pd.read_csv(folder / "curve.csv"), plot)
+    files.write_text(folder / "report.md", text + "\n")
+    return {"vlm": from_readme(text, folder)}
+
+
+def timing() -> Blocks:
+    """How long the search takes."""
+    return {"benchmark": bench.table(pd.read_csv(files.ROOT / "results" / "bench" / "table.csv"))}
+
+
+def main() -> None:
+    blocks: Blocks = {}
+    for part in (clip, study, durability, multi, canvas, assistant, timing):
+        blocks |= part()
+    markdown.fill_blocks(files.ROOT / "README.md", blocks)
+    print(f"README blocks and their reports: {', '.join(blocks)}")
+
+
+if __name__ == "__main__":
+    cli.exit_with(main)

@@ -1,0 +1,99 @@
+"""CLIPs of the transformers library."""
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slug.models.canonical import ALONE
+from slug.models.clip import Clip
+from slug.models.towers import Stage
+
+TOGETHER = (("q_proj", "k_proj", "v_proj"), ("fc1", "fc2"))  # separate tensors that move together
+
+
+class HuggingFaceClip(Clip):
+    """A CLIPModel of the transformers library."""
+
+    family = "hf"
+    vision_prefixes = ("vision_model.", "visual_projection.")
+
+    def encoder(self, name: str) -> str | None:
+        """As Clip.encoder, without the norms, which the published Hugging Face runs leave out."""
+        return None if "norm" in name or "layrnorm" in name else super().encoder(name)
+
+    def group(self, name: str) -> tuple[str, ...]:
+        """As Clip.group: q, k and v move together, and so do fc1 and fc2."""
+        for members in TOGETHER:
+            part = next((m for m in members if f".{m}." in name), None)
+            if part and not name.endswith(ALONE):
+                return tuple(name.replace(f".{part}.", f".{m}.") for m in members)
+        return super().group(name)
+
+    def tokenize(self, texts: list[str]) -> Tensor:
+        """As Clip.tokenize; texts are padded to the longest."""
+        limit = self.module.config.text_config.max_position_embeddings
+        return self.tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt").input_ids
+
+    def stages(self, encoder: str) -> list[Stage]:
+        """As Clip.stages: embedding, layers, head; the last layer passes on only the pooled token."""
+        return self._vision_stages() if encoder == "vision" else self._text_stages()
+
+    def _vision_stages(self) -> list[Stage]:
+        module = self.module
+        tower = module.vision_model
+        *layers, last = tower.encoder.layers
+        return [
+            lambda x, _: tower.pre_layrnorm(tower.embeddings(self.normalise(x))),
+            *(lambda x, _, layer=layer: layer(x, None) for layer in layers),
+            lambda x, _: last(x, None)[:, 0],
+            lambda x, _: module.visual_projection(tower.post_layernorm(x)),
+        ]
+
+    def _text_stages(self) -> list[Stage]:
+        from transformers.masking_utils import create_causal_mask
+
+        module = self.module
+        tower = module.text_model
+        *layers, last = tower.encoder.layers
+
+        def causal(layer: Any) -> Stage:
+            def masked(x: Tensor, _: Tensor) -> Tensor:
+                mask = create_causal_mask(config=tower.config, inputs_embeds=x, attention_mask=None, past_key_values=None)
+                return layer(x, mask, is_causal=True)
+
+            return masked
+
+        def pooled(x: Tensor, tokens: Tensor) -> Tensor:
+            return causal(last)(x, tokens)[torch.arange(len(x), device=x.device), self.text_lengths(tokens) - 1]
+
+        return [
+            lambda x, _: tower.embeddings(x),
+            *map(causal, layers),
+            pooled,
+            lambda x, _: module.text_projection(tower.final_layer_norm(x)),
+        ]
+
+    def stage(self, name: str) -> int:
+        block = re.match(r"(vision|text)_model\.encoder\.layers\.(\d+)\.", name)
+        if block:
+            return 1 + int(block[2])
+        config = self.module.config
+        if name.startswith(("visual_projection.", "vision_model.post_layernorm.")):
+            return 1 + config.vision_config.num_hidden_layers
+        if name.startswith(("text_projection.", "text_model.final_layer_norm.")):
+            return 1 + config.text_config.num_hidden_layers
+        return 0
+
+    def text_lengths(self, tokens: Tensor) -> Tensor:
+        """As Clip.text_lengths: these towers are causal, and the first end token is the pooled one."""
+        end = self.module.text_model.eos_token_id
+        # Older configurations wrongly say 2 for the end token; the library then pools the token with the largest id.
+        return (tokens.argmax(dim=-1) if end == 2 else (tokens == end).int().argmax(dim=-1)) + 1
+
+    def whole_image(self, x: Tensor) -> Tensor:
+        return self.module.visual_projection(self.module.vision_model(pixel_values=x).pooler_output)
+
+    def whole_text(self, tokens: Tensor) -> Tensor:
+        return self.module.text_projection(self.module.text_model(input_ids=tokens).pooler_output)

@@ -1,0 +1,185 @@
+"""Load a CLIP of any family, and tell the kinds of model folders apart. Libraries are imported when a model is loaded."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slug import files, settings
+from slug.errors import SlugError, brief
+
+if TYPE_CHECKING:
+    import torch
+
+    from slug.models.clip import Clip
+
+LOCAL = "local-dir:"  # open_clip's prefix of a model folder
+
+
+def load(
+    model: str = "",
+    pretrained: str = "",
+    clip_model_id: str = "",
+    *,
+    device: "str | torch.device" = "cpu",
+    precision: str = "fp32",
+) -> "Clip":
+    """Load a CLIP in float32 and eval mode.
+
+    Args:
+        model: open_clip architecture (`ViT-B-32`) or `local-dir:FOLDER`.
+        pretrained: open_clip tag or weight file; `random` for untrained weights.
+        clip_model_id: Hugging Face CLIP id or folder, used instead of `model` if given.
+        precision: autocast of evaluations: fp32, bf16 or fp16.
+    Raises:
+        SlugError: an unknown name, a missing folder, or weights that are damaged or not finite.
+    """
+    import torch
+
+    from slug import system
+
+    if precision not in system.PRECISIONS:
+        raise SlugError(f"unknown precision {precision!r}; choose from {', '.join(system.PRECISIONS)}")
+    clip = _load_hugging_face(clip_model_id) if clip_model_id else _load_open_clip(model, pretrained)
+    clip.module.to(device).float().eval().requires_grad_(False)
+    clip.autocast = system.PRECISIONS[precision]
+    broken = [n for n, p in clip.module.named_parameters() if not torch.isfinite(p).all()]
+    if broken:
+        raise SlugError(f"the weights of {clip.label} hold NaN or infinity ({broken[0]}); get a sound copy of the weights")
+    return clip
+
+
+def from_settings(which: settings.Model, precision: str, device: "str | torch.device") -> "Clip":
+    """The CLIP that the settings name; see `load`."""
+    return load(which.model, which.pretrained, which.clip_model_id, device=device, precision=precision)
+
+
+def from_args(args: Any, device: "str | torch.device") -> "Clip":
+    """`from_settings` with the namespace of a stage that is not converted yet."""
+    from slug import cli
+
+    return from_settings(cli.build(settings.Model, vars(args)), args.precision, device)
+
+
+def label_of(model: str = "", clip_model_id: str = "") -> str:
+    """Name of a model in file names and tables (Clip.label), without loading it; arguments as for `load`."""
+    if clip_model_id:
+        local = local_folder(clip_model_id)
+        return files.safe_name(local.name if local else clip_model_id)
+    return files.resolve(model.removeprefix(LOCAL)).name if model.startswith(LOCAL) else model
+
+
+def local_folder(model: str) -> Path | None:
+    """The folder that a model id or folder means; None for an id."""
+    folder = files.resolve(model)
+    return folder if folder.is_dir() else None
+
+
+def _check_open_clip(model: str, pretrained: str) -> None:
+    """SlugError unless open_clip has this model and these weights, or they are a folder and a file that exist."""
+    import open_clip
+
+    if model.startswith(LOCAL):
+        folder = files.existing(model.removeprefix(LOCAL), "model folder", "give --model local-dir:FOLDER of a model")
+        if not (folder / "open_clip_config.json").is_file():
+            raise SlugError(f"{folder} has no open_clip_config.json, so it is not an open_clip model folder")
+    elif model not in open_clip.list_models():
+        close = [m for m in open_clip.list_models() if m.lower().startswith(model[:5].lower())]
+        raise SlugError(f"open_clip has no model {model!r}; similar names: {', '.join(close[:6]) or 'none'}")
+    elif not pretrained:
+        raise SlugError(f"--pretrained is missing for {model}; see open_clip.list_pretrained(), or give 'random'")
+    elif pretrained != "random" and not files.resolve(pretrained).exists():
+        known = open_clip.list_pretrained_tags_by_model(model)
+        if pretrained not in known:
+            raise SlugError(f"{model} has no weights {pretrained!r}; choose from {', '.join(known)} or give a file")
+
+
+def _load_open_clip(model: str, pretrained: str) -> "Clip":
+    import slug.torchvision_cpu  # noqa: F401  (before open_clip)
+
+    import open_clip
+
+    from slug.models.openclip import OpenClip
+
+    _check_open_clip(model, pretrained)
+    local = model.startswith(LOCAL)
+    name = LOCAL + str(files.resolve(model.removeprefix(LOCAL))) if local else model
+    if pretrained.startswith(("laion400m", "openai")) and "quickgelu" not in model and model.startswith("ViT-"):
+        print(
+            f"note: {pretrained} weights were trained with QuickGELU; {model} runs them with GELU, as the published "
+            f"runs did. {model}-quickgelu is the exact model."
+        )
+    weights = None if pretrained == "random" or local else pretrained
+    if weights and files.resolve(weights).exists():
+        weights = str(files.resolve(weights))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # Without require_pretrained open_clip only warns if a folder has no weights, and leaves them untrained.
+            module, _, preprocess = open_clip.create_model_and_transforms(
+                name, pretrained=weights, require_pretrained=pretrained != "random"
+            )
+        tokenizer = open_clip.get_tokenizer(name)
+    except Exception as err:  # open_clip, safetensors and the hub raise a dozen kinds; each is a bad or absent weight file
+        raise SlugError(f"cannot load {model} {pretrained}: {brief(err)}") from err
+    label = label_of(model)
+    tag = files.safe_name(f"{label}_{'local' if local else pretrained}")
+    return OpenClip(module, tokenizer, preprocess, label=label, tag=tag)
+
+
+def _load_hugging_face(model_id: str) -> "Clip":
+    import slug.torchvision_cpu  # noqa: F401  (before open_clip and transformers)
+
+    import open_clip
+    from safetensors import SafetensorError
+    from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+
+    from slug.models.hugging_face import HuggingFaceClip
+
+    local = local_folder(model_id)
+    source = str(local or model_id)
+    try:
+        module = CLIPModel.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        processor = AutoImageProcessor.from_pretrained(source, backend="pil")
+    except (OSError, ValueError, RuntimeError, SafetensorError) as err:
+        raise SlugError(f"cannot load Hugging Face CLIP {model_id}: {brief(err)}; give a folder or a known id") from err
+    preprocess = open_clip.image_transform(
+        processor.crop_size["height"],
+        is_train=False,
+        mean=tuple(processor.image_mean),
+        std=tuple(processor.image_std),
+        resize_mode="shortest",
+        interpolation="bicubic",
+    )
+    label = label_of(clip_model_id=model_id)
+    tag = files.safe_name(f"{label}_{'local' if local else 'hf'}")
+    return HuggingFaceClip(module, tokenizer, preprocess, label=label, tag=tag)
+
+
+def folder_family(folder: str | Path) -> tuple[str, Path]:
+    """(family, weight file) of a model folder, as deltas need them. SlugError if SLUG cannot edit this kind of folder."""
+    folder = Path(folder)
+    config = folder / "open_clip_config.json"
+    if config.is_file():
+        vision = json.loads(config.read_text())["model_cfg"]["vision_cfg"]
+        plain = isinstance(vision.get("layers"), int) and "timm_model_name" not in vision
+        return "open_clip_vit" if plain else "open_clip", folder / "open_clip_model.safetensors"
+    if (folder / "model_index.json").is_file():
+        return "diffusers", folder / "text_encoder" / "model.safetensors"
+    if (folder / "config.json").is_file():
+        llava = files.read_json(folder / "config.json").get("model_type") == "llava"
+        whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+        if whole.is_file():
+            return "llava" if llava else "hf", whole
+        if llava and index.is_file():  # weights in several files: one of them has to hold the whole vision tower
+            shards = {f for n, f in files.read_json(index)["weight_map"].items() if "vision_tower." in n}
+            if len(shards) == 1:
+                return "llava", folder / shards.pop()
+            raise SlugError(
+                f"the vision tower of {folder} is spread over {len(shards)} files; save the model in one or in larger ones"
+            )
+    raise SlugError(
+        f"{folder} is not a model folder: it needs open_clip_config.json, config.json with model.safetensors, or a "
+        "pipeline's model_index.json"
+    )

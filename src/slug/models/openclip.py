@@ -1,0 +1,171 @@
+"""CLIPs of the open_clip library."""
+
+import re
+from typing import Any
+
+import slug.torchvision_cpu  # noqa: F401  (before open_clip)
+
+import torch
+import torch.nn.functional as F
+from open_clip.model import CLIP
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from torch import Tensor
+
+from slug.models.clip import Clip
+from slug.models.towers import Stage
+
+
+class OpenClip(Clip):
+    """A CLIP of the open_clip library."""
+
+    vision_prefixes = ("visual.",)
+
+    def __init__(self, *parts: Any, **names: Any):
+        super().__init__(*parts, **names)
+        try:
+            self.family = "open_clip_vit"
+            self.canonical_views(self.parameters)
+        except KeyError:  # a ResNet, a timm tower, a Hugging Face text tower: they keep their own names
+            self.family = "open_clip"
+
+    @property
+    def _towers(self) -> dict[str, tuple[Any, str, tuple[str, ...]]]:
+        """{encoder: (transformer, prefix of its parameters, prefixes of the head's parameters)} of plain transformers."""
+        module, found = self.module, {}
+        visual = module.visual
+        if type(visual) is VisionTransformer and visual.attn_pool is None and visual.pool_type == "tok":
+            found["vision"] = visual.transformer, "visual.transformer.", ("visual.proj", "visual.ln_post.")
+        if type(module) is CLIP and module.attn_mask is not None and module.text_pool_type == "argmax":
+            found["language"] = module.transformer, "transformer.", ("text_projection", "ln_final.")
+        plain = {e: t for e, t in found.items() if all(type(b) is ResidualAttentionBlock for b in t[0].resblocks)}
+        return {e: t for e, t in plain.items() if t[0].batch_first and len(t[0].resblocks)}
+
+    def stages(self, encoder: str) -> list[Stage]:
+        """As Clip.stages. A transformer of open_clip is embedding, blocks and head, and its last block computes only the
+        pooled token; a ResNet has its own stages."""
+        if encoder == "vision" and type(self.module.visual) is ModifiedResNet:
+            return self._resnet_stages()
+        if encoder not in self._towers:
+            return super().stages(encoder)
+        return self._vision_stages() if encoder == "vision" else self._text_stages()
+
+    def _resnet_stages(self) -> list[Stage]:
+        visual = self.module.visual
+        blocks = [visual.layer1, visual.layer2, visual.layer3, visual.layer4, visual.attnpool]
+        rest = [lambda x, _, block=block: block(x) for block in blocks]
+        return [lambda x, _: visual.stem(self.normalise(x)), *rest]
+
+    def _vision_stages(self) -> list[Stage]:
+        visual = self.module.visual
+        *blocks, last = visual.transformer.resblocks
+        return [
+            lambda x, _: visual._embeds(self.normalise(x)),
+            *(lambda x, _, block=block: _block(block, x) for block in blocks),
+            lambda x, _: _pooled_block(last, x, x[:, :1]),
+            lambda x, _: _project(visual.ln_post(x), visual.proj),
+        ]
+
+    def _text_stages(self) -> list[Stage]:
+        module = self.module
+        *blocks, last = module.transformer.resblocks
+        mask = module.attn_mask
+
+        def embed(x: Tensor, _: Tensor) -> Tensor:
+            dtype = module.transformer.get_cast_dtype()
+            return module.token_embedding(x).to(dtype) + module.positional_embedding[: x.shape[1]].to(dtype)
+
+        def pooled(x: Tensor, tokens: Tensor) -> Tensor:
+            end = tokens.argmax(dim=-1)  # the end token has the largest id
+            after = torch.arange(x.shape[1], device=x.device) > end[:, None]
+            return _pooled_block(last, x, x[torch.arange(len(x), device=x.device), end][:, None], after)
+
+        return [
+            embed,
+            *(lambda x, _, block=block: _block(block, x, mask[: x.shape[1], : x.shape[1]]) for block in blocks),
+            pooled,
+            lambda x, _: _project(module.ln_final(x), module.text_projection),
+        ]
+
+    def stage(self, name: str) -> int:
+        layer = re.match(r"visual\.(layer\d|attnpool)\.", name)
+        if layer and type(self.module.visual) is ModifiedResNet:
+            return 5 if layer[1] == "attnpool" else int(layer[1][-1])
+        encoder = self.tower(name)
+        if encoder not in self._towers:
+            return 0
+        transformer, prefix, head = self._towers[encoder]
+        block = re.match(re.escape(prefix) + r"resblocks\.(\d+)\.", name)
+        if block:
+            return 1 + int(block[1])
+        return 1 + len(transformer.resblocks) if name.startswith(head) else 0
+
+    def text_lengths(self, tokens: Tensor) -> Tensor:
+        return tokens.argmax(dim=-1) + 1 if "language" in self._towers else super().text_lengths(tokens)
+
+    def checkpoint_tower(self, encoder: str) -> None:
+        tower = self.module.visual if encoder == "vision" else getattr(self.module, "text", self.module)
+        tower.set_grad_checkpointing(True)
+
+    def tokenize(self, texts: list[str]) -> Tensor:
+        return self.tokenizer(texts)
+
+    def whole_image(self, x: Tensor) -> Tensor:
+        return self.module.encode_image(x)
+
+    def whole_text(self, tokens: Tensor) -> Tensor:
+        return self.module.encode_text(tokens)
+
+
+def _attend(attention: Any, query: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Output (N, Q, W) of an nn.MultiheadAttention in eval mode for queries (N, Q, W) and keys (N, L, W).
+
+    The library's own implementation transposes the batch, and its matrix products run at half the speed.
+
+    Args:
+        keys: may be `query` itself.
+        mask: as scaled_dot_product_attention takes it.
+    """
+    weight, bias = attention.in_proj_weight, attention.in_proj_bias
+    if query is keys:
+        parts = F.linear(keys, weight, bias).chunk(3, -1)
+    else:
+        width = query.shape[-1]
+        first, rest = (None, None) if bias is None else (bias[:width], bias[width:])
+        parts = F.linear(query, weight[:width], first), *F.linear(keys, weight[width:], rest).chunk(2, -1)
+    q, k, v = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in parts)
+    return attention.out_proj(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
+
+
+def _block(block: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Output (N, L, W) of a transformer block; with gradients the library's own implementation runs."""
+    if torch.is_grad_enabled():
+        return block(x, attn_mask=mask)
+    normed = block.ln_1(x)
+    x = x + block.ls_1(_attend(block.attn, normed, normed, mask))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
+
+
+def _pooled_block(block: Any, x: Tensor, query: Tensor, after: Tensor | None = None) -> Tensor:
+    """Output (N, W) of a transformer block for the pooled tokens alone.
+
+    Args:
+        x: (N, L, W) input of the block.
+        query: (N, 1, W) the pooled tokens of x.
+        after: (N, L) bool, tokens that a causal block hides from the query.
+    """
+    keys = block.ln_1(x)
+    hidden = None if after is None or not after.any() else after
+    if torch.is_grad_enabled():
+        seen, _ = block.attn(block.ln_1(query), keys, keys, key_padding_mask=hidden, need_weights=False)
+    else:
+        seen = _attend(block.attn, block.ln_1(query), keys, None if hidden is None else ~hidden[:, None, None])
+    query = query + block.ls_1(seen)
+    return (query + block.ls_2(block.mlp(block.ln_2(query))))[:, 0]
+
+
+def _project(x: Tensor, projection: Any) -> Tensor:
+    """Pooled features (N, W) through a tower's projection: a matrix, a linear layer, or none."""
+    if projection is None:
+        return x
+    return projection(x) if isinstance(projection, torch.nn.Linear) else x @ projection

@@ -1,0 +1,144 @@
+"""The report on a folder of a CLIP's records: table.csv, report.md, plots, README's blocks, and a copy without the run."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from slug import files, schema
+from slug.artifacts import records
+from slug.reports import clip_tables, comparison, naming
+
+Record = dict[str, Any]
+INTRODUCTION = (
+    "Layers and steps were chosen on the validation split; every figure here is of the test split. FA is the zero-shot "
+    "accuracy, in %, on pictures of the forgotten name; the accuracies on other identities and objects leave these pictures "
+    "out. The upper bound of a zero is one-sided at 95% (Clopper-Pearson). Changes are paired, with 95% bootstrap intervals "
+    "over source images; means over names have 95% t intervals."
+)
+MEMBERSHIP = (
+    "MIA is the accuracy, in %, of telling pictures of the forget set from other source images of the same concept by "
+    "logistic regression on the pair's cosine; 50 is chance."
+)
+COMPARISON = (
+    "On the names that every method was run on. Each method is chosen by one rule over all its candidates. The last column "
+    "is the paper's, of another model (ViT-B-32) on other data (LAION-400M, CelebA, ImageNet). MIA in brackets follows the "
+    "published definition: against unseen pairs of other concepts."
+)
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """The report on a table."""
+    parts = [f"# SLUG on {', '.join(sorted(frame['model'].unique()))}: {frame['name'].nunique()} names", INTRODUCTION]
+    parts += ["## All names", clip_tables.pooled(frame), clip_tables.means_table(frame)]
+    parts += ["## Each name", clip_tables.names_table(frame), MEMBERSHIP]
+    if comparison.has_baselines(frame):
+        parts += ["## Comparison", COMPARISON, comparison.comparison_table(frame), comparison.statements(frame)]
+        parts += ["### Cost", comparison.costs_table(frame)]
+    return "\n\n".join([*parts, ""])
+
+
+def write(folder: Path, frame: pd.DataFrame) -> pd.DataFrame:
+    """Write table.csv and report.md; returns the table as a reader of the file gets it, rounded, so that texts agree."""
+    files.write_text(folder / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+    frame = pd.read_csv(folder / "table.csv")
+    files.write_text(folder / "report.md", markdown(frame))
+    if comparison.has_baselines(frame):
+        files.write_text(folder / "comparison.tex", comparison.latex(frame))
+    return frame
+
+
+def compares(frame: pd.DataFrame) -> bool:
+    """Whether SLUG and a baseline were run."""
+    return comparison.has_baselines(frame) and "slug" in set(frame["method"])
+
+
+def readme_blocks(frame: pd.DataFrame, found: list[Record]) -> dict[str, str]:
+    """What README quotes: {block: Markdown}."""
+    ours = frame[frame["method"].map(lambda m: m == schema.ORIGINAL or schema.is_slug(m))]
+    parts = [clip_tables.pooled(frame), clip_tables.means_table(ours), clip_tables.names_table(frame)]
+    by_known = sorted(found, key=lambda r: r["splits"]["test"][schema.ORIGINAL]["forget_acc1"])
+    best_known = {r["kind"]: r for r in by_known if r["method"] == "slug"}
+    links = [
+        f"![{r['name']} before and after](results/demo/{records.file_name(r['model'], r['name'], '.png', 'pictures')})"
+        for r in (best_known[k] for k in ("identity", "object") if k in best_known)
+    ]
+    blocks = {"results": "\n\n".join(parts), "pictures": "\n\n".join(links)}
+    if compares(frame):
+        parts = [comparison.comparison_table(frame), comparison.statements(frame), comparison.costs_table(frame)]
+        blocks["comparison"] = "\n\n".join(parts)
+    return blocks
+
+
+def summary(frame: pd.DataFrame, found: list[Record]) -> str:
+    """What the terminal shows."""
+    parts = [clip_tables.means_table(frame)]
+    if compares(frame):
+        parts += [comparison.comparison_table(frame), comparison.statements(frame), comparison.costs_table(frame)]
+    winners = ", ".join(f"{r['name']} {r['layer']}" for r in found if "fronts" in r)
+    return "\n".join(
+        [*parts, clip_tables.names_table(frame), clip_tables.pooled(frame), f"winner layers: {winners}"],
+    )
+
+
+def draw_steps(record: Record, folder: Path) -> None:
+    """The step-size curves of one of SLUG's records, from the CSV of its candidates in the same folder."""
+    from slug.reports import plots
+
+    rows = pd.read_csv(folder / records.steps_file(record))
+    figures, settings = record["splits"]["validation"][schema.ORIGINAL], record["settings"]
+    limit = settings["select_pictures"] or np.inf
+    counts = {"forget": figures["n_forget"]} | {t: min(figures[f"n_{t}"], limit) for t in schema.TASKS}
+    stem = folder / records.file_name(record["model"], record["name"], "", "steps")
+    plots.steps(rows, record["winner_validation"], counts, record["name"], stem, settings["trace"])
+
+
+def draw_comparison(found: list[Record], folder: Path) -> None:
+    """Forget against retained accuracy of every candidate, for each name that a baseline was run on; and the cost bars."""
+    from slug.reports import plots
+
+    frame = comparison.compared(clip_tables.table(found))
+    for name in frame["name"].unique():
+        records_of = {r["method"]: r for r in found if r["name"] == name}
+        points, chosen = {}, {}
+        for method in naming.in_order(records_of):
+            best = records_of[method]
+            rows = pd.read_csv(folder / records.steps_file(best))
+            retain = rows[["identities_trace", "objects_trace"]].mean(axis=1, skipna=False)
+            rows["retain"] = retain.fillna(rows[["identities_acc1", "objects_acc1"]].mean(axis=1, skipna=False))
+            points[schema.ORIGINAL] = rows[["forget_acc1", "retain"]].to_numpy()[:1]
+            points[method] = rows[["forget_acc1", "retain"]].dropna().to_numpy()[1:]
+            rows = rows[(rows["layer"] == best["layer"]) & np.isclose(rows["step"], best["step"])]
+            chosen[method] = rows[["forget_acc1", "retain"]].to_numpy()[0]
+        title = f"{name}: every candidate, validation split; filled: the chosen one; line: SLUG's Pareto front"
+        stem = folder / records.file_name(records_of["slug"]["model"], name, "", "tradeoff")
+        plots.tradeoff(points, chosen, title, stem)
+    means = frame[frame["method"] != schema.ORIGINAL].groupby("method", observed=True)
+    costs = {
+        m: (s, mb, size / 1e3) for m, s, mb, size in means[["seconds", "peak_mem_mb", "delta_bytes"]].mean().itertuples()
+    }
+    title = f"Cost of the chosen edit, mean over {frame['name'].nunique()} names"
+    plots.costs(costs, title, folder / f"{files.safe_name(found[0]['model'])}-costs")
+
+
+def draw(found: list[Record], folder: Path, frame: pd.DataFrame) -> None:
+    """All plots that records and CSVs are enough for."""
+    for record in found:
+        if "fronts" in record:
+            draw_steps(record, folder)
+    if compares(frame):
+        draw_comparison(found, folder)
+
+
+def copy(found: list[Record], source: Path, out: Path) -> None:
+    """Copy what a folder needs that is read without the run it came from: pictures, logs, records and deltas."""
+    for record in found:
+        names = [records.record_file(record), records.steps_file(record)]
+        if schema.is_slug(record["method"]):
+            names += [p.name for p in source.glob(records.file_name(record["model"], record["name"], ".png", part="*"))]
+            names.append(record["delta"])
+        for name in dict.fromkeys(names):
+            files.place(source / name, out / name)
+    for path in [*source.glob("*-important_layers.txt"), *source.glob("*-costs.png")]:
+        files.place(path, out / path.name)

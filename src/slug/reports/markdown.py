@@ -1,0 +1,45 @@
+"""Markdown: tables, marked blocks of a document, and writing a report."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from slug import files
+from slug.errors import SlugError
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    made = [f"| {' | '.join(map(str, cells))} |" for cells in lines]
+    made[1] = made[1].replace(" ", "")
+    return "\n".join(made)
+
+
+def update_block(text: str, key: str, content: str) -> str:
+    """`text` with `content` between `<!-- key -->` and `<!-- /key -->`. SlugError if the marks are missing."""
+    pattern = re.compile(rf"(<!-- {key} -->\n).*?(<!-- /{key} -->)", re.S)
+    if not pattern.search(text):
+        raise SlugError(f"there is no <!-- {key} --> ... <!-- /{key} --> to fill; add both marks")
+    return pattern.sub(lambda m: f"{m[1]}{content}\n{m[2]}", text)
+
+
+def fill_blocks(path: str | Path, blocks: dict[str, str]) -> None:
+    """`update_block` for each {key: content} in a Markdown file. SlugError if the file or a mark is missing."""
+    found = files.existing(path, "README", "give --readme")
+    text = found.read_text(encoding="utf-8")
+    for key, content in blocks.items():
+        text = update_block(text, key, content)
+    files.write_text(found, text)
+
+
+def publish(path: Path, text: str, key: str, readme: str = "", quoted: str = "") -> None:
+    """Write a report, print it, and fill the block `key` of the Markdown file `readme`, if one is given.
+
+    Args:
+        quoted: the block's text if it differs from `text`: its links start from the readme's folder.
+    """
+    files.write_text(path, text + "\n")
+    print(text)
+    if readme:
+        fill_blocks(readme, {key: quoted or text})

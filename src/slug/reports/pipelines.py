@@ -1,0 +1,142 @@
+"""Styles and objects forgotten by a pipeline: the tables of results/uncanvas/."""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from slug import schema
+from slug.evaluation.statistics import interval
+from slug.reports import intervals, markdown, naming
+
+SCORES = ("UA", "IRA", "CRA")
+
+
+def tidy(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of results/uncanvas/table.csv in its columns and order."""
+    frame = frame.reindex(columns=schema.CANVAS_COLUMNS)
+    return frame.sort_values(["kind", "method", "name"], ascending=[False, True, True])
+
+
+def report(frame: pd.DataFrame, features: str, note: str = "") -> str:
+    """Markdown of table.csv: a row for each kind and method, means over concepts with 95% t intervals.
+
+    Args:
+        features: the network whose features FID compares.
+        note: what else there is to say about FID.
+    """
+    heads = ["forgotten", "method", "concepts", "UA, %", "IRA, %", "CRA, %", "IRA, CRA as a share of the original's"]
+    heads += [f"FID ({features})", "seconds", "peak memory, MB", "size on disk, kB (share of weights)"]
+    order, rows = naming.in_order(frame["method"]), []
+    groups = intervals.groups(frame, ["kind", "method"])
+    for (kind, method), part in sorted(groups, key=lambda g: (g[0][0] != "style", order.index(g[0][1]))):
+        whole = frame[(frame["kind"] == kind) & (frame["method"] == schema.ORIGINAL)]
+        judged = [c for c in ("IRA", "CRA") if whole[c].notna().any()]
+        shares = ", ".join(f"{part[c].mean() / whole[c].mean():.1%}" for c in judged)
+        cost = ["", "", ""]
+        if method != schema.ORIGINAL:
+            size = f"{part['storage_bytes'].mean() / 1e3:.0f} ({part['params_share'].mean():.1%})"
+            cost = [f"{part['seconds'].mean():.0f}", f"{part['peak_mem_mb'].mean():.0f}", size]
+        fid = part["FID"].iloc[0]
+        cells = [*(intervals.cell(part[c]) for c in SCORES), shares, "" if math.isnan(fid) else f"{fid:.1f}"]
+        rows.append([f"{kind}s", method, len(part), *cells, *cost])
+    return "\n\n".join([markdown.table(heads, rows), *([note] if note else []), *_at_ends(frame)])
+
+
+def _at_ends(frame: pd.DataFrame) -> list[str]:
+    """For each method, the concepts whose chosen setting is at an end of its grid."""
+    chosen = frame[frame["inside_grid"].isin([True, False])] if "inside_grid" in frame else frame[:0]
+    said = []
+    for method, part in intervals.groups(chosen, "method"):
+        ends = part[part["inside_grid"].eq(False)]
+        if len(ends):
+            which = ", ".join(f"{r['name']} ({r['layer']})" for _, r in ends.iterrows())
+            said.append(
+                f"{method}: the chosen setting is at an end of its grid for {len(ends)} of {len(part)} concepts: {which}."
+            )
+    return said
+
+
+def curve(steps: pd.DataFrame, shares: Sequence[float]) -> list[float]:
+    """What a method can reach on the validation split: for each share, the mean over concepts of the best UA.
+
+    The best UA is taken among the candidates that leave at least this share of the original's IRA, and of its CRA. A
+    candidate that was given up early has neither and counts nowhere, so the true curve may lie higher.
+
+    Args:
+        steps: the candidates of a method: name, step, UA, IRA, CRA. Step 0 of each concept is the unedited pipeline.
+    """
+    best = []
+    for _, part in intervals.groups(steps, "name"):
+        start = part[part["step"] == 0].iloc[0]
+        known = [c for c in ("IRA", "CRA") if not math.isnan(start[c])]
+        left = part[known] / start[known]
+        best.append([part.loc[(left >= share - 1e-9).all(axis=1), "UA"].max() for share in shares])
+    return [statistics.fmean(values) for values in zip(*best, strict=True)]
+
+
+def judged_by_clip(names: Iterable[str], counts: Iterable[int]) -> str:
+    """What the figures rest on if a CLIP judged the pictures.
+
+    Args:
+        names: the objects among which it chose.
+        counts: pictures of each object.
+    """
+    many = " or ".join(map(str, sorted(set(counts))))
+    return (
+        f"Judged by the unedited CLIP, zero-shot among {', '.join(names)}; {many} pictures of each, with seeds of the test "
+        "split."
+    )
+
+
+def one_line(record: dict[str, Any]) -> str:
+    """A pipeline's record in one line for the terminal."""
+    before, after = record["original_validation"], record["winner_validation"]
+    chosen = ", ".join(f"{layer} {step:.4g}" for layer, step in record["chosen"]) or "nothing"
+    known = (f"{k} {before[k]:.1%} -> {after[k]:.1%}" for k in SCORES if not math.isnan(before[k]))
+    return (
+        f"{record['kind']} {record['name']}, {record['method']}: {chosen}; validation split: {', '.join(known)}; "
+        f"{record['n_candidates']} candidates, {record['seconds']:.0f} s, delta {record['delta_bytes'] / 1e3:.0f} kB = "
+        f"{record['params_share']:.2%} of the pipeline"
+    )
+
+
+def tokens(frame: pd.DataFrame) -> str:
+    """Markdown of tokens.csv: how often a concept is shown for its name, and for an optimised token."""
+    heads = [
+        "forgotten",
+        "method",
+        "concepts",
+        "shown for its name",
+        "shown for an optimised token (95% interval)",
+        "pictures",
+    ]
+    rows = []
+    for (kind, method), part in intervals.groups(frame, ["kind", "method"], sort=False):
+        n, named, found = (int(part[c].sum()) for c in ("n", "by_name", "by_token"))
+        low, high = interval(found, n)
+        share = f"{found / n:.1%}{intervals.spread(low, high, '.1%')}"
+        rows.append([f"{kind}s", method, len(part), f"{named / n:.1%}", share, n])
+    return markdown.table(heads, rows)
+
+
+def together(frame: pd.DataFrame, method: str) -> str:
+    """Markdown of multi.csv: a row for each group and kind of concepts whose edits, found by a method, were added up."""
+    heads = ["together", "UA of each (95%; of the original)", "pictures of each", "IRA", "change in points (95%)", "CRA"]
+    heads += ["change in points (95%)", "pictures of none"]
+    rows = []
+    for (count, _, kind), part in intervals.groups(frame, ["count", "names", "kind"], sort=False):
+        whole, edited = (part[part["method"] == m].reset_index(drop=True) for m in (schema.ORIGINAL, "sum"))
+        each = "; ".join(
+            f"{r['name']} {r['UA']:.1%} ({r['UA_low']:.1%} to {r['UA_high']:.1%}; {first:.1%})"
+            for (_, r), first in zip(edited.iterrows(), whole["UA"], strict=True)
+        )
+        row, retained = edited.iloc[0], []
+        for c in ("IRA", "CRA"):
+            retained += [f"{whole[c].iloc[0]:.1%} to {row[c]:.1%}", intervals.paired(row, c, "+.1f")]
+        counts = ", ".join(dict.fromkeys(str(n) for n in edited["n_own"]))
+        of = f"the {kind}s of {count} concepts" if len(part) < 2 * count else f"{count} {kind}s"
+        rows.append([of, each, counts, *retained, row["n_rest"]])
+    return f"The edits of `{method}`, added up:\n\n{markdown.table(heads, rows)}"

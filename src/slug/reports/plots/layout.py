@@ -1,0 +1,70 @@
+"""What all plots share: markers, legends, saving."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from slug import files
+
+plt.rcParams.update({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "figure.dpi": 150, "savefig.bbox": "tight"})
+MARKERS = "osD^vP*Xhd<>p"
+STYLES = ("-", "--", "-.", ":")
+
+
+def marker(i: int) -> str:
+    """The marker of the i-th series."""
+    return MARKERS[i % len(MARKERS)]
+
+
+def tick(right: bool) -> str:
+    """A check mark or a cross."""
+    return "\u2713" if right else "\u2717"
+
+
+def show_picture(panel: Axes, image: Any, frame: dict[str, Any] | None = None) -> None:
+    """A picture without axes; `frame` is the style of its frame."""
+    panel.imshow(image)
+    panel.set_xticks([])
+    panel.set_yticks([])
+    panel.grid(False)
+    for side in panel.spines.values():
+        side.set(**frame or {})
+
+
+def thick(own: bool) -> dict[str, Any]:
+    """The frame of a picture: thick if it shows what is forgotten."""
+    return {"color": "k" if own else "0.7", "linewidth": 1.6 if own else 0.8}
+
+
+def legend_below(figure: Figure, panel: Axes, columns: int) -> None:
+    """One legend for all panels, of the series in `panel`, below them."""
+    figure.legend(*panel.get_legend_handles_labels(), loc="outside lower center", ncol=columns, frameon=False)
+
+
+def horizontal_bars(
+    panel: Axes, labels: Iterable[str], values: Iterable[float], colors: list[str], whole_from: float
+) -> None:
+    """Horizontal bars from top to bottom with their values, as whole numbers from `whole_from` on."""
+    labels, values = list(labels), list(values)
+    panel.barh(range(len(values)), values, color=colors)
+    for y, value in enumerate(values):
+        text = f" {value:,.0f}" if value >= whole_from else f" {value:.{2 if whole_from < 100 else 3}g}"
+        panel.text(value, y, text, va="center", fontsize=8)
+    panel.set_yticks(range(len(labels)), labels)
+    panel.grid(axis="y", visible=False)
+
+
+def save(figure: Figure, stem: Path, dpi: float | None = None) -> None:
+    """Write stem.pdf and stem.png (with `dpi`), and close the figure."""
+    for kind in ("pdf", "png"):
+        with files.replacing(stem.with_name(f"{stem.name}.{kind}")) as temporary:
+            metadata = {"CreationDate": None} if kind == "pdf" else {"Software": None}
+            figure.savefig(temporary, format=kind, metadata=metadata, dpi=dpi or "figure")
+    plt.close(figure)

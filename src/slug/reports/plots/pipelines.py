@@ -1,0 +1,120 @@
+"""Plots of pipelines and assistants."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from slug.reports.plots.layout import STYLES, legend_below, marker, save, show_picture, thick, tick
+
+
+def sheet(
+    states: Sequence[Any],
+    titles: Sequence[str],
+    right: Sequence[Sequence[bool]],
+    own: int,
+    title: str,
+    stem: Path,
+    seen_by: str = "both classifiers see",
+) -> None:
+    """Pictures of a pipeline, a row for each state (before, after), those of the forgotten concept on the left.
+
+    Args:
+        states: for each state a (K, 3, S, S) uint8 tensor.
+        titles: the K concepts that were asked for.
+        right: for each state K flags: whether the judge sees what was asked for.
+        own: how many of the K show the forgotten concept.
+        seen_by: who judges, and the verb.
+    """
+    rows, columns = len(states), len(titles)
+    figure, panels = plt.subplots(rows, columns, figsize=(1.15 * columns, 1.2 * rows + 0.5), layout="constrained")
+    for i, (images, flags) in enumerate(zip(states, right, strict=True)):
+        for k, (panel, image, flag) in enumerate(zip(panels[i], images, flags, strict=True)):
+            show_picture(panel, image.permute(1, 2, 0).numpy(), thick(k < own))
+            panel.set_xlabel(tick(flag), fontsize=8)
+            if i == 0:
+                panel.set_title(titles[k], fontsize=7.5)
+    for i, what in enumerate(("before", "after")[:rows]):
+        panels[i, 0].set_ylabel(what)
+    figure.suptitle(f"{title} (thick frame); {tick(True)}: {seen_by} what was asked for", fontsize=9)
+    save(figure, stem, dpi=100)  # the pictures have 64 pixels, and many sheets are committed
+
+
+def answers(
+    pictures: Sequence[Any],
+    said: Sequence[tuple[str, str]],
+    right: Sequence[tuple[bool, bool]],
+    own: int,
+    title: str,
+    stem: Path,
+) -> None:
+    """K pictures with an assistant's answers before and after and whether they are right, the forgotten name's on the left.
+
+    Args:
+        pictures: PIL pictures.
+        own: how many of them show the forgotten name.
+    """
+    figure, panels = plt.subplots(1, len(pictures), figsize=(1.5 * len(pictures), 2.4), layout="constrained", squeeze=False)
+    for k, (panel, picture) in enumerate(zip(panels[0], pictures, strict=True)):
+        show_picture(panel, picture, thick(k < own))
+        lines = [f"{text or '(nothing)'} {tick(flag)}" for text, flag in zip(said[k], right[k], strict=True)]
+        panel.set_xlabel("\n".join(textwrap.fill(line, 16) for line in lines), fontsize=7.5)
+    figure.suptitle(f"{title} (thick frame); the answer before, and after", fontsize=9)
+    save(figure, stem)
+
+
+def assistant(frame: pd.DataFrame, title: str, stem: Path) -> None:
+    """Forget accuracy against what is lost, a line for each name along multiples of its step.
+
+    Args:
+        frame: columns name, factor, forget_acc, identities_change and utility_change, fractions.
+    """
+    panels = {"identities_change": "naming others", "utility_change": "all other questions"}
+    panels = {c: said for c, said in panels.items() if c in frame}
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 4), squeeze=False, layout="constrained")
+    for panel, (column, said) in zip(axes[0], panels.items(), strict=True):
+        for i, (name, part) in enumerate(frame.sort_values("factor").groupby("name", sort=False)):
+            x, y = -100 * part[column], 100 * part["forget_acc"]
+            panel.plot(x, y, "-", color=f"C{i}", marker=marker(i), mfc="none", ms=5, lw=1.2, label=name)
+            chosen = part["factor"] == 1
+            panel.plot(x[chosen], y[chosen], marker(i), color=f"C{i}", ms=8)
+        panel.set_ylim(-3, 103)
+        panel.set_xlabel(f"{said}: points lost")
+    axes[0][0].set_ylabel("answers that name the forgotten name, %")
+    legend_below(figure, axes[0][0], 5)
+    figure.suptitle(title, fontsize=9)
+    save(figure, stem)
+
+
+Panel = tuple[Sequence[float], dict[str, Sequence[float]], dict[str, tuple[float, float]]]
+
+
+def canvas(panels: dict[str, Panel], floor: float, title: str, stem: Path) -> None:
+    """The best UA against the share of IRA and of CRA that must be retained, a line for each method.
+
+    Args:
+        panels: {title: (shares, {method: UA at each share}, {label: (share, UA)} of single marks)}, fractions.
+        floor: share below which the search evaluates no candidate in full; shaded.
+    """
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 4.2), squeeze=False, layout="constrained")
+    for panel, (what, (shares, curves, marks)) in zip(axes[0], panels.items(), strict=True):
+        x = 100 * np.asarray(shares)
+        for i, (method, values) in enumerate(curves.items()):
+            style = {"marker": marker(i), "ms": 4, "markevery": max(1, len(x) // 10), "mfc": "none"}
+            panel.plot(x, 100 * np.asarray(values), STYLES[i % 4], color=f"C{i}", lw=1.2, label=method, **style)
+        for (label, (share, ua)), mark in zip(marks.items(), ("*", "P"), strict=False):
+            panel.plot(100 * share, 100 * ua, mark, color="k", ms=11, label=label, zorder=5)
+            panel.axvline(100 * share, color="k", lw=0.8, ls=":")
+        panel.axvspan(x[0], 100 * floor, color="0.92", zorder=0, label="below the search's floor")
+        panel.set_xlim(x[0], x[-1])
+        panel.set_ylim(-3, 103)
+        panel.set_xlabel("IRA and CRA each retain at least this share of the original's, %")
+        panel.set_title(what, fontsize=9)
+    axes[0][0].set_ylabel("best UA, mean over concepts, %")
+    legend_below(figure, axes[0][0], 4)
+    figure.suptitle(title, fontsize=9)
+    save(figure, stem)

@@ -1,0 +1,150 @@
+"""The report on a study: verdicts on the paper's claims, variants beside each other, failed runs."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from slug import files
+from slug.reports import claims, intervals, markdown
+from slug.schema import STANDARD, STUDY_VARIANTS
+from slug.settings import MAX_FORGET
+
+NOTE = (
+    "Means over names with 95% t intervals; changes are from the unedited model. Seconds are the forget pass and the steps "
+    "of one name's search (steps that several variants try were evaluated once), without the retain pass that all names "
+    "share. Gradients of whole forget sets were computed with all threads, those of parts with the threads of one process."
+)
+
+
+def _statement(statement: claims.Statement, result: claims.Result) -> str:
+    """A statement and its result in words."""
+    if statement.theirs == claims.LIMIT:
+        said = f"at most {MAX_FORGET:.0%} is still recognised with `{statement.ours}`"
+        numbers = f"{result.mean:.2f}%{intervals.spread(result.low, result.high, '.2f')}"
+    else:
+        theirs = "the unedited model" if statement.theirs == claims.ORIGINAL else f"`{statement.theirs}`"
+        than = "than" if statement.how == claims.BETTER else "as"
+        said = f"`{statement.ours}` is {statement.how} at {statement.figure} {than} {theirs}"
+        numbers = f"{result.mean:+.2f}{intervals.spread(result.low, result.high, '+.2f')}"
+    return f"{said}: {result.verdict}, {numbers}, {result.names}" if result.names else f"{said}: no runs"
+
+
+def judged(frame: pd.DataFrame, comparison: claims.Comparison) -> tuple[str, str]:
+    """The verdict of a comparison, and what it rests on in words."""
+    statements = [*comparison.needs, *comparison.gains]
+    results = [claims.compare(frame, s) for s in statements]
+    said = [_statement(s, r) for s, r in zip(statements, results, strict=True)]
+    needs, gains = said[: len(comparison.needs)], said[len(comparison.needs) :]
+    return comparison.verdict(results), "; ".join([*needs, *([" or ".join(gains)] if gains else [])])
+
+
+def verdicts_table(frame: pd.DataFrame) -> str:
+    """Markdown: a row for each claim with its verdict and what it rests on."""
+    rows = []
+    for claim in claims.CLAIMS:
+        found, said = zip(*(judged(frame, c) for c in claim.comparisons), strict=True)
+        rows.append([claim.says, claim.source, f"**{claims.verdict(found)}**", "; ".join(said)])
+    return markdown.table(["claim", "source", "verdict", "comparison: result, points (95%), names"], rows)
+
+
+def variants_table(frame: pd.DataFrame) -> str:
+    """Markdown: a row for each variant and kind of name, means over names with 95% t intervals, test split."""
+    heads = ["variant", "forgotten", "names (failed)", "FA@1, %", "pictures still recognised"]
+    heads += ["other identities, change in points", "other objects, change in points", "forgets on the validation split"]
+    heads += ["chooses the standard's layer", "layers searched", "candidates", "pairs", "weights moved", "seconds"]
+    standard = frame[frame["variant"] == STANDARD].set_index("name")["layer"]
+    kinds = frame.dropna(subset="kind").drop_duplicates("name").set_index("name")["kind"]
+    frame = frame.assign(kind=frame["name"].map(kinds))  # the row of a failed run lacks it
+    rows: list[list[Any]] = []
+    for variant, says in STUDY_VARIANTS.items():
+        for kind, part in intervals.groups(frame[frame["variant"] == variant], "kind"):
+            good = part[part["error"].isna()]
+            cells = [f"`{variant}`: {says}", kind, f"{len(good)} ({len(part) - len(good)})"]
+            if len(good):
+                left = round((good["forget_acc1"] * good["n_forget"]).sum())
+                same = sum(standard.get(n) == layer for n, layer in zip(good["name"], good["layer"], strict=True))
+                mean = good[["n_layers", "n_candidates", "n_pairs", "params_share", "seconds"]].astype(float).mean()
+                cells += [
+                    intervals.change(good["forget_acc1"], ".2f"),
+                    f"{left} of {good['n_forget'].sum():.0f}",
+                    intervals.change(good["identities_change"], "+.2f"),
+                    intervals.change(good["objects_change"], "+.2f"),
+                    f"{good['validation_forgets'].sum():.0f} of {len(good)}",
+                    f"{same} of {len(good)}",
+                    f"{mean['n_layers']:.1f}",
+                    f"{mean['n_candidates']:.0f}",
+                    f"{mean['n_pairs']:.0f}",
+                    f"{mean['params_share']:.1%}",
+                    f"{mean['seconds']:.1f}",
+                ]
+            rows.append(cells + [""] * (len(heads) - len(cells)))
+    return markdown.table(heads, rows)
+
+
+def counts(frame: pd.DataFrame) -> str:
+    """What was run, and the time it took."""
+    kinds = frame.dropna(subset="kind").drop_duplicates("name")["kind"].value_counts()
+    said = ", ".join(f"{n} {'identities' if k == 'identity' else 'objects'}" for k, n in sorted(kinds.items()))
+    return (
+        f"{len(frame)} runs of {frame['variant'].nunique()} variants on {said}; {int(frame['error'].notna().sum())} failed. "
+        f"The runs took {frame['run_s'].sum() / 3600:.2f} hours of process time together."
+    )
+
+
+def failures(frame: pd.DataFrame) -> str:
+    """Markdown list of the runs that failed."""
+    rows = frame[frame["error"].notna()]
+    return "\n".join(f"* {r['name']}, {r['variant']}: {r['error']}" for _, r in rows.iterrows()) or "None."
+
+
+def report(frame: pd.DataFrame, picture: str) -> str:
+    """The report on a study.
+
+    Args:
+        picture: path of the plot of `claims.against_standard` from the report's folder.
+    """
+    chosen = "Layers and steps were chosen on the validation split; all figures are of the test split."
+    return "\n\n".join(
+        [
+            f"# The paper's claims on {', '.join(sorted(frame['model'].dropna().unique()))}",
+            f"{counts(frame)} {chosen}",
+            claims.RULE,
+            "## Verdicts",
+            verdicts_table(frame),
+            "## Variants",
+            f"![each variant beside the standard]({picture})",
+            NOTE,
+            variants_table(frame),
+            "## Failed runs",
+            failures(frame),
+            "",
+        ]
+    )
+
+
+def blocks(frame: pd.DataFrame) -> dict[str, str]:
+    """What README quotes: {block: Markdown}."""
+    return {"study": "\n\n".join([counts(frame), verdicts_table(frame), claims.RULE])}
+
+
+def write(frame: pd.DataFrame, source: Path, out: Path, path: Path, readme: str = "") -> None:
+    """Write the report on a study and its plot, copy its table, and fill README's block.
+
+    Args:
+        source: folder of runs.parquet.
+        out: folder of the plot and of the copy.
+        path: the report.
+    """
+    from slug.reports import plots
+
+    title = "each variant beside the standard: names (circles), mean and 95% interval"
+    plots.variants(claims.against_standard(frame), intervals.mean_interval, title, out / "variants")
+    files.place(out / "variants.png", out / "variants.png")
+    if out != source:
+        files.place(source / "runs.parquet", out / "runs.parquet")
+    files.write_text(path, report(frame, os.path.relpath(out / "variants.png", path.parent)))
+    if readme:
+        markdown.fill_blocks(readme, blocks(frame))
+    print(f"{counts(frame)}\n{verdicts_table(frame)}\nverdicts and variants: {path}")

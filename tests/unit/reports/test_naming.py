@@ -1,0 +1,20 @@
+"""The order of methods in tables."""
+
+import pytest
+
+from slug.reports import naming
+
+
+def test_the_original_comes_first_and_unknown_methods_last():
+    assert naming.in_order(["zzz", "ga", "abc", "original", "slug"]) == ["original", "slug", "ga", "abc", "zzz"]
+
+
+def test_rounds_and_adapters_follow_their_method():
+    found = ["uce", "slug_w", "slug_w_rounds_lora", "slug_lora", "slug_w_rounds", "slug", "slug_w_lora"]
+    wanted = ["slug", "slug_lora", "slug_w", "slug_w_lora", "slug_w_rounds", "slug_w_rounds_lora", "uce"]
+    assert naming.in_order(found) == wanted
+
+
+@pytest.mark.parametrize("method", ["slug_ws", "slug_rounds", "slug_ws_rounds", "uce", "esd", "ft", "ssd"])
+def test_every_method_has_a_place(method):
+    assert naming.in_order(["zzz", method, "original"]) == ["original", method, "zzz"]

@@ -1,0 +1,99 @@
+"""Tables of several names at once, of assistants and of timings, of rows made by hand."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from slug.reports import assistants, bench, several
+
+
+def sums():
+    """Rows of results/clip/multi/table.csv: two names, their sum, and the sum with one edit reverted."""
+    common = {"count": 2, "names": "a; b", "kind": "identity", "task": "identities", "n_forget": 40, "n_drawings": 4}
+    ends = {f"{c}_change{e}": -0.01 for c in ("identities", "objects", "forget") for e in ("", "_low", "_high")}
+    common |= ends | {"forget_acc1": 0.0, "forget_low": 0.0, "forget_upper": 0.1, "forget_before": 0.9, "edits": "slug_ws"}
+    common |= {"n_identities": 100, "n_objects": 200, "others_acc1": 0.0, "others_upper": 0.2, "n_others": 40}
+    common |= {"n_others_drawings": 4, "n_left_validation": math.nan, "factor": 1.0}
+    rows = [common | {"method": "sum", "name": n, "forget_acc1": x} for n, x in (("a", 0.0), ("b", 0.1))]
+    rows.append(
+        common
+        | {"method": "sum", "name": "all", "n_forget": 80, "n_drawings": 8, "n_left_validation": 1, "factor": math.nan}
+    )
+    return pd.DataFrame([*rows, common | {"method": "sum_without", "name": "a", "forget_acc1": 0.8, "factor": 0.0}])
+
+
+def test_a_sum_has_its_worst_name_and_what_is_left():
+    line = several.report(sums()).splitlines()[2]
+    assert line.startswith("| 2 | sum | 0.0% (at most 10.0%) | b 10.0% | 80 / 8 | -1.00 (-1.00 to -1.00) | 100 |")
+    assert line.endswith("| 1.00, 1.00; 1 not forgotten on the validation split |")
+
+
+def test_a_reverted_edit_has_a_row():
+    assert "| a | sum | 90.0% | 80.0% (0.0% to 10.0%) | -1.00 (-1.00 to -1.00) | 40 / 4 |" in several.report(sums())
+
+
+def test_matrices_are_linked():
+    assert several.report(sums(), ["x.png", "y.png"]).endswith(" after all edits: [1](x.png), [2](y.png).")
+    assert "Cosines" not in several.report(sums())
+
+
+def test_readmes_block_says_what_a_part_consists_of():
+    text = several.parts_report([(sums(), [])])
+    assert text.startswith("**2 identities, slug_ws**\n\n| names |")
+
+
+def test_tables_of_earlier_versions_are_of_slug():
+    assert several.parts_report([(sums().drop(columns="edits"), [])]).startswith("**2 identities, slug**")
+
+
+@pytest.fixture
+def answers():
+    """Rows of results/vlm/table.csv for one name; nobody asked about objects."""
+    row = {
+        "name": "Frog",
+        "layer": "l",
+        "step": 2.0,
+        "forget_acc": 0.9,
+        "forget_unseen_acc": 0.5,
+        "n_forget": 8,
+        "n_objects": 0,
+    }
+    row |= {"identities_acc": 0.8, "objects_acc": math.nan, "utility_acc": 0.7, "n_identities": 20, "n_utility": 30}
+    row |= {f"{c}_change{e}": -0.1 for c in ("identities", "utility") for e in ("", "_low", "_high")}
+    row |= {f"objects_change{e}": math.nan for e in ("", "_low", "_high")}
+    row |= {
+        "forget_upper": 0.3,
+        "n_pictures": 4,
+        "n_drawings": 1,
+        "n_forget_unseen": 6,
+        "seconds": 5.0,
+        "storage_bytes": 2e3,
+    }
+    row |= {"params_share": 0.1, "said_instead": "owl (8)", "commonest_share": 1.0, "known_share": 0.5}
+    return pd.DataFrame([row | {"method": "original"}, row | {"method": "slug", "forget_acc": 0.0}])
+
+
+def test_an_assistants_name_has_a_row_before_and_after(answers):
+    kinds = pd.DataFrame([{"name": "Frog", "kind": "colour", "before": 0.9, "after": 0.8, "n": 30}])
+    text = assistants.report(answers, kinds)
+    assert (
+        "| Frog | `l` | 2 | 90.0% | 0.0% (30.0%) | 8 / 4 / 1 | 50.0% | 50.0% (6) | -10.0 (-10.0 to -10.0), 20 |  |" in text
+    )
+    assert "Mean accuracies over 1 names (95% t interval): forget 0.0%, before 90.0%;" in text
+    assert "| Frog | owl (8) | 100% | 50% |" in text and "| colour | 90.0% | 80.0% | 30 |" in text
+
+
+def test_a_curve_has_a_row_for_each_multiple_of_the_step(answers):
+    frame = pd.concat([answers.assign(factor=1.0), answers.assign(factor=0.5)]).drop(columns="objects_change")
+    lines = assistants.curve_report(frame, "x.png").splitlines()
+    assert lines[2].startswith("| 0.5 | 2 | 45.0 (") and lines[3].startswith("| 1 | 2 |") and lines[-1].endswith("(x.png).")
+    assert lines[2].split(" | ")[5] == ""  # no objects
+
+
+def test_timings_have_a_row_for_each_case():
+    row = {"model": "m", "n_images": 10, "n_names": 5, "fast_s": 2.0, "limit_share": 0.5, "peak_mem_mb": 100.0, "layers": 2}
+    rows = [row | {"case": "search", "plain_s": 20.0, "ratio": 10.0}, row | {"case": "growth of names", "plain_s": math.nan}]
+    lines = bench.table(pd.DataFrame(rows)).splitlines()[2:]
+    assert lines[0] == "| m | search | 10 | 5 | 2.0 | 20 | 10.0 | 50% | 100 |"
+    assert lines[1] == "| m | growth of names, 2 layers | 10 | 5 | 2.0 |  |  | 50% | 100 |"
