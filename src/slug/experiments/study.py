@@ -23,7 +23,7 @@ from slug.core.search import Found, Schedule
 from slug.core.selection import Candidate
 from slug.core.variants import Variant
 from slug.data.names import Matcher, plain_name
-from slug.data.pairs import Pairs, drawings_of, load_pairs, some
+from slug.data.pairs import Pairs, load_pairs, some, source_images
 from slug.errors import SlugError, brief
 from slug.evaluation import outcome
 from slug.evaluation.clip_evaluator import ClipEvaluator
@@ -189,7 +189,7 @@ class StudyWorld(World):
         gradient_s = self.gradients.seconds(name, FORGET)
         pairs, drawings = self.pairs(name), None
         if variant.renderings or variant.drawings:
-            known = drawings_of(tar, files.existing(self.settings.laion_dir, "shard folder", "give --laion-dir"))
+            known = source_images(tar, files.existing(self.settings.laion_dir, "shard folder", "give --laion-dir"))
             drawings = [known[key] for key in pairs.keys]
             rows = forget_part(drawings, variant, self.run.seed)
             pairs, drawings = some(pairs, rows), [drawings[i] for i in rows]
