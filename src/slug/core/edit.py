@@ -16,7 +16,7 @@ def kept(model: Any, names: Iterable[str]) -> Iterator[dict[str, torch.Tensor]]:
     """Within the context the parameters `names` may be changed; afterwards, even after an error, they are as before."""
     parameters = model.parameters
     base = {n: parameters[n].detach().clone() for n in names}
-    with clip.changing(base):
+    with model.changing(base):
         try:
             yield base
         finally:
