@@ -64,3 +64,27 @@ def taught_clip(tmp_path_factory):
     folder = tmp_path_factory.mktemp("taught-clip")
     tiny.write_taught_clip(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_llava(tiny_clip, tmp_path_factory):
+    """Folder of an untrained LLaVA, its CLIP and questions (tiny_llava.write). Only for reading."""
+    import tiny_llava
+
+    folder = tmp_path_factory.mktemp("tiny-llava")
+    tiny_llava.write(folder, tiny_clip / "hugging_face")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def assistant_run(tiny_llava, tmp_path_factory):
+    """A finished run of both assistant stages for Frog: data, results/, published/, README.md. Only for reading."""
+    import tiny_llava as assistants
+
+    work = tmp_path_factory.mktemp("assistant-run")
+    assistants.write_data(work)
+    assistants.forget(tiny_llava, work)
+    (work / "README.md").write_text("<!-- vlm -->\n<!-- /vlm -->\n")
+    published = ["--out", work / "published" / "vlm", "--readme", work / "README.md"]
+    assistants.evaluate(tiny_llava, work, "--utility", work / "MME", "--factors", 0.5, 8, *published)
+    return work

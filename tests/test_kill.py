@@ -17,8 +17,8 @@ import pandas as pd
 import pytest
 import test_diffusion
 import test_lasting
-import test_vlm
 import tiny
+import tiny_llava as assistants
 import torch
 from safetensors.torch import load_file
 from test_stages import CHANGING, NAMES, Run
@@ -33,7 +33,7 @@ QUICK = (
     "import runpy, sys, time; clock = time.perf_counter; time.perf_counter = lambda: 60 * clock(); del sys.argv[0]; "
     "runpy.run_path(sys.argv[0], run_name='__main__')"
 )
-sd, llava, lasting = test_diffusion.folder, test_vlm.folder, test_lasting.run  # fixtures
+sd, lasting = test_diffusion.folder, test_lasting.run  # fixtures
 
 
 def start(script, arguments):
@@ -153,13 +153,13 @@ def test_the_pipelines_stages_go_on_after_a_kill(sd, tmp_path):
     check(stages, tmp_path)
 
 
-def test_the_assistants_stages_go_on_after_a_kill(llava, tmp_path):
+def test_the_assistants_stages_go_on_after_a_kill(tiny_llava, tmp_path):
     def stages(folder):
         for name in ("Frog", "Owl", "train"):
             tiny.write_pairs(folder / f"{name}.tar", [f"{name} {thing}" for thing in "a dog and a cat in a house".split()])
-        flags = test_vlm.flags(llava, folder)
+        flags = assistants.model_flags(tiny_llava, folder)
         return [
-            ("c1_unlearn_vlm", [*test_vlm.arguments(folder), *flags, "--celeb-name", "Frog", "Owl"]),
+            ("c1_unlearn_vlm", [*assistants.forget_flags(folder), *flags, "--celeb-name", "Frog", "Owl"]),
             ("c2_eval_vlm", flags),
         ]
 

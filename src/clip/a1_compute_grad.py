@@ -19,7 +19,7 @@ def main(argv=None):
     settings = parse_args(argv)
     from slug.experiments import gradients  # here: --help needs no torch
 
-    gradients.run(settings)
+    gradients.run(settings, settings.model)
 
 
 if __name__ == "__main__":

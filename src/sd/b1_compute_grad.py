@@ -1,30 +1,38 @@
 """Forget and retain gradients of the text tower of the CLIP that a pipeline uses (paper, section 3).
 
-Example: python src/sd/b1_compute_grad.py --celeb-name iron_man                     (SD 1.5: openai/clip-vit-large-patch14)
-         python src/sd/b1_compute_grad.py --celeb-name iron_man --clip-model-id laion/CLIP-ViT-H-14-laion2B-s32B-b79K   (SD
-         2.1)
+Example: python src/sd/b1_compute_grad.py --celeb-name iron_man      (SD 1.5: openai/clip-vit-large-patch14)
+         python src/sd/b1_compute_grad.py --celeb-name iron_man --clip-model-id laion/CLIP-ViT-H-14-laion2B-s32B-b79K
+                                                                     (SD 2.1)
 Needs b0_generate_forget_set.py or a0_create_tar_ucanvas.py. Writes what src/clip/a1_compute_grad.py writes, for the
-parameters of the text tower alone: only these can be put into a pipeline.
+parameters of the text tower only: a pipeline has no others. Valid files are kept.
+With several processes: torchrun --nproc-per-node N src/sd/b1_compute_grad.py ...
 """
 
-from slug import cli, distributed, models
-from slug.artifacts import gradient_files
+from dataclasses import dataclass
+
+from slug import cli
+from slug.cli import flag
+from slug.settings import GradientStage, Model
+
+
+@dataclass(frozen=True)
+class Settings(GradientStage):
+    """The flags."""
+
+    clip_model_id: str = flag("openai/clip-vit-large-patch14", "Hugging Face CLIP id or folder")
+    batch_size: int = flag(16, "pairs in a batch of the gradient pass")
 
 
 def parse_args(argv=None):
-    parser = cli.parser(__doc__)
-    parser.add_argument("--clip-model-id", default="openai/clip-vit-large-patch14", help="Hugging Face CLIP id or folder")
-    parser.add_argument("--batch-size", type=int, default=16, help="pairs a batch of the gradient pass")
-    gradient_files.add_flags(parser)
-    return parser.parse_args(argv)
+    return cli.parse(__doc__, Settings, argv)
 
 
 def main(argv=None):
-    args = parse_args(argv)
-    device = cli.settle(args)
-    distributed.start(device)
-    cli.check_result_dir(args)
-    gradient_files.write_all(args, models.load(clip_model_id=args.clip_model_id, device=device), encoder="language")
+    settings = parse_args(argv)
+    from slug.experiments import gradients  # here: --help needs no torch
+
+    model = Model(clip_model_id=settings.clip_model_id, batch_size=settings.batch_size)
+    gradients.run(settings, model, encoder="language")
 
 
 if __name__ == "__main__":

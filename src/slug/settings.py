@@ -33,6 +33,12 @@ def _gradients() -> Sequence[str]:
     return [*variants.BY_NAME, *(n for n in methods.names("clip", searched=False) if methods.get(n).gradients)]
 
 
+def _variants() -> Sequence[str]:
+    from slug.core import variants
+
+    return [name for name, variant in variants.BY_NAME.items() if not variant.squared]
+
+
 def _positive(**values: float) -> None:
     """SlugError unless all of these flags are above 0."""
     for name, value in values.items():
@@ -93,17 +99,23 @@ class Data(Sources):
 
 
 @dataclass(frozen=True)
-class Gradients:
-    """A gradient stage."""
+class GradientStage:
+    """What the gradient stages have in common."""
 
     run: Run = group(Run)
-    model: Model = group(Model)
     unlearn_method: tuple[str, ...] = flag(
         ("calc_grad",), "methods whose gradient files are written, or the names of the files' kinds", choices=_gradients
     )
     sources: Sources = group(Sources)
     grad_checkpointing: bool = flag(False, "compute activations twice: less memory, a third more time")
     force: bool = flag(False, "compute again what is valid")
+
+
+@dataclass(frozen=True)
+class Gradients(GradientStage):
+    """a1_compute_grad.py."""
+
+    model: Model = group(Model)
 
 
 @dataclass(frozen=True)
@@ -331,7 +343,7 @@ class ForgetAssistant:
 
     run: Run = group(Run)
     assistant: Assistant = group(Assistant)
-    unlearn_method: str = flag("slug", "variant of SLUG", choices=_gradients)
+    unlearn_method: str = flag("slug", "variant of SLUG, by the method's or the gradient's name", choices=_variants)
     sources: Sources = group(Sources)
     grad_checkpointing: bool = flag(False, "compute activations twice: less memory, a third more time")
     force: bool = flag(False, "do again what is valid")

@@ -110,5 +110,3 @@ def test_a_preconditioned_gradient_can_spare_the_other_names(done, taught_clip, 
     shutil.copy(run.results / f"tar_files/{NAMES[0]}.tar", run.results / f"tar_files/{NAMES[1]}.tar")
     line = tiny.failure(monkeypatch, capfd, "a2_unlearn_slug", *redo)
     assert "forget_grads_ws.pt is stale (spared differ" in line
-
-

@@ -48,9 +48,7 @@ def test_a2_chooses_one_layer_of_a_front_by_the_rule(done, name):
     assert record["layer"] in {r["name"] for front in record["fronts"].values() for r in front}
     assert record["n_candidates"] == len(rows) - 1 > 3 and rows[0]["layer"] == "" and float(rows[0]["step"]) == 0
     passing = [
-        r
-        for r in rows[1:]
-        if float(r["forget_acc1"]) <= 0.02 and float(r["margin"]) + SIGMAS * float(r["margin_sd"]) <= 0
+        r for r in rows[1:] if float(r["forget_acc1"]) <= 0.02 and float(r["margin"]) + SIGMAS * float(r["margin_sd"]) <= 0
     ]
     retain = {id(r): (float(r["identities_acc1"]) + float(r["objects_acc1"])) / 2 for r in passing}
     best = max(v for v in retain.values() if not math.isnan(v))
@@ -256,5 +254,3 @@ def test_every_variant_of_a_setting_makes_a_record_stale(done):
         assert records.valid(path, settings | change) is None
     assert records.valid(path.with_name("none.json"), settings) is None
     assert record["settings"]["evaluations"] == 6 and "workers" not in record["settings"]
-
-

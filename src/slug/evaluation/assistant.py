@@ -1,120 +1,123 @@
-"""The judge of an assistant's edits by its answers to questions."""
+"""Scores edits of an assistant for one name by its answers to questions (see evaluation.protocol.Evaluator)."""
 
+import functools
 import math
 import time
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 
 from slug.core import selection
-from slug.core.edit import applied
+from slug.core.edit import Edit
+from slug.core.selection import Candidate
 from slug.errors import SlugError
-from slug.evaluation.questions import PARTS, STAY, Marker, parts
+from slug.evaluation.protocol import score_while_it_can_win
+from slug.evaluation.questions import PARTS, RETAINED, Marker, Question, parts
 
-# Settled on Penguin, Crab, Princess and Tiger, none of which is reported: README, Vision-language models.
+# Chosen on Penguin, Crab, Princess and Tiger, for which no figure is reported.
 SIGMAS = 3.0
+CHUNK = 32  # questions of a task between two looks at whether a candidate can still win
 
 
-class Step(NamedTuple):
-    """One candidate on one split, as search.Step is for zero-shot accuracies."""
+class AssistantEvaluator:
+    """Asks for the forgotten name, and asks the questions of the retained tasks where a candidate can still win.
 
-    layer: str
-    step: float
-    forget_acc: float  # of the forgotten name, over all wordings
-    identities_acc: float = math.nan  # of naming others
-    objects_acc: float = math.nan
-    utility_acc: float = math.nan  # of what else is asked
-    margin: float = math.nan  # mean over the name's questions, see Vlm.ask
-    margin_sd: float = math.nan
-    wanted: float = 0.0  # forget accuracy up to which the name counts as forgotten
-    sigmas: float = SIGMAS
-    seconds: float = math.nan
+    Attributes:
+        asked: {part: the split's questions}; a part may be empty.
+    """
 
-    @property
-    def forget_acc1(self):
-        """As search.Step calls it."""
-        return self.forget_acc
+    columns = (*(f"{part}_acc" for part in PARTS), "margin", "margin_sd", "wanted", "sigmas", "seconds")
 
-    @property
-    def forgets(self):
-        """Whether the name is forgotten, as counted and as estimated: few drawings sit on the brink and are none the less
-        zero, so the margins must also lie `sigmas` deviations below 0."""
-        return self.forget_acc <= self.wanted + 1e-9 and selection.below(self.margin, self.margin_sd, self.sigmas)
-
-    def progress(self, rule):
-        """What search.next_step is told: 1 where the name is forgotten, else a part of the way to it."""
-        return 1.0 if self.forgets else 0.99 * (1 - self.forget_acc)
-
-    @property
-    def retain(self):
-        """What a step is chosen by: the mean of what must stay."""
-        known = [x for x in (self.identities_acc, self.objects_acc, self.utility_acc) if not math.isnan(x)]
-        return sum(known) / len(known) if known else math.nan
-
-
-CHUNK = 32  # questions of a part between two looks at whether a candidate can still win
-
-
-class Judge:
-    """Scores the assistant's present weights for one name on questions of one half; see unlearn.Judge."""
-
-    def __init__(self, vlm, found, name, *, split="validation", wanted=0.0, sigmas=SIGMAS):
+    def __init__(
+        self,
+        vlm: Any,
+        found: Sequence[Question],
+        name: str,
+        *,
+        split: str = "validation",
+        wanted: float = 0.0,
+        sigmas: float = SIGMAS,
+    ) -> None:
         """
         Args:
             vlm: models.vlm.Vlm.
-            found: [Question]; those of `half` are asked.
-            wanted, sigmas: see Step.
+            found: the questions of all splits.
+            wanted: forget accuracy up to which the name may count as forgotten.
+            sigmas: standard deviations by which the margins of a forgotten name must lie below 0.
         Raises:
-            SlugError: nothing of the half asks for the name, or nothing for anything else.
+            SlugError: no question of the split asks for the name, or none asks for anything else.
         """
-        self.vlm, self.name, self.marker = vlm, name, Marker(found)
-        self.rule = {"wanted": wanted, "sigmas": sigmas}
+        self.vlm, self.marker, self.rule = vlm, Marker(found), {"wanted": wanted, "sigmas": sigmas}
         mine = [q for q in found if q.split == split]
         rows = parts(mine, name)
         self.asked = {p: [mine[i] for i in sorted(rows[p] + rows[f"{p}_unseen"])] for p in PARTS}
-        if not self.asked["forget"] or not any(self.asked[p] for p in STAY):
-            raise SlugError(
-                f"the questions' {split} half has none about {name}, or about nothing else; give other questions"
-            )
+        if not self.asked["forget"] or not any(self.asked[p] for p in RETAINED):
+            raise SlugError(f"the {split} split has no question about {name}, or none about anything else; add questions")
 
-    winner = staticmethod(selection.winner)
+    @functools.cached_property
+    def start(self) -> Candidate:
+        """The unedited model, everything scored.
 
-    def applied(self, edit):
-        """Context within which the model carries an edit."""
-        return applied(self.vlm, edit)
+        From then on the questions that it answers wrongly come first, then those that it answers right by the least margin:
+        a candidate that cannot win is then given up after the first of them.
+        """
+        candidate, margins = self._score(Edit(), None, log_all=True)
+        for part, margin in margins.items():
+            self.asked[part] = [self.asked[part][i] for i in margin.argsort(stable=True).tolist()]
+        return candidate
 
-    def original(self):
-        """Score the unedited model: Step. From then on what it answers wrongly, or right by the least, is asked first."""
-        row = self.step("", 0.0, None, log_all=True)
-        for part, margins in self.margins.items():
-            order = torch.cat(margins).argsort(stable=True).tolist()
-            self.asked[part] = [self.asked[part][i] for i in order]
-        return row
+    def score(self, edit: Edit, best: Candidate | None = None, *, log_all: bool = False) -> Candidate:
+        """As Evaluator.score."""
+        return self._score(edit, best, log_all=log_all)[0]
 
-    def step(self, layer, step, edited, *, best=None, log_all=False, known=None):
-        """Score the present weights: Step. What must stay is asked only where the name is forgotten, and only until the
-        bound on what can still be reached falls below the best candidate's; after `original` that is soon."""
-        started = time.perf_counter()
-        said, margin = self.vlm.ask(self.asked["forget"])
-        right = [self.marker.right(q, s) for q, s in zip(self.asked["forget"], said, strict=True)]
-        row = Step(layer, step, sum(right) / len(right), margin=margin.mean().item(), **self.rule)
-        row = row._replace(margin_sd=margin.std().item() if len(margin) > 1 else 0.0)
-        if log_all or row.forgets:
-            beat = best.retain if best is not None and best.forgets and not log_all else -math.inf
-            row = row._replace(**self._retain(beat))
-        return row._replace(seconds=time.perf_counter() - started)
+    def look_ahead(self, direction: Edit, steps: Sequence[float]) -> None:
+        """As Evaluator.look_ahead: nothing, since an answer depends on every block after the edited one."""
 
-    def _retain(self, beat):
-        self.margins = {}  # {part: [margins of a chunk]} of what was asked last
-        stay = {p: self.asked[p] for p in STAY if self.asked[p]}
-        wrong, bound = dict.fromkeys(stay, 0), dict.fromkeys(stay, 1.0)
-        for start in range(0, max(map(len, stay.values())), CHUNK):
-            for part, rows in stay.items():
-                chunk = rows[start : start + CHUNK]
-                said, margin = self.vlm.ask(chunk)
-                self.margins.setdefault(part, []).append(margin)
-                wrong[part] += sum(not self.marker.right(q, s) for q, s in zip(chunk, said, strict=True))
-                bound[part] = 1 - wrong[part] / len(rows)
-            if sum(bound.values()) / len(bound) < beat:
-                return {}
-        return {f"{p}_acc": b for p, b in bound.items()}
+    def candidate(self, edit: Edit, scores: Mapping[str, float]) -> Candidate:
+        """The record of an edit; scores that are missing are NaN."""
+        found = {c: {**scores, **self.rule}.get(c, math.nan) for c in self.columns}
+        known = [x for part in RETAINED if not math.isnan(x := found[f"{part}_acc"])]
+        retained = sum(known) / len(known) if known else math.nan
+        accuracy, margin, spread = found["forget_acc"], found["margin"], found["margin_sd"]
+        forgotten = selection.forgets(accuracy, margin, spread, most=found["wanted"], sigmas=found["sigmas"])
+        progress = 1.0 if forgotten else 0.99 * (1 - accuracy)
+        how = {"forgotten": forgotten, "retained": retained, "accuracy": accuracy, "margin": margin}
+        return Candidate(edit, found, forgotten, progress, retained, selection.preference(**how, step=edit.step))
+
+    def _score(self, edit: Edit, best: Candidate | None, *, log_all: bool) -> tuple[Candidate, dict[str, torch.Tensor]]:
+        """(the candidate, {retained task: margins (n,) of the questions that were asked})."""
+        started, margins = time.perf_counter(), {}
+        with edit.applied(self.vlm):
+            right, margin = self._ask(self.asked["forget"])
+            spread = margin.std().item() if len(margin) > 1 else 0.0
+            scores = {"forget_acc": int(right.sum()) / len(right), "margin": margin.mean().item(), "margin_sd": spread}
+            if log_all or self.candidate(edit, scores).forgotten:
+                beat = best.retained if best is not None and best.forgotten and not log_all else -math.inf
+                retained, margins = self._retained(beat)
+                scores |= retained
+        return self.candidate(edit, scores | {"seconds": time.perf_counter() - started}), margins
+
+    def _ask(self, asked: Sequence[Question]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(whether each answer is right (n,) bool, margins (n,))."""
+        said, margin = self.vlm.ask(asked)
+        return torch.tensor([self.marker.right(q, s) for q, s in zip(asked, said, strict=True)], dtype=torch.bool), margin
+
+    def _retained(self, beat: float) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+        """(accuracies as columns, margins of each task); ({}, {}) as soon as their mean cannot reach `beat` any more."""
+        tasks = {p: self.asked[p] for p in RETAINED if self.asked[p]}
+        margins: dict[str, list[torch.Tensor]] = {p: [] for p in tasks}
+
+        def rounds() -> Iterator[dict[str, torch.Tensor]]:
+            for start in range(0, max(map(len, tasks.values())), CHUNK):
+                right = {}
+                for task, asked in tasks.items():
+                    if part := asked[start : start + CHUNK]:
+                        right[task], margin = self._ask(part)
+                        margins[task].append(margin)
+                yield right
+
+        found = score_while_it_can_win(rounds(), {p: len(asked) for p, asked in tasks.items()}, beat=beat)
+        if not found.complete:
+            return {}, {}
+        return {f"{p}_acc": bound for p, bound in found.values.items()}, {p: torch.cat(m) for p, m in margins.items()}

@@ -1,9 +1,10 @@
-"""Questions about pictures with their answers, in this project's own file and in those of MME, GQA and MMBench."""
+"""Questions about images with their answers: this project's own file format and those of MME, GQA and MMBench."""
 
 import base64
 import hashlib
 import io
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,64 +16,67 @@ from slug.data.names import Matcher, plain_name
 from slug.errors import SlugError, brief
 
 NAMING = "who"  # the task whose answer is a name
-
-
-STAY = ("identities", "objects", "utility")  # what must stay
-
-
-PARTS = ("forget", *STAY)
+RETAINED = ("identities", "objects", "utility")  # retained tasks
+PARTS = ("forget", *RETAINED)
+REMEDY = "data/README.md describes the format"
 
 
 class Question(NamedTuple):
-    """A question about one picture."""
+    """A question about one image.
 
-    image: str | bytes  # a file, or its content
+    Attributes:
+        image: a file, or its content.
+        task: NAMING, or what else is asked; public sets have their own names.
+        name: the identity or object that the image shows, if any.
+        group: the source image; the images of one group are in one split.
+        seen: whether the model's training data contained the group.
+        kind: what the name is of: identity or object.
+    """
+
+    image: str | bytes
     text: str
     answer: str
-    task: str  # who, or what else is asked; a name of the public set's own
-    name: str = ""  # the identity or object shown
-    group: str = ""  # pictures of one group (one drawing) stay in one half
+    task: str
+    name: str = ""
+    group: str = ""
     split: str = "test"
-    seen: bool = True  # the group was in the model's training data
-    kind: str = "identity"  # or object: what the name is of
+    seen: bool = True
+    kind: str = "identity"
 
-    def picture(self):
-        """The RGB picture. SlugError if it cannot be decoded."""
+    def picture(self) -> Image.Image:
+        """The RGB image. SlugError if it cannot be decoded."""
         try:
             with Image.open(io.BytesIO(self.image) if isinstance(self.image, bytes) else self.image) as image:
                 return image.convert("RGB")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
-            where = "a picture within the file" if isinstance(self.image, bytes) else self.image
+            where = "an image within the file" if isinstance(self.image, bytes) else self.image
             raise SlugError(f"cannot decode {where} ({brief(err)}); get it again") from err
 
 
-def read(path):
-    """The Questions of a public set or of our own: a .jsonl (ours), a .tsv (MMBench), a GQA questions .json beside its
-    images/ folder, or a folder (MME). SlugError if it is none of these or is damaged."""
-    path = files.existing(path, "questions", "data/README.md says what a file of questions looks like")
-    if path.is_dir():
-        found = _mme(path)
-    elif path.suffix == ".jsonl":
-        found = _jsonl(path)
-    elif path.suffix == ".tsv":
-        found = _mmbench(path)
-    elif path.suffix == ".json":
-        found = _gqa(path)
-    else:
+def read(path: str | Path) -> list[Question]:
+    """The questions of a .jsonl (our format), a .tsv (MMBench), a .json beside its images/ folder (GQA) or a folder (MME).
+
+    Raises:
+        SlugError: the file is missing or damaged, has another format, or holds no question.
+    """
+    path = files.existing(path, "questions", REMEDY)
+    readers = {".jsonl": _jsonl, ".tsv": _mmbench, ".json": _gqa}
+    if not path.is_dir() and path.suffix not in readers:
         raise SlugError(f"{path} is no file of questions: it must end in .jsonl, .tsv or .json, or be a folder")
+    found = _mme(path) if path.is_dir() else readers[path.suffix](path)
     if not found:
         raise SlugError(f"{path} holds no question")
     return found
 
 
-def digest(path):
-    """Hash of a file of questions, of a folder's texts: what a record depends on. Pictures count by the names in it."""
-    path = files.existing(path, "questions", "data/README.md says what a file of questions looks like")
+def digest(path: str | Path) -> str:
+    """Hash of a file of questions, or of the texts in a folder. Images count by their file names only."""
+    path = files.existing(path, "questions", REMEDY)
     parts = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
     return hashlib.sha256("".join(files.file_hash(p) for p in parts).encode()).hexdigest()
 
 
-def _jsonl(path):
+def _jsonl(path: Path) -> list[Question]:
     found = []
     for number, line in enumerate(files.read_text(path).splitlines(), 1):
         try:
@@ -83,39 +87,36 @@ def _jsonl(path):
     return found
 
 
-def _mme(folder):
-    """MME: a folder a task, a picture and a text file of the same name with lines `question<TAB>Yes or No`."""
+def _mme(folder: Path) -> list[Question]:
+    """MME: a folder for each task; an image and a text file of the same name with lines `question<TAB>Yes or No`."""
     found = []
     for text in sorted(folder.rglob("*.txt")):
-        beside = [p for p in (text.with_suffix(e) for e in (".jpg", ".png")) if p.is_file()]
-        moved = [p for e in (".jpg", ".png") if (p := text.parents[1] / "images" / f"{text.stem}{e}").is_file()]
+        places = [text.with_suffix(""), text.parents[1] / "images" / text.stem]  # beside the text, or in a folder of images
+        images = [p for place in places for end in (".jpg", ".png") if (p := place.with_name(place.name + end)).is_file()]
         task = text.parent.parent.name if text.parent.name == "questions_answers_YN" else text.parent.name
         for line in files.read_text(text).splitlines():
-            if "\t" in line and (beside or moved):
+            if "\t" in line and images:
                 question, answer = line.split("\t")[:2]
-                found.append(Question(str((beside or moved)[0]), question.strip(), answer.strip(), task))
+                found.append(Question(str(images[0]), question.strip(), answer.strip(), task))
     return found
 
 
-def _gqa(path):
-    """GQA: {id: {"question", "answer", "imageId"}}, pictures in images/{imageId}.jpg beside the file."""
+def _gqa(path: Path) -> list[Question]:
+    """GQA: {id: {"question", "answer", "imageId"}}; the images are images/{imageId}.jpg beside the file."""
     rows = files.read_json(path)
     try:
-        images = path.parent / "images"
-        ask = "{question}\nAnswer the question using a single word or phrase."  # as LLaVA is evaluated on it
-        place = str(images / "{imageId}.jpg")
+        ask = "{question}\nAnswer the question using a single word or phrase."  # LLaVA's prompt for this set
+        place = str(path.parent / "images" / "{imageId}.jpg")
         return [Question(place.format(**r), ask.format(**r), r["answer"], "gqa") for r in rows.values()]
     except (KeyError, AttributeError, TypeError) as err:
         raise SlugError(f"{path} is no file of GQA's questions: it lacks {brief(err)}") from err
 
 
-def _mmbench(path):
-    """MMBench: a table with index, image (base64), question, A to D, answer, and for some a hint."""
+def _mmbench(path: Path) -> list[Question]:
+    """MMBench: a table with the columns index, image (base64), question, A to D, answer, and an optional hint."""
     try:
-        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-        rows = table.to_dict("records")
         found = []
-        for r in rows:
+        for r in pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False).to_dict("records"):
             options = [f"{letter}. {r[letter]}" for letter in "ABCD" if r.get(letter)]
             text = "\n".join([*filter(None, [r.get("hint", "")]), r["question"], *options])
             text += "\nAnswer with the option's letter from the given choices directly."
@@ -125,57 +126,60 @@ def _mmbench(path):
         raise SlugError(f"{path} is no table of MMBench ({brief(err)})") from err
 
 
-def write(path, found):
-    """Write Questions whose pictures are files below the folder of `path`."""
-    lines = [json.dumps(q._asdict() | {"image": str(Path(q.image).relative_to(path.parent))}) for q in found]
+def write(path: Path, found: Iterable[Question]) -> None:
+    """Write questions in our format; their images must be files below the folder of `path`."""
+    lines = [json.dumps(q._asdict() | {"image": str(Path(str(q.image)).relative_to(path.parent))}) for q in found]
     files.write_text(path, "\n".join(lines) + "\n")
 
 
-def same_name(a, b):
-    """Whether two names are one, underscores and capitals aside."""
+def same_name(a: str, b: str) -> bool:
+    """Whether two names are equal, without regard to underscores and capitals."""
     return plain_name(a).casefold() == plain_name(b).casefold()
 
 
 class Marker:
-    """Whether an answer is right, by whole words; of several names in it the longest counts at each place."""
+    """Marks answers as right or wrong by whole words. Where names overlap in an answer, the longest counts."""
 
-    def __init__(self, found):
+    def __init__(self, found: Sequence[Question]):
         """
         Args:
-            found: all Questions: their answers are what can be said.
+            found: all questions; the answers of NAMING are the known names.
         """
         names = sorted({plain_name(q.answer) for q in found if q.task == NAMING})
         self.names = Matcher(names, names)
 
-    def right(self, question, said):
-        """Whether `said` answers a Question: the name stands in it; else the whole text is the answer's or, where that is
-        yes, no or a letter, the first word."""
+    def right(self, question: Question, said: str) -> bool:
+        """Whether `said` is right.
+
+        A name must occur in it as whole words. Any other answer must be the whole text; yes, no and single letters need
+        only be its first word.
+        """
         if question.task == NAMING:
             return plain_name(question.answer) in self.names.find(said)
         folded, wanted = (" ".join(Matcher([t]).names).strip() if t else "" for t in (said, question.answer))
         short = wanted in ("yes", "no") or len(wanted) == 1
         return folded == wanted or (short and folded.split()[:1] == [wanted])
 
-    def knows(self, said):
-        """Whether any name that can be asked for stands in `said`."""
+    def knows(self, said: str) -> bool:
+        """Whether any known name occurs in `said`."""
         return bool(self.names.find(said))
 
 
-def parts(found, name):
-    """{part: [index]} of Questions where `name` is to be forgotten; each part's drawings that training never saw apart.
+def parts(found: Sequence[Question], name: str) -> dict[str, list[int]]:
+    """{part: indices of questions} for a name to forget; source images that training did not contain are in `{part}_unseen`.
 
-    forget: who is this, of the name; identities and objects: the same of other names, one question a drawing, for a name
-    that is asked for in many wordings should not weigh more than another; utility: what else is asked of other pictures
-    (whether the forgotten name is here is no utility).
+    forget: the name is asked for. identities, objects: another name is asked for, one question for each source image, so
+    that a name with many wordings does not weigh more than others. utility: all other questions about images of other names
+    (whether the forgotten name is visible in an image says nothing about utility).
     """
-    out = {f"{p}{end}": [] for p in PARTS for end in ("", "_unseen")}
-    asked = set()
+    out: dict[str, list[int]] = {f"{p}{end}": [] for p in PARTS for end in ("", "_unseen")}
+    asked: set[str] = set()
     for i, q in enumerate(found):
-        end, mine = "" if q.seen else "_unseen", same_name(q.name, name)
+        end, own = "" if q.seen else "_unseen", same_name(q.name, name)
         if q.task != NAMING:
-            if not mine:
+            if not own:
                 out[f"utility{end}"].append(i)
-        elif mine:
+        elif own:
             out[f"forget{end}"].append(i)
         elif not q.group or q.group not in asked:
             asked.add(q.group)

@@ -3,8 +3,9 @@
 from slug import cli, distributed, files, methods, models, system
 from slug.artifacts.gradient_files import GradientFiles
 from slug.core import variants
+from slug.core.gradients import BOTH
 from slug.core.variants import Variant
-from slug.settings import Gradients
+from slug.settings import GradientStage, Model
 
 
 def kinds(names: tuple[str, ...]) -> list[Variant]:
@@ -15,13 +16,17 @@ def kinds(names: tuple[str, ...]) -> list[Variant]:
     return list(dict.fromkeys(found))
 
 
-def run(settings: Gradients) -> None:
-    """Write the gradient files of a CLIP."""
+def run(settings: GradientStage, model: Model, encoder: str = BOTH) -> None:
+    """Write the gradient files of a CLIP.
+
+    Args:
+        encoder: "vision" or "language" for the parameters of that tower only.
+    """
     device = system.settle(settings.run.device, settings.run.seed)
     distributed.start(device)
     files.check_writable(settings.run.result_dir)
-    clip = models.from_settings(settings.model, settings.run.precision, device)
+    clip = models.from_settings(model, settings.run.precision, device)
     clip.checkpointing = settings.grad_checkpointing
-    found = GradientFiles(clip, settings.sources, settings.run.result_dir, settings.model.batch_size)
+    found = GradientFiles(clip, settings.sources, settings.run.result_dir, model.batch_size, encoder=encoder)
     for variant in kinds(settings.unlearn_method):
         found.write(variant, cli.flat(settings), workers=settings.run.workers, force=settings.force)

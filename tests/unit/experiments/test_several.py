@@ -40,5 +40,3 @@ def test_a_joint_search_that_asks_for_wider_margins_makes_longer_steps():
     group.forgotten = lambda f: [{"forget_acc1": 0.0, "margin": -x, "margin_sd": 0.2} for x in f]
     short, long = (group.joint(sigmas) for sigmas in (2.0, 3.0))
     assert short == pytest.approx((0.4, 0.4), rel=0.1) and long == pytest.approx((0.6, 0.6), rel=0.1)
-
-

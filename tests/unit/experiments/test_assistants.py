@@ -1,0 +1,116 @@
+"""The examination of an assistant on the test split, on one that answers as a function of the question says."""
+
+import contextlib
+
+import pytest
+import torch
+
+from slug import files
+from slug.core.edit import Edit
+from slug.errors import SlugError
+from slug.evaluation import statistics
+from slug.evaluation.questions import Marker, Question
+from slug.experiments import assistants
+from slug.experiments.assistants import Exam
+
+RECORD = {"method": "slug", "name": "Frog", "layer": "l", "step": 2.0, "seconds": 1.0, "peak_mem_mb": 1.0}
+RECORD |= {"params_share": 0.1, "n_candidates": 3, "delta_bytes": 100}
+
+
+class Scripted:
+    """An assistant that knows every answer; with an edit it says `says(question)`."""
+
+    label = "scripted"
+
+    def __init__(self, says):
+        self.says, self.parameters = says, {"w": torch.zeros(1)}
+
+    def changing(self, names):
+        return contextlib.nullcontext()
+
+    def answer(self, found, desc=None):
+        return [self.says(q) if self.parameters["w"] else q.answer for q in found]
+
+
+def exam(says, rows, names=("Frog",)):
+    """An Exam of questions (name, image, task)."""
+    asked = [Question(image, "?", name.lower(), task, name, image) for name, image, task in rows]
+    return Exam(Scripted(says), asked, Marker(asked), names, seed=0)
+
+
+EDIT = Edit({"w": torch.ones(1)}, "l", 2.0)
+ROWS = [("Frog", "1", "who"), ("Frog", "1", "who"), ("Frog", "2", "who"), ("Owl", "3", "who"), ("Owl", "4", "present")]
+
+
+def test_answers_before_are_those_of_the_unedited_model():
+    found = exam(lambda q: "newt", ROWS)
+    assert list(found.before.said.values()) == ["frog", "frog", "frog", "owl", "owl"]
+    assert all(found.before.right.values())
+
+
+def test_an_edit_is_reverted_after_its_answers():
+    found = exam(lambda q: "newt", ROWS)
+    assert set(found.answers(EDIT, ["Frog"], "").said.values()) == {"newt"}
+    assert not found.model.parameters["w"].any()
+
+
+def test_several_wordings_of_one_image_are_one_trial():
+    """Frog is named in image 1, in one of two wordings, and not in image 2."""
+    first = iter([True])
+    found = exam(lambda q: q.answer if q.image == "1" and next(first, False) else "newt", ROWS)
+    _, row = found.table(RECORD, found.answers(EDIT, ["Frog"], ""))
+    assert (row["n_forget"], row["forget_acc"]) == (3, pytest.approx(1 / 3))
+    assert (row["n_pictures"], row["forget_upper"]) == (2, statistics.interval(1, 2)[1])
+
+
+def test_the_table_says_what_is_answered_instead():
+    found = exam(lambda q: "an owl" if q.image == "1" else "newt" if q.name == "Frog" else q.answer, ROWS)
+    _, row = found.table(RECORD, found.answers(EDIT, ["Frog"], ""))
+    assert row["said_instead"] == "an owl (2); newt (1)"
+    assert (row["commonest_share"], row["known_share"]) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
+
+
+def test_retained_accuracy_is_the_naming_of_others():
+    found = exam(lambda q: "newt" if q.task == "who" else q.answer, ROWS)
+    before, row = found.table(RECORD, found.answers(EDIT, ["Frog"], ""))
+    assert (before["retain_acc"], row["retain_acc"], row["utility_acc"], row["n_retain"]) == (1, 0, 1, 1)
+    assert (row["identities_change"], row["utility_change"]) == (-1, 0)
+
+
+def test_changes_of_empty_parts_are_left_out():
+    found = exam(lambda q: "newt", ROWS)
+    assert not [c for c in found.changes("Frog", found.before) if c.startswith("objects")]
+
+
+def test_utility_is_told_by_kind_of_question():
+    found = exam(lambda q: "newt", [*ROWS, ("Owl", "5", "style")])
+    rows = found.kinds("Frog", found.answers(EDIT, ["Frog"], ""))
+    assert [(r["kind"], r["before"], r["after"], r["n"]) for r in rows] == [("present", 1, 0, 1), ("style", 1, 0, 1)]
+
+
+def test_the_curve_asks_no_state_twice(monkeypatch):
+    found = exam(lambda q: "newt", ROWS)
+    state, asked = found.answers(EDIT, ["Frog"], ""), []
+    monkeypatch.setattr(found, "answers", lambda edit, names, desc: asked.append(edit.step) or state)
+    rows = found.curve(RECORD, EDIT, state, [0.5, 1.0])
+    assert asked == [1.0]
+    assert [(r["factor"], r["step"], r["forget_acc"]) for r in rows] == [(0, 0, 1), (0.5, 1, 0), (1, 2, 0)]
+
+
+class Hashed:
+    label = "llava"
+
+    def weights_hash(self):
+        return "abc"
+
+
+def test_records_of_other_weights_are_refused(tmp_path):
+    (tmp_path / "q.jsonl").write_text("")
+    files.write_json(tmp_path / "llava-Frog.json", {"name": "Frog", "vlm_hash": "other"})
+    with pytest.raises(SlugError, match="records of Frog are of other weights or questions"):
+        assistants.made_records(tmp_path, Hashed(), str(tmp_path / "q.jsonl"))
+
+
+def test_a_folder_without_records_names_the_stage(tmp_path):
+    with pytest.raises(SlugError, match=r"no record of llava.*c1_unlearn_vlm\.py"):
+        assistants.made_records(tmp_path, Hashed(), "unused")
