@@ -39,6 +39,24 @@ def tiny_world(tiny_build, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def named_world(tiny_world, tmp_path_factory):
+    """The tiny world, two of whose objects are called as classes of ImageNet are. Only for reading."""
+    import tiny
+
+    out = tmp_path_factory.mktemp("named") / "world"
+    tiny.write_named_world(out, tiny_world)
+    return out
+
+
+@pytest.fixture(scope="session")
+def standin(named_world, tmp_path_factory):
+    """The data folder of a repository with stand-ins of the downloads, unpacked. Only for reading."""
+    import tiny
+
+    return tiny.write_standin(tmp_path_factory.mktemp("standin") / "clone", named_world)
+
+
+@pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory):
     """Folder of an untrained CLIP: open_clip/ and, the same weights, hugging_face/. Only for reading."""
     import tiny

@@ -36,8 +36,8 @@ def curation_benchmark(monkeypatch):
     """Without its processes, which take longer to start than this takes (that two are as one: test_data_curation.py)."""
     module = script("benchmark_curation")
     monkeypatch.setattr(module, "alone", module.timed)
-    spread = module.curation.spread
-    monkeypatch.setattr(module.curation, "spread", lambda function, items, workers: spread(function, items))
+    spread = module.pool.spread
+    monkeypatch.setattr(module.pool, "spread", lambda function, items, workers: spread(function, items))
     return module
 
 

@@ -1,7 +1,6 @@
 """What is reused changes nothing: towers of stages, the caches and their budget, the decode cache, fast against plain."""
 
 import itertools
-from pathlib import Path
 
 import pytest
 import tiny
@@ -12,7 +11,7 @@ from slug import models, system
 from slug.core import layers, slug
 from slug.core.edit import applied
 from slug.data.evaluation_sets import PictureSet
-from slug.data.images import decode, decode_files
+from slug.data.images import decode
 from slug.data.pairs import Pairs
 from slug.evaluation import clip_judge, clip_tasks, reference
 from slug.models import towers
@@ -179,29 +178,6 @@ def test_the_default_budget_is_a_quarter_of_the_free_memory():
 
 
 # -------------------------------------------------------------------------------------------------------- decode cache
-
-
-def test_pictures_are_decoded_once(tmp_path, monkeypatch, clip):
-    paths = []
-    for i in range(3):
-        paths.append(tmp_path / f"{i}.jpg")
-        paths[-1].write_bytes(tiny.jpeg(40 * i))
-    paths.insert(1, tmp_path / "broken.jpg")
-    paths[1].write_bytes(b"no picture")
-    paths = [*map(str, paths), str(tmp_path / "missing.jpg")]
-    cache = tmp_path / "cache"
-    images, kept = decode_files(paths, clip.transform, cache=cache)
-    assert kept.tolist() == [0, 2, 3] and len(list(cache.iterdir())) == 1
-    monkeypatch.setattr(images, "decode", None)
-    again = decode_files(paths, clip.transform, cache=cache)
-    assert torch.equal(again[0], images) and torch.equal(again[1], kept)
-    monkeypatch.undo()
-    Path(paths[0]).write_bytes(tiny.jpeg(150, size=48))  # a changed file is decoded anew
-    other, _ = decode_files(paths, clip.transform, cache=cache)
-    assert not torch.equal(other[0], images[0]) and torch.equal(other[1:], images[1:])
-    for path in cache.iterdir():  # a cut file too
-        path.write_bytes(path.read_bytes()[:-100])
-    assert torch.equal(decode_files(paths, clip.transform, cache=cache)[0], other)
 
 
 # ------------------------------------------------------------------------------------------------------ fast and plain

@@ -523,7 +523,7 @@ def test_a_narrow_evaluation_does_not_alter_the_fronts(done, taught_clip):
     assert done.record("Alien")["fronts"] == {e: [r._asdict() for r in rows] for e, rows in wanted.items()}
 
 
-# -------------------------------------------------------------------------------------------- the report, and a0_eval_*
+# -------------------------------------------------------------------------------------------- the report
 
 
 def test_report_has_a_row_for_each_name_half_and_state(done):
@@ -539,28 +539,6 @@ def test_report_has_a_row_for_each_name_half_and_state(done):
     markdown = (done.results / "clip" / "report" / "report.md").read_text()
     assert all(n in markdown for n in names) and "test split" in markdown
     assert "winner layers: " in done.said["a4"] and str(done.results / "clip") in done.said["a4"]
-
-
-@pytest.mark.parametrize("stage", ["a0_eval_celeba", "a0_eval_imagenet"])
-def test_zero_shot_evaluation_as_a_command(done, quick, tmp_path, taught_clip, stage, capsys):
-    flag, part, load, prompts = {
-        "a0_eval_celeba": ("--data-root", "celeba", evaluation_sets.load_celeba, ["{}."]),
-        "a0_eval_imagenet": ("--imagenet-val", "ImageNet/val", evaluation_sets.load_imagenet, zeroshot.object_templates()),
-    }[stage]
-    tiny.run(stage, flag, rel(done.world / part), *done.model, "--result-dir", tmp_path, "--workers", "0")
-    record = json.loads(next((tmp_path / "clip").glob("*.json")).read_text())
-    clip = tiny.load(taught_clip)
-    pictures = load(done.world / part, clip.transform)
-    correct = {"seen": [], "unseen": []}
-    with torch.no_grad():
-        texts = [clip.encode_text(clip.tokenize([p.format(n) for p in prompts])).mean(0) for n in pictures.names]
-        cosines = clip.encode_image(pictures.images) @ torch.nn.functional.normalize(torch.stack(texts), dim=1).T
-    for row, label, seen in zip(cosines, pictures.labels.tolist(), pictures.seen.tolist(), strict=True):
-        rivals = [c for c in range(len(texts)) if pictures.blocks[c] == pictures.blocks[label]]
-        correct["seen" if seen else "unseen"].append(max(rivals, key=lambda c, row=row: row[c]) == label)
-    for kind, hits in correct.items():
-        assert record[kind]["pictures"] == len(hits) and record[kind]["acc1"] == pytest.approx(sum(hits) / len(hits))
-    assert record["all"]["acc1"] > 0.9 and f"({sum(map(sum, correct.values()))}/{len(cosines)}, " in capsys.readouterr().out
 
 
 def test_every_variant_of_a_setting_makes_a_record_stale(done):
