@@ -20,8 +20,8 @@ from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from slug import files, models
-from slug.artifacts import adapters, canvas_records, cards, deltas, gradient_files
+from slug import files, models, schema
+from slug.artifacts import adapters, cards, deltas, gradient_files
 from slug.core import layers, slug
 from slug.core.edit import applied
 from slug.data.images import BATCH, by_batch, decode
@@ -692,7 +692,7 @@ def test_the_step_logged_is_the_step_evaluated(done, folder):
 
 def test_tables_hold_what_the_report_pictures_say(done, folder):
     table = pd.read_csv(done.results / "uncanvas/table.csv")
-    assert list(table.columns) == canvas_records.COLUMNS
+    assert list(table.columns) == schema.CANVAS_COLUMNS
     rows = set(itertools.product(("original", "slug", "slug_lora"), ("Noto", "palm tree"))) | {("uce", "Noto")}
     assert set(zip(table["method"], table["name"], strict=True)) == rows
     asked = [r for r in canvas_prompts.read_requests(done.prompts) if r.split == "test"]
@@ -795,7 +795,7 @@ def test_a_style_and_an_object_are_forgotten_together(done, folder, tmp_path):
     change = after["IRA"] - table[table["method"] == "original"].iloc[0]["IRA"]
     assert after["IRA_change"] == pytest.approx(change, abs=1e-5)
     text = (tmp_path / "multi.md").read_text()
-    assert "| 2, its styles | Noto" in text and "| 2, its objects | palm tree" in text
+    assert "| the styles of 2 concepts | Noto" in text and "| the objects of 2 concepts | palm tree" in text
     assert text in (tmp_path / "README.md").read_text() and not tiny.left_over(tmp_path)
 
 

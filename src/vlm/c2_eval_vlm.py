@@ -20,7 +20,7 @@ from tqdm import tqdm
 from slug import cli, files
 from slug.artifacts import deltas, records
 from slug.core.edit import applied, summed
-from slug.data.images import spread
+from slug.data.images import evenly_spaced
 from slug.errors import SlugError
 from slug.evaluation import questions, statistics
 from slug.models import vlm
@@ -145,7 +145,7 @@ def main(argv=None):
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         written += [stem.with_name(f"{stem.name}.jsonl"), stem.with_name(f"sheet-{stem.name}.png")]
         files.write_text(written[-2], text)
-        chosen = [spread(rows["forget"], SHOWN[0]), spread(rows["identities"] + rows["objects"], SHOWN[1])]
+        chosen = [evenly_spaced(rows["forget"], SHOWN[0]), evenly_spaced(rows["identities"] + rows["objects"], SHOWN[1])]
         plots.answers(
             [asked[i].picture() for i in chosen[0] + chosen[1]],
             [(said[i], after[i]) for i in chosen[0] + chosen[1]],
