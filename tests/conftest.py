@@ -82,3 +82,31 @@ def taught_clip(tmp_path_factory):
     folder = tmp_path_factory.mktemp("taught-clip")
     tiny.write_taught_clip(folder)
     return folder
+
+
+@pytest.fixture
+def web(monkeypatch):
+    """A webserver.Web."""
+    import webserver
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    web = webserver.Web()
+    yield web
+    web.server.shutdown()
+    web.server.server_close()
+
+
+@pytest.fixture
+def served(web, tiny_world, tmp_path):
+    """Pairs of the tiny world on the web: (folder of their metadata, {address: caption} of those that can be fetched)."""
+    import webserver
+
+    return tmp_path / "metadata", webserver.serve_world(web, tiny_world, tmp_path / "metadata")
+
+
+@pytest.fixture
+def img2dataset_here(monkeypatch):
+    """img2dataset without processes of its own."""
+    import webserver
+
+    webserver.run_img2dataset_here(monkeypatch)

@@ -33,7 +33,7 @@ def benchmark():
 
 @pytest.fixture
 def curation_benchmark(monkeypatch):
-    """Without its processes, which take longer to start than this takes (that two are as one: test_data_curation.py)."""
+    """Without its processes, which take longer to start than this takes."""
     module = script("benchmark_curation")
     monkeypatch.setattr(module, "alone", module.timed)
     spread = module.pool.spread
