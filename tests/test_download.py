@@ -1,7 +1,7 @@
 """The script that downloads LAION-400M."""
 
 import tiny
-from test_house import shell
+from wrappers import shell
 
 
 def test_every_setting_of_the_script_reaches_the_stage():

@@ -12,8 +12,8 @@ from slug.errors import SlugError
 
 
 def script(name):
-    """The module of scripts/{name}.py."""
-    spec = importlib.util.spec_from_file_location(name, tiny.ROOT / "scripts" / f"{name}.py")
+    """The module of scripts/tools/{name}.py."""
+    spec = importlib.util.spec_from_file_location(name, tiny.ROOT / "scripts" / "tools" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -175,18 +174,6 @@ def test_the_flags_that_users_know_are_there(stage, flags):
         arguments += [f"--{flag}", value]
     args = vars(tiny.stage(stage).parse_args(arguments))
     assert args["result_dir"] == "x" and args["batch_size"] == 3 and args["celeb_name"] == ["x"]
-
-
-@pytest.mark.parametrize("profile", ["demo", "paper"])
-def test_stages_take_what_the_wrappers_give(profile):
-    env = os.environ | {"SLUG_PYTHON": sys.executable, "NAMES": "Ann_Example", "COMPARE_NAMES": "", "PROFILE": profile}
-    for script in ("run_compute_grad.sh", "run_clip_slug.sh", "run_clip_comparison.sh", "run_demo.sh"):
-        command = ["bash", str(tiny.ROOT / "scripts" / script), "--dry-run"]
-        said = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
-        calls = [shlex.split(line)[2:] for line in said.splitlines() if line.startswith("+") and "src/clip/" in line]
-        assert calls
-        for path, *arguments in calls:
-            tiny.stage(path.split("/")[-1].removesuffix(".py")).parse_args(arguments)
 
 
 # -------------------------------------------------------------------------------------------------------- a0 and a1

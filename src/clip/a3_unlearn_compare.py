@@ -10,7 +10,7 @@ A run that was stopped goes on after the last (name, method, learning rate) it f
 
 from tqdm import tqdm
 
-from slug import cli
+from slug import cli, methods
 from slug.artifacts import records
 from slug.errors import SlugError
 from slug.experiments.comparison import Comparison
@@ -23,8 +23,8 @@ def parse_args(argv=None):
     cli.add_data_flags(parser)
     parser.set_defaults(batch_size=32)
     parser.add_argument("--grad-batch-size", type=int, default=16, help="the --batch-size that a1_compute_grad.py was given")
-    methods = ["ft", "ga", "gaft", "salun", "ssd"]
-    parser.add_argument("--unlearn-method", nargs="+", choices=methods.NAMES, default=methods, help="what to compare with")
+    default = ["ft", "ga", "gaft", "salun", "ssd"]
+    parser.add_argument("--unlearn-method", nargs="+", choices=methods.NAMES, default=default, help="what to compare with")
     parser.add_argument("--lr", nargs="+", type=float, default=[1e-5, 1e-6, 1e-7], help="learning rates")
     parser.add_argument(
         "--grow", type=int, default=4, help="half decades beyond --lr, at most, while the best is at its end"

@@ -33,6 +33,11 @@ def along(method):
     return method.replace("slug", "calc_grad")
 
 
+def kind_of(word):
+    """The gradient, of METHODS, that a method needs; words of METHODS as they are."""
+    return {"ssd": "calc_importance", "ssd_o": "calc_importance_o"}.get(word) or along(word).removesuffix("_rounds")
+
+
 def folder(result_dir, name, tag):
     """results/grads/{name}_{tag}, or results/grads/retain_{tag} for the retain set."""
     return files.resolve(result_dir) / "grads" / f"{files.safe_name(name)}_{tag}"
@@ -197,6 +202,7 @@ def add_flags(parser):
     """The flags of a gradient stage, beside those of cli.parser and cli.add_model_flags."""
     parser.add_argument(
         "--unlearn-method",
+        type=kind_of,
         choices=METHODS,
         default="calc_grad",
         help="_o: contrastive forget loss; _w: whitened; _ws: whitened, and the other names' forget sets must stay, too",

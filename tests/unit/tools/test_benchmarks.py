@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import tiny
 import torch
-from test_stages import Run
 
 from slug.core import slug
 from slug.data.names import Matcher
@@ -20,7 +19,7 @@ COLUMNS = "case model device n_images n_names plain_s fast_s ratio max_cos_diff 
 
 
 def script(name):
-    spec = importlib.util.spec_from_file_location(name, tiny.ROOT / "scripts" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, tiny.ROOT / "scripts" / "tools" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -66,11 +65,21 @@ def test_all_ways_choose_the_same_step_and_the_table_says_so(benchmark, taught_c
     monkeypatch.setattr(reference, "WORKERS", 0)
     few = functools.partial(slug.search_all, evaluations=3)  # of each layer: fewer ways to agree, but half a minute
     monkeypatch.setattr(benchmark.unlearn, "search_all", few)
-    run = Run(tiny_world, taught_clip / "open_clip", tmp_path)
-    tiny.run("a0_create_tar", *run.a0())
-    tiny.run("a1_compute_grad", *run.a1())
+    laion = tiny_world / "laion/laion400m"
+    evaluation = ["--val-data", tiny_world / "celeba", "--imagenet-val", tiny_world / "ImageNet/val"]
+    common = ["--tar-dir", tmp_path / "tars", "--result-dir", tmp_path / "results", "--workers", "0", "--device", "cpu"]
+    tiny.run("a0_create_tar", "--name", "Alien", "--laion-dir", laion, "--image-dir", tmp_path / "pictures", *common)
+    common += [
+        "--celeb-name",
+        "Alien",
+        "--train-data",
+        laion / "00000.tar",
+        "--model",
+        f"local-dir:{taught_clip / 'open_clip'}",
+    ]
+    tiny.run("a1_compute_grad", *common)
     out = tmp_path / "bench"
-    flags = [*run.a1(), *run.evaluation, "--out", str(out), "--celeb-name", "Alien"]
+    flags = [*common, *evaluation, "--out", out]
     benchmark.main([str(f) for f in flags])
     benchmark.main([str(f) for f in [*flags, "--no-plain"]])  # replaces its own rows
     benchmark_rows = pd.read_csv(out / "table.csv")
