@@ -110,3 +110,25 @@ def img2dataset_here(monkeypatch):
     import webserver
 
     webserver.run_img2dataset_here(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline(tiny_clip, tmp_path_factory):
+    """Folder of an untrained pipeline: pipeline/ and its CLIP, hugging_face/. Only for reading."""
+    import tiny
+
+    folder = tmp_path_factory.mktemp("tiny-pipeline")
+    (folder / "hugging_face").symlink_to(tiny_clip / "hugging_face")
+    tiny.write_pipeline(folder / "pipeline", tiny_clip / "hugging_face")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_llava(tiny_clip, tmp_path_factory):
+    """Folder of an untrained LLaVA: llava/ and its CLIP, hugging_face/. Only for reading."""
+    import tiny
+
+    folder = tmp_path_factory.mktemp("tiny-llava")
+    (folder / "hugging_face").symlink_to(tiny_clip / "hugging_face")
+    tiny.write_llava(folder / "llava", folder / "hugging_face")
+    return folder

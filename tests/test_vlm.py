@@ -16,7 +16,7 @@ from PIL import Image
 from transformers import CLIPModel, LlavaForConditionalGeneration
 
 from demo import build_questions, canvases, emoji, train_vlm, training
-from slug import files, models
+from slug import files
 from slug.artifacts import cards, deltas
 from slug.core import preconditioning
 from slug.core.edit import applied
@@ -33,10 +33,7 @@ def folder(tiny_clip, tmp_path_factory):
     """llava/ and its CLIP, hugging_face/, and questions.jsonl with pictures. Only for reading."""
     out = tmp_path_factory.mktemp("vlm")
     (out / "hugging_face").symlink_to(tiny_clip / "hugging_face")
-    processor = train_vlm.make_processor(out / "hugging_face", emoji.concepts())
-    torch.manual_seed(0)
-    train_vlm.make_model(out / "hugging_face", processor.tokenizer).save_pretrained(out / "llava")
-    processor.save_pretrained(out / "llava")
+    tiny.write_llava(out / "llava", out / "hugging_face")
     (out / "pictures").mkdir()
     asked = []
     for i, name in enumerate(NAMES * 4):
@@ -53,75 +50,9 @@ def questions_half(i):
     return "validation" if i % 8 < 4 else "test"
 
 
-def load(folder):
-    from transformers import AutoProcessor
-
-    clip = models.load(clip_model_id=str(folder / "hugging_face"))
-    module = LlavaForConditionalGeneration.from_pretrained(folder / "llava").eval()
-    processor = AutoProcessor.from_pretrained(folder / "llava")
-    processor.tokenizer.padding_side = "left"
-    return vlm.Vlm(module, processor, clip, label="llava", batch_size=8)
-
-
 @pytest.fixture(scope="module")
 def model(folder):
-    return load(folder)
-
-
-def picture_features(model, found):
-    inputs = model.processor.image_processor([q.picture() for q in found], return_tensors="pt")
-    with torch.no_grad():
-        out = model.module.get_image_features(inputs["pixel_values"])
-    out = getattr(out, "pooler_output", out)
-    return torch.stack(list(out)) if isinstance(out, (list, tuple)) else out
-
-
-# --------------------------------------------------------------------------------------------------------------- model
-
-
-def test_only_layers_that_the_model_reads_are_candidates_and_each_reaches_its_features(model, folder):
-    """LLaVA takes layer -2: the last block, the last norm and the projection say nothing to it."""
-    names = model.candidates()
-    last = model.module.config.vision_config.num_hidden_layers - 1
-    assert names and all(n.startswith("vision_model.") for n in names)
-    assert not any(f"layers.{last}." in n or "post_layernorm" in n or "projection" in n for n in names)
-    asked = questions.read(folder / "questions.jsonl")[:2]
-    before = picture_features(model, asked)
-    for name in names:
-        with applied(model, tiny.strong_edit(model, name)):
-            assert not torch.allclose(picture_features(model, asked), before, atol=1e-4), name
-    assert torch.equal(picture_features(model, asked), before)
-
-
-def test_what_the_model_does_not_read_changes_nothing(model, folder):
-    asked = questions.read(folder / "questions.jsonl")[:2]
-    before = picture_features(model, asked)
-    unread = [n for n in model.tower_tensors(model.module.model.vision_tower, "tower") if n not in model.tensors]
-    assert unread
-    parameters = model.tower_tensors(model.module.model.vision_tower, "tower")
-    for name in unread:
-        with torch.no_grad():
-            kept = parameters[name].clone()
-            parameters[name].add_(1.0)
-            same = torch.equal(picture_features(model, asked), before)
-            parameters[name].copy_(kept)
-        assert same, name
-
-
-def test_another_clip_is_refused(folder, tmp_path):
-    tiny.write_random_clip(tmp_path, seed=1)
-    module = LlavaForConditionalGeneration.from_pretrained(folder / "llava")
-    other = models.load(clip_model_id=str(tmp_path / "hugging_face"))
-    with pytest.raises(SlugError, match="is not the CLIP of this model's vision tower"):
-        vlm.Vlm(module, None, other, label="x")
-
-
-def test_an_answer_does_not_depend_on_what_is_asked_beside_it(model, folder):
-    asked = questions.read(folder / "questions.jsonl")
-    together, margins = model.ask(asked)
-    alone = [model.ask([q]) for q in asked[:9]]
-    assert together[:9] == [said for (said,), _ in alone]
-    assert torch.allclose(margins[:9], torch.cat([m for _, m in alone]), atol=1e-4) and (margins < 0).any()
+    return tiny.load_llava(folder)
 
 
 # ----------------------------------------------------------------------------------------------------------- questions
@@ -238,17 +169,6 @@ def test_parts_take_one_question_a_drawing_of_other_names():
     }
 
 
-def test_a_margin_tells_whether_the_answer_begins_with_the_right_one():
-    """Names that share a first word differ in a later token."""
-    logits = torch.zeros(3, 3, 6)  # three tokens of three answers
-    said = torch.tensor([[1, 2, 0], [1, 3, 0], [4, 0, 0]])
-    for i, row in enumerate(said):
-        for t, token in enumerate(row):
-            logits[t, i, token] = 2.0 - t / 2
-    found = vlm._margins(logits, said, [[1, 2], [1, 2], [1, 2]])
-    assert found.tolist() == [1.5, -1.5, -2.0]  # said; a second word that is another; another from the first on
-
-
 def test_public_sets_are_read_as_they_are_published(tmp_path):
     picture = tiny.jpeg(0, size=16)
     mme = tmp_path / "MME" / "color"
@@ -342,20 +262,6 @@ class Scripted:
         return said, torch.tensor([1.0 if s == q.answer else -1.0 for q, s in zip(found, said, strict=True)])
 
 
-def test_what_is_asked_again_is_prepared_once(folder):
-    model, asked = load(folder), questions.read(folder / "questions.jsonl")
-    first = model.ask(asked)
-    kept = {k: v.clone() for k, v in model.inputs(tuple(asked[:8])).items()}
-    edit = {n: 0.5 * torch.ones_like(model.tensors[n]) for n in model.candidates()[:1]}
-    with applied(model, edit):
-        other = model.ask(asked)
-    again = model.ask(asked)
-    batches = math.ceil(len(asked) / model.batch_size)
-    assert (model.inputs.cache_info().misses, model.inputs.cache_info().hits) == (batches, 2 * batches + 1)
-    assert again[0] == first[0] and torch.equal(again[1], first[1]) and not torch.equal(other[1], first[1])
-    assert all(torch.equal(v, kept[k]) for k, v in model.inputs(tuple(asked[:8])).items())
-
-
 def judge(says, count=400):
     rows = [("Frog", "frog", "identity"), ("Owl", "owl", "identity"), ("apple", "apple", "object"), ("", "red", "")]
     found = [
@@ -445,7 +351,7 @@ def test_the_kept_step_is_the_one_logged(done, folder):
     record = files.read_json(done / "results/vlm/llava-Frog.json")
     rows = pd.read_csv(done / "results/vlm/llava-Frog-steps.csv")
     row = rows[(rows["layer"] == record["layer"]) & np.isclose(rows["step"], record["step"])].iloc[0]
-    model = load(folder)
+    model = tiny.load_llava(folder)
     assert record["layer"] in model.candidates()
     edit, _ = deltas.read(done / "results/vlm" / record["delta"])
     judge = assistant.Judge(model, questions.read(folder / "questions.jsonl"), "Frog")
@@ -461,7 +367,7 @@ def test_tables_and_transcripts_say_what_the_model_says(done, folder):
     lines = [json.loads(line) for line in (done / "results/vlm/llava-Frog.jsonl").read_text().splitlines()]
     asked = [q for q in questions.read(folder / "questions.jsonl") if q.split == "test"]
     asked += questions.read(done / "MME")
-    model = load(folder)
+    model = tiny.load_llava(folder)
     with applied(model, deltas.read(done / "results/vlm/llava-Frog.delta.safetensors")[0]):
         said = dict(zip([(q.image.rsplit("/", 1)[-1], q.text) for q in asked], model.answer(asked), strict=True))
     for line in lines:
@@ -485,7 +391,7 @@ def test_the_curve_is_of_multiples_of_the_step(done, folder):
         for column in ("forget_acc", "identities_acc", "utility_acc", "n_utility"):
             assert curve.loc[row, column] == pytest.approx(kept[column], nan_ok=True)
     asked = [q for q in questions.read(folder / "questions.jsonl") if q.split == "test"]
-    mine, model, marker = [q for q in asked if q.name == "Frog"], load(folder), questions.Marker(asked)
+    mine, model, marker = [q for q in asked if q.name == "Frog"], tiny.load_llava(folder), questions.Marker(asked)
     edit, _ = deltas.read(done / "results/vlm/llava-Frog.delta.safetensors")
     for row, factor in ((1, 0.5), (3, 8)):
         with applied(model, {n: factor * t for n, t in edit.items()}):
@@ -509,7 +415,7 @@ def test_a_whitened_step_is_along_the_whitened_gradient(done, folder, tmp_path):
     record = files.read_json(tmp_path / "results/vlm/llava-Frog.json")
     (where,) = (tmp_path / "results/grads").glob("Frog_*")
     plain, whitened = (torch.load(where / f"forget_grads{end}.pt", weights_only=True) for end in ("", "_w"))
-    clip = load(folder).clip
+    clip = tiny.load_llava(folder).clip
     pairs = load_pairs(tmp_path / "train.tar", clip.transform)
     again = preconditioning.whitened(plain, preconditioning.moments(clip, pairs, encoder="vision"))
     assert all((whitened[n] - t).norm() <= 1e-3 * t.norm() for n, t in again.items())
@@ -536,7 +442,7 @@ def test_a_delta_goes_into_the_assistant_and_into_its_clip_and_out_again(done, f
         assert files.file_hash(back / "model.safetensors") == files.file_hash(source / "model.safetensors")
         assert not (back / cards.FILE).exists()
     asked = questions.read(folder / "questions.jsonl")[:3]
-    model = load(folder)
+    model = tiny.load_llava(folder)
     pixels = model.processor.image_processor([q.picture() for q in asked], return_tensors="pt")["pixel_values"]
     layer = model.module.config.vision_feature_layer
     towers = [

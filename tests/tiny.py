@@ -155,6 +155,32 @@ def write_pipeline(folder, clip):
     ).save_pretrained(folder)
 
 
+def load_pipeline(folder, pipeline="pipeline", **more):
+    """The models.diffusion.Diffusion of folder/pipeline and folder/hugging_face."""
+    from slug.models import diffusion
+
+    clip = models.load(clip_model_id=str(folder / "hugging_face"))
+    return diffusion.load(str(folder / pipeline), clip, **({"steps": 3, "guidance": 3.0, "batch_size": 4} | more))
+
+
+def write_llava(folder, clip):
+    """Write an untrained LLaVA, with its processor, whose vision tower is that of a Hugging Face CLIP folder."""
+    from demo import emoji, train_vlm
+
+    processor = train_vlm.make_processor(clip, emoji.concepts())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        train_vlm.make_model(clip, processor.tokenizer).save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def load_llava(folder):
+    """The models.vlm.Vlm of folder/llava and folder/hugging_face."""
+    from slug.models import vlm
+
+    return vlm.load(str(folder / "llava"), str(folder / "hugging_face"), batch_size=8)
+
+
 def strong_edit(host, name):
     """An edit of one parameter of a models.host.HostModel, as large as it is itself."""
     g = torch.Generator().manual_seed(0)
