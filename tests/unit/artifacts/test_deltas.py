@@ -52,9 +52,8 @@ def test_an_edited_folder_is_base_plus_step_times_gradient_and_reverts_to_the_bi
 def test_two_deltas_on_one_layer_come_out_in_either_order(folder, tmp_path, family, order):
     source, edited = folder / family, tmp_path / "edited"
     edits.make(folder, tmp_path / "a.delta.safetensors", family, 0, relative=0.3)
-    edits.make(
-        folder, tmp_path / "b.delta.safetensors", family, 0, relative=700.0
-    )  # so large that adding it would lose bits
+    # So large that adding and subtracting it would lose bits.
+    edits.make(folder, tmp_path / "b.delta.safetensors", family, 0, relative=700.0)
     alone = {}
     for name in "ab":
         deltas.apply(tmp_path / f"{name}.delta.safetensors", source, tmp_path / name)

@@ -14,7 +14,7 @@ from slug.models import towers
 
 @pytest.fixture(autouse=True)
 def no_workers(monkeypatch):
-    """Worker processes that decode change nothing (test_data_curation.py) and take longer to start than a few pictures."""
+    """Worker processes that decode change nothing and take longer to start than a few pictures."""
     monkeypatch.setattr(reference, "WORKERS", 0)
 
 
