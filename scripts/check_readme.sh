@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Runs every command of README, in order: those in code blocks and those that a sentence or a table names. With --dry-run it
-# runs their dry runs and --help instead, which takes seconds: that is what the tests do.
+# Runs every command of README in order: those in code blocks and those named in sentences and tables. With --dry-run, as the
+# tests call it, it runs their dry runs and --help instead, which takes seconds.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 no_more_arguments "$@"
 
-commands="$("$PYTHON" scripts/readme_commands.py)"
+commands="$("$PYTHON" scripts/tools/readme_commands.py)"
 while IFS=$'\t' read -r chapter line; do
   if [ "$chapter" = "Real data" ] && [[ -z "$DRY_RUN" || "$line" = "python -m "* || "$line" = *" --dry-run" ]]; then
-    echo "# skipped, scripts/run_standin.sh follows this chapter: $line"
+    echo "# skipped, scripts/run_standin.sh runs this chapter: $line"
     continue
   fi
   case "$line" in

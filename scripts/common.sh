@@ -1,5 +1,5 @@
 # Sourced by every script here. Finds ROOT and PYTHON, reads the profile, and defines die, run, need, need_names, results_in.
-# Relative paths, also those given in variables, are taken from the repository's root.
+# All relative paths, those in variables included, start at the repository's root.
 set -euo pipefail
 
 die() {
@@ -15,7 +15,7 @@ run() {
   [ -n "$DRY_RUN" ] || "$@"
 }
 
-# need FILE COMMAND: stop where an earlier stage's file is missing, and name the command that makes it.
+# need FILE COMMAND: stop if an earlier stage's file is missing, and name the command that makes it.
 need() {
   if [ -e "$1" ]; then
     return
@@ -30,7 +30,7 @@ need_names() { [ ${#NAME_LIST[@]} -gt 0 ] || die "no forget names; give NAMES, e
 
 no_more_arguments() { [ $# -eq 0 ] || die "unknown argument $1; see --help"; }
 
-# --dry-run and --help (the script's leading comment) are taken here; the caller's "$@" keeps the rest.
+# --dry-run and --help (which prints the script's leading comment) are handled here; the caller's "$@" keeps the rest.
 export DRY_RUN="${DRY_RUN:-}"
 rest=()
 for argument in "$@"; do
@@ -50,17 +50,18 @@ ROOT="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." >/dev/null && pwd)"
 cd -- "$ROOT"
 
 export PROFILE="${PROFILE:-demo}"
-[ -f "scripts/profiles/$PROFILE.sh" ] || die "there is no profile '$PROFILE', only demo and paper"
+[ "$PROFILE" != base ] && [ -f "scripts/profiles/$PROFILE.sh" ] || die "there is no profile '$PROFILE', only demo and paper"
 source "scripts/profiles/$PROFILE.sh"
+source scripts/profiles/base.sh
 IFS=$' \t\n' read -r -d '' -a NAME_LIST <<<"$NAMES" || true
 
-# Threads that wait for each other by spinning make two jobs on the same cores many times slower than one after the other.
+# Where threads wait by spinning, two jobs on the same cores are many times slower than one after the other.
 export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-1000}"
-# Large activations come and go: keep their memory, or every product pays for new pages (5% of a search).
+# Keep the memory of large activations when they are freed: new pages for each matrix product cost 5% of a search.
 export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-4294967296}" MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-4294967296}"
 
-# results_in FOLDER: from here on, results go there. Runs of other names or prompts stay apart so: neither takes the other's
-# gradients, records or tables for its own.
+# results_in FOLDER: results go there from here on. Runs with other names or prompts get folders of their own, so that none
+# mistakes another's gradients, records or tables for its own.
 results_in() {
   export RESULT_DIR="$1"
   RUN_FLAGS=(--device "$DEVICE" --seed "$SEED" --workers "$WORKERS" --precision "$PRECISION" --result-dir "$RESULT_DIR")
@@ -71,7 +72,7 @@ SD_FLAGS=(--pipeline "$PIPELINE" --clip-model-id "$SD_CLIP" --denoising-steps "$
   --generate-batch-size "$GENERATE_BATCH")
 [ -z "$CLIP_MODEL_ID" ] || MODEL_FLAGS+=(--clip-model-id "$CLIP_MODEL_ID")
 
-# setup.sh knows which Python to use, and makes one where there is none.
+# setup.sh finds the Python to use, and makes an environment if there is none.
 if [ "${0##*/}" != setup.sh ]; then
   PYTHON="$(bash scripts/setup.sh)"
   export SLUG_PYTHON="$PYTHON"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A maintainer's step: the demo with all names and the whole grid in the comparison, its small result files put in place of the
-# committed reference, results/demo/; then several names at once, the full runs of UnlearnCanvas, whether what was forgotten
-# comes back, and the study. Resumable; three hours on 2 cores, the last two not counted.
+# For maintainers: makes the committed reference, results/demo/, anew. Runs the demo with all names and the whole grid of the
+# baselines, then several names at once, UnlearnCanvas in full, the vision-language model, the durability of the edits and the
+# study. Resumable. Takes three hours on 2 cores, without durability and study.
 set -euo pipefail
 export PROFILE=demo COMPARE_NAMES='' SETTINGS_FROM='' TRACE=200
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Table 1 on CLIP for all NAMES, from data to table: forget sets, gradients, SLUG, the baselines, report. A second run keeps
-# what is valid. Reads LAION_DIR, TRAIN_DATA, VAL_DATA and IMAGENET_VAL; writes TAR_DIR, IMAGE_DIR and RESULT_DIR.
-# PROFILE=paper runs the paper's five names. A dry run ends with the data that are there and what each stage will take, by
-# scripts/estimate.py (NO_PLAN=1 leaves that out).
+# Table 1 on CLIP for all NAMES: forget sets, gradients, SLUG, the baselines, report. A second run keeps valid files.
+# Reads LAION_DIR, TRAIN_DATA, VAL_DATA and IMAGENET_VAL; writes TAR_DIR, IMAGE_DIR and RESULT_DIR. PROFILE=paper runs the
+# paper's five names. A dry run ends with the state of the data and an estimate of what each stage will take, by
+# scripts/tools/estimate.py (NO_PLAN=1 skips both).
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 no_more_arguments "$@"
@@ -16,7 +16,7 @@ timed() { # timed LABEL COMMAND...
   times+="$(printf '%-10s %5d s' "$label" $((SECONDS - from)))"$'\n'
 }
 
-# What is missing is missed now, not after hours.
+# Report missing data now, not after hours.
 places=(--laion-dir "$LAION_DIR" --tar-dir "$TAR_DIR" --train-data "$TRAIN_DATA" --val-data "$VAL_DATA"
   --imagenet-val "$IMAGENET_VAL")
 timed data run "$PYTHON" scripts/check_data.py --only laion retain celeba imagenet --name "${NAME_LIST[@]}" "${places[@]}" \
@@ -33,7 +33,7 @@ elif [ -z "${NO_PLAN:-}" ]; then
   IFS=' ' read -r -a lr <<<"$LR"
   IFS=' ' read -r -a selection <<<"$SELECTION"
   IFS=' ' read -r -a methods <<<"$METHODS"
-  "$PYTHON" scripts/estimate.py --stored --data --celeb-name "${NAME_LIST[@]}" --compare-names $COMPARE_NAMES "${places[@]}" \
+  "$PYTHON" scripts/tools/estimate.py --stored --data --celeb-name "${NAME_LIST[@]}" --compare-names $COMPARE_NAMES "${places[@]}" \
     --imagenet-share "$IMAGENET_SHARE" --max-count "$MAX_COUNT" --unlearn-method "${methods[@]}" --lr "${lr[@]}" \
     --selection "${selection[@]}" --epochs "$EPOCHS" --forget-epochs "$FORGET_EPOCHS" \
     ${SETTINGS_FROM:+--settings-from "$SETTINGS_FROM"} "${MODEL_FLAGS[@]}" "${RUN_FLAGS[@]}"

@@ -6,4 +6,5 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 need_names
 
 run "$PYTHON" src/clip/a2_unlearn_slug.py --celeb-name "${NAME_LIST[@]}" --tar-dir "$TAR_DIR" --train-data "$TRAIN_DATA" \
-  --val-data "$VAL_DATA" --imagenet-val "$IMAGENET_VAL" --imagenet-share "$IMAGENET_SHARE" --trace "$TRACE" "${MODEL_FLAGS[@]}" "${RUN_FLAGS[@]}" "$@"
+  --val-data "$VAL_DATA" --imagenet-val "$IMAGENET_VAL" --imagenet-share "$IMAGENET_SHARE" --trace "$TRACE" \
+  "${MODEL_FLAGS[@]}" "${RUN_FLAGS[@]}" "$@"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Forget sets of SD_CONCEPTS that PIPELINE makes itself (b0), and the gradients of its text tower (b1). Reads TRAIN_DATA;
+# Forget sets of SD_CONCEPTS, which PIPELINE makes itself (b0), and gradients of its text tower (b1). Reads TRAIN_DATA;
 # writes SD_TAR_DIR/{name}.tar, SD_IMAGE_DIR/{name}/ and RESULT_DIR/sd-names/grads/. Further arguments go to b1_compute_grad.py.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Forget sets of STYLES and OBJECTS out of CANVAS_DIR's pictures (a0_create_tar_ucanvas), and the gradients of
-# the text tower (b1). Reads TRAIN_DATA too; writes TAR_DIR/{style or object}.tar and RESULT_DIR/grads/.
-# Further arguments go to b1_compute_grad.py.
+# Forget sets of STYLES and OBJECTS from CANVAS_DIR's pictures (a0_create_tar_ucanvas), and gradients of the pipeline's text
+# tower (b1). Reads TRAIN_DATA too; writes TAR_DIR/{style or object}.tar and RESULT_DIR/grads/. Further arguments go to
+# b1_compute_grad.py.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Does what was forgotten come back? Every edit of NAMES on record in RECORDS, SLUG's and the baselines', under relearning,
-# coarser weights, a probe, other spellings, drawing styles and sums of features (a7). RECORDS is RESULT_DIR/clip, which
-# run_all_clip.sh fills, or results/demo, the committed run. Makes forget sets and gradients first, as baselines are trained
-# again; writes RESULT_DIR/lasting/. LASTING_JOBS processes share the names. Resumable. With --report it runs nothing and
-# reports on what is there. Further arguments go to a7_lasting.py.
+# Durability: can forgotten names be brought back? Tests every edit of NAMES in RECORDS, by SLUG and by the baselines, under
+# relearning, coarser weights, a probe, other spellings, drawing styles and sums of features (a7). RECORDS is RESULT_DIR/clip,
+# which run_all_clip.sh fills, or results/demo, the committed run. Makes forget sets and gradients first, because the baselines
+# are trained again; writes RESULT_DIR/lasting/. LASTING_JOBS processes share the names. Resumable. --report runs nothing and
+# only reports. Further arguments go to a7_lasting.py.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 need_names
@@ -16,7 +16,7 @@ if [[ " $* " != *" --report "* ]]; then
   run "$PYTHON" src/clip/a0_create_tar.py --name "${NAME_LIST[@]}" --laion-dir "$LAION_DIR" --tar-dir "$TAR_DIR" \
     --image-dir "$IMAGE_DIR" ${KNOWN_NAMES:+--known-names "$KNOWN_NAMES"} --max-count "$MAX_COUNT" "${RUN_FLAGS[@]}"
   bash scripts/run_compute_grad.sh
-  bash scripts/run_compute_grad.sh --unlearn-method calc_importance
+  bash scripts/run_compute_grad.sh --unlearn-method ssd
 fi
 IFS=' ' read -r -a aliases <<<"$ALIASES"
 run "$PYTHON" src/clip/a7_lasting.py --celeb-name "${NAME_LIST[@]}" --records "$RECORDS" ${ALIASES:+--aliases "${aliases[@]}"} \

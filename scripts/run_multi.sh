@@ -1,17 +1,15 @@
 #!/usr/bin/env bash
-# Several names forgotten at once: MULTI_NAMES, then where they are set MULTI_OBJECTS and MULTI_MIXTURE (identities and objects).
-# Of each list: forget sets, gradients, SLUG on every name, then the first 2, 3, ... of them together, plain sum and joint
-# search (a5). Gradients leave all names of a list out of the retain set, so each has a folder of its own: RESULT_DIR/multi/,
-# multi-objects/, multi-mixture/; with MULTI_METHOD=slug_ws, for whitened gradients that spare the other names, multi-ws/,
-# multi-ws-objects/, multi-ws-mixture/. MULTI_FRONTS Pareto fronts of each encoder are searched. Further arguments go to
-# a5_unlearn_multi.py.
+# Several names forgotten at once: MULTI_NAMES, then MULTI_OBJECTS and MULTI_MIXTURE (identities and objects) if they are set.
+# For each list: forget sets, gradients and SLUG (MULTI_METHOD) on every name, then the first 2, 3, ... of them together, as a
+# plain sum and by a joint search (a5). Gradients leave all names of a list out of the retain set, so each list has its own
+# folder: RESULT_DIR/multi/, multi-objects/, multi-mixture/, or with MULTI_PART, e.g. ws: multi-ws/, multi-ws-objects/,
+# multi-ws-mixture/. Further arguments go to a5_unlearn_multi.py.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
-# together LIST PART SHARE ARGUMENTS...: all of that for a list of names, on SHARE of IMAGENET_VAL's pictures
+# together LIST KIND SHARE ARGUMENTS...: all stages for one list of names, on this fraction of IMAGENET_VAL's pictures
 together() {
-  local part="${MULTI_METHOD#slug}${2:+-$2}" names RUN_FLAGS
-  part="${part#[-_]}"
+  local part="$MULTI_PART${MULTI_PART:+${2:+-}}$2" names RUN_FLAGS
   local -x NAMES="$1" RESULT_DIR="$RESULT_DIR/multi${part:+-$part}" IMAGENET_SHARE="$3"
   shift 3
   IFS=$' \t\n' read -r -d '' -a names <<<"$NAMES" || true
@@ -19,7 +17,7 @@ together() {
   results_in "$RESULT_DIR"
   run "$PYTHON" src/clip/a0_create_tar.py --name "${names[@]}" --laion-dir "$LAION_DIR" --tar-dir "$TAR_DIR" \
     --image-dir "$IMAGE_DIR" --known-names "$KNOWN_NAMES" --max-count "$MAX_COUNT" "${RUN_FLAGS[@]}"
-  bash scripts/run_compute_grad.sh --unlearn-method "${MULTI_METHOD/slug/calc_grad}"
+  bash scripts/run_compute_grad.sh --unlearn-method "$MULTI_METHOD"
   bash scripts/run_clip_slug.sh --unlearn-method "$MULTI_METHOD" --fronts "$MULTI_FRONTS"
   run "$PYTHON" src/clip/a5_unlearn_multi.py --celeb-name "${names[@]}" --joint --val-data "$VAL_DATA" \
     --imagenet-val "$IMAGENET_VAL" --imagenet-share "$IMAGENET_SHARE" "${MODEL_FLAGS[@]}" "${RUN_FLAGS[@]}" \

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The study of the paper's claims on NAMES and STUDY_NAMES: forget sets, gradients, every name in every variant (a6) by STUDY_JOBS
-# processes, verdicts (a4). Reads LAION_DIR, TRAIN_DATA, VAL_DATA and IMAGENET_VAL; writes RESULT_DIR/study/, for the gradients
-# leave all these names out of the retain set. --quick: 2 identities and an object in the quick variants, which the full study
-# keeps. Further arguments go to a6_study.py: --engine ray for the machines of a Ray cluster. Finished runs are kept.
+# The study of the paper's claims on NAMES and STUDY_NAMES: forget sets, gradients, every name in every variant (a6) in STUDY_JOBS
+# processes, verdicts (a4). Reads LAION_DIR, TRAIN_DATA, VAL_DATA and IMAGENET_VAL; writes RESULT_DIR/study/, because its
+# gradients leave all these names out of the retain set. --quick: the quick variants on two identities and one object, which
+# the full study reuses. Further arguments go to a6_study.py, e.g. --engine ray for a Ray cluster. Resumable.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
@@ -22,4 +22,4 @@ run "$PYTHON" src/clip/a6_study.py --celeb-name "${NAME_LIST[@]}" --jobs "$STUDY
   --imagenet-share "$IMAGENET_SHARE" "${MODEL_FLAGS[@]}" "${RUN_FLAGS[@]}" "$@"
 run "$PYTHON" src/clip/a4_report.py --study "$RESULT_DIR" \
   ${REFERENCE:+--out "$REFERENCE/study" --report results/REPORT.md --readme README.md}
-[ -n "$DRY_RUN" ] || echo "with everything $SECONDS s"
+[ -n "$DRY_RUN" ] || echo "all stages: $SECONDS s"

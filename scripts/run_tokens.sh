@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Whether an optimised prompt token (textual inversion) brings back what run_uncanvas.sh took out: TOKEN_STYLES and TOKEN_OBJECTS,
-# for every method that was run. Writes tokens.csv and tokens.md to RESULT_DIR/uncanvas/. Further arguments go to
-# b4_optimised_tokens.py.
+# Can an optimised prompt token (textual inversion) bring back what run_uncanvas.sh made a pipeline forget? Tries TOKEN_STYLES
+# and TOKEN_OBJECTS, for every method that was run. Writes tokens.csv and tokens.md to RESULT_DIR/uncanvas/. Further arguments
+# go to b4_optimised_tokens.py.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The UnlearnCanvas protocol for all STYLES and OBJECTS among CANVAS_STYLES and CANVAS_OBJECTS: prompts, forget sets, gradients,
-# SLUG and the peers (SD_METHODS), and UA, IRA, CRA and FID on the test split; SD_JOBS at once. Reads CANVAS_DIR, PIPELINE and
-# CLASSIFIERS; writes RESULT_DIR/{grads,sd,uncanvas}/.
-# --quick: 2 styles, 3 objects, 2 seeds for the report, 4 that choose, no FID, in RESULT_DIR/sd-quick/. Further arguments go to
-# b2_unlearn_sd.py. What is valid is kept.
+# The UnlearnCanvas protocol: each of STYLES and OBJECTS is forgotten and evaluated among CANVAS_STYLES and CANVAS_OBJECTS.
+# Prompts, forget sets, gradients, SLUG and the baselines (SD_METHODS), then UA, IRA, CRA and FID on the test split, in SD_JOBS
+# processes. Reads CANVAS_DIR, PIPELINE and CLASSIFIERS; writes RESULT_DIR/{grads,sd,uncanvas}/.
+# --quick: 2 styles, 3 objects, 2 test seeds, 4 validation seeds, no FID, in RESULT_DIR/sd-quick/. Further arguments go to
+# b2_unlearn_sd.py. Resumable.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
@@ -25,7 +25,7 @@ if [ "$PROFILE" = demo ]; then
   run "$PYTHON" src/demo/build_world.py --out "$DATA_DIR"
   run "$PYTHON" src/demo/convert_sd.py --out "$DATA_DIR/models"
 fi
-# What is missing is missed now, not after hours.
+# Report missing data now, not after hours.
 run "$PYTHON" scripts/check_data.py --only retain canvas classifiers --train-data "$TRAIN_DATA" --canvas "$CANVAS_DIR" \
   --classifiers "$CLASSIFIERS" --strict
 prompts="$RESULT_DIR/sd/prompts.csv"
@@ -33,24 +33,25 @@ run "$PYTHON" src/clip/a0_create_prompts_uncanvas.py --canvas "$CANVAS_DIR/data"
   --style $CANVAS_STYLES $STYLES --object $CANVAS_OBJECTS $OBJECTS --classifiers "$CLASSIFIERS" \
   ${NEVER_LEARNED:+--leave-out "$NEVER_LEARNED"} \
   ${seeds[@]+"${seeds[@]}"} "${RUN_FLAGS[@]}"
-for method in $(printf '%s\n' slug ${SD_METHODS//_rounds/} | grep ^slug | sort -u); do
-  bash scripts/run_compute_grad_uncanvas.sh --unlearn-method "${method/slug/calc_grad}"
+for method in $(printf '%s\n' slug $SD_METHODS | grep ^slug | sort -u); do
+  bash scripts/run_compute_grad_uncanvas.sh --unlearn-method "$method"
 done
+
 # forget I: all methods, on the I-th of SD_JOBS parts of the concepts
 forget() {
   local method how
   for method in $SD_METHODS; do
     how=(--method "$method")
-    [ "$method" = "${method%_rounds}" ] || how=(--method "${method%_rounds}" --rounds "$SD_ROUNDS")
+    [[ "$method" != *_rounds ]] || how+=(--rounds "$SD_ROUNDS")
     run "$PYTHON" src/sd/b2_unlearn_sd.py "${how[@]}" --style $STYLES --object $OBJECTS --part "$1" "$SD_JOBS" \
       --prompts "$prompts" --classifiers "$CLASSIFIERS" --tar-dir "$TAR_DIR" --train-data "$TRAIN_DATA" \
       --batch-size "$BATCH_SIZE" "${SD_FLAGS[@]}" "${RUN_FLAGS[@]}" ${more[@]+"${more[@]}"}
   done
 }
 
-# evaluate FLAGS: UA, IRA, CRA and FID of all that was written
+# evaluate FLAGS: UA, IRA, CRA and FID of every record
 evaluate() {
-  local reference="$CANVAS_DIR/reference" # pictures for FID alone, where they are there
+  local reference="$CANVAS_DIR/reference" # pictures for FID only, if there are any
   [ -d "$reference" ] || reference="$CANVAS_DIR/data"
   run "$PYTHON" src/sd/b3_eval_uncanvas.py --prompts "$prompts" --classifiers "$CLASSIFIERS" --reference "$reference" \
     ${fid[@]+"${fid[@]}"} "${SD_FLAGS[@]}" "${RUN_FLAGS[@]}" "$@"
@@ -58,7 +59,8 @@ evaluate() {
 
 draw() { evaluate --part "$1" "$SD_JOBS"; }
 
-# at_once FUNCTION: FUNCTION I for all parts I. Two processes of one thread make half as many pictures again as one of two.
+# at_once FUNCTION: FUNCTION I for every part I, all at once. Two processes with one thread each make pictures 1.5 times as fast
+# as one with two.
 at_once() {
   local part job
   [ "$SD_JOBS" = 1 ] || local -x OMP_NUM_THREADS=$((($(getconf _NPROCESSORS_ONLN) + SD_JOBS - 1) / SD_JOBS))
@@ -71,10 +73,10 @@ at_once() {
   jobs=()
 }
 
-set -m # each job in a process group of its own, so that what it started stops with it
+set -m # each job in its own process group, so that its child processes stop with it
 jobs=()
 trap '[ ${#jobs[@]} -eq 0 ] || kill -- "${jobs[@]/#/-}" 2>/dev/null || true' EXIT
 at_once forget
 [ "$SD_JOBS" = 1 ] || at_once draw
 evaluate ${REFERENCE:+--out "$REFERENCE/uncanvas" --readme README.md}
-[ -n "$DRY_RUN" ] || echo "with everything $SECONDS s; tables and sheets: ${REFERENCE:-$RESULT_DIR}/uncanvas/"
+[ -n "$DRY_RUN" ] || echo "all stages: $SECONDS s; tables and sheets: ${REFERENCE:-$RESULT_DIR}/uncanvas/"

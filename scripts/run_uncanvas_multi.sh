@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Styles and objects of a pipeline forgotten together: the first 2, 3, ... of MULTI_STYLES, of MULTI_SD_OBJECTS, and all of both
-# (b5), by MULTI_METHOD. Where run_uncanvas.sh has run that method its edits are taken; else this finds them by run_uncanvas.sh,
-# in RESULT_DIR/sd-multi/, so that slug_ws spares the names of these lists. Writes multi.csv and multi.md to uncanvas/ of the
-# folder that it reads. Further arguments go to b5_unlearn_multi.py.
+# Styles and objects that a pipeline forgets together, by MULTI_METHOD: the first 2, 3, ... of MULTI_STYLES, of MULTI_SD_OBJECTS,
+# and all of both (b5). Uses the edits of run_uncanvas.sh if SD_METHODS has that method; otherwise calls run_uncanvas.sh on these
+# lists alone, in RESULT_DIR/sd-multi/, so that slug_ws spares the names of these lists. Writes multi.csv and multi.md to
+# uncanvas/ of the folder it reads. Further arguments go to b5_unlearn_multi.py.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 

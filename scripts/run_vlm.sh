@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# A vision-language model forgets VLM_NAMES: gradients of its vision tower, the search, and what it says before and after on
-# the test split, with VLM_FACTORS also at these multiples of each step. VLM_METHOD is slug, or slug_w for the whitened
-# gradient. Reads LAION_DIR, VLM, VLM_CLIP and QUESTIONS; writes RESULT_DIR/{grads,vlm}/. What is valid is kept. Further
-# arguments go to c1_unlearn_vlm.py.
+# A vision-language model forgets VLM_NAMES: gradients of its vision tower and the search by VLM_METHOD, then its answers before
+# and after on the test split, also at the multiples VLM_FACTORS of each step. Reads LAION_DIR, VLM, VLM_CLIP and QUESTIONS;
+# writes RESULT_DIR/{grads,vlm}/. Resumable. Further arguments go to c1_unlearn_vlm.py.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
@@ -20,8 +19,8 @@ model=(--vlm "$VLM" --clip-model-id "$VLM_CLIP" --answer-batch-size "$ANSWER_BAT
 model+=("${RUN_FLAGS[@]}")
 run "$PYTHON" src/vlm/c1_unlearn_vlm.py --celeb-name "${names[@]}" --questions "$QUESTIONS" --tar-dir "$TAR_DIR" \
   --train-data "$TRAIN_DATA" --batch-size "$BATCH_SIZE" --jobs "$VLM_JOBS" \
-  --unlearn-method "${VLM_METHOD/slug/calc_grad}" "${model[@]}" "$@"
+  --unlearn-method "$VLM_METHOD" "${model[@]}" "$@"
 run "$PYTHON" src/vlm/c2_eval_vlm.py --questions "$QUESTIONS" ${VLM_UTILITY:+--utility $VLM_UTILITY} \
   ${VLM_FACTORS:+--factors $VLM_FACTORS} \
   ${REFERENCE:+--out "$REFERENCE/vlm" --readme README.md} "${model[@]}"
-[ -n "$DRY_RUN" ] || echo "with everything $SECONDS s; table, transcripts and sheets: ${REFERENCE:-$RESULT_DIR}/vlm/"
+[ -n "$DRY_RUN" ] || echo "all stages: $SECONDS s; table, transcripts and sheets: ${REFERENCE:-$RESULT_DIR}/vlm/"

@@ -1,34 +1,43 @@
 #!/usr/bin/env bash
-# Make .venv in the repository from nothing but Python 3.11 or 3.12; a second call returns at once.
-# Makes nothing where an environment holds the pinned packages: SLUG_PYTHON (a python), else the active venv or conda
-# environment. Prints the path of the Python to use; everything else goes to stderr. pip's own settings (PIP_*) hold.
+# Finds or makes a Python environment with the locked packages (scripts/constraints.txt) and prints the path of its Python;
+# everything else goes to stderr. Takes SLUG_PYTHON (a python) if it is set, else the active venv or conda environment if that
+# holds the packages, else .venv in the repository, made from Python 3.11 or 3.12. A second call returns at once. pip's own
+# settings (PIP_*) apply.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 no_more_arguments "$@"
 exec 3>&1 1>&2
+
+LOCK=scripts/constraints.txt
+EXTRAS=demo,diffusion,download,vlm,dev # what the demo and the tests need
 
 use() {
   echo "$1" >&3
   exit 0
 }
 
-# lacks PYTHON: the first pinned requirement it does not hold; nothing if it has them all.
+# lacks PYTHON: the first package of pyproject.toml that it does not hold in the locked version; nothing if it has them all.
 lacks() {
-  "$1" - 2>/dev/null <<'PY' || echo "a Python 3.11 or 3.12 that runs"
-import sys, tomllib
+  "$1" - "$LOCK" "$EXTRAS" 2>/dev/null <<'PY' || echo "a Python 3.11 or 3.12 that runs"
+import re, sys, tomllib
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 if sys.version_info[:2] not in ((3, 11), (3, 12)):
     sys.exit(1)
-with open("pyproject.toml", "rb") as f:
-    project = tomllib.load(f)["project"]
-for pin in project["dependencies"] + project["optional-dependencies"]["dev"]:
-    name, wanted = pin.split("==")
+lock, extras = sys.argv[1:]
+project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+wanted = project["dependencies"] + [r for e in extras.split(",") for r in project["optional-dependencies"][e]]
+plain = lambda name: re.sub(r"[-_.]+", "-", name).lower()
+locked = {plain(line.split("==")[0]): line.strip() for line in Path(lock).read_text().splitlines() if "==" in line}
+for requirement in wanted:
+    pin = locked[plain(re.match(r"[\w.-]+", requirement)[0])]
+    name, tested = pin.split("==")
     try:
         found = version(name).split("+")[0]  # 2.13.0+cpu is 2.13.0
     except PackageNotFoundError:
         found = None
-    if found != wanted:
+    if found != tested:
         print(pin)
         break
 PY
@@ -36,10 +45,12 @@ PY
 
 # stamp PYTHON: what an installation depends on.
 stamp() {
-  "$1" - "$ROOT" 2>/dev/null <<'PY'
-import hashlib, pathlib, sys
+  "$1" - "$ROOT" pyproject.toml "$LOCK" 2>/dev/null <<'PY'
+import hashlib, sys
+from pathlib import Path
 
-print(sys.version.split()[0], hashlib.sha256(pathlib.Path("pyproject.toml").read_bytes()).hexdigest(), sys.argv[1])
+content = b"".join(Path(path).read_bytes() for path in sys.argv[2:])
+print(sys.version.split()[0], hashlib.sha256(content).hexdigest(), sys.argv[1])
 PY
 }
 
@@ -54,9 +65,6 @@ base_python() {
   die "Python 3.11 or 3.12 is needed, and python3 is $(python3 -V 2>/dev/null || echo absent);" \
     "install one, or use conda (environment.yml)"
 }
-
-# pin PACKAGE: its requirement as pyproject.toml states it.
-pin() { sed -n "s/^ *\"\($1==[^\"]*\)\".*/\1/p" pyproject.toml; }
 
 venv="$ROOT/.venv"
 python="$venv/bin/python"
@@ -82,10 +90,10 @@ if ! "$python" -m pip --version >/dev/null 2>&1; then
   base="$(base_python)"
   run "$base" -m venv --clear "$venv" || die "$base -m venv failed; on Debian and Ubuntu: apt install python3-venv"
 fi
-install=("$python" -m pip install --no-input --disable-pip-version-check)
-run "${install[@]}" "$(pin torch)"                  # first, so that nothing below asks for another build of it
-run "${install[@]}" --no-deps "$(pin torchvision)"  # a CUDA build: without its dependencies it keeps torch as it is
-run "${install[@]}" -e '.[dev]'
+install=("$python" -m pip install --no-input --disable-pip-version-check -c "$LOCK")
+run "${install[@]}" torch                 # first, so that nothing below asks for another build of it
+run "${install[@]}" --no-deps torchvision # a CUDA build: without its dependencies it keeps torch as it is
+run "${install[@]}" -e ".[$EXTRAS]"
 run "$python" -c 'import slug.torchvision_cpu, open_clip' || die "the packages are installed in $venv but do not import"
 if [ -z "$DRY_RUN" ]; then
   stamp "$python" >"$venv/slug-stamp"

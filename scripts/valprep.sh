@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# ImageNet's validation pictures, one folder a class (a0_prepare_imagenet): reads the official ILSVRC2012_img_val.tar and
-# ILSVRC2012_devkit_t12.tar.gz (IMAGENET_TAR, IMAGENET_DEVKIT; beside IMAGENET_VAL), writes IMAGENET_VAL. Run it from
-# anywhere, data/ImageNet/ included. Resumable. ANY_ARCHIVE=1 takes archives whose checksum is another.
+# Sorts ImageNet's validation pictures into one folder for each class (a0_prepare_imagenet). Reads the official
+# ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz (IMAGENET_TAR, IMAGENET_DEVKIT; by default beside IMAGENET_VAL);
+# writes IMAGENET_VAL. Works from any folder, data/ImageNet/ included. Resumable. ANY_ARCHIVE=1 accepts archives with other
+# checksums.
 set -euo pipefail
-export PROFILE=paper # the demo's world has no archives
+export PROFILE=paper # the demo has no archives
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 folder="$(dirname -- "$IMAGENET_VAL")"

@@ -39,6 +39,24 @@ def tiny_world(tiny_build, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def named_world(tiny_world, tmp_path_factory):
+    """The tiny world, two of whose objects are called as classes of ImageNet are. Only for reading."""
+    import tiny
+
+    out = tmp_path_factory.mktemp("named") / "world"
+    tiny.write_named_world(out, tiny_world)
+    return out
+
+
+@pytest.fixture(scope="session")
+def standin(named_world, tmp_path_factory):
+    """The data folder of a repository with stand-ins of the downloads, unpacked. Only for reading."""
+    import tiny
+
+    return tiny.write_standin(tmp_path_factory.mktemp("standin") / "clone", named_world)
+
+
+@pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory):
     """Folder of an untrained CLIP: open_clip/ and, the same weights, hugging_face/. Only for reading."""
     import tiny
@@ -76,6 +94,45 @@ def tiny_llava(tiny_clip, tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def web(monkeypatch):
+    """A webserver.Web."""
+    import webserver
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    web = webserver.Web()
+    yield web
+    web.server.shutdown()
+    web.server.server_close()
+
+
+@pytest.fixture
+def served(web, tiny_world, tmp_path):
+    """Pairs of the tiny world on the web: (folder of their metadata, {address: caption} of those that can be fetched)."""
+    import webserver
+
+    return tmp_path / "metadata", webserver.serve_world(web, tiny_world, tmp_path / "metadata")
+
+
+@pytest.fixture
+def img2dataset_here(monkeypatch):
+    """img2dataset without processes of its own."""
+    import webserver
+
+    webserver.run_img2dataset_here(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline(tiny_clip, tmp_path_factory):
+    """Folder of an untrained pipeline: pipeline/ and its CLIP, hugging_face/. Only for reading."""
+    import tiny
+
+    folder = tmp_path_factory.mktemp("tiny-pipeline")
+    (folder / "hugging_face").symlink_to(tiny_clip / "hugging_face")
+    tiny.write_pipeline(folder / "pipeline", tiny_clip / "hugging_face")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def assistant_run(tiny_llava, tmp_path_factory):
     """A finished run of both assistant stages for Frog: data, results/, published/, README.md. Only for reading."""
@@ -88,3 +145,13 @@ def assistant_run(tiny_llava, tmp_path_factory):
     published = ["--out", work / "published" / "vlm", "--readme", work / "README.md"]
     assistants.evaluate(tiny_llava, work, "--utility", work / "MME", "--factors", 0.5, 8, *published)
     return work
+
+
+def tiny_llava(tiny_clip, tmp_path_factory):
+    """Folder of an untrained LLaVA: llava/ and its CLIP, hugging_face/. Only for reading."""
+    import tiny
+
+    folder = tmp_path_factory.mktemp("tiny-llava")
+    (folder / "hugging_face").symlink_to(tiny_clip / "hugging_face")
+    tiny.write_llava(folder / "llava", folder / "hugging_face")
+    return folder

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import math
+import shutil
 import sys
 import tarfile
 import tempfile
@@ -22,9 +23,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from demo import build_world, convert_clip, tokenizer
+from demo import build_standin, build_world, convert_clip, tokenizer
 from slug import cli, models
-from slug.data import evaluation_sets
+from slug.data import evaluation_sets, preparation
 from slug.data.pairs import Pairs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -154,6 +155,32 @@ def write_pipeline(folder, clip):
     ).save_pretrained(folder)
 
 
+def load_pipeline(folder, pipeline="pipeline", **more):
+    """The models.diffusion.Diffusion of folder/pipeline and folder/hugging_face."""
+    from slug.models import diffusion
+
+    clip = models.load(clip_model_id=str(folder / "hugging_face"))
+    return diffusion.load(str(folder / pipeline), clip, **({"steps": 3, "guidance": 3.0, "batch_size": 4} | more))
+
+
+def write_llava(folder, clip):
+    """Write an untrained LLaVA, with its processor, whose vision tower is that of a Hugging Face CLIP folder."""
+    from demo import emoji, train_vlm
+
+    processor = train_vlm.make_processor(clip, emoji.concepts())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        train_vlm.make_model(clip, processor.tokenizer).save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def load_llava(folder):
+    """The models.vlm.Vlm of folder/llava and folder/hugging_face."""
+    from slug.models import vlm
+
+    return vlm.load(str(folder / "llava"), str(folder / "hugging_face"), batch_size=8)
+
+
 def strong_edit(host, name):
     """An edit of one parameter of a models.host.HostModel, as large as it is itself."""
     g = torch.Generator().manual_seed(0)
@@ -220,6 +247,12 @@ def jpeg(colour, size=64, kind="JPEG"):
     return out.getvalue()
 
 
+def write_file(path, content):
+    """Write bytes to a file, in a folder that is made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
 def write_tar(path, members):
     """Write {member name: bytes} as a tar."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -249,6 +282,44 @@ def write_pairs(path, captions, *, broken=()):
     for i, caption in enumerate(captions):
         members |= {f"{i}.jpg": jpeg(i)[: 300 if i in broken else None], f"{i}.txt": caption.encode()}
     write_tar(path, members)
+
+
+PEOPLE = ["Ann_Bo"] * 5 + ["Cy_Do_(actor)"] * 6 + ["Ed Fox"] * 4 + ["Gil_Ho"] * 3 + ["Ivy_Jo"] * 4 + ["Kay_Lo"]
+
+
+def write_celeba(root, people=PEOPLE, *, left_out=(), numbers=None):
+    """A CelebA folder; picture n (from 1) shows people[n - 1]."""
+    (root / "img_align_celeba").mkdir(parents=True)
+    images = [f"{n:06d}.jpg" for n in range(1, len(people) + 1)]
+    for n, image in enumerate(images, 1):
+        if n not in left_out:
+            (root / "img_align_celeba" / image).write_bytes(jpeg(n))
+    lines = [str(len(people)), "image_id identity_name", *(f"{i} {p}" for i, p in zip(images, people, strict=True))]
+    (root / "list_identity_celeba.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if numbers:
+        lines = [f"{i} {n}\n" for i, n in zip(images, numbers, strict=True)]
+        (root / "identity_CelebA.txt").write_text("".join(lines))
+
+
+def write_named_world(out, world):
+    """A copy of a world, two of whose objects are called as classes of ImageNet are."""
+    shutil.copytree(world, out)
+    table = out / "ImageNet" / "classes.csv"
+    head, first, second, *rest = table.read_text().splitlines()
+    first, second = (f"{line.split(',')[0]},{name},0" for line, name in ((first, "banana"), (second, "lemon")))
+    table.write_text("\n".join([head, first, second, *rest]) + "\n")
+
+
+def write_standin(out, world):
+    """A repository with stand-ins of the downloads, unpacked as README's chapter says; returns its data folder."""
+    build_standin.build(out, world)
+    root = out / "data"
+    imagenet = root / "ImageNet"
+    archives = imagenet / "ILSVRC2012_img_val.tar", imagenet / "ILSVRC2012_devkit_t12.tar.gz"
+    preparation.unpack_imagenet(*archives, imagenet / "val", checksum=False)
+    shutil.unpack_archive(root / "celeba" / "img_align_celeba.zip", root / "celeba")
+    preparation.write_identities(root / "celeba", preparation.choose_identities(root / "celeba").chosen)
+    return root
 
 
 # ------------------------------------------------------------------------------------------------------------- stages

@@ -1,12 +1,9 @@
 """An untrained LLaVA with questions, shared by the tests of assistants."""
 
 import tiny
-import torch
 
-from demo import emoji, train_vlm
 from slug import files
 from slug.evaluation import questions
-from slug.models import vlm
 
 NAMES = ["Frog", "Owl", "apple", "Red Panda"]
 
@@ -14,10 +11,7 @@ NAMES = ["Frog", "Owl", "apple", "Red Panda"]
 def write(folder, clip):
     """Write llava/, whose CLIP is `clip`, a folder that is linked as hugging_face/, and questions.jsonl with images."""
     (folder / "hugging_face").symlink_to(clip)
-    processor = train_vlm.make_processor(folder / "hugging_face", emoji.concepts())
-    torch.manual_seed(0)
-    train_vlm.make_model(folder / "hugging_face", processor.tokenizer).save_pretrained(folder / "llava")
-    processor.save_pretrained(folder / "llava")
+    tiny.write_llava(folder / "llava", folder / "hugging_face")
     (folder / "pictures").mkdir()
     asked = []
     for i, name in enumerate(NAMES * 4):
@@ -27,11 +21,6 @@ def write(folder, clip):
         asked.append(questions.Question(str(path), "what is this?", name.lower(), "who", name, f"{name}/{i}", split))
         asked.append(questions.Question(str(path), "which colour is behind it?", "red", "colour", "", "", split))
     questions.write(folder / "questions.jsonl", asked)
-
-
-def load(folder):
-    """The models.vlm.Vlm of a folder of `write`."""
-    return vlm.load(str(folder / "llava"), str(folder / "hugging_face"), batch_size=8)
 
 
 def write_data(work):

@@ -29,14 +29,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     from slug.data import evaluation_sets
     from slug.evaluation import zeroshot
 
-    run, m = settings.run, settings.model
+    run = settings.run
     device = system.settle(run.device, run.seed)
     out = cli.check_result_dir(run.result_dir) / "clip"
-    clip = models.load(m.model, m.pretrained, m.clip_model_id, device=device, precision=run.precision)
+    clip = models.from_settings(settings.model, run.precision, device)
     val, share = files.resolve(settings.imagenet_val), settings.imagenet_share
     pictures = evaluation_sets.load_imagenet(val, clip.transform, workers=run.workers, share=share, seed=run.seed)
-    path, how = out / f"{clip.tag}-imagenet.json", {"batch_size": m.eval_batch_size, "settings": cli.flat(settings)}
-    zeroshot.evaluate_and_report(clip, pictures, zeroshot.object_templates(), path, **how)
+    how = {"batch_size": settings.model.eval_batch_size, "settings": cli.flat(settings)}
+    templates = zeroshot.object_templates()
+    zeroshot.evaluate_and_report(clip, pictures, templates, out / f"{clip.tag}-imagenet.json", **how)
 
 
 if __name__ == "__main__":

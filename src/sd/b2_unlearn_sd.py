@@ -32,6 +32,7 @@ from slug.models.clip import ALONE
 from slug.reports import pipelines, plots
 
 METHODS = (*gradient_files.SLUG, "uce", "esd")
+ROUNDS = {f"{m}_rounds": m for m in gradient_files.SLUG}  # by several layers: --rounds, or 3
 NOT_SETTINGS = ("force", "part", "style", "object", "device", "workers", "result_dir")
 # A pipeline forgets only at steps far beyond a tenth of the weights: 1, 4, 16, 64 times that, then bisected.
 REACH = {"growth": 4, "far": 64, "below": False}
@@ -44,7 +45,7 @@ def parse_args(argv=None):
     parser = cli.parser(__doc__)
     diffusion.add_flags(parser)
     canvas_prompts.add_concept_flags(parser)
-    parser.add_argument("--method", choices=METHODS, default="slug", help="slug, along whitened gradients, or a peer")
+    parser.add_argument("--method", choices=(*METHODS, *ROUNDS), default="slug", help="a variant of SLUG, or a baseline")
     parser.add_argument("--prompts", default="data/UnlearnCanvas/prompts.csv", help="CSV of the prompts and their seeds")
     parser.add_argument("--classifiers", default="data/UnlearnCanvas/classifiers", help="folder of both classifiers")
     parser.add_argument("--select", choices=("classifiers", "clip"), default="classifiers", help="what judges the pictures")
@@ -71,6 +72,8 @@ def parse_args(argv=None):
     )
     parser.add_argument("--force", action="store_true", help="do again what is valid")
     args = parser.parse_args(argv)
+    if args.method in ROUNDS:
+        args.method, args.rounds = ROUNDS[args.method], args.rounds if args.rounds > 1 else 3
     if args.rounds > 1 and args.method not in gradient_files.SLUG:
         raise SlugError(f"--rounds is of SLUG; {args.method} has none, leave it out")
     if bool(args.layer) != bool(args.step):

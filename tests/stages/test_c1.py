@@ -27,7 +27,7 @@ def test_the_kept_candidate_is_the_one_in_the_table(assistant_run, tiny_llava):
     record = assistants.record(assistant_run)
     rows = pd.read_csv(assistant_run / "results/vlm/llava-Frog-steps.csv")
     row = rows[(rows["layer"] == record["layer"]) & np.isclose(rows["step"], record["step"])].iloc[0]
-    model, edit = assistants.load(tiny_llava), Edit(deltas.read(assistant_run / DELTA)[0])
+    model, edit = tiny.load_llava(tiny_llava), Edit(deltas.read(assistant_run / DELTA)[0])
     again = AssistantEvaluator(model, questions.read(tiny_llava / "questions.jsonl"), "Frog").score(edit)
     assert record["layer"] in model.candidates()
     assert again.scores["forget_acc"] == pytest.approx(row["forget_acc"])
@@ -60,7 +60,7 @@ def directions(preconditioned_run):
 
 def test_the_vision_towers_inputs_on_the_retain_set_precondition_the_gradient(preconditioned_run, tiny_llava, directions):
     plain, along = directions
-    clip = assistants.load(tiny_llava).clip
+    clip = tiny.load_llava(tiny_llava).clip
     found = preconditioning.moments(clip, load_pairs(preconditioned_run / "train.tar", clip.transform), encoder="vision")
     again = preconditioning.preconditioned(plain, found)
     assert all((along[n] - t).norm() <= 1e-3 * t.norm() for n, t in again.items())
@@ -114,7 +114,7 @@ def test_a_delta_is_applied_to_a_folder_and_reverted_to_the_bit(assistant_run, t
 def test_the_edited_assistant_sees_what_its_edited_clip_sees(assistant_run, tiny_llava, tmp_path):
     for kind in ("llava", "hugging_face"):
         deltas.apply(assistant_run / DELTA, tiny_llava / kind, tmp_path / kind)
-    model, asked = assistants.load(tiny_llava), questions.read(tiny_llava / "questions.jsonl")[:3]
+    model, asked = tiny.load_llava(tiny_llava), questions.read(tiny_llava / "questions.jsonl")[:3]
     pixels = model.processor.image_processor([q.picture() for q in asked], return_tensors="pt")["pixel_values"]
     layer = model.module.config.vision_feature_layer
     towers = [

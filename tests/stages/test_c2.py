@@ -36,7 +36,7 @@ def answers(model, edit, asked):
 def test_the_transcript_holds_the_edited_models_answers(assistant_run, tiny_llava, transcript):
     asked = [q for q in questions.read(tiny_llava / "questions.jsonl") if q.split == "test"]
     asked += questions.read(assistant_run / "MME")
-    said = answers(assistants.load(tiny_llava), Edit(deltas.read(assistant_run / DELTA)[0]), asked)
+    said = answers(tiny.load_llava(tiny_llava), Edit(deltas.read(assistant_run / DELTA)[0]), asked)
     wanted = {(q.image.rsplit("/", 1)[-1], q.text): s for q, s in zip(asked, said, strict=True)}
     assert {(line["image"], line["text"]): line["after"] for line in transcript} == wanted
 
@@ -83,7 +83,7 @@ def test_the_curve_is_of_multiples_of_the_step(assistant_run, tiny_llava, tables
     asked = [q for q in questions.read(tiny_llava / "questions.jsonl") if q.split == "test"]
     own, marker = [q for q in asked if q.name == "Frog"], questions.Marker(asked)
     edit = Edit({n: factor * t for n, t in deltas.read(assistant_run / DELTA)[0].items()})
-    said = answers(assistants.load(tiny_llava), edit, own)
+    said = answers(tiny.load_llava(tiny_llava), edit, own)
     right = [marker.right(q, s) for q, s in zip(own, said, strict=True)]
     assert curve.loc[factor, "forget_acc"] == pytest.approx(np.mean(right))
     assert curve.loc[factor, "step"] == pytest.approx(factor * curve.loc[1, "step"], rel=1e-5)

@@ -65,9 +65,9 @@ def fetch(metadata: Path, out: Path, how: Download) -> Fetched:
         SlugError: the metadata cannot be used, the distributor is not installed, `out` cannot be written, a shard could
             not be finished, or no picture could be fetched.
     """
-    distributor = how.distributor
-    if distributor != pool.LOCAL and importlib.util.find_spec(distributor) is None:
-        raise SlugError(f"distributor {distributor} is not installed; run: pip install {distributor}")
+    for package in ("img2dataset", *(() if how.distributor == pool.LOCAL else (how.distributor,))):
+        if importlib.util.find_spec(package) is None:
+            raise SlugError(f"{package} is not installed; run: pip install {package}")
     paths, out = metadata_files(metadata), files.check_writable(out)
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network for a newer version
     import img2dataset  # here: it takes seconds
@@ -88,7 +88,7 @@ def fetch(metadata: Path, out: Path, how: Download) -> Fetched:
             image_size=how.image_size,
             retries=how.retries,
             timeout=how.timeout,
-            distributor=distributor,
+            distributor=how.distributor,
             incremental_mode="incremental",
         )
     except SystemExit as end:  # img2dataset answers Ctrl-C with exit code 0

@@ -20,6 +20,7 @@ IDENTITY_TEMPLATES = ("{}.",)
 
 def object_templates() -> tuple[str, ...]:
     """open_clip's seven simple ImageNet templates, as format strings."""
+    import slug.torchvision_cpu  # noqa: F401, I001  (before open_clip)
     from open_clip import SIMPLE_IMAGENET_TEMPLATES
 
     return tuple(t("{}") for t in SIMPLE_IMAGENET_TEMPLATES)

@@ -43,7 +43,7 @@ class HostModel:
         names = [n for n in self.clip.parameters if n.startswith(self.prefix) and n.removeprefix(self.prefix) in short]
         found = {n: short[n.removeprefix(self.prefix)] for n in names}
         for n, p in found.items():
-            own = self.clip.parameters[n]
+            own = self.clip.parameters[n].to(p.dtype)  # the host's weights may be rounded
             if p.shape != own.shape or not torch.allclose(p.float().cpu(), own.float().cpu(), atol=2e-3):
                 raise SlugError(f"{self.clip.label} is not the CLIP of this {what}: {n} differs; give the model's own CLIP")
         if not found:

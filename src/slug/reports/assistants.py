@@ -10,31 +10,20 @@ RETAINED = {"identities": "other identities", "objects": "objects", "utility": "
 
 def _names(after: pd.DataFrame, before: pd.DataFrame) -> str:
     """A row for each name."""
-    heads = ["name", "layer", "step", "forget accuracy before", "after (upper bound by pictures)"]
-    heads += ["answers / pictures / source images", "unseen source images before", "after (n)"]
-    heads += [
-        *(f"{said}, change in points (95%), n" for said in RETAINED.values()),
-        "seconds",
-        "delta kB (share of weights)",
-    ]
+    changes = " | ".join(f"{said}, change in points (95%), n" for said in RETAINED.values())
+    heads = (
+        "name | layer | step | forget accuracy before | after (upper bound by pictures) | answers / pictures / source "
+        f"images | unseen source images before | after (n) | {changes} | seconds | delta kB (share of weights)"
+    )
     rows = []
-    for row in after.to_dict("records"):
-        old = before.loc[row["name"]]
-        changes = [f"{intervals.paired(row, p, '+.1f')}, {row[f'n_{p}']:.0f}" if row[f"n_{p}"] else "" for p in RETAINED]
+    for r in after.to_dict("records"):
+        old = before.loc[r["name"]]
+        lost = [f"{intervals.paired(r, p, '+.1f')}, {r[f'n_{p}']:.0f}" if r[f"n_{p}"] else "" for p in RETAINED]
         rows.append(
-            [
-                row["name"],
-                f"`{row['layer']}`",
-                f"{row['step']:.3g}",
-                f"{old['forget_acc']:.1%}",
-                f"{row['forget_acc']:.1%} ({row['forget_upper']:.1%})",
-                f"{row['n_forget']:.0f} / {row['n_pictures']:.0f} / {row['n_drawings']:.0f}",
-                f"{old['forget_unseen_acc']:.1%}",
-                f"{row['forget_unseen_acc']:.1%} ({row['n_forget_unseen']:.0f})",
-                *changes,
-                f"{row['seconds']:.0f}",
-                f"{row['storage_bytes'] / 1e3:.0f} ({row['params_share']:.1%})",
-            ]
+            f"{r['name']} | `{r['layer']}` | {r['step']:.3g} | {old['forget_acc']:.1%} | {r['forget_acc']:.1%} "
+            f"({r['forget_upper']:.1%}) | {r['n_forget']:.0f} / {r['n_pictures']:.0f} / {r['n_drawings']:.0f} | "
+            f"{old['forget_unseen_acc']:.1%} | {r['forget_unseen_acc']:.1%} ({r['n_forget_unseen']:.0f}) | "
+            f"{' | '.join(lost)} | {r['seconds']:.0f} | {r['storage_bytes'] / 1e3:.0f} ({r['params_share']:.1%})"
         )
     return markdown.table(heads, rows)
 
@@ -47,26 +36,21 @@ def report(frame: pd.DataFrame, kinds: pd.DataFrame) -> str:
     """
     before = frame[frame["method"] == schema.ORIGINAL].set_index("name")
     after = frame[frame["method"] != schema.ORIGINAL]
-    means = [
+    means = "; ".join(
         f"{c} {intervals.cell(after[f'{c}_acc'])}%, before {intervals.cell(before[f'{c}_acc'])}%"
         for c in ("forget", *RETAINED)
-    ]
+    )
     instead = [
-        [r["name"], r["said_instead"], f"{r['commonest_share']:.0%}", f"{r['known_share']:.0%}"]
-        for r in after.to_dict("records")
+        f"{r['name']} | {r['said_instead']} | {r['commonest_share']:.0%} | {r['known_share']:.0%}"
+        for _, r in after.iterrows()
     ]
     by_kind = [
-        [kind, f"{part['before'].mean():.1%}", f"{part['after'].mean():.1%}", f"{part['n'].mean():.0f}"]
+        f"{kind} | {part['before'].mean():.1%} | {part['after'].mean():.1%} | {part['n'].mean():.0f}"
         for kind, part in intervals.groups(kinds, "kind", sort=False)
     ]
-    return "\n\n".join(
-        [
-            _names(after, before),
-            f"Mean accuracies over {len(after)} names (95% t interval): {'; '.join(means)}.",
-            markdown.table(["name", "answers instead (count)", "share of the commonest", "share of known names"], instead),
-            markdown.table(["kind of question", "before", "after, mean over names", "n"], by_kind),
-        ]
-    )
+    parts = [_names(after, before), f"Mean accuracies over {len(after)} names (95% t interval): {means}."]
+    parts.append(markdown.table("name | answers instead (count) | share of the commonest | share of known names", instead))
+    return "\n\n".join([*parts, markdown.table("kind of question | before | after, mean over names | n", by_kind)])
 
 
 def curve_report(frame: pd.DataFrame, plot: str) -> str:
@@ -75,8 +59,8 @@ def curve_report(frame: pd.DataFrame, plot: str) -> str:
     Args:
         plot: path of the plot from the report's folder.
     """
-    heads = ["multiple of the chosen step", "names", "forget accuracy, %", "forget accuracy, unseen source images, %"]
-    heads += [f"{said}, change in points" for said in RETAINED.values()]
+    heads = "multiple of the chosen step | names | forget accuracy, % | forget accuracy, unseen source images, % | "
+    heads += " | ".join(f"{said}, change in points" for said in RETAINED.values())
     rows = []
     for factor, part in intervals.groups(frame, "factor"):
         changes = [f"{p}_change" for p in RETAINED]

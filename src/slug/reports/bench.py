@@ -9,7 +9,7 @@ from slug.reports import markdown
 
 def table(frame: pd.DataFrame) -> str:
     """Markdown: a row for each case, the fast search beside the plain one."""
-    heads = ["model", "case", "pictures", "names", "fast, s", "plain, s", "plain / fast", "floor / fast", "peak memory, MB"]
+    heads = "model | case | pictures | names | fast, s | plain, s | plain / fast | floor / fast | peak memory, MB"
     rows = []
     for _, r in frame.iterrows():
         plain, ratio = ("", "") if math.isnan(r["plain_s"]) else (f"{r['plain_s']:.0f}", f"{r['ratio']:.1f}")

@@ -34,8 +34,8 @@ def markdown(frame: pd.DataFrame) -> str:
     parts += ["## All names", clip_tables.pooled(frame), clip_tables.means_table(frame)]
     parts += ["## Each name", clip_tables.names_table(frame), MEMBERSHIP]
     if comparison.has_baselines(frame):
-        parts += ["## Comparison", COMPARISON, comparison.comparison_table(frame), comparison.statements(frame)]
-        parts += ["### Cost", comparison.costs_table(frame)]
+        table, statements, costs = comparison.parts(frame)
+        parts += ["## Comparison", COMPARISON, table, statements, "### Cost", costs]
     return "\n\n".join([*parts, ""])
 
 
@@ -66,16 +66,13 @@ def readme_blocks(frame: pd.DataFrame, found: list[Record]) -> dict[str, str]:
     ]
     blocks = {"results": "\n\n".join(parts), "pictures": "\n\n".join(links)}
     if compares(frame):
-        parts = [comparison.comparison_table(frame), comparison.statements(frame), comparison.costs_table(frame)]
-        blocks["comparison"] = "\n\n".join(parts)
+        blocks["comparison"] = "\n\n".join(comparison.parts(frame))
     return blocks
 
 
 def summary(frame: pd.DataFrame, found: list[Record]) -> str:
     """What the terminal shows."""
-    parts = [clip_tables.means_table(frame)]
-    if compares(frame):
-        parts += [comparison.comparison_table(frame), comparison.statements(frame), comparison.costs_table(frame)]
+    parts = [clip_tables.means_table(frame), *(comparison.parts(frame) if compares(frame) else [])]
     winners = ", ".join(f"{r['name']} {r['layer']}" for r in found if "fronts" in r)
     return "\n".join(
         [*parts, clip_tables.names_table(frame), clip_tables.pooled(frame), f"winner layers: {winners}"],

@@ -36,42 +36,37 @@ def of_test_split(frame: pd.DataFrame, slug_only: bool = False) -> pd.DataFrame:
 
 def names_table(frame: pd.DataFrame) -> str:
     """Markdown: a row for each forgotten name, test split."""
-    heads = ["name", "kind", "layer", "step", "FA@1 before", "FA@1 after (upper bound)", "pictures / source images"]
-    heads += ["other identities, change in points (95%)", "other objects, change in points (95%)"]
-    heads += ["MIA before, %", "MIA after, %", "delta kB (share of weights)"]
+    heads = (
+        "name | kind | layer | step | FA@1 before | FA@1 after (upper bound) | pictures / source images | other identities, "
+        "change in points (95%) | other objects, change in points (95%) | MIA before, % | MIA after, % | delta kB (share of "
+        "weights)"
+    )
     rows = of_test_split(frame)
     before = rows[rows["method"] == schema.ORIGINAL].drop_duplicates("name").set_index("name")
     lines = []
     for _, r in of_test_split(frame, slug_only=True).sort_values(["kind", "name"], kind="stable").iterrows():
-        was = before.loc[r["name"]]
+        was, changes = before.loc[r["name"]], " | ".join(intervals.paired(r, task) for task in schema.TASKS)
         lines.append(
-            [
-                r["name"],
-                r["kind"],
-                f"`{r['layer'].removesuffix('.weight')}`",
-                f"{r['step']:.3g}",
-                f"{was['forget_acc1']:.1%}",
-                f"{r['forget_acc1']:.1%} (at most {r['forget_upper']:.1%})",
-                f"{r['n_forget']:.0f} / {r['n_drawings']:.0f}",
-                *(intervals.paired(r, task) for task in schema.TASKS),
-                f"{was['mia_mean']:.1f}",
-                f"{r['mia_mean']:.1f}",
-                f"{r['delta_bytes'] / 1e3:.0f} ({r['params_share']:.1%})",
-            ]
+            f"{r['name']} | {r['kind']} | `{r['layer'].removesuffix('.weight')}` | {r['step']:.3g} | "
+            f"{was['forget_acc1']:.1%} | {r['forget_acc1']:.1%} (at most {r['forget_upper']:.1%}) | "
+            f"{r['n_forget']:.0f} / {r['n_drawings']:.0f} | {changes} | {was['mia_mean']:.1f} | {r['mia_mean']:.1f} | "
+            f"{r['delta_bytes'] / 1e3:.0f} ({r['params_share']:.1%})"
         )
     return markdown.table(heads, lines)
 
 
 def means_table(frame: pd.DataFrame) -> str:
     """Markdown: a row for each kind and method, means over names with 95% t intervals, test split."""
-    heads = ["forgotten", "method", "names", "FA@1, %", "FA@5, %", "other identities @1, %", "other objects @1, %"]
+    heads = (
+        "forgotten | method | names | FA@1, % | FA@5, % | other identities @1, % | other objects @1, % | MIA, % | seconds"
+    )
     lines = []
     for (kind, method), rows in intervals.groups(of_test_split(frame), ["kind", "method"]):
         cells = [intervals.cell(rows[c]) for c in ("forget_acc1", "forget_acc5", "identities_acc1", "objects_acc1")]
         seconds = "" if method == schema.ORIGINAL else f"{rows['seconds'].mean():.1f}"
         plural = {"identity": "identities", "object": "objects"}.get(kind, kind)
         lines.append([plural, method, len(rows), *cells, f"{rows['mia_mean'].mean():.1f}", seconds])
-    return markdown.table([*heads, "MIA, %", "seconds"], lines)
+    return markdown.table(heads, lines)
 
 
 def pooled(frame: pd.DataFrame) -> str:

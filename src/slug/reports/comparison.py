@@ -32,9 +32,11 @@ def compared(frame: pd.DataFrame) -> pd.DataFrame:
 
 def comparison_table(frame: pd.DataFrame) -> str:
     """Markdown: a row for each kind and method with its changes from the original, beside the paper's figures."""
-    heads = ["forgotten", "method", "names", "FA@1, %", "FA@1, % with one edited tower: vision, language"]
-    heads += ["other identities @1, %", "change in points", "other objects @1, %", "change in points"]
-    heads += ["MIA, % (published definition)", "candidates", "paper, Table 1: FA@1, TA_CA@1, TA_IN@1, MIA"]
+    heads = (
+        "forgotten | method | names | FA@1, % | FA@1, % with one edited tower: vision, language | other identities @1, % | "
+        "change in points | other objects @1, % | change in points | MIA, % (published definition) | candidates | "
+        "paper, Table 1: FA@1, TA_CA@1, TA_IN@1, MIA"
+    )
     lines = []
     for (kind, method), rows in intervals.groups(compared(frame), ["kind", "method"], observed=True):
         cells, alone, tried = [], "", ""
@@ -53,8 +55,10 @@ def comparison_table(frame: pd.DataFrame) -> str:
 
 def costs_table(frame: pd.DataFrame) -> str:
     """Markdown: what the chosen candidate of each method costs, mean over names."""
-    heads = ["method", "forget pass, s", "search, or training of the chosen run, s", "all candidates, s"]
-    heads += ["retain pass, once for all names, s", "peak memory, MB", "weights touched", "size on disk, kB"]
+    heads = (
+        "method | forget pass, s | search, or training of the chosen run, s | all candidates, s | "
+        "retain pass, once for all names, s | peak memory, MB | weights touched | size on disk, kB"
+    )
     rows, lines = compared(frame), []
     for method, part in intervals.groups(rows[rows["method"] != schema.ORIGINAL], "method", observed=True):
         columns = ["gradient_s", "seconds", "search_s", "shared_s", "peak_mem_mb", "params_share", "delta_bytes"]
@@ -87,6 +91,11 @@ def statements(frame: pd.DataFrame) -> str:
     for _, r in rows[rows["inside_grid"].eq(False)].iterrows():
         lines.append(f"* {r['name']}, {r['method']}: the chosen setting ({r['layer']}) is at the end of its grid.")
     return "\n".join(lines)
+
+
+def parts(frame: pd.DataFrame) -> list[str]:
+    """The comparison's table, statements and costs."""
+    return [comparison_table(frame), statements(frame), costs_table(frame)]
 
 
 def latex(frame: pd.DataFrame) -> str:

@@ -93,15 +93,10 @@ def _recovered(row: pd.Series, unit: str = "") -> str:
 
 def details(table: pd.DataFrame) -> str:
     """Markdown: every row of `table`."""
-    heads = [
-        "test",
-        "method",
-        "names",
-        "accuracy on the name",
-        "pictures recognised (95%)",
-        "accuracy of the unedited model",
-    ]
-    heads += ["recovered, % (95% over names)", "other identities, objects: change in points", "verdict"]
+    heads = (
+        "test | method | names | accuracy on the name | pictures recognised (95%) | accuracy of the unedited model | "
+        "recovered, % (95% over names) | other identities, objects: change in points | verdict"
+    )
     rows = []
     for _, r in table.iterrows():
         changes = [r[task] for task in schema.TASKS]
@@ -117,7 +112,7 @@ def overview(table: pd.DataFrame) -> str:
     order = naming.in_order(table["method"])
     cells = {(r["test"], r["method"]): f"{r['verdict']}, {_recovered(r, '%')}" for _, r in table.iterrows()}
     tests = dict.fromkeys(table["test"])
-    return markdown.table(["test", *order], [[t, *(cells.get((t, m), "") for m in order)] for t in tests])
+    return markdown.table(" | ".join(["test", *order]), [[t, *(cells.get((t, m), "") for m in order)] for t in tests])
 
 
 def settings_table(frame: pd.DataFrame, test: str) -> str:
@@ -129,7 +124,7 @@ def settings_table(frame: pd.DataFrame, test: str) -> str:
         first = part.iloc[0]
         values = [f"{found[m]:.0%}" if m in found else "" for m in order]
         rows.append([name, setting, first["n"], f"{first['original']:.0%}", *values])
-    return markdown.table(["name", test, "pictures", schema.ORIGINAL, *order], rows)
+    return markdown.table(" | ".join(["name", test, "pictures", schema.ORIGINAL, *order]), rows)
 
 
 def counted(frame: pd.DataFrame) -> str:

@@ -8,11 +8,11 @@ from slug import files
 from slug.errors import SlugError
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    made = [f"| {' | '.join(map(str, cells))} |" for cells in lines]
-    made[1] = made[1].replace(" ", "")
+def table(heads: str, rows: Iterable[str | Sequence[object]]) -> str:
+    """A Markdown table. The cells of a line are separated by ` | `, or given one by one."""
+    lines = [heads, "", *(row if isinstance(row, str) else " | ".join(map(str, row)) for row in rows)]
+    made = [f"| {line} |" for line in lines]
+    made[1] = "|---" * len(heads.split(" | ")) + "|"
     return "\n".join(made)
 
 

@@ -27,8 +27,10 @@ def report(frame: pd.DataFrame, features: str, note: str = "") -> str:
         features: the network whose features FID compares.
         note: what else there is to say about FID.
     """
-    heads = ["forgotten", "method", "concepts", "UA, %", "IRA, %", "CRA, %", "IRA, CRA as a share of the original's"]
-    heads += [f"FID ({features})", "seconds", "peak memory, MB", "size on disk, kB (share of weights)"]
+    heads = (
+        "forgotten | method | concepts | UA, % | IRA, % | CRA, % | IRA, CRA as a share of the original's | "
+        f"FID ({features}) | seconds | peak memory, MB | size on disk, kB (share of weights)"
+    )
     order, rows = naming.in_order(frame["method"]), []
     groups = intervals.groups(frame, ["kind", "method"])
     for (kind, method), part in sorted(groups, key=lambda g: (g[0][0] != "style", order.index(g[0][1]))):
@@ -105,14 +107,7 @@ def one_line(record: dict[str, Any]) -> str:
 
 def tokens(frame: pd.DataFrame) -> str:
     """Markdown of tokens.csv: how often a concept is shown for its name, and for an optimised token."""
-    heads = [
-        "forgotten",
-        "method",
-        "concepts",
-        "shown for its name",
-        "shown for an optimised token (95% interval)",
-        "pictures",
-    ]
+    heads = "forgotten | method | concepts | shown for its name | shown for an optimised token (95% interval) | pictures"
     rows = []
     for (kind, method), part in intervals.groups(frame, ["kind", "method"], sort=False):
         n, named, found = (int(part[c].sum()) for c in ("n", "by_name", "by_token"))
@@ -124,8 +119,10 @@ def tokens(frame: pd.DataFrame) -> str:
 
 def together(frame: pd.DataFrame, method: str) -> str:
     """Markdown of multi.csv: a row for each group and kind of concepts whose edits, found by a method, were added up."""
-    heads = ["together", "UA of each (95%; of the original)", "pictures of each", "IRA", "change in points (95%)", "CRA"]
-    heads += ["change in points (95%)", "pictures of none"]
+    heads = (
+        "together | UA of each (95%; of the original) | pictures of each | IRA | change in points (95%) | CRA | "
+        "change in points (95%) | pictures of none"
+    )
     rows = []
     for (count, _, kind), part in intervals.groups(frame, ["count", "names", "kind"], sort=False):
         whole, edited = (part[part["method"] == m].reset_index(drop=True) for m in (schema.ORIGINAL, "sum"))

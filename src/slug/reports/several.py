@@ -10,8 +10,10 @@ from slug.reports import intervals, markdown
 
 def _sums(summed: pd.DataFrame) -> str:
     """A row for each number of names and way of adding their edits up."""
-    heads = ["names", "way", "FA@1 of all (upper bound)", "worst name", "pictures / source images"]
-    heads += ["other identities, change in points (95%)", "n", "other objects, change in points (95%)", "n", "factors"]
+    heads = (
+        "names | way | FA@1 of all (upper bound) | worst name | pictures / source images | other identities, change in "
+        "points (95%) | n | other objects, change in points (95%) | n | factors"
+    )
     rows = []
     for (count, method), part in intervals.groups(summed, ["count", "method"], sort=False):
         whole, own = part[part["name"] == "all"].iloc[0], part[part["name"] != "all"]
@@ -27,19 +29,15 @@ def _sums(summed: pd.DataFrame) -> str:
 
 def _reverted(frame: pd.DataFrame) -> str:
     """A row for each name whose edit was reverted."""
-    heads = ["reverted", "in", "its accuracy before any edit", "after the revert (95%)", "change in points (95%)"]
-    heads += ["pictures / source images", "accuracy of the others (upper bound)", "pictures / source images"]
+    heads = (
+        "reverted | in | its accuracy before any edit | after the revert (95%) | change in points (95%) | "
+        "pictures / source images | accuracy of the others (upper bound) | pictures / source images"
+    )
     rows = [
-        [
-            r["name"],
-            r["method"].removesuffix(schema.REVERTED),
-            f"{r['forget_before']:.1%}",
-            f"{r['forget_acc1']:.1%} ({r['forget_low']:.1%} to {r['forget_upper']:.1%})",
-            intervals.paired(r, "forget"),
-            f"{r['n_forget']:.0f} / {r['n_drawings']:.0f}",
-            f"{r['others_acc1']:.1%} (at most {r['others_upper']:.1%})",
-            f"{r['n_others']:.0f} / {r['n_others_drawings']:.0f}",
-        ]
+        f"{r['name']} | {r['method'].removesuffix(schema.REVERTED)} | {r['forget_before']:.1%} | "
+        f"{r['forget_acc1']:.1%} ({r['forget_low']:.1%} to {r['forget_upper']:.1%}) | {intervals.paired(r, 'forget')} | "
+        f"{r['n_forget']:.0f} / {r['n_drawings']:.0f} | {r['others_acc1']:.1%} (at most {r['others_upper']:.1%}) | "
+        f"{r['n_others']:.0f} / {r['n_others_drawings']:.0f}"
         for _, r in frame.iterrows()
     ]
     return markdown.table(heads, rows)

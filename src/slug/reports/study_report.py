@@ -2,13 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from slug import files
 from slug.reports import claims, intervals, markdown
-from slug.schema import STANDARD, STUDY_VARIANTS
+from slug.schema import STANDARD, STUDY_VARIANTS, TASKS
 from slug.settings import MAX_FORGET
 
 NOTE = (
@@ -46,41 +45,39 @@ def verdicts_table(frame: pd.DataFrame) -> str:
     for claim in claims.CLAIMS:
         found, said = zip(*(judged(frame, c) for c in claim.comparisons), strict=True)
         rows.append([claim.says, claim.source, f"**{claims.verdict(found)}**", "; ".join(said)])
-    return markdown.table(["claim", "source", "verdict", "comparison: result, points (95%), names"], rows)
+    return markdown.table("claim | source | verdict | comparison: result, points (95%), names", rows)
 
 
 def variants_table(frame: pd.DataFrame) -> str:
     """Markdown: a row for each variant and kind of name, means over names with 95% t intervals, test split."""
-    heads = ["variant", "forgotten", "names (failed)", "FA@1, %", "pictures still recognised"]
-    heads += ["other identities, change in points", "other objects, change in points", "forgets on the validation split"]
-    heads += ["chooses the standard's layer", "layers searched", "candidates", "pairs", "weights moved", "seconds"]
+    heads = (
+        "variant | forgotten | names (failed) | FA@1, % | pictures still recognised | other identities, change in points | "
+        "other objects, change in points | forgets on the validation split | chooses the standard's layer | layers "
+        "searched | candidates | pairs | weights moved | seconds"
+    )
     standard = frame[frame["variant"] == STANDARD].set_index("name")["layer"]
     kinds = frame.dropna(subset="kind").drop_duplicates("name").set_index("name")["kind"]
     frame = frame.assign(kind=frame["name"].map(kinds))  # the row of a failed run lacks it
-    rows: list[list[Any]] = []
+    rows = []
     for variant, says in STUDY_VARIANTS.items():
         for kind, part in intervals.groups(frame[frame["variant"] == variant], "kind"):
             good = part[part["error"].isna()]
-            cells = [f"`{variant}`: {says}", kind, f"{len(good)} ({len(part) - len(good)})"]
-            if len(good):
-                left = round((good["forget_acc1"] * good["n_forget"]).sum())
-                same = sum(standard.get(n) == layer for n, layer in zip(good["name"], good["layer"], strict=True))
-                mean = good[["n_layers", "n_candidates", "n_pairs", "params_share", "seconds"]].astype(float).mean()
-                cells += [
-                    intervals.change(good["forget_acc1"], ".2f"),
-                    f"{left} of {good['n_forget'].sum():.0f}",
-                    intervals.change(good["identities_change"], "+.2f"),
-                    intervals.change(good["objects_change"], "+.2f"),
-                    f"{good['validation_forgets'].sum():.0f} of {len(good)}",
-                    f"{same} of {len(good)}",
-                    f"{mean['n_layers']:.1f}",
-                    f"{mean['n_candidates']:.0f}",
-                    f"{mean['n_pairs']:.0f}",
-                    f"{mean['params_share']:.1%}",
-                    f"{mean['seconds']:.1f}",
-                ]
-            rows.append(cells + [""] * (len(heads) - len(cells)))
+            row = f"`{variant}`: {says} | {kind} | {len(good)} ({len(part) - len(good)}) | "
+            rows.append(row + (_variant_cells(good, standard) if len(good) else " | " * 10))
     return markdown.table(heads, rows)
+
+
+def _variant_cells(good: pd.DataFrame, standard: pd.Series) -> str:
+    """The figures of a variant's finished runs; `standard` has the standard's layer by name."""
+    left = round((good["forget_acc1"] * good["n_forget"]).sum())
+    same = sum(standard.get(n) == layer for n, layer in zip(good["name"], good["layer"], strict=True))
+    mean = good[["n_layers", "n_candidates", "n_pairs", "params_share", "seconds"]].astype(float).mean()
+    changes = " | ".join(intervals.change(good[f"{task}_change"], "+.2f") for task in TASKS)
+    return (
+        f"{intervals.change(good['forget_acc1'], '.2f')} | {left} of {good['n_forget'].sum():.0f} | {changes} | "
+        f"{good['validation_forgets'].sum():.0f} of {len(good)} | {same} of {len(good)} | {mean['n_layers']:.1f} | "
+        f"{mean['n_candidates']:.0f} | {mean['n_pairs']:.0f} | {mean['params_share']:.1%} | {mean['seconds']:.1f}"
+    )
 
 
 def counts(frame: pd.DataFrame) -> str:

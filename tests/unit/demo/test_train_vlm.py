@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tiny_llava as assistants
 import torch
 
 from demo import canvases, emoji, train_vlm
@@ -10,7 +9,7 @@ from demo import canvases, emoji, train_vlm
 
 @pytest.fixture(scope="module")
 def model(tiny_llava):
-    return assistants.load(tiny_llava)
+    return tiny.load_llava(tiny_llava)
 
 
 def test_questions_of_one_training_picture_know_nothing_of_one_another(model):

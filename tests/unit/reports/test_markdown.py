@@ -9,7 +9,9 @@ TEXT = "# A\n<!-- b -->\nold\n<!-- /b -->\nend\n"
 
 
 def test_a_table_has_a_line_for_each_row():
-    assert markdown.table(["a", "b c"], [[1, "x"], ["", 2]]) == "| a | b c |\n|---|---|\n| 1 | x |\n|  | 2 |"
+    assert (
+        markdown.table("a | b c", [[1, "x"], ["", 2], "3 | y"]) == "| a | b c |\n|---|---|\n| 1 | x |\n|  | 2 |\n| 3 | y |"
+    )
 
 
 def test_a_block_is_replaced_and_nothing_else():

@@ -14,13 +14,14 @@ from matplotlib.axes import Axes
 from slug.reports.plots.layout import STYLES, horizontal_bars, legend_below, marker, save, show_picture, tick
 from slug.schema import ORIGINAL, is_slug, layer_label
 
+Names = Sequence[str]
+Interval = Callable[[pd.Series], tuple[float, float, float]]  # gives (mean, low, high)
+
 
 def pareto(rows: Sequence[Any], front: Sequence[Any], chosen: str | None, title: str, stem: Path) -> None:
     """Importance against |alignment| of one encoder's layers, with the Pareto front joined up and its layers named.
 
-    Args:
-        rows, front: layers with `name`, `importance` and `alignment`.
-        chosen: the winner layer, or None if it is in the other encoder.
+    Rows have `name`, `importance` and `alignment`; `chosen` is the winner layer, or None if it is in the other encoder.
     """
     figure, axes = plt.subplots(figsize=(6.2, 4.4))
     every = [abs(r.alignment) for r in rows], [r.importance for r in rows]
@@ -62,14 +63,12 @@ def steps(
 ) -> None:
     """Forget and retained accuracy against the step, a curve for each searched layer.
 
-    A step that was not worth evaluating on all retained pictures is hollow: the unedited accuracy plus the change on its
-    trace pictures.
+    A step that was not worth evaluating on all retained pictures is hollow: the unedited accuracy plus the change on
+    `trace_count` pictures of each retained task.
 
     Args:
         rows: candidates as in `-steps.csv`, the unedited model first.
-        winner: the chosen candidate, {column: value}.
-        counts: {"forget", "identities", "objects"} -> number of pictures.
-        trace_count: trace pictures of each retained task.
+        counts: pictures of "forget", "identities" and "objects".
     """
     baseline: Any = rows.iloc[0]
     curves: dict[Any, pd.DataFrame] = dict(list(rows[1:].groupby("layer", sort=False)))
@@ -113,14 +112,13 @@ def tradeoff(
 ) -> None:
     """Forget against retained accuracy of every candidate of every method, with SLUG's own Pareto front joined up.
 
-    The second panel shows the candidates that forget, method by method, near the original's retained accuracy. The chosen
-    one need not be the highest: it was chosen on all pictures, the plot shows the few that every candidate was evaluated
-    on, and it must forget by a margin too.
+    The second panel shows the candidates that forget, up to an accuracy of `forgotten`. The chosen one need not be the
+    highest: it was chosen on all pictures and must forget by a margin; the plot shows the few pictures that every candidate
+    was evaluated on.
 
     Args:
-        points: {method: (N, 2) forget and retained accuracy}, fractions; "original" is one point.
-        chosen: {method: (forget, retained)} of the chosen candidates.
-        forgotten: forget accuracy up to which a candidate is shown in the second panel.
+        points: (N, 2) forget and retained accuracy of each method, fractions; "original" is one point.
+        chosen: (forget, retained) of the chosen candidates.
     """
     figure, (axes, near) = plt.subplots(1, 2, figsize=(9.6, 4.4), layout="constrained")
     methods = [m for m in points if m != ORIGINAL]
@@ -168,12 +166,7 @@ def costs(rows: dict[str, tuple[float, float, float]], title: str, stem: Path) -
 
 
 def similarity(before: np.ndarray, after: np.ndarray, names: Sequence[str], title: str, stem: Path) -> None:
-    """Cosines of mean picture features (rows) and name prompts (columns) before and after the edit.
-
-    Args:
-        before, after: (K, K).
-        names: K names, the forgotten one first.
-    """
+    """Cosines (K, K) of mean picture features (rows) and name prompts (columns) before and after the edit."""
     figure, panels = plt.subplots(1, 2, figsize=(11, 5.2), sharey=True, layout="constrained")
     low, high = min(before.min(), after.min()), max(before.max(), after.max())
     for panel, values, when in zip(panels, (before, after), ("before", "after"), strict=True):
@@ -192,13 +185,8 @@ def similarity(before: np.ndarray, after: np.ndarray, names: Sequence[str], titl
     save(figure, stem)
 
 
-def pictures(images: Any, truth: Sequence[str], before: Sequence[str], after: Sequence[str], title: str, stem: Path) -> None:
-    """Pictures of the forgotten name (top) and of others (bottom) with the model's guesses before and after.
-
-    Args:
-        images: (2 K, 3, S, S) uint8 tensor.
-        truth, before, after: 2 K names.
-    """
+def pictures(images: Any, truth: Names, before: Names, after: Names, title: str, stem: Path) -> None:
+    """Pictures, a (2 K, 3, S, S) uint8 tensor, of the forgotten name (top) and of others with the model's guesses."""
     columns = len(truth) // 2
     figure, panels = plt.subplots(2, columns, figsize=(1.45 * columns, 4.1), layout="constrained")
     for panel, image, name, old, new in zip(panels.flat, images, truth, before, after, strict=True):
@@ -212,18 +200,8 @@ def pictures(images: Any, truth: Sequence[str], before: Sequence[str], after: Se
     save(figure, stem)
 
 
-def variants(
-    differences: dict[str, dict[str, pd.Series]],
-    interval: Callable[[pd.Series], tuple[float, float, float]],
-    title: str,
-    stem: Path,
-) -> None:
-    """Each variant's difference from the standard by name, its mean and interval; a panel for each figure.
-
-    Args:
-        differences: {figure: {variant: points by name}}.
-        interval: gives (mean, low, high).
-    """
+def variants(differences: dict[str, dict[str, pd.Series]], interval: Interval, title: str, stem: Path) -> None:
+    """Differences from the standard by name, {figure: {variant: points}}, with mean and interval; a panel each figure."""
     rows = list(dict.fromkeys(v for part in differences.values() for v in part))
     size = (9, 1.6 + 0.26 * len(rows))
     figure, panels = plt.subplots(1, len(differences), figsize=size, sharey=True, squeeze=False)
@@ -251,13 +229,10 @@ def relearning(curves: dict[str, dict[str, Any]], original: tuple[float, float],
     """Forget (top) and retained accuracy (bottom) against fine-tuning steps, a column for each number of pictures.
 
     Args:
-        curves: {column: {method: (steps (N,), forget accuracy (N,), retained accuracy (N,))}}, fractions.
-        original: (forget, retained) accuracy of the unedited model.
+        curves: {column: {method: (steps, forget accuracy, retained accuracy)}}, (N,) fractions each.
     """
-    size = (1.2 + 3.1 * len(curves), 5.6)
-    figure, panels = plt.subplots(
-        2, len(curves), figsize=size, sharex=True, sharey="row", squeeze=False, layout="constrained"
-    )
+    shared: dict[str, Any] = {"sharex": True, "sharey": "row", "squeeze": False, "layout": "constrained"}
+    figure, panels = plt.subplots(2, len(curves), figsize=(1.2 + 3.1 * len(curves), 5.6), **shared)
     for column, (label, methods) in zip(panels.T, curves.items(), strict=True):
         for i, (method, (steps, *values)) in enumerate(methods.items()):
             place = np.arange(len(steps))  # by rank: 0, 1, 2, 5, 10, 20 are about even on a log scale, which has no 0

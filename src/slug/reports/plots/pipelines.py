@@ -11,11 +11,14 @@ import pandas as pd
 
 from slug.reports.plots.layout import STYLES, legend_below, marker, save, show_picture, thick, tick
 
+Texts = Sequence[str]
+Flags = Sequence[Sequence[bool]]
+
 
 def sheet(
     states: Sequence[Any],
-    titles: Sequence[str],
-    right: Sequence[Sequence[bool]],
+    titles: Texts,
+    right: Flags,
     own: int,
     title: str,
     stem: Path,
@@ -25,8 +28,7 @@ def sheet(
 
     Args:
         states: for each state a (K, 3, S, S) uint8 tensor.
-        titles: the K concepts that were asked for.
-        right: for each state K flags: whether the judge sees what was asked for.
+        titles, right: what was asked for, and for each state whether the judge sees it.
         own: how many of the K show the forgotten concept.
         seen_by: who judges, and the verb.
     """
@@ -45,19 +47,9 @@ def sheet(
 
 
 def answers(
-    pictures: Sequence[Any],
-    said: Sequence[tuple[str, str]],
-    right: Sequence[tuple[bool, bool]],
-    own: int,
-    title: str,
-    stem: Path,
+    pictures: Sequence[Any], said: Sequence[tuple[str, str]], right: Flags, own: int, title: str, stem: Path
 ) -> None:
-    """K pictures with an assistant's answers before and after and whether they are right, the forgotten name's on the left.
-
-    Args:
-        pictures: PIL pictures.
-        own: how many of them show the forgotten name.
-    """
+    """PIL pictures with an assistant's answers before and after, right or not; the first `own` show the name."""
     figure, panels = plt.subplots(1, len(pictures), figsize=(1.5 * len(pictures), 2.4), layout="constrained", squeeze=False)
     for k, (panel, picture) in enumerate(zip(panels[0], pictures, strict=True)):
         show_picture(panel, picture, thick(k < own))
@@ -68,11 +60,7 @@ def answers(
 
 
 def assistant(frame: pd.DataFrame, title: str, stem: Path) -> None:
-    """Forget accuracy against what is lost, a line for each name along multiples of its step.
-
-    Args:
-        frame: columns name, factor, forget_acc, identities_change and utility_change, fractions.
-    """
+    """Forget accuracy against what is lost, a line for each name along multiples of its step; rows as in curve.csv."""
     panels = {"identities_change": "naming others", "utility_change": "all other questions"}
     panels = {c: said for c, said in panels.items() if c in frame}
     figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 4), squeeze=False, layout="constrained")

@@ -1,15 +1,14 @@
 #!/usr/bin/env python
-"""The search, plain against fast, on the same data and model in one run; in the search case each part of the fast way is
-switched off by itself as well.
+"""Times the search, plain against fast, on the same data and model in one run.
 
-Example: python scripts/benchmark_search.py                 mini-CLIP on the embedded world (run_demo.sh made it): minutes
-         python scripts/benchmark_search.py --case fixed --model ViT-B-32 --pretrained random      a fixed schedule: longer
-         python scripts/benchmark_search.py --case paper ...   the same at the paper's size, beside ONE plain step
-         python scripts/benchmark_search.py --case growth ...  against the numbers of names, pictures and layers, fast only
+Example: python scripts/tools/benchmark_search.py           mini-CLIP on the embedded world of run_demo.sh: minutes
+         python scripts/tools/benchmark_search.py --case fixed --model ViT-B-32 --pretrained random     a fixed schedule
+         python scripts/tools/benchmark_search.py --case paper ...   the paper's size, against ONE plain step
+         python scripts/tools/benchmark_search.py --case growth ...  fast only, for growing names, pictures, layers
 
-Writes table.csv (DESIGN.md), {model}-{case}.json and .png to --out. Times are wall-clock: compare ratios, from one run.
-`limit_share` is the FLOP floor over the fast time: the floating-point operations of the evaluations made, suffixes only, at
-the rate of a large matrix product measured in the same run.
+The case search, the default, also switches off each part of the fast way in turn. Writes table.csv, {model}-{case}.json and
+.png to --out. Times are wall-clock: compare ratios within one run. `limit_share` is the FLOP floor divided by the fast time:
+the floating-point operations of the evaluations made, at the rate of a large matrix product measured in the same run.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Stable Diffusion pipelines through the stages b0 to b2, and a LLaVA through c1, and back, at true size, untrained.
 
-Example: python scripts/measure_pipelines.py                    all; SD 2.1 wants 16 GB of memory and 10 GB of disk
-         python scripts/measure_pipelines.py --only sd15 llava15
+Example: python scripts/tools/measure_pipelines.py                    all; SD 2.1 wants 16 GB of memory and 10 GB of disk
+         python scripts/tools/measure_pipelines.py --only sd15 llava15
 
 Configurations are those of SD 1.5 with ViT-L/14 and of SD 2.1 with ViT-H/14, of whose 24 text blocks it takes 23; weights
 are drawn, so nothing is downloaded, and pictures are noise. The stages' own commands run, with few pictures and denoising

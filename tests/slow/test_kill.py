@@ -1,6 +1,6 @@
 """`kill -9` at random moments: what is run again afterwards ends with the files of a run that nobody disturbed.
 
-Slow: bash scripts/run_tests.sh -m slow tests/test_kill.py
+Slow: bash scripts/run_tests.sh -m slow tests/slow/test_kill.py
 """
 
 import json

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Every family of CLIP through the gradient pass, the fronts and a step of the search, at its true size, untrained.
 
-Example: python scripts/measure_families.py                       all of FAMILIES; EVA01-g-14 wants 24 GB
-         python scripts/measure_families.py --only RN50 ViT-B-32
+Example: python scripts/tools/measure_families.py                       all of FAMILIES; EVA01-g-14 wants 24 GB
+         python scripts/tools/measure_families.py --only RN50 ViT-B-32
 
 Architectures come from the libraries' own configurations, so nothing is downloaded; pictures are noise. Each model is
 measured in a process of its own. Writes families.csv to --out: model, parameters, the names of the layers that may be

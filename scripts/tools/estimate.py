@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """What Table 1 will take: time, memory and disk of every stage of scripts/run_all_clip.sh, by a sample measured once.
 
-Example: python scripts/estimate.py --model ViT-B-32 --celeb-name Elon_Musk Taylor_Swift          measures, then prints
-         python scripts/estimate.py --stored --model ViT-B-32                                     never measures
+Example: python scripts/tools/estimate.py --model ViT-B-32 --celeb-name Elon_Musk Taylor_Swift          measures, then prints
+         python scripts/tools/estimate.py --stored --model ViT-B-32                                     never measures
 The sample: a few batches of the model with random weights on random pictures. It is kept as JSON under
 {result-dir}/estimate/, and --stored takes that of this machine or else the committed one (results/bench/estimate/) and says
 where it was measured. Counts are those of the data that are there, else the paper's. Downloads nothing.
@@ -432,7 +432,7 @@ def main(argv=None):
         print(checks.table(checks.states(files.ROOT / "data", keys, **places)))
     sample, path, fresh = sample_of(args)
     if sample is None:
-        print(f"# no estimate: nothing was measured of {args.model}; python scripts/estimate.py --model {args.model} does")
+        print(f"# no estimate: {args.model} was not measured; run python scripts/tools/estimate.py --model {args.model}")
         return
     shown = path.relative_to(files.ROOT) if path.is_relative_to(files.ROOT) else path
     print(f"# {'measured now' if fresh else 'measured before'}: {shown}")

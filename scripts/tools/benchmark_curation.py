@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Curation of 20 names over millions of metadata rows against a brute-force filter; tar reading by offset against walking.
 
-Example: python scripts/benchmark_curation.py               10 million rows, about 1 GB in --scratch: minutes
-         python scripts/benchmark_curation.py --rows 100000 200000 --shard-rows 50000 --tar-samples 500
+Example: python scripts/tools/benchmark_curation.py               10 million rows, about 1 GB in --scratch: minutes
+         python scripts/tools/benchmark_curation.py --rows 100000 200000 --shard-rows 50000 --tar-samples 500
 
 The rows are drawn by --seed in the layout of LAION-400M's metadata and of img2dataset's shards; they are deleted at the end.
 Writes curation.csv (the columns of DESIGN.md's bench table, and more) and curation.json to --out. Each measurement has a

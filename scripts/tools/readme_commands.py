@@ -2,8 +2,8 @@
 """The commands of README, in order: those in bash blocks, and those that a sentence or a table names. A line each, after the
 title of their chapter and a tab.
 
-Example: python scripts/readme_commands.py
-         python scripts/readme_commands.py --chapter "Real data" --follow results/standin-clone
+Example: python scripts/tools/readme_commands.py
+         python scripts/tools/readme_commands.py --chapter "Real data" --follow results/standin-clone
 The second form runs the commands of a chapter's blocks in another copy of the repository and writes down what they said.
 """
 

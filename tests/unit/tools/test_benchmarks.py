@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import tiny
 import torch
-from test_stages import Run
 
 from slug.core import slug
 from slug.data.names import Matcher
@@ -20,7 +19,7 @@ COLUMNS = "case model device n_images n_names plain_s fast_s ratio max_cos_diff 
 
 
 def script(name):
-    spec = importlib.util.spec_from_file_location(name, tiny.ROOT / "scripts" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, tiny.ROOT / "scripts" / "tools" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -33,11 +32,11 @@ def benchmark():
 
 @pytest.fixture
 def curation_benchmark(monkeypatch):
-    """Without its processes, which take longer to start than this takes (that two are as one: test_data_curation.py)."""
+    """Without its processes, which take longer to start than this takes."""
     module = script("benchmark_curation")
     monkeypatch.setattr(module, "alone", module.timed)
-    spread = module.curation.spread
-    monkeypatch.setattr(module.curation, "spread", lambda function, items, workers: spread(function, items))
+    spread = module.pool.spread
+    monkeypatch.setattr(module.pool, "spread", lambda function, items, workers: spread(function, items))
     return module
 
 
@@ -65,12 +64,22 @@ def test_a_curation_that_misses_a_row_is_no_result(curation_benchmark, tmp_path,
 def test_all_ways_choose_the_same_step_and_the_table_says_so(benchmark, taught_clip, tiny_world, tmp_path, monkeypatch):
     monkeypatch.setattr(reference, "WORKERS", 0)
     few = functools.partial(slug.search_all, evaluations=3)  # of each layer: fewer ways to agree, but half a minute
-    monkeypatch.setattr(benchmark.unlearn, "search_all", few)
-    run = Run(tiny_world, taught_clip / "open_clip", tmp_path)
-    tiny.run("a0_create_tar", *run.a0())
-    tiny.run("a1_compute_grad", *run.a1())
+    monkeypatch.setattr(benchmark.slug, "search_all", few)
+    laion = tiny_world / "laion/laion400m"
+    evaluation = ["--val-data", tiny_world / "celeba", "--imagenet-val", tiny_world / "ImageNet/val"]
+    common = ["--tar-dir", tmp_path / "tars", "--result-dir", tmp_path / "results", "--workers", "0", "--device", "cpu"]
+    tiny.run("a0_create_tar", "--name", "Alien", "--laion-dir", laion, "--image-dir", tmp_path / "pictures", *common)
+    common += [
+        "--celeb-name",
+        "Alien",
+        "--train-data",
+        laion / "00000.tar",
+        "--model",
+        f"local-dir:{taught_clip / 'open_clip'}",
+    ]
+    tiny.run("a1_compute_grad", *common)
     out = tmp_path / "bench"
-    flags = [*run.a1(), *run.evaluation, "--out", str(out), "--celeb-name", "Alien"]
+    flags = [*common, *evaluation, "--out", out]
     benchmark.main([str(f) for f in flags])
     benchmark.main([str(f) for f in [*flags, "--no-plain"]])  # replaces its own rows
     benchmark_rows = pd.read_csv(out / "table.csv")

@@ -1,0 +1,111 @@
+"""The scripts of the experiments on CLIP: which stages they call, in which order, with which arguments."""
+
+import re
+from pathlib import Path
+
+import pytest
+from wrappers import ROOT, calls, given, shell
+
+PAPER_MULTI = (  # two to six identities and seven classes, as in the paper; a mixture of our own
+    ("", "Elon_Musk Mark_Zuckerberg Jeff_Bezos Taylor_Swift Kim_Kardashian Kanye_West"),
+    ("objects", "Basketball Beach Castle Revolver Rifle School_bus Sunglasses"),
+    ("mixture", "Elon_Musk Basketball Taylor_Swift Castle"),
+)
+
+
+def test_settings_and_further_flags_reach_the_stage():
+    done = shell(ROOT / "scripts/run_clip_slug.sh", "--dry-run", "--force", NAMES="A_B\nC", SEED=7, CLIP_MODEL_ID="x y")
+    for expected in ("--celeb-name A_B C --", "--seed 7", r"--clip-model-id x\ y", "--force"):
+        assert expected in done.stdout
+    done = shell(ROOT / "scripts/run_demo.sh", "--dry-run", DATA_DIR="/my world")
+    assert len(re.findall(r"/my\\ world(?: |/)", done.stdout)) > 8 and "data/demo" not in done.stdout
+
+
+def test_the_whole_of_table_1_is_the_stages_in_order_and_what_they_take(tmp_path):
+    done = shell(ROOT / "scripts/run_all_clip.sh", "--dry-run", PROFILE="paper", NAMES="", DATA_DIR=tmp_path)
+    stages = re.findall(r"^\+ .*?((?:src/clip|scripts)/\w+\.py)", done.stdout, re.M)
+    wanted = "check_data a0_create_tar a1_compute_grad a2_unlearn_slug a1_compute_grad a3_unlearn_compare a4_report"
+    assert [Path(s).stem for s in stages] == wanted.split()
+    commands = [line for line in done.stdout.splitlines() if line.startswith("+ ") and "a4_report" not in line]
+    for line in commands:
+        assert "Elon_Musk Jeff_Bezos Taylor_Swift Kim_Kardashian Mark_Zuckerberg --" in line
+    assert sum("--imagenet-share 0.05" in line for line in commands) == 2
+    assert re.search(r"^\| baselines \| 5 names, 5 methods, 5 settings \| [\d.]+ \|", done.stdout, re.M)
+    assert "to do: register" in done.stdout and "Estimates, not runs" in done.stdout
+    done = shell(
+        ROOT / "scripts/run_all_clip.sh", PROFILE="paper", NAMES="A_B", DATA_DIR=tmp_path, RESULT_DIR=tmp_path / "r"
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "CelebA cannot be used" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def several(tmp_path):
+    """A dry run of run_multi.sh by the paper's profile, with variables."""
+
+    def run(**values):
+        values = {"PROFILE": "paper", "RESULT_DIR": tmp_path / "r", "REFERENCE": "results/demo"} | values
+        return shell(ROOT / "scripts/run_multi.sh", "--dry-run", **values)
+
+    return run
+
+
+def test_several_at_once_covers_identities_objects_and_mixtures(several, tmp_path):
+    done = several()
+    for stage in ("a0_create_tar", "a1_compute_grad", "a2_unlearn_slug", "a5_unlearn_multi"):
+        flag = "--name" if stage == "a0_create_tar" else "--celeb-name"
+        assert [given(c, flag) for c in calls(done, stage)] == [names.split() for _, names in PAPER_MULTI]
+        folders = [str(tmp_path / f"r/multi-{part}").rstrip("-") for part, _ in PAPER_MULTI]
+        assert [given(c, "--result-dir") for c in calls(done, stage)] == [[f] for f in folders]
+    for (part, _), call in zip(PAPER_MULTI, calls(done, "a5_unlearn_multi"), strict=True):
+        assert given(call, "--part") == [part] and given(call, "--out") == ["results/demo/multi"]
+        # 5% of ImageNet's pictures would leave two or three of a class that is to be forgotten.
+        assert given(call, "--imagenet-share") == ["1" if part else "0.05"]
+    assert not calls(done, "build_world")
+    assert len(calls(several(MULTI_OBJECTS="", MULTI_MIXTURE=""), "a5_unlearn_multi")) == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "method", "parts"),
+    [
+        ({}, "slug", ["", "objects", "mixture"]),
+        ({"PROFILE": "demo"}, "slug_ws", ["ws", "ws-objects", "ws-mixture"]),
+        ({"MULTI_METHOD": "slug_ws", "MULTI_PART": "ws"}, "slug_ws", ["ws", "ws-objects", "ws-mixture"]),
+        ({"MULTI_METHOD": "slug_w"}, "slug_w", ["slug_w", "slug_w-objects", "slug_w-mixture"]),
+        ({"PROFILE": "demo", "MULTI_METHOD": "slug", "MULTI_PART": ""}, "slug", ["", "objects", "mixture"]),
+    ],
+)
+def test_several_at_once_by_another_method_has_folders_of_its_own(several, values, method, parts):
+    done = several(**values)
+    assert [given(c, "--part") for c in calls(done, "a5_unlearn_multi")] == [[p] for p in parts]
+    for stage in ("a1_compute_grad", "a2_unlearn_slug"):
+        found = [call[len(call) - call[::-1].index("--unlearn-method")] for call in calls(done, stage)]
+        assert found == 3 * [method]
+
+
+@pytest.mark.parametrize("script", ["run_multi.sh", "run_lasting.sh", "run_study.sh"])
+def test_the_demo_builds_its_world_in_a_fresh_clone(script, tmp_path):
+    done = shell(ROOT / "scripts" / script, "--dry-run", RESULT_DIR=tmp_path / "r")
+    stages = re.findall(r"^\+ .*?src/\w+/(\w+)\.py", done.stdout, re.M)
+    assert stages[:2] == ["build_world", "a0_create_tar"]
+
+
+def test_the_reference_run_has_every_part(tmp_path):
+    done = shell(ROOT / "scripts/make_reference.sh", "--dry-run", RESULT_DIR=tmp_path / "r")
+    (call,) = calls(done, "a7_lasting")
+    wanted = {"--out": "results/demo/lasting", "--readme": "README.md", "--records": "results/demo"}
+    assert {flag: given(call, flag) for flag in wanted} == {flag: [value] for flag, value in wanted.items()}
+    (call,) = calls(done, "b5_unlearn_multi")
+    assert given(call, "--style") == ["Noto", "EmojiOne", "Blob"] and given(call, "--object") == ["bell", "rocket", "skull"]
+    assert given(call, "--out") == ["results/demo/uncanvas"]
+    done = shell(ROOT / "scripts/run_lasting.sh", "--dry-run", "--report", RESULT_DIR=tmp_path / "r")
+    assert re.findall(r"^\+ .*?src/\w+/(\w+)\.py", done.stdout, re.M) == ["a7_lasting"] and "# missing" not in done.stdout
+
+
+def test_imagenet_is_prepared_from_its_own_folder(tmp_path):
+    (tmp_path / "ImageNet").mkdir()
+    variables = {"IMAGENET_VAL": tmp_path / "ImageNet/val", "RESULT_DIR": tmp_path / "r"}
+    done = shell(ROOT / "scripts/valprep.sh", "--dry-run", cwd=tmp_path / "ImageNet", **variables)
+    assert f"--tar {tmp_path}/ImageNet/ILSVRC2012_img_val.tar" in done.stdout and "--any-archive" not in done.stdout
+    done = shell(ROOT / "scripts/valprep.sh", cwd=tmp_path / "ImageNet", ANY_ARCHIVE=1, **variables)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "registration" in done.stderr
