@@ -84,16 +84,6 @@ def taught_clip(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
-def tiny_llava(tiny_clip, tmp_path_factory):
-    """Folder of an untrained LLaVA, its CLIP and questions (tiny_llava.write). Only for reading."""
-    import tiny_llava
-
-    folder = tmp_path_factory.mktemp("tiny-llava")
-    tiny_llava.write(folder, tiny_clip / "hugging_face")
-    return folder
-
-
 @pytest.fixture
 def web(monkeypatch):
     """A webserver.Web."""

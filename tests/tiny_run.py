@@ -1,4 +1,4 @@
-"""A run of the stages on the tiny world: its paths, flags and files. The fixture `done` of tests/stages is a finished one."""
+"""A run of the stages on the tiny world: paths, flags and files. The fixture `done` of tests/stages is a finished one."""
 
 import csv
 import json
