@@ -16,6 +16,7 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import slug.torchvision_cpu  # noqa: F401  (before timm)
@@ -26,8 +27,10 @@ from timm.data import ImageNetInfo
 
 from demo import convert_clip, convert_sd
 from slug import cli, files
+from slug.cli import flag, group
 from slug.data import evaluation_sets
 from slug.errors import SlugError
+from slug.settings import Run
 
 COPIED = ("src", "scripts", "pyproject.toml", "README.md", "data/README.md", "data/emoji", "data/models", "data/uncanvas")
 COPIED += ("results/bench",)
@@ -151,13 +154,19 @@ def build(out, world, seed=0):
     return f"ImageNet: {objects} pictures of {classes} classes; CelebA: {faces} pictures of {people} identities"
 
 
+@dataclass(frozen=True)
+class Settings:
+    """The flags."""
+
+    run: Run = group(Run)
+    out: str = flag("results/standin-clone", "folder to make")
+    world: str = flag("data/demo", "the embedded world")
+
+
 def main(argv=None):
-    parser = cli.parser(__doc__)
-    parser.add_argument("--out", default="results/standin-clone", help="folder to make")
-    parser.add_argument("--world", default="data/demo", help="the embedded world")
-    args = parser.parse_args(argv)
-    out = files.resolve(args.out)
-    print(f"{build(out, files.resolve(args.world), args.seed)} -> {out}")
+    settings = cli.parse(__doc__, Settings, argv)
+    out = files.resolve(settings.out)
+    print(f"{build(out, files.resolve(settings.world), settings.run.seed)} -> {out}")
 
 
 if __name__ == "__main__":

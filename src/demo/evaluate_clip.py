@@ -6,16 +6,19 @@ Writes mini-clip.csv (a row per task: counts, accuracy, 95% interval) and prints
 
 import csv
 import io
+from dataclasses import dataclass
 
 import torch
 
 from demo import emoji
-from slug import cli, files, models
+from slug import cli, files, models, system
+from slug.cli import flag, group
 from slug.data import evaluation_sets
 from slug.data.images import decode
 from slug.data.names import plain_name
 from slug.evaluation import statistics, zeroshot
 from slug.reports import markdown
+from slug.settings import Model, Run
 
 BARS = {  # the bars set before training, by task
     "identities, new renderings": 0.95,
@@ -66,21 +69,27 @@ def rows(clip, root, workers):
     return [*out, ("styles, new renderings", rank, None)]
 
 
+@dataclass(frozen=True)
+class Settings:
+    """The flags."""
+
+    run: Run = group(Run)
+    model: Model = group(Model, model="local-dir:data/models/mini-clip")
+    data_dir: str = flag("data/demo", "the built world")
+    out: str = flag("results/clip", "folder of mini-clip.csv")
+    readme: str = flag("", "Markdown file whose mini-clip block is filled")
+
+
 def main():
-    parser = cli.parser(__doc__)
-    cli.add_model_flags(parser)
-    parser.set_defaults(model="local-dir:data/models/mini-clip")
-    parser.add_argument("--data-dir", default="data/demo", help="the built world")
-    parser.add_argument("--out", default="results/clip", help="folder of mini-clip.csv")
-    parser.add_argument("--readme", default="", help="Markdown file whose mini-clip block is filled")
-    args = parser.parse_args()
-    clip = models.from_args(args, cli.settle(args))
+    args = cli.parse(__doc__, Settings)
+    device = system.settle(args.run.device, args.run.seed)
+    clip = models.from_settings(args.model, args.run.precision, device)
     root = files.existing(args.data_dir, "embedded world", "run python src/demo/build_world.py")
     table = io.StringIO()
     out = csv.writer(table, lineterminator="\n")
     out.writerow(["task", "acc1", "low", "high", "correct", "pictures", "drawings", "bar"])
     lines = ["| zero-shot top-1 | accuracy (95% interval) | pictures | drawings | bar |", "|---|---|---|---|---|"]
-    for task, rank, drawings in rows(clip, root, args.workers):
+    for task, rank, drawings in rows(clip, root, args.run.workers):
         correct, n = int((rank < 1).sum()), len(rank)
         low, high = statistics.interval(correct, n)
         bar = BARS[task]

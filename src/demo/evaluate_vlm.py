@@ -9,6 +9,7 @@ kinds stand beside the commonest answer. Nothing is chosen by these figures.
 import functools
 import io
 from collections import Counter
+from dataclasses import dataclass
 
 import slug.torchvision_cpu  # noqa: F401  (before transformers)
 
@@ -18,24 +19,28 @@ import torch
 from PIL import Image
 
 from demo import canvases, emoji
-from slug import cli, files
+from slug import cli, files, system
+from slug.cli import flag, group
 from slug.evaluation import questions, statistics, zeroshot
 from slug.models import vlm
 from slug.reports import markdown
+from slug.settings import Assistant, Run
 
 KNOWN, BELOW_CLIP, ABOVE_MAJORITY = 0.85, 0.10, 0.20  # the bars
 COUNT = 600  # questions of a kind
 
 
-def parse_args(argv=None):
-    parser = cli.parser(__doc__)
-    vlm.add_flags(parser)
-    parser.add_argument("--out", default="results/vlm", help="folder to write")
-    parser.add_argument("--readme", default="", help="Markdown file whose mini-llava block is filled")
-    parser.set_defaults(
-        vlm="data/demo/models/mini-llava", clip_model_id="data/demo/models/mini-clip-hf", answer_batch_size=64
-    )
-    return parser.parse_args(argv)
+HERE = {"vlm": "data/demo/models/mini-llava", "clip_model_id": "data/demo/models/mini-clip-hf"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The flags."""
+
+    run: Run = group(Run)
+    assistant: Assistant = group(Assistant, **HERE, answer_batch_size=64)
+    out: str = flag("results/vlm", "folder to write")
+    readme: str = flag("", "Markdown file whose mini-llava block is filled")
 
 
 def ask(model, icons, world, scenes, rng):
@@ -67,12 +72,14 @@ def zero_shot(clip, images, labels, concepts):
 
 
 def main(argv=None):
-    args = parse_args(argv)
-    model = vlm.from_args(args, cli.settle(args))
+    settings = cli.parse(__doc__, Settings, argv)
+    seed = settings.run.seed
+    device = system.settle(settings.run.device, seed)
+    model = vlm.from_settings(settings.assistant, settings.run.precision, device)
     world = emoji.concepts(), []
     world[1].extend(emoji.pictures(world[0]))
     icons = emoji.icons(world[0])
-    rng = np.random.default_rng([args.seed, 31])
+    rng = np.random.default_rng([seed, 31])
     kind_of = [world[0][p.concept].kind for p in world[1]]
     marker = questions.Marker([questions.Question("", "", c.name, questions.NAMING) for c in world[0]])
     table = []
@@ -103,7 +110,7 @@ def main(argv=None):
         add(kind, found, said, times / len(found) + ABOVE_MAJORITY, f"always {most!r} {times / len(found):.1%}")
     frame = pd.DataFrame(table)
     files.write_text(
-        files.resolve(args.out) / "mini-llava.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.4f")
+        files.resolve(settings.out) / "mini-llava.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.4f")
     )
     lines = ["| mini-LLaVA | accuracy (95% interval) | questions | bar | beside |", "|---|---|---|---|---|"]
     for r in table:
@@ -111,8 +118,8 @@ def main(argv=None):
         share = f"{r['accuracy']:.1%} ({r['low']:.1%} to {r['high']:.1%})"
         lines.append(f"| {r['what']} | {share} | {r['correct']}/{r['n']} | {r['bar']:.1%}{met} | {r['beside']} |")
     print("\n".join(lines))
-    if args.readme:
-        markdown.fill_blocks(args.readme, {"mini-llava": "\n".join(lines)})
+    if settings.readme:
+        markdown.fill_blocks(settings.readme, {"mini-llava": "\n".join(lines)})
 
 
 if __name__ == "__main__":
