@@ -25,16 +25,24 @@ import torch
 from PIL import Image
 
 from slug import cli, files, models, system
-from slug.artifacts import gradient_files
-from slug.core import gradients, layers, selection, slug
-from slug.core.edit import edit_of
-from slug.data import evaluation_sets
+from slug.artifacts.gradient_files import GradientFiles
+from slug.core import layers, selection, slug
+from slug.core.edit import Edit
+from slug.core.search import Plan, Schedule
+from slug.core.variants import Variant
 from slug.data.evaluation_sets import PictureSet
 from slug.data.images import decode
 from slug.data.pairs import Pairs, load_pairs
+from slug.data.splits import validation_mask
 from slug.errors import SlugError
-from slug.evaluation import clip_judge, clip_tasks, reference
+from slug.evaluation import clip_tasks, reference, zeroshot
+from slug.evaluation.clip_evaluator import ClipEvaluator
+from slug.evaluation.clip_tasks import TaskSet
+from slug.experiments import setup
 from slug.reports import bench, markdown, plots
+from slug.settings import Data, Model, Run
+
+EVALUATIONS = 10  # steps of a layer
 
 
 class Size(NamedTuple):
@@ -54,9 +62,7 @@ NAMES, PICTURES, LAYERS = (100, 1000, 10177), (50, 100, 200, 400), (1, 2, 4, 8)
 
 
 def parse_args(argv=None):
-    parser = cli.parser(__doc__)
-    cli.add_model_flags(parser)
-    cli.add_data_flags(parser)
+    parser = cli.parser(__doc__, Run, Model, Data)
     parser.set_defaults(model="local-dir:data/models/mini-clip", tar_dir="data/demo/tar_files", celeb_name=["ribbon"])
     parser.set_defaults(train_data="data/demo/laion/laion400m/00000.tar", val_data="data/demo/celeba")
     parser.set_defaults(imagenet_val="data/demo/ImageNet/val")
@@ -85,19 +91,19 @@ def matmul_rate(device, size=2048, seconds=1.0):
 
 
 class BothSides(clip_tasks.Evaluation):
-    """Computes the side an edit leaves alone as well."""
+    """Computes the side that an edit leaves alone as well."""
 
-    def sides(self, task, rows, edited):
-        return super().sides(task, rows, edited and gradients.BOTH)
+    def _first_stages(self, edit):
+        return {"vision": 0, "language": 0}
 
 
 class DecodeAgain(clip_tasks.Evaluation):
     """Opens and decodes every picture whenever it is looked at."""
 
-    def sides(self, task, rows, edited):
+    def sides(self, task, rows):
         pictures = self.tasks[task].pictures
         decode([pictures.paths[i] for i in rows.tolist()], self.clip.transform, workers=reference.WORKERS)
-        return super().sides(task, rows, edited)
+        return super().sides(task, rows)
 
 
 class FullTexts:
@@ -115,24 +121,25 @@ class FullTexts:
 
 
 def real_search(args, clip):
-    """(pictures, make a run) of the demo's search of one name: all layers of both fronts, steps by the rule."""
-    name = args.celeb_name[0]
-    identity = gradient_files.model_hash(clip)
-    forget, retain, tar, _ = gradient_files.load_both(args, clip, name, identity, "calc_grad", args.batch_size)
-    identities, objects, split = evaluation_sets.load_evaluation(args, args, clip.transform)
-    pairs = load_pairs(tar, clip.transform, workers=args.workers)
-    front = [r for part in layers.fronts(layers.figures(clip, forget, retain)).values() for r in part]
+    """(tasks, make a run, edits) of the demo's search for one name: all layers of both Pareto fronts, steps by the rule."""
+    name, run_settings, data = args.celeb_name[0], cli.build(Run, vars(args)), cli.build(Data, vars(args))
+    found = GradientFiles(clip, data, args.result_dir, args.batch_size).load(name, Variant())
+    sets = setup.task_sets(run_settings, data, clip.transform)
+    masks = {s.name: validation_mask(s.pictures, args.seed) for s in sets}
+    pairs = load_pairs(found.tar, clip.transform, workers=args.workers)
+    ranked = layers.figures(clip, found.forget, found.retain)
+    front = [r for part in layers.fronts(ranked).values() for r in part]
 
     def run(make, log_all=False, depth=1):
-        evaluation = make(clip, identities, objects, batch_size=args.eval_batch_size)
-        k = selection.fa_rank(len(identities.names))
-        judge = clip_judge.Judge(
-            clip, evaluation, evaluation.target(name), pairs, split, k=k, seed=args.seed, limit=args.select_pictures
-        )
-        curves, best = slug.search_all(clip, judge, front, forget, log_all=log_all, depth=depth)
-        return evaluation, [s for steps in curves.values() for s in steps], best
+        evaluation = make(clip, sets, batch_size=args.eval_batch_size)
+        k, limit = selection.fa_rank(len(sets[0].pictures.names)), args.select_pictures
+        how = {"k": k, "seed": args.seed, "limit": limit}
+        evaluator = ClipEvaluator(evaluation, evaluation.target(name), pairs, masks, **how)
+        plan = Plan(log_all=log_all, schedule=Schedule(lookahead=depth, evaluations=EVALUATIONS))
+        searched = slug.over_layers(clip, evaluator, front, found.forget, plan)
+        return evaluation, searched.candidates, searched.winner
 
-    return (identities, objects), run, [(r.name, forget) for r in front]
+    return sets, run, [(r.name, found.forget) for r in front]
 
 
 def many_names(count):
@@ -173,39 +180,41 @@ def fixed_search(args, clip, folder, size, chosen=None):
         images, _ = decode(paths, clip.transform, workers=args.workers)
         labels, seen = torch.arange(count) % len(names), torch.ones(count, dtype=torch.bool)
         sets.append(PictureSet(images, labels, list(names), torch.zeros(len(names)), paths, seen, 0, tuple(paths)))
-    split = {t: torch.ones(n, dtype=torch.bool) for t, n in zip(("identities", "objects"), size.pictures, strict=True)}
     pairs = Pairs(sets[0].images[:8], sets[0].names[:8], [str(i) for i in range(8)], 0)
+    templates = {"identities": zeroshot.IDENTITY_TEMPLATES, "objects": zeroshot.object_templates()}
+    kinds = ("identity", "object")
+    tasks = [TaskSet(n, kind, s, t) for (n, t), kind, s in zip(templates.items(), kinds, sets, strict=True)]
+    masks = {t: torch.ones(n, dtype=torch.bool) for t, n in zip(templates, size.pictures, strict=True)}
     chosen = (chosen or three_quarters(clip))[: size.layers]
     forget = {n: torch.randn(clip.parameters[n].shape, generator=g) for name in chosen for n in clip.group(name)}
 
     def run(make, log_all=True, depth=1, only=None):
-        evaluation = make(clip, *sets, batch_size=args.eval_batch_size)
-        judge = clip_judge.Judge(clip, evaluation, evaluation.target(sets[0].names[0]), pairs, split, seed=args.seed)
+        evaluation = make(clip, tasks, batch_size=args.eval_batch_size)
+        evaluator = ClipEvaluator(evaluation, evaluation.target(sets[0].names[0]), pairs, masks, seed=args.seed)
         rows = []
         for name, n in itertools.islice(itertools.product(chosen, range(1, size.steps + 1)), only):
             group = clip.group(name)
             first = layers.first_step([clip.parameters[n] for n in group], [forget[n] for n in group])
-            with evaluation.applied(edit_of(clip, name, forget, n * first / 4)):
-                rows.append(judge.step(name, n * first / 4, name, log_all=log_all))
+            rows.append(evaluator.score(Edit.along(clip, name, forget, n * first / 4), log_all=log_all))
         return evaluation, rows, selection.winner(rows)
 
-    return tuple(sets), run, [(name, forget) for name in chosen]
+    return tasks, run, [(name, forget) for name in chosen]
 
 
 def largest_difference(clip, sets, edits, batch_size):
     """Largest difference of cosines between the fast and the plain way, over one edit of each layer (10% of its norm)."""
-    fast, slow = clip_tasks.Evaluation(clip, *sets, batch_size=batch_size), reference.PlainEvaluation(clip, *sets)
+    fast, slow = clip_tasks.Evaluation(clip, sets, batch_size=batch_size), reference.PlainEvaluation(clip, sets)
     worst = 0.0
     for name, forget in edits:
         group = clip.group(name)
         first = layers.first_step([clip.parameters[n] for n in group], [forget[n] for n in group])
         found = []
         for evaluation in (fast, slow):
-            with evaluation.applied(edit_of(clip, name, forget, first)), evaluation.same_weights():
+            with evaluation.carrying(Edit.along(clip, name, forget, first)):
                 rows = {t: torch.arange(0, len(k.features), 25) for t, k in evaluation.tasks.items()}
-                sides = [evaluation.sides(t, r, name) for t, r in rows.items()]
+                sides = [evaluation.sides(t, r) for t, r in rows.items()]
                 found.append([(f @ w.T).cpu() for f, w in sides])
-        for a, b, pictures in zip(*found, sets, strict=True):
+        for a, b, pictures in zip(*found, (s.pictures for s in sets), strict=True):
             labels = pictures.labels[torch.arange(0, len(pictures.labels), 25)]
             rivals = pictures.blocks[None] == pictures.blocks[labels][:, None]
             worst = max(worst, (a - b)[rivals].abs().max().item())
@@ -308,15 +317,15 @@ def grow(args, clip, folder):
 
 def sizes(clip, sets):
     """The columns that say what a case is of."""
-    pictures, names = sum(len(s.labels) for s in sets), sum(len(s.names) for s in sets)
+    pictures, names = sum(len(s.pictures.labels) for s in sets), sum(len(s.pictures.names) for s in sets)
     return {"model": clip.label, "device": str(clip.device), "n_images": pictures, "n_names": names}
 
 
 def main(argv=None):
     args = parse_args(argv)
-    device = cli.settle(args)
+    device = system.settle(args.device, args.seed)
     out = files.resolve(args.out)
-    clip = models.from_args(args, device)
+    clip = models.from_settings(cli.build(Model, vars(args)), args.precision, device)
     with tempfile.TemporaryDirectory() as folder:
         if args.profile:
             size = PAPER if args.case == "paper" else FIXED
@@ -358,8 +367,8 @@ def profiled(run, device):
 def decode_once(sets, clip):
     """Seconds that decoding all pictures takes, two workers."""
     started = time.perf_counter()
-    for pictures in sets:
-        decode(list(pictures.paths), clip.transform, workers=reference.WORKERS)
+    for task in sets:
+        decode(list(task.pictures.paths), clip.transform, workers=reference.WORKERS)
     return time.perf_counter() - started
 
 
@@ -374,7 +383,7 @@ def write(out, rows, label, args, rate):
     if args.readme:
         markdown.fill_blocks(args.readme, {"benchmark": bench.table(pd.read_csv(path))})
     stem = out / f"{files.safe_name(label)}-{args.case}"
-    record = {"rows": rows, "matmul_flops": rate, "settings": cli.settings(args), "versions": cli.versions()}
+    record = {"rows": rows, "matmul_flops": rate, "settings": vars(args), "versions": cli.versions()}
     files.write_json(stem.with_suffix(".json"), record)
     if args.case == "growth":
         columns = {"names": "n_names", "pictures": "n_images", "layers": "layers"}

@@ -29,6 +29,7 @@ from slug.data.pairs import Pairs, TarMembers
 from slug.errors import SlugError
 from slug.evaluation import zeroshot
 from slug.models import towers
+from slug.settings import Data, Model, Run
 
 COMMITTED = files.ROOT / "results" / "bench" / "estimate"
 HALF = 0.5  # of a tower runs after an edit, on average over its blocks; of the pictures choose, the other half report
@@ -61,9 +62,7 @@ class Stage(NamedTuple):
 
 
 def parse_args(argv=None):
-    parser = cli.parser(__doc__)
-    cli.add_model_flags(parser)
-    cli.add_data_flags(parser)
+    parser = cli.parser(__doc__, Run, Model, Data)
     parser.set_defaults(imagenet_share=0.05, workers=4)  # as the paper profile
     next(a for a in parser._actions if a.dest == "celeb_name").required = False
     parser.set_defaults(celeb_name="Elon_Musk Jeff_Bezos Taylor_Swift Kim_Kardashian Mark_Zuckerberg".split())
@@ -225,7 +224,7 @@ def sample_of(args):
         if not found:
             return None, None, False
         return files.read_json(found[0]), found[0], False
-    device = cli.settle(args)
+    device = system.settle(args.device, args.seed)
     path = files.resolve(args.result_dir) / "estimate" / f"{label}-{device.type}.json"
     if path.is_file() and not args.force:
         return files.read_json(path), path, False
@@ -248,10 +247,8 @@ def pictures_of(tar):
 
 
 def count(args):
-    """Counts of what is there; the paper's numbers (PAPER.md, section 3) where there is nothing."""
+    """Counts of what is there; the paper's numbers where there is nothing."""
     import pyarrow.parquet as pq
-
-    pass
 
     assumed, names = [], list(dict.fromkeys(args.celeb_name))
 

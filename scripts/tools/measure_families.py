@@ -29,6 +29,7 @@ from slug.data.pairs import Pairs
 from slug.errors import SlugError
 from slug.evaluation import clip_tasks
 from slug.reports import markdown
+from slug.settings import Run
 
 # {name: (what it stands for, pairs a gradient batch, gradient checkpointing)}
 FAMILIES = {
@@ -46,7 +47,7 @@ SIZE = Size(names=100, classes=20, pictures=(32, 32), layers=2, steps=1)
 
 
 def parse_args(argv=None):
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, Run)
     parser.add_argument("--only", nargs="+", choices=FAMILIES, default=list(FAMILIES), metavar="MODEL", help="these models")
     parser.add_argument("--out", default="results/standin", help="folder to write")
     parser.add_argument("--readme", default="", help="Markdown file whose families block is filled from the rows")
@@ -144,7 +145,7 @@ def measure(args, name, folder):
     """One row of families.csv."""
     from open_clip import IMAGENET_CLASSNAMES
 
-    device = cli.settle(args)
+    device = system.settle(args.device, args.seed)
     clip = load(name, folder, device)
     what, batch, clip.checkpointing = FAMILIES[name]
     g = torch.Generator().manual_seed(args.seed)

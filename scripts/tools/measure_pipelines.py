@@ -47,6 +47,7 @@ from slug import cli, files
 from slug.artifacts import deltas
 from slug.errors import SlugError
 from slug.evaluation import canvas_prompts, questions
+from slug.settings import Run
 
 UNETS = {
     "sd15": {"cross_attention_dim": 768, "attention_head_dim": 8, "sample_size": 64},
@@ -74,7 +75,7 @@ PYTHON, SOURCE = sys.executable, files.ROOT / "src"
 
 
 def parse_args(argv=None):
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, Run)
     parser.add_argument("--only", nargs="+", choices=[*UNETS, LLAVA], default=[*UNETS, LLAVA], help="these")
     parser.add_argument("--out", default="results/standin", help="folder to write")
     parser.add_argument("--force", action="store_true", help="measure again what is there")

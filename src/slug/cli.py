@@ -65,11 +65,17 @@ def all_have_defaults(kind: type, given: dict[str, Any]) -> bool:
 
 def parse(description: str | None, kind: type[Settings], argv: Sequence[str] | None = None) -> Settings:
     """The settings `kind` from a command line (the process's own where `argv` is None)."""
-    parser = argparse.ArgumentParser(
+    return build(kind, vars(parser(description, kind).parse_args(argv)))
+
+
+def parser(description: str | None, *kinds: type) -> argparse.ArgumentParser:
+    """A parser with the flags of settings."""
+    made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    add_flags(parser, kind)
-    return build(kind, vars(parser.parse_args(argv)))
+    for kind in kinds:
+        add_flags(made, kind)
+    return made
 
 
 def add_flags(parser: argparse.ArgumentParser, kind: type, defaults: dict[str, Any] | None = None) -> None:
@@ -144,7 +150,7 @@ def versions() -> dict[str, str]:
 
 def check_result_dir(path: str) -> Path:
     """The result folder, made and shown to be writable before any long work. SlugError if it is not."""
-    return files.check_writable(getattr(path, "result_dir", path))  # a namespace, until the last stage is converted
+    return files.check_writable(path)
 
 
 def part_of(part: tuple[int, int], whole: list) -> list:
@@ -165,51 +171,3 @@ def exit_with(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted; what was finished is kept", file=sys.stderr)
         sys.exit(130)
-
-
-# ------------------------------------------------------------------ the old way, until the last stage is converted
-
-
-def parser(description):
-    """An ArgumentParser with the flags that every stage has."""
-    from slug.settings import Run
-
-    out = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    add_flags(out, Run)
-    return out
-
-
-def add_model_flags(parser):
-    """The flags that say which CLIP is meant."""
-    from slug.settings import Model
-
-    add_flags(parser, Model)
-
-
-def add_data_flags(parser):
-    """The flags that say what is forgotten, what is retained, and what a candidate is judged by."""
-    from slug.settings import Data
-
-    add_flags(parser, Data)
-
-
-def settle(args):
-    """Seed everything and settle the device; returns the torch device. SlugError if the device is not there."""
-    from slug import system
-
-    return system.settle(args.device, args.seed)
-
-
-def settings(args, *, without=()):
-    """The flags of a run for its record."""
-    inside = f"{files.ROOT}{os.sep}"
-    values = {k: v for k, v in vars(args).items() if k not in without}
-    return {k: v.replace(inside, "") if isinstance(v, str) else v for k, v in values.items()}
-
-
-def check_jobs(args):
-    """SlugError unless --jobs, the processes of a stage, are one or more."""
-    if args.jobs < 1:
-        raise SlugError(f"--jobs {args.jobs}: there must be one process or more")

@@ -1,6 +1,5 @@
 """The benchmarks: the plain and the fast way come to the same, and the files say what they must."""
 
-import functools
 import importlib.util
 import json
 
@@ -9,7 +8,6 @@ import pytest
 import tiny
 import torch
 
-from slug.core import slug
 from slug.data.names import Matcher
 from slug.errors import SlugError
 from slug.evaluation import reference
@@ -63,8 +61,7 @@ def test_a_curation_that_misses_a_row_is_no_result(curation_benchmark, tmp_path,
 
 def test_all_ways_choose_the_same_step_and_the_table_says_so(benchmark, taught_clip, tiny_world, tmp_path, monkeypatch):
     monkeypatch.setattr(reference, "WORKERS", 0)
-    few = functools.partial(slug.search_all, evaluations=3)  # of each layer: fewer ways to agree, but half a minute
-    monkeypatch.setattr(benchmark.slug, "search_all", few)
+    monkeypatch.setattr(benchmark, "EVALUATIONS", 3)  # of each layer: fewer ways to agree, but half a minute
     laion = tiny_world / "laion/laion400m"
     evaluation = ["--val-data", tiny_world / "celeba", "--imagenet-val", tiny_world / "ImageNet/val"]
     common = ["--tar-dir", tmp_path / "tars", "--result-dir", tmp_path / "results", "--workers", "0", "--device", "cpu"]
