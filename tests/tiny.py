@@ -334,6 +334,14 @@ def stage(name):
     return module
 
 
+def script(name):
+    """The module of a Python script, scripts/{name}.py."""
+    spec = importlib.util.spec_from_file_location(name.rpartition("/")[2], ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def run(name, *arguments):
     """Run a stage in this process."""
     stage(name).main([str(a) for a in arguments])

@@ -85,9 +85,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not names:
         return
     units, where = source_of(settings, names, known)
-    limits = {"max_count": settings.max_count, "known": known, "near": settings.near_duplicates}
-    places = {"workers": settings.run.workers, "distributor": settings.fetching.distributor}
-    found = curation.curate(units, names, tar_dir, image_dir, work, **limits, **places)
+    run, distributor = settings.run, settings.fetching.distributor
+    how = curation.How(settings.max_count, known, settings.near_duplicates, run.workers, distributor)
+    found = curation.curate(units, names, tar_dir, image_dir, work, how)
     for result in found:
         print(f"{result} -> {tar_dir / result.name}.tar")
     empty = [r.name for r in found if not r.pairs]

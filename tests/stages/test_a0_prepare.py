@@ -1,7 +1,5 @@
 """ImageNet and CelebA prepared by commands, and the check of all data."""
 
-import importlib.util
-
 import pytest
 import tiny
 
@@ -57,9 +55,7 @@ def test_the_evaluation_shows_the_identities_chosen_among_all(celeba, tiny_clip)
 @pytest.fixture(scope="module")
 def check():
     """scripts/check_data.py, as a function of its flags."""
-    spec = importlib.util.spec_from_file_location("check_data", tiny.ROOT / "scripts" / "check_data.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = tiny.script("check_data")
     return lambda *flags: module.main([str(f) for f in flags])
 
 

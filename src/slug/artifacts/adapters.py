@@ -114,7 +114,7 @@ def save_peft(folder: Path, factors: Mapping[str, Factor], base: str, delta: tup
         inference_mode=True,
     )
     with files.replacing_folder(folder) as temporary:
-        config.save_pretrained(temporary)
+        config.save_pretrained(str(temporary))
         state = _state(factors, "base_model.model.{}", "lora_A", "lora_B")
         save_file(state, temporary / "adapter_model.safetensors")
         files.write_text(temporary / cards.FILE, cards.adapter_text("peft", base, *delta, factors))

@@ -30,6 +30,19 @@ from slug.pool import LOCAL, spread
 SPOOL_BYTES, SPOOL_SECONDS = 2**26, 30.0  # the most work that a killed run loses
 
 
+class How(NamedTuple):
+    """How forget sets are curated."""
+
+    max_count: int = 500  # the largest number of pairs of a name
+    known: Sequence[str] = ()  # all names there are, see `Matcher`
+    near: int = -1  # leave out pictures whose hash differs from an earlier one of the name in at most this many of 64 bits
+    workers: int = 0  # see slug.pool.spread
+    distributor: str = LOCAL
+
+
+DEFAULT = How()
+
+
 class Found(NamedTuple):
     """The outcome of the curation of one name."""
 
@@ -148,26 +161,16 @@ def _rows(unit: Unit, matcher: Matcher, threads: bool) -> list[Row]:
     return unit.rows(matcher, threads)
 
 
-def collect(
-    units: list[Unit],
-    tallies: dict[str, Tally],
-    spool: Spool,
-    *,
-    max_count: int,
-    known: Sequence[str],
-    near: int,
-    workers: int,
-    distributor: str,
-) -> None:
+def collect(units: list[Unit], tallies: dict[str, Tally], spool: Spool, how: How) -> None:
     """Bring the spool and {name: Tally} to the end of the units, or to where every name has `max_count` pairs."""
     given = {plain_name(n): n for n in tallies}
-    workers = worthwhile([u.path for u in units], workers, distributor)
+    workers = worthwhile([u.path for u in units], how.workers, how.distributor)
     done, row = start = spool.resume(tallies)
-    find = functools.partial(_rows, matcher=Matcher(list(given), known), threads=workers <= 1)
-    ahead = spread(find, units[done:], workers=workers, distributor=distributor)
+    find = functools.partial(_rows, matcher=Matcher(list(given), how.known), threads=workers <= 1)
+    ahead = spread(find, units[done:], workers=workers, distributor=how.distributor)
 
     def short(found: Iterable[str]) -> list[str]:
-        return [given[n] for n in found if tallies[given[n]].pairs < max_count]
+        return [given[n] for n in found if tallies[given[n]].pairs < how.max_count]
 
     try:
         with tqdm(total=len(units), initial=done, desc="curation", unit="file") as bar:
@@ -181,7 +184,7 @@ def collect(
                             for name in short(found):
                                 if picture is None:
                                     tallies[name].broken += 1
-                                elif tallies[name].take(unit.label, picture[1], near):
+                                elif tallies[name].take(unit.label, picture[1], how.near):
                                     spool.add(name, unit.label, caption, *picture)
                             row += 1
                             spool.save((done, row), tallies, due=True)
@@ -195,17 +198,7 @@ def collect(
 
 
 def curate(
-    units: list[Unit],
-    names: list[str],
-    tar_dir: Path,
-    image_dir: Path,
-    work_dir: Path,
-    *,
-    max_count: int = 500,
-    known: Sequence[str] = (),
-    near: int = -1,
-    workers: int = 0,
-    distributor: str = LOCAL,
+    units: list[Unit], names: list[str], tar_dir: Path, image_dir: Path, work_dir: Path, how: How = DEFAULT
 ) -> list[Found]:
     """Write the forget sets of all names in one pass: for each the first `max_count` usable pairs, in unit and row order.
 
@@ -214,10 +207,6 @@ def curate(
 
     Args:
         units: a source (slug.data.sources).
-        known: other names, see `Matcher`.
-        near: leave out a picture whose hash differs from that of an earlier one of its name in at most this many of 64
-            bits; a negative number leaves out none.
-        workers, distributor: see `slug.pool.spread`.
 
     Returns:
         The outcome of each name. Nothing was written for a name without pairs.
@@ -226,10 +215,10 @@ def curate(
         SlugError: a unit is damaged, or a folder cannot be written.
     """
     inputs = [(str(u.path), u.path.stat().st_size, u.path.stat().st_mtime_ns) for u in units]
-    asked = json.dumps([names, list(known), max_count, near, inputs])
+    asked = json.dumps([names, list(how.known), how.max_count, how.near, inputs])
     spool = Spool(work_dir / hashlib.sha256(asked.encode()).hexdigest()[:16])
     tallies = {n: Tally() for n in names}
-    collect(units, tallies, spool, max_count=max_count, known=known, near=near, workers=workers, distributor=distributor)
+    collect(units, tallies, spool, how)
     for name, tally in tallies.items():
         if tally.pairs:  # an empty tar must not replace a good one
             write(spool.pairs(name), name, tar_dir, image_dir)

@@ -163,13 +163,7 @@ def imagenet_classes(val: Path) -> dict[str, tuple[str, int]]:
 
 
 def load_imagenet(
-    val: Path,
-    transform: Transform,
-    *,
-    workers: int = 0,
-    share: float = 1.0,
-    seed: int = 0,
-    cache: Path | None = None,
+    val: Path, transform: Transform, *, workers: int = 0, share: float = 1.0, seed: int = 0, cache: Path | None = None
 ) -> PictureSet:
     """The object evaluation: an ImageNet-style folder with one subfolder for each class (`imagenet_classes`).
 
@@ -208,13 +202,7 @@ def load_evaluation(data: Data, run: Run, transform: Transform) -> tuple[Picture
     """
     cache = files.resolve(run.result_dir) / "cache"
     identities = load_celeba(files.resolve(data.val_data), transform, workers=run.workers, cache=cache)
-    objects = load_imagenet(
-        files.resolve(data.imagenet_val),
-        transform,
-        workers=run.workers,
-        share=data.imagenet_share,
-        seed=run.seed,
-        cache=cache,
-    )
+    val, share = files.resolve(data.imagenet_val), data.imagenet_share
+    objects = load_imagenet(val, transform, workers=run.workers, share=share, seed=run.seed, cache=cache)
     masks = {"identities": validation_mask(identities, run.seed), "objects": validation_mask(objects, run.seed)}
     return identities, objects, masks

@@ -6,6 +6,7 @@ import multiprocessing
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -53,13 +54,8 @@ def batches(
     workers = workers if len(items) > 256 else 0
     # The platform's default start method. Inside a joblib process the default is joblib's own, which DataLoader refuses.
     context = multiprocessing.get_all_start_methods()[0] if workers else None
-    loader = torch.utils.data.DataLoader(
-        Decoded(items, transform),
-        batch_size=BATCH,
-        num_workers=workers,
-        multiprocessing_context=context,
-        collate_fn=list,
-    )
+    how: dict[str, Any] = {"num_workers": workers, "multiprocessing_context": context, "collate_fn": list}
+    loader = torch.utils.data.DataLoader(Decoded(items, transform), batch_size=BATCH, **how)
     yield from tqdm(loader, desc=desc, unit="batch", leave=False, disable=len(items) < 500)
 
 

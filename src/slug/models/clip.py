@@ -60,8 +60,6 @@ class Clip:
         size = self.transform.transforms[0].size
         return size if isinstance(size, int) else size[0]
 
-    # ------------------------------------------------------------------------------------------------------- encoding
-
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 images (N, 3, S, S) on any device -> float32 on the model's device, with the model's mean and deviation."""
         x = images.to(self.device).float() / 255
@@ -113,8 +111,6 @@ class Clip:
         """Token ids (N, L) -> features (N, D) by the library's own forward pass."""
         raise NotImplementedError
 
-    # --------------------------------------------------------------------------------------------------------- stages
-
     def stages(self, encoder: str) -> list[Stage]:
         """The chain of functions (x, inputs) -> x that encodes; a tower of unknown structure is a single stage.
 
@@ -135,8 +131,6 @@ class Clip:
     def trimmed(self, tokens: Tensor) -> Tensor:
         """Token ids (N, L) cut to the longest text: in a causal tower nothing after the end token can reach it."""
         return tokens[:, : int(self.text_lengths(tokens).max())]
-
-    # ----------------------------------------------------------------------------------------------------- parameters
 
     @property
     def parameters(self) -> dict[str, torch.nn.Parameter]:

@@ -96,15 +96,7 @@ class _Kept:
 class Tower:
     """The features of fixed inputs by one tower under its present weights, computed from the stage where an edit begins."""
 
-    def __init__(
-        self,
-        clip: "Clip",
-        encoder: str,
-        inputs: Tensor,
-        *,
-        batch_size: int = 256,
-        budget: Budget | None = None,
-    ):
+    def __init__(self, clip: "Clip", encoder: str, inputs: Tensor, *, batch_size: int = 256, budget: Budget | None = None):
         """
         Args:
             clip: the model; with a budget it has to be at its original weights.
@@ -171,12 +163,7 @@ class Tower:
         return out
 
     def _through(
-        self,
-        start: int,
-        x: Tensor,
-        inputs: Tensor,
-        edit: Mapping[str, Tensor],
-        steps: Sequence[float] | None,
+        self, start: int, x: Tensor, inputs: Tensor, edit: Mapping[str, Tensor], steps: Sequence[float] | None
     ) -> Tensor:
         """Output of the stages from `start` on for x (n, ...): (n, D), or (n, K, D) under K steps of an edit."""
         if steps is None:

@@ -26,7 +26,7 @@ def shards(tmp_path):
 def curate(shards, out, names=("Elon_Musk",), **how):
     """Curate into `out`; returns (what was found, the folder of the tars)."""
     folders = out / "tars", out / "pictures", out / "work"
-    found = curation.curate(sources.shards(shards), list(names), *folders, **how)
+    found = curation.curate(sources.shards(shards), list(names), *folders, curation.How(**how))
     assert not list((out / "work").glob("*"))  # nothing is kept of a run that has come to its end
     return found, out / "tars"
 
