@@ -59,7 +59,7 @@ class Canvas:
 
     def edit(self, record: Record) -> Edit:
         """The edit of a record. SlugError if it was made for other weights."""
-        return Edit(deltas.of_model(self.pipeline, self.delta(record)))
+        return Edit(dict(sorted(deltas.of_model(self.pipeline, self.delta(record)).items())))  # in the file's order
 
     def out(self, folder: str) -> Path:
         """The folder that a report is written to: results/uncanvas, where none is given."""
