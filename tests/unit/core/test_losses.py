@@ -83,9 +83,7 @@ def test_a_positive_step_raises_the_contrastive_loss_of_the_contrastive_variant(
 
 def test_an_assistants_tower_moves_as_its_clips_does(tiny_llava):
     """So a positive step lowers the cosine there, too."""
-    import tiny_llava as assistants
-
-    model = assistants.load(tiny_llava)
+    model = tiny.load_llava(tiny_llava)
     assert_moves_alike(model, model.candidates()[-1], tiny.pairs(6))
 
 

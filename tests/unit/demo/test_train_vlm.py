@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
 from demo import canvases, emoji, train_vlm
