@@ -137,11 +137,23 @@ def assistant_run(tiny_llava, tmp_path_factory):
     return work
 
 
+@pytest.fixture(scope="session")
 def tiny_llava(tiny_clip, tmp_path_factory):
-    """Folder of an untrained LLaVA: llava/ and its CLIP, hugging_face/. Only for reading."""
-    import tiny
+    """Folder of an untrained LLaVA, its CLIP and questions (tiny_llava.write). Only for reading."""
+    import tiny_llava
 
     folder = tmp_path_factory.mktemp("tiny-llava")
-    (folder / "hugging_face").symlink_to(tiny_clip / "hugging_face")
-    tiny.write_llava(folder / "llava", folder / "hugging_face")
+    tiny_llava.write(folder, tiny_clip / "hugging_face")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_canvas(tiny_pipeline, tmp_path_factory):
+    """As tiny_pipeline, with classifiers/. Only for reading."""
+    import tiny_canvas
+
+    folder = tmp_path_factory.mktemp("tiny-canvas")
+    for part in ("pipeline", "hugging_face"):
+        (folder / part).symlink_to(tiny_pipeline / part)
+    tiny_canvas.write_classifiers(folder)
     return folder

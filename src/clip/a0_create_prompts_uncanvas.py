@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         styles, objects = canvas_prompts.grid(folder)
         styles = canvas_prompts.among(settings.concepts.style, styles, "style")
         objects = canvas_prompts.among(settings.concepts.object, objects, "object")
-    seeds = {"report": settings.test_seeds, "select": settings.validation_seeds, "shared": settings.shared_seeds}
+    seeds = {"test": settings.test_seeds, "validation": settings.validation_seeds, "shared": settings.shared_seeds}
     found = canvas_prompts.requests(styles, objects, **seeds)
     if settings.leave_out:
         skipped = files.read_json(files.existing(settings.leave_out, "list of prompts", "give --leave-out"))
@@ -58,10 +58,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         found = [r for r in found if r.prompt not in skipped["left_out"]]
     if settings.classifiers:  # refused now rather than after the gradients
         from slug.data import canvas
-        from slug.evaluation import unlearncanvas
 
         folder = files.existing(settings.classifiers, "classifiers", "give --classifiers")
-        unlearncanvas.check_known(found, canvas.classifier_settings(folder)["labels"])
+        canvas_prompts.check_known(found, canvas.classifier_settings(folder)["labels"])
     canvas_prompts.write_requests(files.resolve(settings.out), found)
     cells = len({r.prompt for r in found})
     print(f"{len(styles)} styles x {len(objects)} objects: {cells} cells, {len(found)} pictures -> {settings.out}")

@@ -18,7 +18,7 @@ from demo import emoji, train_sd
 from demo.training import generator
 from slug import cli, files, system
 from slug.cli import flag, group
-from slug.evaluation import canvas_classifiers, canvas_prompts, statistics, unlearncanvas
+from slug.evaluation import canvas_classifiers, canvas_prompts, statistics
 from slug.models import diffusion
 from slug.reports import markdown, plots
 from slug.settings import Pipeline, Run
@@ -64,10 +64,10 @@ def main(argv=None):
     ]
     images = cells.render(rows, generator(seed, 8, 0)) / 2 + 0.5
     images = (images * 255).round().to(torch.uint8)
-    right = unlearncanvas.correct(asked, classifiers.logits(images), classifiers.labels)
+    right = canvas_classifiers.correct(asked, classifiers.logits(images), classifiers.labels)
     table = [row_of(f"{kind} classifier, new renderings", right[kind], BARS["renderings"]) for kind in canvas_prompts.KINDS]
     made = pipeline.generate([r.prompt for r in asked], [r.seed for r in asked], desc="pictures")
-    right = unlearncanvas.correct(asked, classifiers.logits(made), classifiers.labels)
+    right = canvas_classifiers.correct(asked, classifiers.logits(made), classifiers.labels)
     both, left_out = right["style"] & right["object"], cells.left_out[rows]
     for kind, found in (*right.items(), ("both", both)):
         who = f"the {kind} classifier agrees" if kind in right else "both classifiers agree"
@@ -77,7 +77,7 @@ def main(argv=None):
     plain = list(train_sd.OBJECTS) * SEEDS
     names = [canvas_prompts.Request("test", "", o, FIRST_SEED + number) for number, o in enumerate(plain)]
     made_plain = pipeline.generate([r.prompt for r in names], [r.seed for r in names], desc="plain names")
-    found = unlearncanvas.correct(names, classifiers.logits(made_plain), classifiers.labels)["object"]
+    found = canvas_classifiers.correct(names, classifiers.logits(made_plain), classifiers.labels)["object"]
     table.append(row_of("generated pictures of plain names, object agrees", found, float("nan")))
     out = files.resolve(settings.out)
     frame = pd.DataFrame(table)

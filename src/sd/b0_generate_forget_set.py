@@ -1,89 +1,97 @@
-"""A forget set made by the pipeline itself: pictures of a concept with their prompts as captions.
+"""A forget set that the pipeline makes itself: pictures of a concept with their prompts as captions.
 
 Example: python src/sd/b0_generate_forget_set.py --pipeline sd-legacy/stable-diffusion-v1-5 --object iron_man mickey_mouse
          python src/sd/b0_generate_forget_set.py --style Van_Gogh --prompts data/UnlearnCanvas/prompts.csv
-Writes data/tar_files/{name}.tar and the image folder, as a0_create_tar.py does. With --prompts the concept is asked for in
-every cell of it; else by its name. A run that was stopped goes on where it was. A tar that is there is kept if it is of
-this pipeline and these prompts, as {name}.json beside it says, else refused: pictures from elsewhere are not its own.
+Writes data/tar_files/{name}.tar and the folder of images, as a0_create_tar.py does. With --prompts the concept is asked for
+in each of their cells; else by its name. A run that was stopped goes on where it was. A tar that is there already is kept if
+it is of this pipeline and these prompts, as {name}.json beside it says; another one is refused.
 """
 
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from slug import cli, files
-from slug.data import curation
+from slug.cli import flag, group
 from slug.data.names import plain_name
 from slug.errors import SlugError
 from slug.evaluation import canvas_prompts
-from slug.models import diffusion
+from slug.evaluation.canvas_prompts import Concept
+from slug.settings import Concepts, Pipeline, Run
 
-FIRST_SEED = 5000  # of the forget pictures: neither of the select nor of the test split
-
-
-def parse_args(argv=None):
-    parser = cli.parser(__doc__)
-    diffusion.add_flags(parser)
-    canvas_prompts.add_concept_flags(parser)
-    parser.add_argument("--prompts", default="", help="CSV of a0_create_prompts_uncanvas.py: its cells are asked for")
-    parser.add_argument(
-        "--template", nargs="+", default=["{}", "a photo of {}", "{}, digital art"], help="without --prompts"
-    )
-    parser.add_argument("--count", type=int, default=100, help="pictures of a concept")
-    parser.add_argument("--tar-dir", default="data/tar_files", help="where the tars go")
-    parser.add_argument("--image-dir", default="data/laion/laion400m_obj", help="where the pictures go")
-    parser.add_argument("--force", action="store_true", help="make again what is there")
-    return parser.parse_args(argv)
+FIRST_SEED = 5000  # of the pictures; neither the validation nor the test split has these seeds
 
 
-def asked(args, kind, name):
-    """[(prompt, seed)] of a concept's pictures: its prompts in turn, a seed each."""
-    if args.prompts:
-        cells = canvas_prompts.read_requests(files.resolve(args.prompts))
-        prompts = [r.prompt for r, mine in zip(cells, canvas_prompts.shows(kind, name, cells), strict=True) if mine]
-    else:
-        prompts = [t.format(plain_name(name)) for t in args.template]
+@dataclass(frozen=True)
+class Settings:
+    run: Run = group(Run)
+    pipeline: Pipeline = group(Pipeline)
+    concepts: Concepts = group(Concepts)
+    prompts: str = flag("", "CSV of a0_create_prompts_uncanvas.py, whose cells are asked for")
+    template: tuple[str, ...] = flag(("{}", "a photo of {}", "{}, digital art"), "prompts where --prompts is not given")
+    count: int = flag(100, "pictures of each concept")
+    tar_dir: str = flag("data/tar_files", "folder of the tars")
+    image_dir: str = flag("data/laion/laion400m_obj", "folder of the pictures")
+    force: bool = flag(False, "replace tars that are there already")
+
+
+def parse_args(argv: Sequence[str] | None = None) -> Settings:
+    return cli.parse(__doc__, Settings, argv)
+
+
+def asked(settings: Settings, concept: Concept) -> list[tuple[str, int]]:
+    """(prompt, seed) of each of a concept's pictures: its prompts in turn, each time with another seed."""
+    prompts = [t.format(plain_name(concept.name)) for t in settings.template]
+    if settings.prompts:
+        cells = canvas_prompts.read_requests(settings.prompts)
+        prompts = [r.prompt for r, mine in zip(cells, concept.shown_by(cells), strict=True) if mine]
     prompts = list(dict.fromkeys(prompts))
     if not prompts:
-        raise SlugError(f"{args.prompts} has no {kind} {name!r}; check the spelling")
-    return [(prompts[i % len(prompts)], FIRST_SEED + i) for i in range(args.count)]
+        raise SlugError(f"{settings.prompts} has no {concept.kind} {concept.name!r}; check the spelling")
+    return [(prompts[i % len(prompts)], FIRST_SEED + i) for i in range(settings.count)]
 
 
-def check_own(tar, mark):
-    """SlugError unless `mark` stands beside a tar: it is of this pipeline, these prompts and these seeds."""
+def check_own(tar: Path, mark: dict[str, Any]) -> None:
+    """SlugError unless the file beside a tar says that it is of this pipeline, these prompts and these seeds."""
     made = tar.with_suffix(".json")
     if not made.is_file() or files.read_json(made) != mark:
         raise SlugError(
-            f"{tar} is no forget set of this pipeline and these prompts; give another --tar-dir, or --force to make it anew"
+            f"{tar} is no forget set of this pipeline and these prompts; give another --tar-dir, or --force to replace it"
         )
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    device = cli.settle(args)
-    cli.check_result_dir(args)
-    pipeline, tar_dir, image_dir = (
-        diffusion.from_args(args, device),
-        files.resolve(args.tar_dir),
-        files.resolve(args.image_dir),
-    )
-    for kind, name in canvas_prompts.concepts(args):
-        tar = tar_dir / f"{files.safe_name(name.replace(' ', '_'))}.tar"
-        wanted = asked(args, kind, name)
+def main(argv: Sequence[str] | None = None) -> None:
+    settings = parse_args(argv)
+    from slug import system  # here: --help needs no torch
+    from slug.data import curation
+    from slug.models import diffusion
+
+    device = system.settle(settings.run.device, settings.run.seed)
+    results = files.check_writable(settings.run.result_dir)
+    pipeline = diffusion.from_settings(settings.pipeline, settings.run.precision, device)
+    tar_dir, image_dir = files.resolve(settings.tar_dir), files.resolve(settings.image_dir)
+    for concept in canvas_prompts.concepts(settings.concepts):
+        tar = tar_dir / f"{files.safe_name(concept.name.replace(' ', '_'))}.tar"
+        wanted = asked(settings, concept)
         asked_hash = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()
         mark = {"pipeline": pipeline.tag, "pipeline_hash": pipeline.hash(), "prompts_and_seeds": asked_hash}
-        if tar.exists() and not args.force:
+        if tar.exists() and not settings.force:
             check_own(tar, mark)
-            print(f"there, kept: {tar}")
+            print(f"{concept.name}: kept {tar}")
             continue
-        stem = hashlib.sha256(json.dumps(mark).encode()).hexdigest()[:16]
-        work = files.resolve(args.result_dir) / "sd" / "forget" / stem  # what a stopped run goes on from
-        paths = diffusion.write_pictures(pipeline, wanted, work, desc=name)
+        work = results / "sd" / "forget" / hashlib.sha256(json.dumps(mark).encode()).hexdigest()[:16]
+        paths = diffusion.write_pictures(
+            pipeline, wanted, work, desc=f"{concept.name}: pictures"
+        )  # a stopped run goes on here
         pairs = [(curation.usable(p.read_bytes())[0], prompt) for p, (prompt, _) in zip(paths, wanted, strict=True)]
         curation.write(pairs, tar.stem, tar_dir, image_dir)
         files.write_json(tar.with_suffix(".json"), mark)
         shutil.rmtree(work)
-        print(f"{len(pairs)} pictures of {plain_name(name)} -> {tar}")
+        print(f"{concept.name}: {len(pairs)} pictures -> {tar}")
 
 
 if __name__ == "__main__":

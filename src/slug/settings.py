@@ -17,6 +17,7 @@ LOCAL, DISTRIBUTORS = "multiprocessing", ("multiprocessing", "ray", "pyspark")
 PRECISIONS = ("fp32", "bf16", "fp16")
 MAX_FORGET = 0.02  # forget accuracy up to which a step counts as forgetting, on the validation split
 UNEDITED = "raw"  # among methods: the unedited model
+ROUNDS = 3  # of the methods that edit several layers of a pipeline, where --rounds does not say
 SIGMAS = 3.5  # standard deviations by which the margins of a forgotten name must lie below 0
 
 
@@ -30,7 +31,13 @@ def _gradients() -> Sequence[str]:
     from slug import methods
     from slug.core import variants
 
-    return [*variants.BY_NAME, *(n for n in methods.names("clip", searched=False) if methods.get(n).gradients)]
+    return [*variants.BY_NAME, *(n for n in methods.names() if n not in variants.BY_NAME and methods.get(n).gradients)]
+
+
+def _variants() -> Sequence[str]:
+    from slug.core import variants
+
+    return [name for name, variant in variants.BY_NAME.items() if not variant.squared]
 
 
 def _variants() -> Sequence[str]:
@@ -304,7 +311,11 @@ class ForgetPipeline:
     whole_groups: bool = flag(False, "move q, k, v, and both fc layers, only together")
     layer: str = flag("", "with --step: take this layer, as records name it, without a search")
     step: float = flag(0.0, "with --layer: this step")
-    rounds: int = flag(1, "above 1: several layers, one in each round, with gradients taken anew")
+    rounds: int = flag(
+        1,
+        "above 1: edit this many layers of SLUG at most, one in each round, with gradients taken anew; 1 means "
+        f"{ROUNDS} for a --method whose name ends in _rounds",
+    )
     rounds_wanted: float = flag(0.98, "as --wanted, in the rounds after the first")
     select_others: int = flag(100, "pictures of other concepts that a step is judged by, at most")
     keep: float = flag(0.87, "fraction of IRA, and of CRA, that a step must leave")
@@ -316,13 +327,24 @@ class ForgetPipeline:
     force: bool = flag(False, "do again what is valid")
 
     def __post_init__(self) -> None:
-        by_slug = self.method in _methods("pipeline", searched=True)
+        from slug import methods  # here: methods import settings
+
+        method = methods.get(self.method)
+        if method.rounds:  # the same as the plain variant with --rounds
+            object.__setattr__(self, "method", method.variant.slug)
+            object.__setattr__(self, "rounds", self.rounds if self.rounds > 1 else ROUNDS)
+        by_slug = method.searched
         if self.rounds > 1 and not by_slug:
             raise SlugError(f"only SLUG has --rounds; leave it out for {self.method}")
         if bool(self.layer) != bool(self.step):
             raise SlugError("--layer and --step go together: a known step, taken without a search")
         if self.layer and (self.rounds > 1 or not by_slug):
             raise SlugError("--layer and --step are for one step of SLUG; leave out --rounds, and choose a variant of SLUG")
+
+    @property
+    def label(self) -> str:
+        """The method's name in records and tables."""
+        return f"{self.method}_rounds" if self.rounds > 1 else self.method
 
 
 @dataclass(frozen=True)

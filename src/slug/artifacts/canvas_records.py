@@ -12,7 +12,26 @@ def file_stem(pipeline: str, method: str, kind: str, name: str) -> str:
     return files.safe_name(f"{pipeline}-{method}-{kind}-{name.replace(' ', '_')}")
 
 
-def read_records(folder: Path, pipeline: str, base: str, prompts: str) -> list[Record]:
+def stem_of(record: Record) -> str:
+    """`file_stem` of a record."""
+    return record["delta"].removesuffix(".delta.safetensors")
+
+
+def check_apart(path: Path, prompts_hash: str, select: str) -> None:
+    """SlugError where there is a record of other prompts or of another judge, which a run would replace by its own.
+
+    Args:
+        prompts_hash, select: hash of the run's prompts, and its judge as --select names it.
+    """
+    try:
+        record = files.read_json(path)
+    except SlugError:  # none, or a damaged one
+        return
+    if (record["prompts_hash"], record["settings"]["select"]) != (prompts_hash, select):
+        raise SlugError(f"{path} is of other prompts or another judge; give another --result-dir, or --force to replace it")
+
+
+def read_records(folder: Path, pipeline: str, base: str, prompts: str | Path) -> list[Record]:
     """The records of a pipeline with these prompts.
 
     Args:
@@ -31,12 +50,3 @@ def read_records(folder: Path, pipeline: str, base: str, prompts: str) -> list[R
     if stale:
         raise SlugError(f"the records of {', '.join(stale)} are of other weights or settings; run b2_unlearn_sd.py again")
     return found
-
-
-def __getattr__(name: str) -> object:
-    """The old names, until the last caller is converted."""
-    from slug.reports import pipelines
-
-    if name in ("curve", "tidy", "one_line"):
-        return getattr(pipelines, name)
-    raise AttributeError(name)

@@ -5,6 +5,7 @@ a call and lies in results/grads/retain_{tag}/. A file is a plain dict {paramete
 fingerprint. A file whose fingerprint differs from what is asked for is stale and is never used.
 """
 
+import functools
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -114,7 +115,11 @@ class GradientFiles:
         self.clip, self.sources, self.result_dir = clip, sources, result_dir
         self.batch_size, self.encoder = batch_size, encoder
         self.names = list(dict.fromkeys(sources.celeb_name))
-        self.model_hash = model_hash(clip)
+
+    @functools.cached_property
+    def model_hash(self) -> str:
+        """Hash of the model that the gradients belong to, at the weights of the first call."""
+        return model_hash(self.clip)
 
     def folder(self, name: str) -> Path:
         """results/grads/{name}_{tag}."""

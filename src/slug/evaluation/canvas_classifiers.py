@@ -1,6 +1,9 @@
-"""The style and object classifiers that judge generated pictures."""
+"""What judges generated pictures: the style and the object classifier of UnlearnCanvas, or the unedited CLIP."""
 
 import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 import slug.torchvision_cpu  # noqa: F401  (before timm)
 
@@ -11,18 +14,39 @@ from safetensors.torch import load_file
 
 from slug import files
 from slug.data.canvas import KINDS, classifier_settings, weights_of
+from slug.data.names import plain_name
 from slug.errors import SlugError, brief
 from slug.evaluation import zeroshot
+from slug.evaluation.canvas_prompts import Request, check_known
+
+Labels = Mapping[str, Sequence[str]]  # {"style" or "object": labels in the order of the outputs}
+Answers = dict[str, torch.Tensor]  # {"style" or "object": (N,) bool, whether a picture is taken for what was asked for}
+
+
+class Judge(Protocol):
+    """What says which style and which object generated pictures show."""
+
+    labels: Labels
+
+    def hash(self) -> str:
+        """Hash of everything that its answers depend on."""
+
+    def logits(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """{kind: (N, classes)} scores of uint8 pictures (N, 3, H, W)."""
 
 
 class Classifiers:
-    """A style and an object classifier on the same pictures.
+    """A style and an object classifier; a Judge."""
 
-    Attributes:
-        labels: {"style": [name], "object": [name]}.
-    """
-
-    def __init__(self, networks, labels, mean, std, size, device="cpu"):
+    def __init__(
+        self,
+        networks: Mapping[str, torch.nn.Module],
+        labels: Labels,
+        mean: Sequence[float],
+        std: Sequence[float],
+        size: int,
+        device: str | torch.device = "cpu",
+    ) -> None:
         """
         Args:
             networks: {kind: module}, pictures (N, 3, size, size) -> logits (N, classes).
@@ -32,13 +56,13 @@ class Classifiers:
         self.labels, self.size, self.device = labels, size, device
         self.mean, self.std = (torch.tensor(x, device=device).view(3, 1, 1) for x in (mean, std))
 
-    def hash(self):
-        """What an answer depends on."""
+    def hash(self) -> str:
+        """As Judge.hash."""
         state = {f"{k} {n}": t for k, m in self.networks.items() for n, t in m.state_dict().items()}
         state |= {"mean": self.mean, "std": self.std}
         return hashlib.sha256(f"{files.tensor_hash(state)}{self.labels}{self.size}".encode()).hexdigest()
 
-    def _batches(self, images, batch_size=256):
+    def _batches(self, images: torch.Tensor, batch_size: int = 256) -> Iterator[torch.Tensor]:
         for part in images.split(batch_size):
             x = part.to(self.device).float() / 255
             if x.shape[-1] != self.size:
@@ -46,38 +70,38 @@ class Classifiers:
             yield (x - self.mean) / self.std
 
     @torch.inference_mode()
-    def logits(self, images):
-        """{kind: (N, classes)} logits of uint8 pictures (N, 3, H, W)."""
+    def logits(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """As Judge.logits."""
         parts = [{n: m(x).float().cpu() for n, m in self.networks.items()} for x in self._batches(images)]
         return {n: torch.cat([p[n] for p in parts]) for n in self.networks}
 
     @torch.inference_mode()
-    def features(self, images):
-        """(N, D) what the object classifier's last layer reads, of uint8 pictures (N, 3, H, W)."""
-        network = self.networks["object"]
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """(N, D) inputs of the object classifier's last layer, of uint8 pictures (N, 3, H, W)."""
+        network: Any = self.networks["object"]
         parts = [network.forward_head(network.forward_features(x), pre_logits=True) for x in self._batches(images)]
         return torch.cat(parts).float().cpu()
 
 
 class ClipClassifiers:
-    """The unedited CLIP as the judge, zero-shot: for concepts that no classifier knows. As Classifiers."""
+    """The unedited CLIP, zero-shot, for concepts that no classifier knows; a Judge."""
 
-    def __init__(self, clip, labels):
+    def __init__(self, clip: Any, labels: Labels) -> None:
         """
         Args:
-            clip: models.Clip.
-            labels: see Classifiers; a kind without names is not judged.
+            clip: models.Clip at its original weights.
+            labels: as Judge.labels; a kind without labels is not judged.
         """
         self.clip, self.labels = clip, {k: v for k, v in labels.items() if v}
         templates = {"style": ("{} style.",), "object": ("{}",)}
         self.weights = {k: zeroshot.classifier(clip, v, templates[k]) for k, v in self.labels.items()}
 
-    def hash(self):
-        """As Classifiers.hash."""
+    def hash(self) -> str:
+        """As Judge.hash."""
         return hashlib.sha256(f"{files.tensor_hash(self.weights)}{self.labels}".encode()).hexdigest()
 
-    def logits(self, images):
-        """As Classifiers.logits: cosines."""
+    def logits(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """As Judge.logits: cosines."""
         side = self.clip.side
         if images.shape[-1] != side:
             images = torch.nn.functional.interpolate(images.float(), side, mode="bicubic", antialias=True)
@@ -86,12 +110,27 @@ class ClipClassifiers:
         return {k: (features @ w.T).cpu() for k, w in self.weights.items()}
 
 
-def load_classifiers(folder, device="cpu"):
-    """The Classifiers of a folder: as `classifier_settings` says, and style.safetensors and object.safetensors (or .pth)
-    hold timm weights.
+def correct(asked: Sequence[Request], logits: Mapping[str, torch.Tensor], labels: Labels) -> Answers:
+    """Whether a Judge takes each of N pictures for what was asked for. SlugError if it does not know a name.
+
+    Args:
+        asked: the N Requests.
+        logits, labels: the Judge's.
+    """
+    check_known(asked, labels)
+    out = {}
+    for kind, found in logits.items():
+        known = {plain_name(n): i for i, n in enumerate(labels[kind])}
+        wanted = torch.tensor([known.get(plain_name(getattr(r, kind)), -1) for r in asked])
+        out[kind] = found.argmax(1) == wanted
+    return out
+
+
+def load_classifiers(folder: str | Path, device: str | torch.device = "cpu") -> Classifiers:
+    """The Classifiers of a folder: classifiers.json, and timm weights in style.safetensors and object.safetensors (or .pth).
 
     Raises:
-        SlugError: a file is missing or damaged, or its weights do not fit.
+        SlugError: a file is missing or damaged, or the weights do not fit.
     """
     folder = files.existing(folder, "classifiers", "give --classifiers, a folder as data/README.md describes")
     settings = classifier_settings(folder)
@@ -108,6 +147,6 @@ def load_classifiers(folder, device="cpu"):
             networks[kind].load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in state.items()})
         except (SafetensorError, RuntimeError, OSError, ValueError, TypeError, AttributeError) as err:
             raise SlugError(
-                f"{path} does not fit {settings['arch']} ({brief(err)}); say in classifiers.json beside it what it is"
+                f"{path} does not fit {settings['arch']} ({brief(err)}); describe it in classifiers.json beside it"
             ) from err
     return Classifiers(networks, settings["labels"], settings["mean"], settings["std"], settings["size"], device)

@@ -1,97 +1,149 @@
-"""The prompts of the UnlearnCanvas protocol: every style and object in several seeds."""
+"""The prompts of the UnlearnCanvas protocol: every style and object, with seeds of their own for each split."""
 
 import csv
 import io
 import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-from slug import files
+from slug import files, settings
 from slug.data.canvas import KINDS
 from slug.data.names import plain_name
 from slug.errors import SlugError
 
 OTHER = {"style": "object", "object": "style"}
-
-
 SPLITS = ("validation", "test")
-
-
 TEST_SEEDS, VALIDATION_SEEDS = (0, 1, 2, 3, 4), (1000, 1001, 1002, 1003, 1004, 1005)
-
-
 APART = 10_000  # between the seeds of one cell and those of the next
 
 
 class Request(NamedTuple):
-    """A picture that is asked for."""
+    """One picture to generate.
 
-    split: str  # select or report
-    style: str  # names as people write them; a style may be empty: the object's name alone is asked for
+    Attributes:
+        style, object: plain names; an empty style asks for the object by its name alone.
+    """
+
+    split: str
+    style: str
     object: str
     seed: int
 
     @property
-    def prompt(self):
-        """The protocol's prompt; underscores of folder names become spaces (trap 7)."""
+    def prompt(self) -> str:
+        """The protocol's prompt. Underscores of folder names become spaces: the pipeline learned names with spaces."""
         style, thing = plain_name(self.style), plain_name(self.object)
         return f"An {thing} image in {style} style." if style else thing
+
+
+class Concept(NamedTuple):
+    """What is forgotten: a style or an object."""
+
+    kind: str
+    name: str
+
+    def shown_by(self, asked: Iterable[Request]) -> list[bool]:
+        """Whether each Request asks for the concept."""
+        return [plain_name(getattr(r, self.kind)) == plain_name(self.name) for r in asked]
+
+    def left_out_of(self, request: Request) -> str:
+        """The prompt of a Request without its style, or without its object: what a forgotten concept may become."""
+        other = plain_name(getattr(request, OTHER[self.kind]))
+        if self.kind == "style":
+            return f"An {other} image."
+        return f"An image in {other} style." if other else "An image."
+
+
+def concepts(asked: settings.Concepts) -> list[Concept]:
+    """The concepts of the settings, each once, styles first."""
+    named = {"style": asked.style, "object": asked.object}
+    return list(dict.fromkeys(Concept(kind, name) for kind, names in named.items() for name in names))
+
+
+def concepts_of(asked: Iterable[Request]) -> list[Concept]:
+    """All concepts that Requests ask for, by their plain names and in their order, styles first."""
+    asked = list(asked)
+    found = dict.fromkeys(Concept(kind, plain_name(getattr(r, kind))) for kind in KINDS for r in asked)
+    return [c for c in found if c.name]
+
+
+def labels_of(asked: Iterable[Request]) -> dict[str, list[str]]:
+    """{kind: plain names} of `concepts_of`."""
+    found = concepts_of(asked)
+    return {kind: [c.name for c in found if c.kind == kind] for kind in KINDS}
+
+
+def check_known(asked: Iterable[Request], labels: Mapping[str, Sequence[str]]) -> None:
+    """SlugError where Requests ask for a name that a classifier has no label for.
+
+    Args:
+        labels: {kind: labels of its classifier}.
+    """
+    asked = list(asked)
+    for kind, names in labels.items():
+        known = dict.fromkeys(plain_name(n) for n in names)
+        missing = sorted({plain_name(getattr(r, kind)) for r in asked} - set(known) - {""})
+        if missing:
+            some = ", ".join(list(known)[:8])
+            raise SlugError(f"the {kind} classifier does not know {missing[0]!r}; ask for what it knows: {some}, ...")
+
+
+def grid(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(styles, objects) of a folder of <Style>/<Object>/<n>.jpg, as its folders are called. SlugError if it has none."""
+    cells = [p.relative_to(folder).parts for p in sorted(folder.glob("*/*")) if p.is_dir()]
+    if not cells:
+        raise SlugError(f"{folder} has no <Style>/<Object> folders; data/README.md says how UnlearnCanvas is laid out")
+    styles, objects = (tuple(sorted({cell[i] for cell in cells})) for i in (0, 1))
+    return styles, objects
+
+
+def among(given: Iterable[str], known: Sequence[str], kind: str) -> list[str]:
+    """The given names as `known` spells them, each once; all known names if none is given. SlugError for an unknown name.
+
+    Spaces and underscores count as the same.
+    """
+    plain, given = {plain_name(n): n for n in known}, list(given)
+    missing = next((n for n in given if plain_name(n) not in plain), None)
+    if missing:
+        more = ", ..." if len(known) > 8 else ""
+        raise SlugError(f"there is no {kind} {missing!r}; there are {', '.join(known[:8])}{more}")
+    return list(dict.fromkeys(plain[plain_name(n)] for n in given)) or list(known)
+
+
+def requests(
+    styles: Iterable[str],
+    objects: Iterable[str],
+    *,
+    test: Sequence[int] = TEST_SEEDS,
+    validation: Sequence[int] = VALIDATION_SEEDS,
+    shared: bool = False,
+) -> list[Request]:
+    """Requests for every cell (style and object) of a grid, in both splits.
+
+    Args:
+        test, validation: seeds of the first cell, below APART. Each further cell has seeds APART higher: a concept that is
+            forgotten in one noise may show in the next, so a few noises shared by all cells would say little about others.
+        shared: all cells have the same seeds, as published.
+    """
+    seeds = [("validation", s) for s in validation] + [("test", s) for s in test]
+    if set(test) & set(validation):
+        raise SlugError("a seed is in both splits; give other seeds")
+    if not all(0 <= s < APART for _, s in seeds):
+        raise SlugError(f"seeds are whole numbers below {APART}; give other ones")
+    cells = list(enumerate(itertools.product(styles, objects)))
+    return [
+        Request(split, style, thing, seed + (0 if shared else APART * i))
+        for split, seed in seeds
+        for i, (style, thing) in cells
+    ]
 
 
 FIELDS = (*Request._fields, "prompt")
 
 
-def add_concept_flags(parser, what="names to forget"):
-    """--style and --object."""
-    parser.add_argument("--style", nargs="*", default=[], help=f"styles: {what}")
-    parser.add_argument("--object", nargs="*", default=[], help=f"objects, characters or people: {what}")
-
-
-def concepts(asked):
-    """[(kind, name)] of settings.Concepts, each once."""
-    return list(dict.fromkeys([("style", s) for s in asked.style] + [("object", o) for o in asked.object]))
-
-
-def grid(folder):
-    """([style], [object]) of a folder of <Style>/<Object>/<n>.jpg, as their folders are called. SlugError if it has none."""
-    cells = [p.relative_to(folder).parts for p in sorted(folder.glob("*/*")) if p.is_dir()]
-    if not cells:
-        raise SlugError(f"{folder} has no <Style>/<Object> folders; data/README.md says how UnlearnCanvas is laid out")
-    return tuple(sorted({cell[i] for cell in cells}) for i in (0, 1))
-
-
-def among(given, known, kind):
-    """The names of `known` that were given, spaces or underscores alike, each once; all where none was. SlugError for
-    another one."""
-    plain = {plain_name(n): n for n in known}
-    missing = next((n for n in given if plain_name(n) not in plain), None)
-    if missing:
-        raise SlugError(
-            f"there is no {kind} {missing!r}; there are {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}"
-        )
-    return list(dict.fromkeys(plain[plain_name(n)] for n in given)) or list(known)
-
-
-def requests(styles, objects, *, report=TEST_SEEDS, select=VALIDATION_SEEDS, shared=False):
-    """Requests for every cell of a grid, in both splits.
-
-    Args:
-        report, select: seeds of the first cell, below APART; those of each further cell lie APART higher. What is forgotten
-            in one noise may show in the next, so that a few noises shared by all cells would say little about others.
-        shared: all cells have the same seeds, as published.
-    """
-    if set(report) & set(select):
-        raise SlugError("a seed cannot both choose a step and report it; give other seeds")
-    if not all(0 <= s < APART for s in (*report, *select)):
-        raise SlugError(f"seeds are whole numbers below {APART}; give other ones")
-    cells = [
-        (style, thing, 0 if shared else APART * i) for i, (style, thing) in enumerate(itertools.product(styles, objects))
-    ]
-    seeds = [("validation", s) for s in select] + [("test", s) for s in report]
-    return [Request(split, style, thing, first + seed) for split, seed in seeds for style, thing, first in cells]
-
-
-def write_requests(path, found):
-    """Write requests as CSV, with the prompt beside each."""
+def write_requests(path: Path, found: Iterable[Request]) -> None:
+    """Write Requests as CSV, each with its prompt."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(FIELDS)
@@ -99,37 +151,15 @@ def write_requests(path, found):
     files.write_text(path, out.getvalue())
 
 
-def read_requests(path):
-    """The requests of a CSV. SlugError if it is missing or no such file, or if a seed stands in both splits."""
+def read_requests(path: str | Path) -> list[Request]:
+    """The Requests of a CSV. SlugError if it is missing or damaged, or if both splits have a seed in common."""
     path = files.existing(path, "prompts", "make them with src/clip/a0_create_prompts_uncanvas.py")
     found = []
     for number, row in enumerate(files.read_csv(path, FIELDS, "make it again"), 2):
         if row["split"] not in SPLITS or not row["seed"].isdigit():
             raise SlugError(f"{path}, line {number}: split must be validation or test, and seed a whole number")
         found.append(Request(row["split"], row["style"], row["object"], int(row["seed"])))
-    seeds = {split: {r.seed for r in found if r.split == split} for split in SPLITS}
-    if seeds["validation"] & seeds["test"]:
-        raise SlugError(f"{path}: seed {min(seeds['validation'] & seeds['test'])} stands in both splits; use other seeds")
+    validation, test = ({r.seed for r in found if r.split == split} for split in SPLITS)
+    if validation & test:
+        raise SlugError(f"{path}: seed {min(validation & test)} is in both splits; use other seeds")
     return found
-
-
-def shows(kind, name, asked):
-    """[bool]: whether each Request asks for the concept `name` of a kind."""
-    return [plain_name(getattr(r, kind)) == plain_name(name) for r in asked]
-
-
-def names_of(asked):
-    """{kind: [name]} of Requests, in their order."""
-    return {k: [n for n in dict.fromkeys(plain_name(getattr(r, k)) for r in asked) if n] for k in KINDS}
-
-
-def without(request: Request, kind: str) -> str:
-    """The prompt of a Request with its style or its object left out: what a forgotten concept may become.
-
-    Args:
-        kind: what is left out.
-    """
-    rest = plain_name(getattr(request, OTHER[kind]))
-    if kind == "style":
-        return f"An {rest} image."
-    return f"An image in {rest} style." if rest else "An image."

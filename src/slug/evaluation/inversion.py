@@ -1,51 +1,56 @@
-"""Optimised prompt tokens (textual inversion, Gal et al., ICLR 2023): is what no name calls any more still drawn?
+"""Optimised prompt tokens (textual inversion, Gal et al., ICLR 2023): can a pipeline still draw what no name asks for?
 
-The embedding of the token "*" is trained so that prompts with it draw given pictures; every weight stays as it is.
+The embedding of the token "*" is trained until prompts with it draw given pictures; all weights stay as they are.
 """
 
 import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from slug.data.names import plain_name
 from slug.errors import SlugError
+from slug.evaluation.canvas_prompts import Request
+from slug.models.diffusion import Diffusion
 
 TOKEN = "*"
 BATCH = 8
 
 
-def prompt_with(request, kind):
-    """The prompt of a canvas.Request with TOKEN in place of its style or object."""
+def prompt_with(request: Request, kind: str) -> str:
+    """The prompt of a Request with TOKEN instead of its style or its object."""
     return request._replace(**{kind: TOKEN}).prompt
 
 
-def _place(pipe):
+def _place(pipe: Any) -> tuple[torch.nn.Embedding, int]:
     """(embedding module, id of TOKEN). SlugError if the tokenizer splits it."""
     ids = pipe.tokenizer(TOKEN, add_special_tokens=False).input_ids
     if len(ids) != 1:
-        raise SlugError(f"the pipeline's tokenizer makes {len(ids)} tokens of {TOKEN!r}; it has to be one")
+        raise SlugError(
+            f"the pipeline's tokenizer makes {len(ids)} tokens of {TOKEN!r} instead of one; take another pipeline"
+        )
     return pipe.text_encoder.get_input_embeddings(), ids[0]
 
 
 @contextlib.contextmanager
-def spoken(diffusion, vector):
+def spoken(diffusion: Diffusion, vector: torch.Tensor) -> Iterator[None]:
     """Context within which TOKEN has the embedding `vector`, (W,)."""
     module, token = _place(diffusion.pipe)
 
-    def replace(_, args, out):
+    def replace(_: Any, args: tuple[torch.Tensor, ...], out: torch.Tensor) -> torch.Tensor:
         return torch.where((args[0] == token)[..., None], vector.to(out.dtype), out)
 
-    hook, outer = module.register_forward_hook(replace), diffusion.embeddings
-    diffusion.embeddings = {}
+    hook = module.register_forward_hook(replace)
     try:
-        yield
+        with diffusion.separate_embeddings():
+            yield
     finally:
         hook.remove()
-        diffusion.embeddings = outer
 
 
-def states(diffusion, prompts):
+def states(diffusion: Diffusion, prompts: Sequence[str]) -> torch.Tensor:
     """Last hidden states (N, L, W) of prompts, with gradients."""
     pipe = diffusion.pipe
     ids = pipe.tokenizer(
@@ -54,14 +59,23 @@ def states(diffusion, prompts):
     return pipe.text_encoder(ids.to(pipe.device)).last_hidden_state
 
 
-def learn(diffusion, prompts, latents, *, start, steps=200, rate=0.01, seed=0):
-    """The embedding of TOKEN, (W,), by which the pipeline's present weights draw pictures best.
+def learn(
+    diffusion: Diffusion,
+    prompts: Sequence[str],
+    latents: torch.Tensor,
+    *,
+    start: str,
+    steps: int = 200,
+    rate: float = 0.01,
+    seed: int = 0,
+) -> torch.Tensor:
+    """The embedding (W,) of TOKEN by which the pipeline's present weights draw pictures best.
 
     Args:
         prompts: N texts with TOKEN in them.
-        latents: (N, C, H, W), what they are to draw; see Diffusion.latents.
-        start: word whose embedding it starts from: the mean of its tokens.
-        steps: of AdamW with `rate`, BATCH pictures each.
+        latents: (N, C, H, W) of the pictures to draw; see Diffusion.latents.
+        start: word whose embedding, the mean of its tokens, the training starts from.
+        steps: of AdamW with learning rate `rate`, BATCH pictures each.
     Raises:
         SlugError: the loss is NaN or infinite.
     """
@@ -84,7 +98,7 @@ def learn(diffusion, prompts, latents, *, start, steps=200, rate=0.01, seed=0):
             x, t, target = (a.to(pipe.device) for a in (x.to(text.dtype), t, target))
             loss = F.mse_loss(pipe.unet(x, t, text).sample.float(), target)
             if not torch.isfinite(loss):
-                raise SlugError(f"the loss is {loss.item()} at rate {rate:g}; take a lower one")
+                raise SlugError(f"the loss of a token is {loss.item()} at learning rate {rate:g}; give a lower --rate")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -1,4 +1,4 @@
-"""UCE: the keys and values of the UNet's cross-attention, solved for in closed form (Gandikota et al., WACV 2024).
+"""UCE: keys and values of the UNet's cross-attention, solved for in closed form (Gandikota et al., WACV 2024).
 
 Every projection W becomes the least-squares solution that maps the texts of the forgotten concept to where W maps the same
 texts without it, leaves the other texts where they are, and stays near W:
@@ -6,18 +6,28 @@ W' = (a sum W c* c^T + sum W p p^T + l W) (a sum c c^T + sum p p^T + l I)^-1, ov
 prompts.
 """
 
-from slug.methods import PIPELINE, Method, register
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from slug.methods import PIPELINE, Method, PipelineMaterial, register
+
+if TYPE_CHECKING:
+    from slug.core.edit import Edit
 
 KEEP = 0.1  # l: the weight of W itself
 ENDS = ("attn2.to_k.weight", "attn2.to_v.weight")  # of the parameters that read texts
 
 
-def candidates(pipeline, material, weight):
-    """Yield the edit for one weight of the forgotten concept.
+def projections(pipeline: Any) -> list[str]:
+    """Names of the parameters that are solved for."""
+    return [n for n in pipeline.tensors if n.startswith("unet.") and n.endswith(ENDS)]
+
+
+def candidates(pipeline: Any, material: PipelineMaterial, weight: float) -> "Iterator[Edit]":
+    """Yield the edit for one weight a of the forgotten concept.
 
     Args:
-        material: PipelineMaterial.
-        weight: a.
+        pipeline: models.diffusion.Diffusion.
     """
     import torch
 
@@ -32,8 +42,7 @@ def candidates(pipeline, material, weight):
         eye = torch.eye(c.shape[1], dtype=torch.float64, device=c.device)
         inverse = torch.linalg.inv(weight * of + stay + KEEP * eye)
         move = (weight * to + stay + KEEP * eye) @ inverse - eye  # W' = W (I + move)
-        names = [n for n in pipeline.tensors if n.startswith("unet.") and n.endswith(ENDS)]
-        changes = {n: (pipeline.tensors[n].double() @ move).float() for n in names}
+        changes = {n: (pipeline.tensors[n].double() @ move).float() for n in projections(pipeline)}
     yield Edit(changes, f"weight {weight:g}", 1)
 
 

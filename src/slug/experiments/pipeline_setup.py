@@ -1,0 +1,81 @@
+"""The one set-up of every experiment on a pipeline: the pipeline, the prompts, and what judges its pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from slug import files, system
+from slug.artifacts import canvas_records, deltas
+from slug.artifacts.records import Record
+from slug.core.edit import Edit
+from slug.evaluation import canvas_classifiers, canvas_prompts
+from slug.evaluation.canvas_classifiers import Answers, Judge
+from slug.evaluation.canvas_prompts import Request
+from slug.models import diffusion
+from slug.settings import Judging, Pipeline, Run
+
+
+class Canvas:
+    """A pipeline at its original weights with its prompts and its judge.
+
+    Attributes:
+        requests: of both splits.
+        results: the result folder.
+        base: hash of the pipeline's weights and settings.
+        marks: what every record depends on.
+    """
+
+    def __init__(self, run: Run, pipeline: Pipeline, judging: Judging, judge: str = "classifiers") -> None:
+        """
+        Args:
+            judge: "classifiers", or "clip" for the unedited CLIP.
+        """
+        self.run, self.prompts = run, files.resolve(judging.prompts)
+        self.requests = canvas_prompts.read_requests(self.prompts)
+        self.device = system.settle(run.device, run.seed)
+        self.results = files.check_writable(run.result_dir)
+        self.pipeline = diffusion.from_settings(pipeline, run.precision, self.device)
+        self.base = self.pipeline.hash()
+        self.judge: Judge
+        if judge == "clip":
+            labels = canvas_prompts.labels_of(self.requests)
+            self.judge = canvas_classifiers.ClipClassifiers(self.pipeline.clip, labels)
+        else:
+            self.judge = canvas_classifiers.load_classifiers(judging.classifiers, self.device)
+        self.marks = {"pipeline_hash": self.base, "prompts_hash": files.file_hash(self.prompts)}
+        self.marks["judge_hash"] = self.judge.hash()
+
+    def split(self, name: str) -> list[Request]:
+        """The Requests of one split."""
+        return [r for r in self.requests if r.split == name]
+
+    def records(self) -> list[Record]:
+        """All records of this pipeline with these prompts. SlugError if there is none."""
+        return canvas_records.read_records(self.results / "sd", self.pipeline.tag, self.base, self.prompts)
+
+    def delta(self, record: Record) -> Path:
+        """The delta file of a record."""
+        return self.results / "sd" / record["delta"]
+
+    def edit(self, record: Record) -> Edit:
+        """The edit of a record. SlugError if it was made for other weights."""
+        return Edit(dict(sorted(deltas.of_model(self.pipeline, self.delta(record)).items())))  # in the file's order
+
+    def out(self, folder: str) -> Path:
+        """The folder that a report is written to: results/uncanvas, where none is given."""
+        return files.check_writable(folder or self.results / "uncanvas")
+
+    def draw(self, asked: Sequence[Request], stem: str, mark: Any) -> list[Path]:
+        """Paths of the pictures of Requests under the present weights; they are kept for later runs.
+
+        Args:
+            stem: what the pipeline is called, for people.
+            mark: tells states of the pipeline apart, anything JSON can hold; empty for the original weights.
+        """
+        wanted = [(r.prompt, r.seed) for r in asked]
+        folder = self.results / "uncanvas/pictures"
+        return diffusion.kept_pictures(self.pipeline, wanted, folder, stem, [self.base, mark])
+
+    def correct(self, asked: Sequence[Request], paths: Sequence[Path]) -> Answers:
+        """Whether the judge takes each of these pictures for what was asked for."""
+        return canvas_classifiers.correct(asked, diffusion.look_at(self.judge.logits, paths), self.judge.labels)

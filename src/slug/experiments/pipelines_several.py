@@ -1,0 +1,94 @@
+"""Several styles and objects forgotten at once: the sums of edits that were found one by one (b5_unlearn_multi.py)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from slug import files
+from slug.artifacts.records import Record
+from slug.core.edit import total
+from slug.data.canvas import KINDS
+from slug.data.names import plain_name
+from slug.errors import SlugError
+from slug.evaluation import statistics, unlearncanvas
+from slug.evaluation.canvas_classifiers import Answers
+from slug.evaluation.canvas_prompts import OTHER, Concept, Request
+from slug.experiments.pipeline_setup import Canvas
+
+
+def groups(concepts: Sequence[Concept]) -> list[list[Concept]]:
+    """What is forgotten together: of each kind the first 2, 3, ... concepts, and all of them where there are both kinds."""
+    found = []
+    for kind in KINDS:
+        mine = [c for c in concepts if c.kind == kind]
+        found += [mine[:count] for count in range(2, len(mine) + 1)]
+    return [*found, list(concepts)] if len({c.kind for c in concepts}) > 1 else found
+
+
+def retained(group: Sequence[Concept], asked: Sequence[Request]) -> torch.Tensor:
+    """(N,) bool: which of N Requests show no concept of a group. SlugError where all show one."""
+    rest = ~torch.tensor([c.shown_by(asked) for c in group]).any(0)
+    if not rest.any():
+        raise SlugError(f"every prompt shows one of {', '.join(c.name for c in group)}; leave one out")
+    return rest
+
+
+def rows_of(
+    group: Sequence[Concept], asked: Sequence[Request], before: Answers, after: Answers, seed: int
+) -> list[dict[str, Any]]:
+    """Rows of multi.csv: for each concept of a group one of the original, and one of the sum of edits.
+
+    Args:
+        before, after: answers of the judge for the two pipelines.
+    """
+    rest, out = retained(group, asked), []
+    cells = [f"{r.style}/{r.object}" for r, kept in zip(asked, rest.tolist(), strict=True) if kept]
+    for concept in group:
+        own = torch.tensor(concept.shown_by(asked))
+        rows = torch.nonzero(own | rest).flatten().tolist()
+        common = {"count": len(group), "names": "; ".join(plain_name(c.name) for c in group), "kind": concept.kind}
+        common |= {"name": plain_name(concept.name), "n_own": int(own.sum()), "n_rest": int(rest.sum()), "seed": seed}
+        for method, right in (("original", before), ("sum", after)):
+            mine = {k: r[rows] for k, r in right.items()}
+            scores = unlearncanvas.scores(concept, [asked[i] for i in rows], mine)
+            low, high = statistics.interval(int((~right[concept.kind][own]).sum()), int(own.sum()))
+            out.append(common | {"method": method, **scores._asdict(), "UA_low": low, "UA_high": high})
+        for column, kind in (("IRA", concept.kind), ("CRA", OTHER[concept.kind])):
+            change = statistics.paired_difference(before[kind][rest], after[kind][rest], cells, seed=seed)
+            out[-1] |= dict(zip((f"{column}_change{end}" for end in ("", "_low", "_high")), change, strict=True))
+    return out
+
+
+def chosen_records(records: Sequence[Record], concepts: Sequence[Concept], method: str) -> dict[Concept, Record]:
+    """{concept: its record by a method}. SlugError where there is none."""
+    by_name = {(r["kind"], r["name"]): r for r in records if r["method"] == method}
+    found = {}
+    for concept in concepts:
+        if (concept.kind, plain_name(concept.name)) not in by_name:
+            what = f"{concept.kind} {concept.name}"
+            raise SlugError(f"no record of {method} for the {what} with these prompts; run b2_unlearn_sd.py first")
+        found[concept] = by_name[concept.kind, plain_name(concept.name)]
+    return found
+
+
+def evaluate(canvas: Canvas, concepts: Sequence[Concept], method: str) -> list[dict[str, Any]]:
+    """Rows of multi.csv: all `groups` of concepts, forgotten by the sum of the edits that a method found for each."""
+    asked, todo = canvas.split("test"), groups(concepts)
+    for group in todo:
+        retained(group, asked)  # before what takes long
+    records = chosen_records(canvas.records(), concepts, method)
+
+    def answers(group: Sequence[Concept], stem: str) -> Answers:
+        edit = total([canvas.edit(records[c]) for c in group])
+        mark = [files.file_hash(canvas.delta(records[c])) for c in group] or ""
+        with edit.applied(canvas.pipeline):
+            paths = canvas.draw(asked, stem, mark)
+        return canvas.correct(asked, paths)
+
+    before, rows = answers([], f"{canvas.pipeline.tag}-original"), []
+    for group in tqdm(todo, desc="groups of concepts", unit="pipeline"):
+        after = answers(group, f"{canvas.pipeline.tag}-{method}-together")
+        rows += rows_of(group, asked, before, after, canvas.run.seed)
+    return rows

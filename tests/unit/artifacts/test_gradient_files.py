@@ -1,0 +1,179 @@
+"""Gradient files: plain dicts with a fingerprint, where they lie, and when they are valid."""
+
+import pytest
+import tiny
+import torch
+
+from slug.artifacts import gradient_files
+from slug.artifacts.gradient_files import GradientFiles
+from slug.core import variants
+from slug.errors import SlugError
+from slug.settings import Sources
+
+MARK = {"model": "a", "data": "b"}
+GRADS = {"w": torch.tensor([1.0, 2.0])}
+
+# ------------------------------------------------------------------------------------------------------------ one file
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A gradient file."""
+    path = tmp_path / "forget_grads.pt"
+    gradient_files.save(path, GRADS, {**MARK, "seconds": 1.5})
+    return path
+
+
+def test_a_gradient_file_is_a_plain_dict(path):
+    assert tiny.same_tensors(torch.load(path, weights_only=True), GRADS)
+
+
+def test_a_gradient_file_is_read_as_it_was_written(path):
+    assert tiny.same_tensors(gradient_files.load(path, MARK, "remake"), GRADS)
+
+
+@pytest.mark.parametrize(("mark", "valid"), [(MARK, True), ({**MARK, "data": "c"}, False)])
+def test_a_file_is_valid_for_its_fingerprint_only(path, mark, valid):
+    assert gradient_files.is_valid(path, mark) is valid
+
+
+def test_a_stale_file_is_refused_with_what_differs(path):
+    with pytest.raises(SlugError, match=r"stale \(data differ.*remake"):
+        gradient_files.load(path, {**MARK, "data": "c"}, "remake")
+
+
+def test_a_damaged_file_is_refused(path):
+    path.write_bytes(path.read_bytes()[:-10])
+    assert not gradient_files.is_valid(path, MARK)
+    with pytest.raises(SlugError, match=r"damaged.*remake"):
+        gradient_files.load(path, MARK, "remake")
+
+
+def test_a_missing_file_is_refused(path):
+    path.unlink()
+    assert not gradient_files.is_valid(path, MARK)
+    with pytest.raises(SlugError, match=r"no gradients at.*remake"):
+        gradient_files.load(path, MARK, "remake")
+
+
+def test_a_gradient_that_is_not_finite_is_refused(tmp_path):
+    gradient_files.save(tmp_path / "a.pt", {"w": torch.tensor([torch.nan])}, MARK)
+    with pytest.raises(SlugError, match=r"NaN or infinity; make it again with: remake"):
+        gradient_files.load(tmp_path / "a.pt", MARK, "remake")
+
+
+# --------------------------------------------------------------------------------------------------- files of one model
+
+
+@pytest.fixture
+def made(clip, tmp_path):
+    """(...) -> GradientFiles of Noto and Blob, whose sets lie in the folder."""
+    for seed, name in enumerate(("retain", "Noto", "Blob")):
+        tiny.write_pairs(tmp_path / f"{name}.tar", [f"a {name} {i}" for i in range(4 + seed)])
+
+    def make(*names, **how):
+        sources = Sources(celeb_name=names, tar_dir=str(tmp_path), train_data=str(tmp_path / "retain.tar"))
+        return GradientFiles(clip, sources, str(tmp_path / "results"), 4, **how)
+
+    return make
+
+
+def test_files_lie_in_a_folder_for_each_name(made, clip, tmp_path):
+    found = made("Noto", "Blob")
+    found.write(variants.get("slug"), {})
+    for name in ("Noto", "Blob"):
+        folder = tmp_path / "results" / "grads" / f"{name}_{clip.tag}"
+        assert {p.name for p in folder.glob("*.pt")} == {"forget_grads.pt", "train_grads.pt"}
+
+
+def test_one_retain_gradient_serves_all_names(made):
+    found, variant = made("Noto", "Blob"), variants.get("slug")
+    found.write(variant, {})
+    targets = {found.path(name, "train", variant).resolve() for name in ("Noto", "Blob")}
+    assert targets == {found.retain_folder.resolve() / "train_grads.pt"}
+    assert found.load("Noto", variant).left_out == ["Blob", "Noto"]
+
+
+def test_valid_files_are_kept(made, capsys):
+    for expected in (0, 3):
+        made("Noto", "Blob").write(variants.get("slug"), {})
+        assert capsys.readouterr().out.count("valid, kept") == expected
+
+
+def test_files_are_written_again_where_forced(made, capsys):
+    for _ in range(2):
+        capsys.readouterr()
+        made("Noto").write(variants.get("slug"), {}, force=True)
+    assert "valid, kept" not in capsys.readouterr().out
+
+
+def test_a_gradient_does_not_depend_on_other_names_of_the_call(made):
+    variant = variants.get("slug_w")
+    found = []
+    for names in (("Noto",), ("Blob", "Noto")):
+        files = made(*names)
+        files.write(variant, {}, force=True)
+        found.append(files.load("Noto", variant).forget)
+    assert all(torch.allclose(found[0][n], found[1][n], rtol=1e-4, atol=1e-9) for n in found[0])
+
+
+def test_a_retain_gradient_that_holds_pairs_of_the_name_is_refused(made):
+    made("Blob").write(variants.get("slug"), {})
+    found = made("Blob", "Noto")
+    source = found.path("Blob", "train", variants.get("slug"))
+    found.folder("Noto").mkdir(parents=True)
+    for end in (".pt", ".json"):
+        (found.folder("Noto") / f"train_grads{end}").symlink_to(source.resolve().with_suffix(end))
+    with pytest.raises(SlugError, match=r"holds pairs of Noto; make it again with: python src/clip/a1_compute_grad.py"):
+        found.load("Noto", variants.get("slug"))
+
+
+@pytest.mark.parametrize("encoder", ["vision", "language"])
+def test_one_encoders_files_lie_apart_and_hold_that_encoder_only(made, clip, encoder):
+    found = made("Noto", encoder=encoder)
+    found.write(variants.get("slug"), {})
+    assert found.retain_folder.name == f"retain-{encoder}_{clip.tag}"
+    assert {clip.tower(n) for n in found.load("Noto", variants.get("slug")).forget} == {encoder}
+
+
+def test_files_of_another_batch_size_are_stale(made, clip, tmp_path):
+    found = made("Noto")
+    found.write(variants.get("slug"), {})
+    other = GradientFiles(clip, found.sources, found.result_dir, 2)
+    with pytest.raises(SlugError, match=r"stale \(batch_size differ"):
+        other.load("Noto", variants.get("slug"))
+
+
+def test_one_tar_is_of_one_name(made, tmp_path, clip):
+    sources = Sources(celeb_name=("Noto", "Blob"), forget_data=str(tmp_path / "Noto.tar"))
+    with pytest.raises(SlugError, match="--forget-data is the tar of ONE name"):
+        GradientFiles(clip, sources, str(tmp_path), 4).tar("Noto")
+
+
+# ------------------------------------------------------------------------------------------- what a record depends on
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("slug", {"retain": True, "Noto": True, "Blob": False}),
+        ("slug_w", {"retain": True, "Noto": True, "Blob": False}),
+        ("slug_ws", {"retain": True, "Noto": True, "Blob": True}),
+    ],
+)
+def test_a_record_is_stale_where_a_set_behind_its_gradient_changed(made, tmp_path, method, changes):
+    found, variant = made("Noto", "Blob"), variants.get(method)
+    written = found.path("Noto", "forget", variants.get("slug_ws"))
+    gradient_files.save(written, {}, {"spared": {"Blob": "any"}})
+    for name, changed in changes.items():
+        before, content = found.hashes("Noto", variant), (tmp_path / f"{name}.tar").read_bytes()
+        (tmp_path / f"{name}.tar").write_text("other")
+        assert (found.hashes("Noto", variant) != before) is changed, name
+        (tmp_path / f"{name}.tar").write_bytes(content)
+
+
+def test_a_missing_retain_set_is_refused(made, tmp_path):
+    found = made("Noto")
+    (tmp_path / "retain.tar").unlink()
+    with pytest.raises(SlugError, match="retain set not found"):
+        found.hashes("Noto", variants.get("slug"))

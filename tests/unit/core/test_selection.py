@@ -1,0 +1,81 @@
+"""Which candidate is kept."""
+
+import dataclasses
+import math
+
+import pytest
+
+from slug.core import selection
+from slug.core.edit import Edit
+from slug.core.selection import Candidate
+
+
+def scored(layer="a", step=1.0, forget=0.0, retain=0.9, margin=-1.0, spread=0.1):
+    """A Candidate with these figures."""
+    forgotten = selection.forgets(forget, margin, spread)
+    how = {"forgotten": forgotten, "retained": retain, "accuracy": forget, "margin": margin, "step": step}
+    return Candidate(Edit({}, layer, step), {"forget": forget}, forgotten, 0.0, retain, selection.preference(**how))
+
+
+def test_winner_is_the_best_retain_among_those_that_forget():
+    best = scored(retain=0.8)
+    assert selection.winner([scored(forget=0.3, retain=0.99), best, scored(retain=0.7), scored(retain=math.nan)]) == best
+
+
+def test_without_candidates_there_is_no_winner():
+    assert selection.winner([]) is None
+    assert selection.winner([None]) is None
+
+
+def test_a_candidate_without_preference_is_never_kept():
+    barred = dataclasses.replace(scored(retain=0.99), preference=None)
+    assert selection.winner([barred]) is None
+    assert selection.winner([barred, scored(retain=0.1)]).retained == 0.1
+
+
+def test_the_first_of_several_equals_is_kept():
+    first = scored()
+    assert selection.winner([first, scored()]) is first
+
+
+def test_winner_without_forgetting_is_the_lowest_forget_accuracy():
+    best = scored(forget=0.1, retain=0.2)
+    assert selection.winner([scored(forget=0.3), best, scored(forget=0.5)]) == best
+
+
+def test_ties_go_to_the_lower_margin_then_to_the_smaller_step():
+    a, b, c = scored(margin=-1, step=1), scored(margin=-2, step=3), scored(margin=-2, step=2)
+    assert selection.winner([a, b, c]) == c
+
+
+@pytest.mark.parametrize(
+    ("step", "forgets"),
+    [
+        (scored(forget=0.02), True),
+        (scored(forget=0.03), False),
+        (scored(margin=-0.2, spread=0.1), False),  # none recognised, but on the brink
+        (scored(margin=-0.4, spread=0.1), True),
+    ],
+)
+def test_forgetting_takes_a_margin(step, forgets):
+    assert step.forgotten is forgets
+
+
+def test_deepest_rule_takes_the_deepest_layer_that_forgets():
+    order = ["a", "b", "c"].index
+    rows = [scored("a", retain=0.9), scored("b", retain=0.5), scored("b", step=2, retain=0.6), scored("c", forget=0.4)]
+    assert selection.deepest(rows, order) == rows[2]
+    assert selection.deepest(rows[3:], order) == rows[3]
+
+
+@pytest.mark.parametrize(("names", "k"), [(10177, 5), (100, 1), (4, 1), (2000, 1), (6000, 3)])
+def test_rank_that_brackets_grows_with_the_number_of_names(names, k):
+    assert selection.fa_rank(names) == k
+
+
+def test_margins_that_are_not_known_do_not_speak_against_forgetting():
+    assert selection.below(math.nan, math.nan, 3.5)
+
+
+def test_a_row_begins_with_layer_and_step():
+    assert scored("b", step=2.0, forget=0.5).row() == {"layer": "b", "step": 2.0, "forget": 0.5}
