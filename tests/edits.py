@@ -4,7 +4,7 @@ import tiny
 
 from slug.artifacts import deltas
 from slug.core import gradients, layers, losses
-from slug.core.edit import edit_of
+from slug.core.edit import Edit
 
 LAYERS = {  # fused, transposed and plain; and their partners
     "open_clip": (
@@ -27,7 +27,7 @@ def make(folder, path, family="open_clip", layer=0, relative=0.5):
     layer = LAYERS[family][layer]
     group = clip.group(layer)
     step = 10 * relative * layers.first_step([clip.parameters[n] for n in group], [grads[n] for n in group])
-    edit = edit_of(clip, layer, grads, step)
+    edit = dict(Edit.along(clip, layer, grads, step).changes)
     figures = {"forget_acc1": 0.025, "n_forget": 40, "split": "test"}
     deltas.save(path, clip, edit, name="a frog", layer=layer, step=step, metrics=figures)
     return edit

@@ -85,7 +85,7 @@ def step_log(start: Any, steps: Iterable[Any], layer: str) -> str:
 
 def write_candidates(path: Path, candidates: Sequence["Candidate"], na: str = "nan", **columns: Any) -> None:
     """Write the CSV of candidates, with further columns of one value each; `na` stands for what was not evaluated."""
-    rows = pd.DataFrame([c.row() for c in candidates]).assign(**columns)
+    rows = pd.DataFrame([c.row() for c in candidates], dtype=object).assign(**columns)  # object: integers stay integers
     files.write_text(path, rows.to_csv(index=False, lineterminator="\n", na_rep=na))
 
 

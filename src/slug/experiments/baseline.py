@@ -110,8 +110,9 @@ class Baseline:
     def finished(self) -> dict[str, Any] | None:
         """The valid record that went through all settings and candidates asked for, or None."""
         record = None if self.settings.force else records.valid(self.path(".json"), self.made_with)
-        enough = record and set(self.grid) <= set(record["grid"])
-        return record if enough and record.get("only") in (None, self.only) else None
+        if record is None or not set(self.grid) <= set(record["grid"]):
+            return None
+        return record if record.get("only") in (None, self.only) else None
 
     def finished_job(self, setting: float) -> bool:
         """Whether the record of a job is there and valid; it is read."""

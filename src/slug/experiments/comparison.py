@@ -30,8 +30,10 @@ from slug.models.clip import Clip
 from slug.settings import MAX_FORGET, SIGMAS, UNEDITED, Compare
 
 # These change no result, or a record says them elsewhere.
-NOT_SETTINGS = ("force", "celeb_name", "device", "workers", "result_dir", "cache_gb")
-NOT_SETTINGS += ("unlearn_method", "lr", "selection", "epochs", "forget_epochs", "settings_from", "grow")
+NOT_SETTINGS = (
+    *("force", "celeb_name", "device", "workers", "result_dir", "cache_gb"),
+    *("unlearn_method", "lr", "selection", "epochs", "forget_epochs", "settings_from", "grow"),
+)
 
 
 def default_methods() -> list[str]:
@@ -60,7 +62,8 @@ def read_passes(gradients: GradientFiles, name: str, method: str) -> tuple[dict[
     Returns:
         (fields of methods.Material, seconds of the name's own passes, seconds of the passes that serve all names).
     """
-    made, own, shared = {}, 0.0, 0.0
+    made: dict[str, Weights] = {}
+    own = shared = 0.0
     for variant in methods.get(method).gradients:
         found = gradients.load(name, variant)
         own += gradients.seconds(name, variant)
@@ -154,14 +157,14 @@ class Comparison:
     @functools.cached_property
     def retain(self) -> Pairs:
         """The retain set, without the pairs of any name that is forgotten."""
-        how = {"leave_out": Matcher(self.left_out), "workers": self.settings.run.workers}
-        return load_pairs(self.gradients.retain_tar, self.clip.transform, **how)
+        tar, leave_out = self.gradients.retain_tar, Matcher(self.left_out)
+        return load_pairs(tar, self.clip.transform, leave_out=leave_out, workers=self.settings.run.workers)
 
     @functools.cache  # noqa: B019  (one Comparison lives as long as the process)
     def evaluators(self, name: str) -> dict[str, ClipEvaluator]:
         """{split: ClipEvaluator} of a name."""
-        how = {"evaluation": self.evaluation, "trace": self.settings.data.trace}
-        return self.world.evaluators(name, self.world.pairs(name), **how)
+        pairs, trace = self.world.pairs(name), self.settings.data.trace
+        return self.world.evaluators(name, pairs, evaluation=self.evaluation, trace=trace)
 
     # --------------------------------------------------------------------------------------------------------- work
 
@@ -196,7 +199,7 @@ class Comparison:
             return [s for s in todo[0].jobs if todo[0].label(s) in best]
 
         for setting in grids.growing(asked if todo else [], self.settings.grow, chosen):
-            self.bar.total += 0 if setting in asked else count
+            self.bar.total = (self.bar.total or 0) + (0 if setting in asked else count)
             self.run_job(todo, setting)
         return [found[b.name] or b.choose() for b in baselines]
 

@@ -1,10 +1,8 @@
-"""The order and the labels of methods in tables."""
+"""The order of methods in tables."""
 
 from collections.abc import Iterable
 
-from slug import schema
-
-METHODS = "slug slug_o slug_w slug_ws ft ga gaft salun ssd ga_o gaft_o salun_o ssd_o uce esd".split()
+from slug import methods, schema
 
 
 def in_order(found: Iterable[str]) -> list[str]:
@@ -12,7 +10,7 @@ def in_order(found: Iterable[str]) -> list[str]:
 
     A method's edits in several rounds, or as an adapter, follow the method.
     """
-    known = [schema.ORIGINAL, *METHODS]
+    known = [schema.ORIGINAL, *methods.names()]
 
     def place(method: str) -> tuple[int, bool, bool, str]:
         base = method.removesuffix(schema.ADAPTER)

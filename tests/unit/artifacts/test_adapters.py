@@ -9,7 +9,7 @@ from peft import PeftModel
 from transformers import CLIPModel
 
 from slug.artifacts import adapters, cards, deltas
-from slug.core.edit import applied
+from slug.core.edit import Edit
 from slug.errors import SlugError
 
 PROMPTS = ["a bell", "a key"]
@@ -66,7 +66,7 @@ def test_diffusers_loads_the_adapter_and_switches_it_off_again(pipeline, tmp_pat
     assert adapters.save(tmp_path, factors, "mini", ("a.delta.safetensors", header)) == tmp_path / adapters.FILE
     assert (tmp_path / adapters.FILE).is_file() and (tmp_path / cards.FILE).is_file()
     original = pipeline.embed(PROMPTS)
-    with applied(pipeline, edit):
+    with Edit(edit).applied(pipeline):
         edited = pipeline.embed(PROMPTS)
     pipe, ask = pipeline.pipe, lambda: pipeline.pipe.encode_prompt(PROMPTS, "cpu", 1, False)[0]
     pipe.load_lora_weights(tmp_path)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from slug import files
 from slug.artifacts import deltas
-from slug.core.edit import applied
+from slug.core.edit import Edit
 from slug.errors import SlugError
 
 WEIGHTS = {"open_clip": "open_clip_model.safetensors", "hugging_face": "model.safetensors"}
@@ -88,7 +88,7 @@ def test_the_folder_gives_what_the_edit_in_memory_gives(tiny_clip, tmp_path):
     for family in tiny.FAMILIES:
         clip, batch = tiny.load(tiny_clip, family), tiny.pairs(6)
         edit = edits.make(tiny_clip, tmp_path / f"{family}.delta.safetensors", family)
-        with applied(clip, edit):
+        with Edit(edit).applied(clip):
             wanted = tiny.features(clip, batch)
         deltas.apply(tmp_path / f"{family}.delta.safetensors", tiny_clip / family, tmp_path / family)
         found = tiny.features(tiny.load_folder(tmp_path / family), batch)

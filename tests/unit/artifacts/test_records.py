@@ -1,24 +1,26 @@
 """Step logs and JSON records of a CLIP, and when a record is valid."""
 
 import math
-import types
 
 import hand_made
 import pytest
 
 from slug import files
 from slug.artifacts import canvas_records, records
+from slug.core.edit import Edit
+from slug.core.selection import Candidate
 from slug.errors import SlugError
 
 COLUMNS = "forget_acc1 forget_acc5 identities_acc1 identities_acc5 objects_acc1 objects_acc5 mia_mean mia_std".split()
-STEP = types.SimpleNamespace(
-    step=3, **dict(zip(COLUMNS, (0.25, 0.5, 0.75, 0.875, math.nan, math.nan, 61.25, 2.5), strict=True))
-)
+FIGURES = dict(zip(COLUMNS, (0.25, 0.5, 0.75, 0.875, math.nan, math.nan, 61.25, 2.5), strict=True))
+STEP = Candidate(Edit({}, "", 3), FIGURES, False, 0.0, math.nan, None)
 
 
 def test_logs_are_read_back_as_they_were_written(tmp_path):
     path = tmp_path / "x.txt"
-    path.write_text(f"# a comment\n{records.log_line(0, STEP)}, time: 0.0\n{records.log_line(1, STEP)}\n", encoding="utf-8")
+    path.write_text(
+        f"# a comment\n{records.log_line(0, STEP.row())}, time: 0.0\n{records.log_line(1, STEP.row())}\n", encoding="utf-8"
+    )
     first, second = records.parse_log(path)
     assert first["time"] == 0 and math.isnan(second["time"]) and (first["iter"], second["iter"]) == (0, 1)
     same = {"ratio": 3, "forget_acc1": 0.25, "identities_acc5": 0.875, "mia_mean": 61.25, "mia_std": 2.5}

@@ -1,54 +1,131 @@
-"""Evaluations of a CLIP: what is reused changes no answer, fast against plain."""
+"""The tasks of a CLIP under an edit: what is reused gives the answers of a model built anew."""
 
 import itertools
 
 import pytest
-import tiny
 import torch
-from reuse import Both, random_edit
+from clip_world import Both, random_edit
 
-from slug.core import layers, slug
-from slug.evaluation import clip_tasks, reference
+from slug.core.edit import Edit, InPlace
+from slug.errors import SlugError
+from slug.evaluation import zeroshot
+from slug.evaluation.clip_evaluator import ClipEvaluator
+from slug.evaluation.clip_tasks import Task
 from slug.models import towers
 
-
-@pytest.fixture(autouse=True)
-def no_workers(monkeypatch):
-    """Worker processes that decode change nothing and take longer to start than a few pictures."""
-    monkeypatch.setattr(reference, "WORKERS", 0)
-
-
-TEXTS = ["a", "alien monster.", "a photo of a bento box on a plain background", "2nd place medal"]
+LAYERS = {  # open_clip -> Hugging Face
+    "visual.proj": "visual_projection.weight",
+    "visual.transformer.resblocks.1.mlp.c_fc.weight": "vision_model.encoder.layers.1.mlp.fc1.weight",
+    "visual.transformer.resblocks.0.attn.in_proj_weight": "vision_model.encoder.layers.0.self_attn.v_proj.weight",
+    "text_projection": "text_projection.weight",
+}
 
 
-def test_looking_ahead_changes_no_step_and_no_figure(clip, tmp_path, monkeypatch):
-    both = Both(clip, tmp_path)
-    chosen = [n for n, e in clip.candidates().items()][::7]
-    rows = [layers.Layer(n, clip.encoder(n), 1.0, 0.0) for n in chosen]
-    forget = {n: t for name in chosen for n, t in random_edit(clip, name).items()}
-    asked, ask = [], clip_tasks.Evaluation.forget_steps
-    monkeypatch.setattr(clip_tasks.Evaluation, "forget_steps", lambda self, *a: asked.append(len(a[-1])) or ask(self, *a))
-    found = []
-    for depth in (1, 3):
-        curves, best = slug.search_all(clip, both.judges[0], rows, forget, evaluations=5, log_all=True, depth=depth)
-        found.append([s._replace(seconds=0) for steps in curves.values() for s in [*steps, best]])
-        assert bool(asked) == (depth > 1)
-    assert max(asked) > 3
-    for one, ahead in zip(*found, strict=True):
-        assert one[0] == ahead[0] and one[1:] == pytest.approx(ahead[1:], abs=1e-5, nan_ok=True)
+def all_rows(world, task):
+    return torch.arange(len(world.evaluation.tasks[task].pictures.labels))
 
 
-def test_fast_and_plain_walk_ten_steps_alike_on_the_tiny_models(clip, tmp_path):
-    both = Both(clip, tmp_path)
-    for encoder in ("vision", "language"):
-        for layer in [n for n, e in clip.candidates().items() if e == encoder][::6]:
-            both.walk(layer, 10)
+def test_the_taught_model_knows_its_world(world):
+    for task in world.evaluation.tasks:
+        assert zeroshot.accuracies(world.evaluation.ranks(task, all_rows(world, task)))[0] > 0.9
+
+
+@pytest.fixture(params=LAYERS)
+def edit(request, world):
+    """A strong edit of one layer of the world's model."""
+    layer = request.param if world.clip.family != "hf" else LAYERS[request.param]
+    return world.edit(layer, 3.0)
+
+
+@pytest.fixture
+def anew(world, edit):
+    """An Evaluation whose unedited model is the edited one."""
+    with edit.applied(world.clip):
+        return world.evaluation_now()
+
+
+def test_an_edit_has_the_ranks_of_a_model_built_anew(world, edit, anew):
+    for task in world.evaluation.tasks:
+        rows = all_rows(world, task)
+        with world.evaluation.carrying(edit):
+            world.evaluation.ranks(task, rows[::3])  # some pictures are known by now, others are not
+            found = world.evaluation.ranks(task, rows)
+        assert torch.equal(found, anew.ranks(task, rows))
+        assert not torch.equal(found, world.evaluation.ranks(task, rows))  # the edit changes something
+
+
+def test_an_edit_in_place_has_the_ranks_of_a_model_built_anew(world, edit, anew):
+    with edit.applied(world.clip), world.evaluation.carrying(InPlace.of(world.clip, "lr 0.1", 1)):
+        for task in world.evaluation.tasks:
+            rows = all_rows(world, task)
+            assert torch.equal(world.evaluation.ranks(task, rows), anew.ranks(task, rows))
+
+
+def test_an_edit_has_the_scores_of_a_model_built_anew(world, edit, anew):
+    found = world.evaluator().score(edit, log_all=True)
+    with edit.applied(world.clip):
+        wanted = ClipEvaluator(anew, world.target, world.pairs, world.masks, seed=0).score(Edit(), log_all=True)
+    for column, value in found.scores.items():
+        if column != "seconds":
+            assert value == pytest.approx(wanted.scores[column], abs=1e-5, nan_ok=True), column
+
+
+def test_several_steps_in_one_pass_are_judged_as_one_by_one(world, edit):
+    rows, steps = world.evaluator().forget_rows, [0.5, -1.0, 2.0]
+    together = world.evaluation.forget_under_steps(world.target, rows, edit, steps)
+    for step, (ranks, margins) in zip(steps, together, strict=True):
+        with world.evaluation.carrying(edit.scaled(step)):
+            wanted_ranks, wanted_margins = world.evaluation.forget(world.target, rows)
+        assert torch.equal(ranks, wanted_ranks) and (margins - wanted_margins).abs().max() < 1e-5
+
+
+def test_after_an_edit_the_model_is_as_it_was(open_clip_world):
+    world = open_clip_world
+    before = {n: p.clone() for n, p in world.clip.parameters.items()}
+    with pytest.raises(KeyboardInterrupt), world.evaluation.carrying(world.edit("visual.proj", 3.0)):
+        raise KeyboardInterrupt
+    assert all(torch.equal(p, before[n]) for n, p in world.clip.parameters.items())
+    assert world.evaluation.edit is None
+
+
+@pytest.fixture
+def towers_asked(monkeypatch):
+    """The towers whose features are computed, one entry for each time."""
+    asked, features = [], towers.Tower.features
+    monkeypatch.setattr(
+        towers.Tower, "features", lambda self, *a, **k: asked.append(self.encoder) or features(self, *a, **k)
+    )
+    return asked
+
+
+def language_edit(clip):
+    return random_edit(clip, next(n for n, e in clip.candidates().items() if e == "language"))
+
+
+def test_what_evaluators_ask_of_one_edit_is_computed_once(clip, tmp_path, towers_asked):
+    evaluation, edit, rows = Both(clip, tmp_path).evaluations[0], language_edit(clip), torch.arange(4)
+    towers_asked.clear()
+    with evaluation.carrying(edit):
+        first = evaluation.sides("objects", rows)[1]
+        with evaluation.carrying(edit):
+            assert torch.equal(evaluation.sides("objects", rows)[1], first)
+    assert towers_asked == ["language"]
+
+
+def test_nothing_is_remembered_from_one_edit_to_the_next(clip, tmp_path, towers_asked):
+    evaluation, edit, rows = Both(clip, tmp_path).evaluations[0], language_edit(clip), torch.arange(4)
+    towers_asked.clear()
+    for _ in range(2):
+        with evaluation.carrying(edit):
+            evaluation.sides("objects", rows)
+    assert towers_asked == ["language", "language"]
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_a_low_precision_holds_only_where_it_changes_no_answer(clip, tmp_path, monkeypatch, capfd, same):
+def test_a_low_precision_is_used_only_where_it_changes_no_answer(clip, tmp_path, monkeypatch, capfd, same):
     answers = itertools.repeat(0) if same else itertools.count()
-    monkeypatch.setattr(clip_tasks, "guessed", lambda task: torch.full((len(task.features),), next(answers)))
+    guessed = property(lambda task: torch.full((len(task.features),), next(answers)))
+    monkeypatch.setattr(Task, "guessed", guessed)
     clip.autocast = torch.bfloat16
     task = Both(clip, tmp_path).evaluations[0].tasks["objects"]
     assert clip.autocast == (torch.bfloat16 if same else None)
@@ -58,67 +135,12 @@ def test_a_low_precision_holds_only_where_it_changes_no_answer(clip, tmp_path, m
     assert 1e-4 < exact < 0.05 if same else exact < 1e-6
 
 
-def test_a_plain_edit_leaves_the_model_and_its_parameters_alone(clip, tmp_path):
-    both = Both(clip, tmp_path)
-    module, before = clip.module, {n: p.clone() for n, p in clip.parameters.items()}
-    layer = next(iter(clip.candidates()))
-    with pytest.raises(KeyboardInterrupt), both.evaluations[1].applied(random_edit(clip, layer)):
-        assert clip.module is not module and not torch.equal(clip.parameters[layer], before[layer])
-        raise KeyboardInterrupt
-    assert clip.module is module and tiny.same_tensors({n: p.detach() for n, p in clip.parameters.items()}, before)
+def test_a_target_is_found_in_any_spelling(open_clip_world):
+    evaluation = open_clip_world.evaluation
+    assert evaluation.target("BENTO_box") == ("BENTO box", "object", "objects", 6)
+    assert evaluation.target("Alien_Monster").label != open_clip_world.target.label
 
 
-def test_the_search_by_the_plain_way_writes_the_same_log(taught_clip, tiny_world, tmp_path, monkeypatch):
-    """a2 with --plain and with --log-all: every line of every step log, the winner, and the report."""
-    from test_stages import PLOTS, Run, plots
-
-    for name in PLOTS:
-        monkeypatch.setattr(plots, name, lambda *a, **k: None)
-    run = Run(tiny_world, taught_clip / "open_clip", tmp_path)
-    tiny.run("a0_create_tar", *run.a0())
-    tiny.run("a1_compute_grad", *run.a1())
-    logs, records = [], []
-    for flag in ("--log-all", "--plain"):
-        tiny.run("a2_unlearn_slug", *run.a2(), "--celeb-name", "Alien", flag, "--force")
-        logs.append({p.name: p.read_text() for p in sorted((run.results / "clip" / "steps").glob("*Alien*.txt"))})
-        records.append(run.record("Alien"))
-    assert logs[0] == logs[1] and len(logs[0]) > 1
-    for key in ("layer", "step", "n_candidates"):
-        assert records[0][key] == records[1][key]
-    for split in ("validation", "test"):
-        for state in ("original", "slug"):
-            assert records[0]["splits"][split][state] == pytest.approx(records[1]["splits"][split][state], nan_ok=True)
-
-
-def test_candidates_of_one_state_share_their_classifier(clip, tmp_path, monkeypatch):
-    both = Both(clip, tmp_path)
-    evaluation, made = both.evaluations[0], []
-    features = towers.Tower.features
-    monkeypatch.setattr(
-        towers.Tower,
-        "features",
-        lambda self, *a, **k: made.append(self.encoder) or features(self, *a, **k),
-    )
-    layer = next(n for n, e in clip.candidates().items() if e == "language")
-    rows = torch.arange(4)
-    with evaluation.same_weights():
-        first = evaluation.sides("objects", rows, layer)[1]
-        with evaluation.same_weights():
-            assert torch.equal(evaluation.sides("objects", rows, layer)[1], first)
-    assert made == ["language"]
-    evaluation.sides("objects", rows, layer)
-    assert made == ["language", "language"]  # outside, nothing is remembered: the weights may have changed
-
-
-def test_the_winner_is_the_same_with_and_without_everything_logged(clip, tmp_path):
-    """Early stopping and reuse choose what a full look chooses (random weights forget at once: retain decides)."""
-    both = Both(clip, tmp_path)
-    fronts = [n for n, e in clip.candidates().items()][::5]
-    rows = [layers.Layer(n, clip.encoder(n), 1.0, 0.0) for n in fronts]
-    forget = {n: t for name in fronts for n, t in random_edit(clip, name).items()}
-    best = {}
-    for log_all in (False, True):
-        _, best[log_all] = slug.search_all(clip, both.judges[0], rows, forget, evaluations=4, log_all=log_all)
-    assert (best[False].layer, best[False].step) == (best[True].layer, best[True].step)
-    if best[True].forgets:
-        assert best[False].retain == pytest.approx(best[True].retain)
+def test_a_name_nobody_has_is_refused(open_clip_world):
+    with pytest.raises(SlugError, match="no identity and no object of the evaluation is called 'Nobody Atall'"):
+        open_clip_world.evaluation.target("Nobody_Atall")

@@ -1,7 +1,8 @@
 """Reuse changes nothing in untrained models at the true size of the architectures."""
 
 import pytest
-from reuse import Both, check_every_stage, check_steps_in_one_pass
+from clip_world import Both
+from reuse import check_every_stage, check_steps_in_one_pass
 
 from slug import models
 from slug.evaluation import reference

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from reuse import inputs_of, whole
 
-from slug.core.edit import applied
+from slug.core.edit import Edit
 
 
 def test_encoding_gives_unit_features_of_the_librarys_forward_pass(clip):
@@ -63,7 +63,7 @@ def test_a_temporary_edit_changes_its_layer_only_and_is_gone_afterwards(clip):
     name = next(iter(clip.candidates()))
     change = torch.randn(before[name].shape)
     try:
-        with applied(clip, {name: change}):
+        with Edit({name: change}).applied(clip):
             assert torch.equal(clip.parameters[name], before[name] + change)
             assert all(torch.equal(p, before[n]) for n, p in clip.parameters.items() if n != name)
             raise ZeroDivisionError

@@ -5,7 +5,7 @@ import tiny
 import torch
 from PIL import Image
 
-from slug.core.edit import applied
+from slug.core.edit import Edit
 from slug.data.images import BATCH
 from slug.errors import SlugError
 from slug.models import diffusion
@@ -62,7 +62,7 @@ def test_every_candidate_reaches_the_pictures_and_no_other_layer_is_one(pipeline
     assert "text_projection.weight" not in names and not any("norm" in n or "bias" in n for n in names)
     before = pipeline.embed(PROMPTS)
     for name in names:
-        with applied(pipeline, tiny.strong_edit(pipeline, name)):
+        with Edit(tiny.strong_edit(pipeline, name)).applied(pipeline):
             assert not torch.allclose(pipeline.embed(PROMPTS), before, atol=1e-4), name
 
 
@@ -70,9 +70,9 @@ def test_an_edit_comes_and_goes_whole(pipeline):
     text, unet = pipeline.candidates()[0], a_projection(pipeline)
     before = {n: p.detach().clone() for n, p in pipeline.tensors.items()}
     picture, states = pipeline.generate(PROMPTS, [1, 1]), pipeline.embed(PROMPTS)
-    with pytest.raises(KeyboardInterrupt), applied(pipeline, tiny.strong_edit(pipeline, text)):
+    with pytest.raises(KeyboardInterrupt), Edit(tiny.strong_edit(pipeline, text)).applied(pipeline):
         assert not torch.equal(pipeline.generate(PROMPTS, [1, 1]), picture)
-        with applied(pipeline, tiny.strong_edit(pipeline, unet)):
+        with Edit(tiny.strong_edit(pipeline, unet)).applied(pipeline):
             pipeline.generate(PROMPTS, [1, 1])
         raise KeyboardInterrupt
     assert tiny.same_tensors(before, {n: p.detach() for n, p in pipeline.tensors.items()})
@@ -84,10 +84,10 @@ def test_texts_are_encoded_once_where_an_edit_leaves_them_alone(pipeline, monkey
     calls = []
     encode = pipeline.pipe.encode_prompt
     monkeypatch.setattr(pipeline.pipe, "encode_prompt", lambda p, *a, **k: calls.append(p) or encode(p, *a, **k))
-    with applied(pipeline, tiny.strong_edit(pipeline, a_projection(pipeline))):
+    with Edit(tiny.strong_edit(pipeline, a_projection(pipeline))).applied(pipeline):
         pipeline.embed([*PROMPTS, *PROMPTS])
     assert calls == []
-    with applied(pipeline, tiny.strong_edit(pipeline, pipeline.candidates()[0])):
+    with Edit(tiny.strong_edit(pipeline, pipeline.candidates()[0])).applied(pipeline):
         pipeline.embed([*PROMPTS, *PROMPTS])
     assert calls == [PROMPTS]
 

@@ -6,7 +6,7 @@ import torch
 
 from slug import models
 from slug.artifacts import deltas
-from slug.core.edit import applied
+from slug.core.edit import Edit
 from slug.errors import SlugError
 
 
@@ -68,7 +68,7 @@ def test_a_delta_of_other_weights_is_refused(host, tmp_path):
 
 def test_the_hash_is_of_all_weights_and_comes_back_with_them(host):
     before = host.weights_hash()
-    with applied(host, tiny.strong_edit(host, host.candidates()[0])):
+    with Edit(tiny.strong_edit(host, host.candidates()[0])).applied(host):
         assert host.weights_hash() != before
     assert host.weights_hash() == before
 

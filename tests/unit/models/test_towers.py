@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from reuse import TEXTS, check_every_stage, check_steps_in_one_pass, inputs_of, random_edit, whole
+from clip_world import random_edit
+from reuse import TEXTS, check_every_stage, check_steps_in_one_pass, inputs_of, whole
 
 from slug import models, system
-from slug.core.edit import applied
 from slug.models import towers
 
 
@@ -22,7 +22,7 @@ def test_what_enters_a_stage_does_not_depend_on_its_parameters(clip):
             stages = clip.stages(encoder)
             with torch.no_grad():
                 before = towers.run(stages[: clip.stage(name)], x, x)
-                with applied(clip, random_edit(clip, name)):
+                with random_edit(clip, name).applied(clip):
                     assert torch.equal(towers.run(stages[: clip.stage(name)], x, x), before)
                     after = towers.run(stages[: clip.stage(name) + 1], x, x)
                 assert not torch.equal(after, towers.run(stages[: clip.stage(name) + 1], x, x))

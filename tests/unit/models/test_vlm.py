@@ -10,7 +10,7 @@ import tiny
 import torch
 from PIL import Image
 
-from slug.core.edit import applied
+from slug.core.edit import Edit
 from slug.errors import SlugError
 from slug.models import vlm
 from slug.settings import Assistant
@@ -62,7 +62,7 @@ def test_only_layers_that_the_model_reads_are_candidates(model):
 def test_every_candidate_reaches_the_models_features(model):
     before = picture_features(model)
     for name in model.candidates():
-        with applied(model, tiny.strong_edit(model, name)):
+        with Edit(tiny.strong_edit(model, name)).applied(model):
             assert not torch.allclose(picture_features(model), before, atol=1e-4), name
     assert torch.equal(picture_features(model), before)
 
@@ -128,7 +128,7 @@ def test_what_is_asked_again_is_prepared_once(tiny_llava):
     first = model.ask(asked)
     kept = {k: v.clone() for k, v in model.inputs(tuple(asked[:8])).items()}
     edit = {n: 0.5 * torch.ones_like(model.tensors[n]) for n in model.candidates()[:1]}
-    with applied(model, edit):
+    with Edit(edit).applied(model):
         other = model.ask(asked)
     again = model.ask(asked)
     batches = math.ceil(len(asked) / model.batch_size)
