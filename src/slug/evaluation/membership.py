@@ -28,8 +28,8 @@ def accuracy(
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
 
-    members, others = np.asarray(members, float), np.asarray(others, float)
-    size = min(len(members), len(others))
+    sets = np.asarray(members, float), np.asarray(others, float)
+    size = min(map(len, sets))
     splits = min(splits, size)
     if splits < 2:
         return float("nan"), float("nan")
@@ -37,7 +37,7 @@ def accuracy(
     target = np.repeat([1, 0], size)
     scores = []
     for _ in range(resamples):
-        x = np.concatenate([rng.choice(members, size, replace=False), rng.choice(others, size, replace=False)])
+        x = np.concatenate([rng.choice(part, size, replace=False) for part in sets])
         x = ((x - x.mean()) / (x.std() + 1e-12))[:, None]  # cosines lie close together: bring them to the penalty's scale
         folds = StratifiedKFold(splits, shuffle=True, random_state=int(rng.integers(2**31)))
         for train, test in folds.split(x, target):

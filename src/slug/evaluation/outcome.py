@@ -55,7 +55,7 @@ def changes(
         retain_rows: {task: indices of its retained pictures}.
         before, after: {task: ranks of these pictures}.
     """
-    row = {}
+    row: dict[str, float] = {}
     for task, rows in retain_rows.items():
         groups = [evaluation.tasks[task].pictures.groups[i] for i in rows.tolist()]
         mean, low, high = statistics.paired_difference(before[task] < 1, after[task] < 1, groups, seed=seed)
@@ -85,7 +85,7 @@ def on_splits(evaluators: Mapping[str, ClipEvaluator], edit: Edit, method: str, 
     (evaluation,) = {e.evaluation for e in evaluators.values()}
 
     def states() -> dict[str, tuple[Ranks, dict[str, float]]]:
-        found = {}
+        found: dict[str, tuple[Ranks, dict[str, float]]] = {}
         for split, evaluator in evaluators.items():
             more = membership.of_edit(evaluator, evaluator.pairs) if evaluator.pairs is not None else {}
             found[split] = evaluator.ranks(), more | (one_side(evaluator) if evaluation.edit else {})

@@ -1,8 +1,7 @@
 """Intervals of fractions and of paired differences."""
 
-from collections.abc import Sequence
-
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 
@@ -20,9 +19,9 @@ def interval(correct: int, total: int, level: float = 0.95) -> tuple[float, floa
 
 
 def paired_difference(
-    before: Sequence | np.ndarray,
-    after: Sequence | np.ndarray,
-    groups: Sequence | np.ndarray,
+    before: ArrayLike,
+    after: ArrayLike,
+    groups: ArrayLike,
     *,
     seed: int = 0,
     draws: int = 2000,

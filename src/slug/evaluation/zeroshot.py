@@ -41,7 +41,7 @@ def mean_prompts(features: torch.Tensor, count: int) -> torch.Tensor:
     return torch.nn.functional.normalize(features.view(count, -1, features.shape[1]).mean(1), dim=-1)
 
 
-def text_features(clip: Clip, texts: Sequence[str], batch_size: int = 256) -> torch.Tensor:
+def text_features(clip: Clip, texts: list[str], batch_size: int = 256) -> torch.Tensor:
     """Unit features (N, D) of N texts."""
     return towers.Tower(clip, "language", clip.tokenize(texts), batch_size=batch_size).features()
 
