@@ -20,6 +20,13 @@ CANVAS_COLUMNS = (  # results/uncanvas/table.csv
     "method kind name UA IRA CRA FID seconds peak_mem_mb storage_bytes n_images params_share layer step n_candidates seed "
     "inside_grid"
 ).split()
+ASSISTANT_COLUMNS = (  # results/vlm/table.csv
+    "method name layer step forget_acc forget_unseen_acc retain_acc identities_acc identities_unseen_acc objects_acc "
+    "utility_acc n_forget n_forget_unseen n_retain n_identities n_identities_unseen n_objects n_utility n_drawings "
+    "n_pictures forget_upper identities_change identities_change_low identities_change_high objects_change "
+    "objects_change_low objects_change_high utility_change utility_change_low utility_change_high said_instead "
+    "commonest_share known_share seconds peak_mem_mb storage_bytes params_share n_candidates seed"
+).split()
 DURABILITY_COLUMNS = (  # the table of verdicts
     "test method names value correct n low high original back back_low back_high identities objects verdict"
 ).split()

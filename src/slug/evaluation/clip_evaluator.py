@@ -124,11 +124,7 @@ class ClipEvaluator:
         forgotten = selection.forgets(found["forget_acc1"], found["margin"], found["margin_sd"])
         progress = float(found["forget_acck"] == 0 and (self.rule == "paper" or forgotten))
         preference = selection.preference(
-            forgotten=forgotten,
-            retained=retained,
-            accuracy=found["forget_acc1"],
-            margin=found["margin"],
-            step=edit.step,
+            forgotten=forgotten, retained=retained, accuracy=found["forget_acc1"], margin=found["margin"], step=edit.step
         )
         return Candidate(edit, found, forgotten, progress, retained, preference, trace_s)
 

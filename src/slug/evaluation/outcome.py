@@ -97,10 +97,7 @@ def on_splits(evaluators: Mapping[str, ClipEvaluator], edit: Edit, method: str, 
     out = {}
     for split, evaluator in evaluators.items():
         paired = changes(evaluation, evaluator.retain_rows, before[split][0], after[split][0], seed)
-        out[split] = {
-            "original": figures(evaluator, *before[split]),
-            method: figures(evaluator, *after[split]) | paired,
-        }
+        out[split] = {"original": figures(evaluator, *before[split]), method: figures(evaluator, *after[split]) | paired}
     return out
 
 

@@ -19,13 +19,7 @@ def interval(correct: int, total: int, level: float = 0.95) -> tuple[float, floa
 
 
 def paired_difference(
-    before: ArrayLike,
-    after: ArrayLike,
-    groups: ArrayLike,
-    *,
-    seed: int = 0,
-    draws: int = 2000,
-    level: float = 0.95,
+    before: ArrayLike, after: ArrayLike, groups: ArrayLike, *, seed: int = 0, draws: int = 2000, level: float = 0.95
 ) -> tuple[float, float, float]:
     """Mean of after - before over pictures, with its bootstrap interval over groups: (mean, low, high).
 

@@ -107,13 +107,7 @@ def describe(rank: torch.Tensor, k: int = 1) -> str:
 
 
 def evaluate_and_report(
-    clip: Clip,
-    pictures: PictureSet,
-    templates: Sequence[str],
-    path: Path,
-    *,
-    batch_size: int,
-    settings: Mapping[str, Any],
+    clip: Clip, pictures: PictureSet, templates: Sequence[str], path: Path, *, batch_size: int, settings: Mapping[str, Any]
 ) -> None:
     """Zero-shot accuracy of a picture set, printed with counts and intervals and written to `path` as JSON.
 

@@ -74,9 +74,7 @@ def summary(frame: pd.DataFrame, found: list[Record]) -> str:
     """What the terminal shows."""
     parts = [clip_tables.means_table(frame), *(comparison.parts(frame) if compares(frame) else [])]
     winners = ", ".join(f"{r['name']} {r['layer']}" for r in found if "fronts" in r)
-    return "\n".join(
-        [*parts, clip_tables.names_table(frame), clip_tables.pooled(frame), f"winner layers: {winners}"],
-    )
+    return "\n".join([*parts, clip_tables.names_table(frame), clip_tables.pooled(frame), f"winner layers: {winners}"])
 
 
 def draw_steps(record: Record, folder: Path) -> None:
