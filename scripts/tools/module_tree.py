@@ -15,9 +15,9 @@ PAGE = ROOT / "docs" / "architecture.md"
 
 
 def first_sentence(path: Path) -> str:
-    """What a module says of itself, up to the first full stop or colon."""
+    """What a module says of itself, up to the first full stop."""
     text = " ".join((ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split())
-    return re.split(r"(?<=[^.\s]{2})[.:](?: |$)", text)[0]
+    return re.split(r"(?<=[^.\s]{2})\.(?: |$)", text)[0]
 
 
 def tree() -> str:
