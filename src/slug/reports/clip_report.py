@@ -13,8 +13,8 @@ Record = dict[str, Any]
 INTRODUCTION = (
     "Layers and steps were chosen on the validation split; every figure here is of the test split. FA is the zero-shot "
     "accuracy, in %, on pictures of the forgotten name; the accuracies on other identities and objects leave these pictures "
-    "out. Where nothing is recognised, the bound is the one-sided 95% upper bound (Clopper-Pearson). Changes are paired, with "
-    "95% bootstrap intervals over source images; means over names have 95% t intervals."
+    "out. Where nothing is recognised, the bound is the one-sided 95% upper bound (Clopper-Pearson). Changes are paired, "
+    "with 95% bootstrap intervals over source images; means over names have 95% t intervals."
 )
 MEMBERSHIP = (
     "MIA is the accuracy, in %, of telling pictures of the forget set from other source images of the same concept by "
