@@ -204,7 +204,7 @@ class Subject:
                 taken = len(chosen_pairs(self.pairs, count, self.seed))
                 label = f"{taken} pictures" if count else "all pictures"
                 found.append(start | {"setting": f"{label}, 0 steps", "pictures": taken, "steps": 0})
-                how = {"count": count, "steps": max(points), "lr": lr, "seed": self.seed}
+                how: dict[str, Any] = {"count": count, "steps": max(points), "lr": lr, "seed": self.seed}
                 for step in relearn(self.clip, self.pairs, self.retain, **how):
                     if step in points:
                         with self.evaluation.carrying(InPlace.of(self.clip, "", step)):

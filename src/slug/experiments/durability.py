@@ -204,7 +204,8 @@ class Share:
         Args:
             position: line of the progress bar.
         """
-        jobs, subject, unedited = self.plan(), None, {}
+        jobs, subject = self.plan(), None
+        unedited: dict[str, list[Row]] = {}
         with tqdm(total=sum(len(todo) for _, todo in jobs.values()), unit="test", desc="tests", position=position) as bar:
             for (name, method), (mark, todo) in jobs.items():
                 if not todo:
@@ -223,7 +224,7 @@ class Share:
     def subject(self, name: str, aliases: Sequence[str]) -> Subject:
         """The tests of a name."""
         pairs, limit = self.world.pairs(self.edits.given[name]), self.settings.retain_pictures or None
-        how = {"aliases": aliases, "seed": self.settings.run.seed, "limit": limit}
+        how: dict[str, Any] = {"aliases": aliases, "seed": self.settings.run.seed, "limit": limit}
         target = self._evaluation.target(name)
         return Subject(self._evaluation, self.world.masks, target, pairs, self.edits.retain, **how)
 

@@ -21,10 +21,10 @@ SPLITS = ("validation", "test")
 
 def task_sets(run: Run, data: Data, transform: Any) -> list[TaskSet]:
     """The tasks of an evaluation: identities among all CelebA names, objects among ImageNet's classes."""
-    how = {"workers": run.workers, "cache": files.resolve(run.result_dir) / "cache"}
+    how: dict[str, Any] = {"workers": run.workers, "cache": files.resolve(run.result_dir) / "cache"}
     identities = evaluation_sets.load_celeba(files.resolve(data.val_data), transform, **how)
-    val, share = files.resolve(data.imagenet_val), {"share": data.imagenet_share, "seed": run.seed}
-    objects = evaluation_sets.load_imagenet(val, transform, **share, **how)
+    val = files.resolve(data.imagenet_val)
+    objects = evaluation_sets.load_imagenet(val, transform, share=data.imagenet_share, seed=run.seed, **how)
     return [
         TaskSet("identities", "identity", identities, zeroshot.IDENTITY_TEMPLATES),
         TaskSet("objects", "object", objects, zeroshot.object_templates()),
@@ -103,7 +103,8 @@ class World:
         evaluation = evaluation or self.evaluation
         target, found = evaluation.target(name), {}
         for split in splits:
-            how = {"limit": self.data.select_pictures, "trace": trace, "rule": rule} if split == "validation" else {}
-            masks, common = self.masks[split], {"k": self.k, "seed": self.run.seed}
-            found[split] = ClipEvaluator(evaluation, target, pairs, masks, **common, **how)
+            how: dict[str, Any] = {"k": self.k, "seed": self.run.seed}
+            if split == "validation":
+                how |= {"limit": self.data.select_pictures, "trace": trace, "rule": rule}
+            found[split] = ClipEvaluator(evaluation, target, pairs, self.masks[split], **how)
         return found

@@ -3,7 +3,7 @@ report."""
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +189,7 @@ def ways(group: Group, sigmas: Sequence[float]) -> Iterator[tuple[str, float, Fa
 
 def read_edits(
     clip: Clip, folder: Path, names: Sequence[str], seed: int, imagenet_share: float
-) -> tuple[dict[str, Edit], dict[str, dict]]:
+) -> tuple[dict[str, Edit], dict[str, Mapping[str, str]]]:
     """({name: edit}, {name: header of its delta}). SlugError where one is missing or of other splits."""
     edits, headers = {}, {}
     for name in names:
@@ -202,7 +202,9 @@ def read_edits(
     return edits, headers
 
 
-def write_deltas(group: Group, factors: Factors, headers: dict[str, dict], table: list[Row], folder: Path) -> None:
+def write_deltas(
+    group: Group, factors: Factors, headers: dict[str, Mapping[str, str]], table: list[Row], folder: Path
+) -> None:
     """Write the delta of each name's edit times its factor.
 
     Args:

@@ -68,7 +68,7 @@ class Name:
         self.settings, self.world, self.evaluation, self.name, self.gradients = settings, world, evaluation, name, gradients
         self.method = settings.unlearn_method
         clip, pairs = world.clip, world.pairs(name)
-        how = {"trace": settings.data.trace, "rule": settings.search.search_rule}
+        how: dict[str, Any] = {"trace": settings.data.trace, "rule": settings.search.search_rule}
         self.evaluators = world.evaluators(name, pairs, evaluation=evaluation, **how)
         self.ranked = layers.figures(clip, gradients.forget, gradients.retain)
         self.fronts = layers.fronts(self.ranked)

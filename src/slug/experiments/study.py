@@ -151,6 +151,7 @@ class StudyWorld(World):
             pairs: those that `forget` was taken from.
         """
         edit, moved, tried, count, seconds = Edit(), [], 0, 0, 0.0
+        best: Candidate | None = None
         for left in range(variant.rounds, 0, -1):
             with edit.applied(self.clip):
                 evaluation = None
@@ -175,6 +176,7 @@ class StudyWorld(World):
             moved.append((best.layer, best.step / left))
             tried, count = tried + len(front), count + len(found.candidates)
             seconds += sum(c.scores["seconds"] for c in found.candidates)
+        assert best is not None  # there is one round or more
         return Result(edit, moved, best, tried, count, seconds)
 
     def forget(self, name: str, variant: StudyVariant) -> tuple[dict[str, Any], list]:
