@@ -118,7 +118,9 @@ class Source:
                 return self._type(path, node.args[0], known)
             if isinstance(node.func, ast.Attribute) and (owner := self._type(path, node.func.value, known)):
                 return self._named(owner[0], self.classes[owner].returns.get(name))
-            return self._named(path, node.func) or self._named(path, self.functions.get((path, name), self.functions.get(("", name))))
+            return self._named(path, node.func) or self._named(
+                path, self.functions.get((path, name), self.functions.get(("", name)))
+            )
         elif isinstance(node, ast.BoolOp | ast.IfExp):
             parts = node.values if isinstance(node, ast.BoolOp) else [node.body, node.orelse]
             return next((t for t in (self._type(path, p, known) for p in parts) if t), None)
