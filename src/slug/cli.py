@@ -47,17 +47,10 @@ def group(kind: type, **defaults: Any) -> Any:
 
 def parse(description: str | None, kind: type[Settings], argv: Sequence[str] | None = None) -> Settings:
     """The settings `kind` from a command line (the process's own where `argv` is None)."""
-    return build(kind, vars(parser(description, kind).parse_args(argv)))
-
-
-def parser(description: str | None, *kinds: type) -> argparse.ArgumentParser:
-    """A parser with the flags of settings."""
-    made = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    for kind in kinds:
-        add_flags(made, kind)
-    return made
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=plain, allow_abbrev=False)
+    add_flags(parser, kind)
+    return build(kind, vars(parser.parse_args(argv)))
 
 
 def add_flags(parser: argparse.ArgumentParser, kind: type, defaults: dict[str, Any] | None = None) -> None:

@@ -1,13 +1,12 @@
 """Official downloads brought into the layouts that slug.data reads: ImageNet's validation archives, CelebA's lists."""
 
 import collections
-import contextlib
 import difflib
 import os
 import re
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -30,30 +29,23 @@ REGISTER = "register at image-net.org and download it again"
 # ----------------------------------------------------------------------------------------------------------- ImageNet
 
 
-@contextlib.contextmanager
-def _any_devkit() -> Iterator[None]:
-    """Context in which torchvision's parser accepts a devkit of any checksum; it has no argument for that."""
-    name, md5 = imagenet.ARCHIVE_META["devkit"]
-    imagenet.ARCHIVE_META["devkit"] = (name, None)
-    try:
-        yield
-    finally:
-        imagenet.ARCHIVE_META["devkit"] = (name, md5)
-
-
 def devkit_labels(devkit: Path) -> list[str]:
     """The WordNet id of each validation picture: picture number i (from 1) at index i - 1.
 
     torchvision's parser reads the devkit. Class ids in it count from 1 and do not follow the order of the WordNet ids.
     SlugError: the archive is damaged or no devkit.
     """
-    with tempfile.TemporaryDirectory() as folder, _any_devkit():
+    name, _ = official = imagenet.ARCHIVE_META["devkit"]
+    with tempfile.TemporaryDirectory() as folder:
         try:
+            imagenet.ARCHIVE_META["devkit"] = (name, None)  # the parser has no argument to accept any checksum
             imagenet.parse_devkit_archive(folder, str(devkit.resolve()))
             wnids = imagenet.load_meta_file(folder)[1]
         except (OSError, EOFError, tarfile.TarError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as err:
             text = brief(err)
             raise SlugError(f"{devkit} is not ImageNet's devkit ({type(err).__name__}: {text}); {REGISTER}") from err
+        finally:
+            imagenet.ARCHIVE_META["devkit"] = official
     strange = sorted(set(wnids) - set(evaluation_sets.imagenet_names()))
     if strange or not wnids:
         raise SlugError(f"{devkit} has labels outside ImageNet-1k ({', '.join(strange[:3]) or 'none at all'}); {REGISTER}")
