@@ -40,12 +40,6 @@ def _variants() -> Sequence[str]:
     return [name for name, variant in variants.BY_NAME.items() if not variant.squared]
 
 
-def _variants() -> Sequence[str]:
-    from slug.core import variants
-
-    return [name for name, variant in variants.BY_NAME.items() if not variant.squared]
-
-
 def _positive(**values: float) -> None:
     """SlugError unless all of these flags are above 0."""
     for name, value in values.items():
