@@ -8,6 +8,7 @@ from slug import distributed, files, models, system
 from slug.artifacts.gradient_files import GradientFiles
 from slug.core import selection
 from slug.data import evaluation_sets
+from slug.data.names import Matcher
 from slug.data.pairs import Pairs, load_pairs
 from slug.data.splits import validation_mask
 from slug.evaluation import zeroshot
@@ -23,8 +24,8 @@ def task_sets(run: Run, data: Data, transform: Any) -> list[TaskSet]:
     """The tasks of an evaluation: identities among all CelebA names, objects among ImageNet's classes."""
     how = {"workers": run.workers, "cache": files.resolve(run.result_dir) / "cache"}
     identities = evaluation_sets.load_celeba(files.resolve(data.val_data), transform, **how)
-    val, share = files.resolve(data.imagenet_val), {"share": data.imagenet_share, "seed": run.seed}
-    objects = evaluation_sets.load_imagenet(val, transform, **share, **how)
+    share = {"share": data.imagenet_share, "seed": run.seed}
+    objects = evaluation_sets.load_imagenet(files.resolve(data.imagenet_val), transform, **share, **how)
     return [
         TaskSet("identities", "identity", identities, zeroshot.IDENTITY_TEMPLATES),
         TaskSet("objects", "object", objects, zeroshot.object_templates()),
@@ -35,10 +36,7 @@ class World:
     """A model at its original weights with its evaluation; what is expensive is made when it is first asked for."""
 
     def __init__(self, run: Run, model: Model, data: Data, *, grad_batch_size: int = 0) -> None:
-        """
-        Args:
-            grad_batch_size: pairs in a batch of the gradient pass; 0: the model settings' own.
-        """
+        """`grad_batch_size` is of the gradient pass; 0: the model settings' own."""
         self.run, self.model, self.data = run, model, data
         self.device = system.settle(run.device, run.seed)
         self.rank = distributed.start(self.device)
@@ -74,14 +72,14 @@ class World:
         """The labelled pictures of the tasks."""
         return [s.pictures for s in self.sets]
 
-    @property
-    def k(self) -> int:
-        """The k of the FA@k that brackets the step."""
-        return self.data.fa_k or selection.fa_rank(len(self.sets[0].pictures.names))
-
     def pairs(self, name: str) -> Pairs:
         """The forget set of a name."""
         return load_pairs(self.gradients.tar(name), self.clip.transform, workers=self.run.workers)
+
+    def retain_pairs(self, left_out: Sequence[str]) -> Pairs:
+        """The retain set without the pairs that say a name of `left_out`."""
+        how = {"leave_out": Matcher(left_out), "workers": self.run.workers}
+        return load_pairs(self.gradients.retain_tar, self.clip.transform, **how)
 
     def evaluators(
         self,
@@ -94,16 +92,12 @@ class World:
         rule: str = "robust",
     ) -> dict[str, ClipEvaluator]:
         """{split: ClipEvaluator} of a name: candidates are chosen on at most --select-pictures of the validation split, and
-        reported on the whole test split.
-
-        Args:
-            pairs: the forget set, for membership inference; None infers none.
-            trace, rule: see ClipEvaluator; of the validation split.
-        """
-        evaluation = evaluation or self.evaluation
-        target, found = evaluation.target(name), {}
+        reported on the whole test split. `pairs`, the forget set, is for membership inference, which None leaves out;
+        `trace` and `rule` are of the validation split (see ClipEvaluator)."""
+        evaluation, found = evaluation or self.evaluation, {}
+        common = {"k": self.data.fa_k or selection.fa_rank(len(self.sets[0].pictures.names)), "seed": self.run.seed}
         for split in splits:
             how = {"limit": self.data.select_pictures, "trace": trace, "rule": rule} if split == "validation" else {}
-            masks, common = self.masks[split], {"k": self.k, "seed": self.run.seed}
-            found[split] = ClipEvaluator(evaluation, target, pairs, masks, **common, **how)
+            masks = self.masks[split]
+            found[split] = ClipEvaluator(evaluation, evaluation.target(name), pairs, masks, **common, **how)
         return found

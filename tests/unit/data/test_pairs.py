@@ -95,5 +95,5 @@ def test_source_images_are_those_of_the_shards(curated):
 
 def test_a_picture_that_is_in_no_shard_is_named(curated, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SlugError, match="the picture 000000000 of .* is in no shard"):
+    with pytest.raises(SlugError, match=r"the picture 000000000 of .* is in no shard"):
         source_images(curated[0], tmp_path / "empty")

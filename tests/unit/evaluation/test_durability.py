@@ -7,10 +7,13 @@ import tiny
 import torch
 from plain_training import weights
 
+from slug import schema
+from slug.core.edit import Edit
 from slug.data.pairs import Pairs
 from slug.evaluation import durability, zeroshot
 from slug.evaluation.durability import Subject
 from slug.methods import _training as training
+from slug.settings import Data, Durability
 
 # ------------------------------------------------------------------------------------------------------ coarser weights
 
@@ -126,14 +129,15 @@ def test_the_probe_is_tested_on_source_images_that_it_was_not_trained_on(open_cl
     masks = {"validation": world.masks, "test": {task: ~mask for task, mask in world.masks.items()}}
     target = world.evaluation.target(name)
     pictures = world.evaluation.tasks[target.task].pictures
-    subject = Subject(world.evaluation, masks, target, pairs, pairs, limit=20)
+    settings = Durability(data=Data(celeb_name=(name,)), retain_pictures=20)
+    subject = Subject(world.evaluation, masks, target, pairs, pairs, settings)
     trained, tested = (
         {pictures.groups[i] for i in torch.cat([mine, subject.others[split]]).tolist()}
         for split, mine in (("validation", subject.known), ("test", subject.rows))
     )
     assert trained and tested and not trained & tested
     assert all((pictures.labels[r] != target.label).all() and len(r) <= 20 for r in subject.others.values())
-    (row,) = subject.probe(None)
+    (row,) = subject.test(schema.PROBE, Edit())
     assert row["n_train"] == len(subject.known) and row["n"] == len(subject.rows)
     assert 0 <= row["low"] <= row["value"] <= row["high"] <= 1
 
@@ -164,7 +168,7 @@ def shifted():
         def sides(self, rows):
             return self.features[rows].clone(), names.clone()
 
-    return lambda features: {row["setting"]: row["value"] for row in Told(features).arithmetic(None)}, pictures, shift
+    return lambda features: {row["setting"]: row["value"] for row in Told(features).arithmetic()}, pictures, shift
 
 
 def test_a_shift_of_all_pictures_is_undone(shifted):

@@ -148,7 +148,7 @@ def test_the_part_of_the_retain_set_is_read_back(world, retain_parts):
 
 
 def test_the_part_has_fewer_pairs(world, retain_parts):
-    total = len(world.retain_pairs.captions)
+    total = len(world.retained.captions)
     for file, share in (("0.1_0", 0.1), ("0.3_0", 0.3), ("0.3_1", 0.3)):
         record = files.read_json(world.gradients.retain_folder / f"train_grads_{file}.json")
         assert record["pairs"] == batches(round(share * total))
@@ -161,7 +161,7 @@ def test_every_part_has_another_gradient(world, loaded, retain_parts):
 
 
 def test_the_retain_set_leaves_out_all_names(world):
-    assert not Matcher([plain_name(n) for n in NAMES]).find(" ".join(world.retain_pairs.captions))
+    assert not Matcher([plain_name(n) for n in NAMES]).find(" ".join(world.retained.captions))
 
 
 def test_a_part_that_was_not_made_names_the_stage(world):
