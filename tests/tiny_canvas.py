@@ -1,8 +1,10 @@
 """An untrained pipeline with the classifiers that judge its pictures, and a run of the stages on it: shared by several test
 files. The fixture `canvas_run` of tests/stages is a finished run."""
 
+import copy
 import itertools
 import json
+import shutil
 
 import tiny
 
@@ -40,6 +42,13 @@ class Run:
             for n in (1, 2, 3):
                 (cell / f"{n}.jpg").write_bytes(tiny.jpeg(10 * i + n, size=16))
         tiny.write_pairs(self.train, ["a dog", "a cat", "Noto", "tree", "a key", "a house", "a car", "a boat"])
+
+    def another(self, results):
+        """A run on the same data with a result folder of its own, which has a copy of the gradients."""
+        run = copy.copy(self)
+        run.results, run.common = results, ["--result-dir", results, *self.common[2:]]
+        shutil.copytree(self.results / "grads", results / "grads", symlinks=True)
+        return run
 
     def run(self, stage, *more):
         tiny.run(stage, *more, *self.common)

@@ -1,14 +1,14 @@
 #!/usr/bin/env python
-"""Curation of 20 names over millions of metadata rows against a brute-force filter; tar reading by offset against walking.
+"""Times the curation of 20 names in millions of metadata rows, and reading a tar by offset, against the plain ways.
 
 Example: python scripts/tools/benchmark_curation.py               10 million rows, about 1 GB in --scratch: minutes
          python scripts/tools/benchmark_curation.py --rows 100000 200000 --shard-rows 50000 --tar-samples 500
 
-The rows are drawn by --seed in the layout of LAION-400M's metadata and of img2dataset's shards; they are deleted at the end.
-Writes curation.csv (the columns of DESIGN.md's bench table, and more) and curation.json to --out. Each measurement has a
-process of its own, so that its peak memory is its own. LAION-400M's cost is the slope between the smallest and the largest
---rows times its rows: an estimate, marked as such. On a cluster of n machines it is divided by n: every file is a unit of
-its own, and only rows that name something travel. Files are in the page cache; a disk slower than `mb_per_s` decides.
+The rows are random, drawn by --seed in the layout of LAION-400M's metadata and of img2dataset's shards, and deleted at the
+end. Writes curation.csv and curation.json to --out. Each measurement runs in its own process, so that its peak memory is its
+own. The cost for LAION-400M is estimated: its number of rows times the slope between the smallest and the largest --rows. On
+a cluster of n machines it is divided by n, because files are independent and only matching rows travel. Files are in the
+page cache: a disk slower than `mb_per_s` sets the pace instead.
 """
 
 import concurrent.futures
@@ -20,6 +20,8 @@ import resource
 import shutil
 import tarfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -30,6 +32,7 @@ import pyarrow.parquet as pq
 from joblib.externals.loky import get_reusable_executor
 
 from slug import cli, files, pool
+from slug.cli import flag, group
 from slug.data import download, sources
 from slug.data.names import Matcher
 from slug.data.pairs import TarMembers
@@ -40,30 +43,34 @@ LAION_ROWS = 413_000_000
 NAMES = [
     f"{a} {b}" for a in ("Elon", "Taylor", "Beyoncé", "Kim", "Mark") for b in ("Musk", "Swift", "Knowles", "Zuckerberg")
 ]
-NAMED, BEYOND_ASCII = 1e-3, 0.12  # of the captions: one of NAMES or a near miss; a word with other letters
+NAMED, BEYOND_ASCII = 1e-3, 0.12  # fractions of captions with one of NAMES or a near miss, and with other letters
 FILE_ROWS, SHARD_ROWS, GROUP_ROWS = 1_000_000, download.ROWS_PER_SHARD, 100  # img2dataset writes groups of 100 rows
 SIDECARS = 600  # bytes of a sample's .json
 
 
-def parse_args(argv=None):
-    parser = cli.parser(__doc__, Run)
-    parser.add_argument(
-        "--rows", type=int, nargs="+", default=[1_000_000, 10_000_000], help="metadata rows, at least two sizes"
-    )
-    parser.add_argument(
-        "--shard-rows", type=int, default=1_000_000, help="of these, rows also written as img2dataset's shards"
-    )
-    parser.add_argument("--tar-samples", type=int, default=10_000, help="samples of the tar")
-    parser.add_argument("--scratch", default="results/scratch-curation", help="folder for the generated files")
-    parser.add_argument("--out", default="results/standin", help="folder to write")
-    return parser.parse_args(argv)
+@dataclass(frozen=True)
+class Settings:
+    run: Run = group(Run)
+    rows: tuple[int, ...] = flag((1_000_000, 10_000_000), "metadata rows, at least two sizes")
+    shard_rows: int = flag(1_000_000, "rows that are also written as img2dataset's shards")
+    tar_samples: int = flag(10_000, "samples in the tar")
+    scratch: str = flag("results/scratch-curation", "folder for the generated files")
+    out: str = flag("results/standin", "folder to write")
+
+    def __post_init__(self) -> None:
+        if len(set(self.rows)) < 2:
+            raise SlugError("--rows needs two sizes, for the slope")
+
+
+def parse_args(argv: Sequence[str] | None = None) -> Settings:
+    return cli.parse(__doc__, Settings, argv)
 
 
 # ------------------------------------------------------------------------------------------------------------ material
 
 
 def captions(rng, count):
-    """pa.StringArray of captions: 4 to 14 words, the words of a text about as frequent as in a language."""
+    """pa.StringArray of captions of 4 to 14 words, whose frequencies are about those of a language."""
     letters = np.array(list("etaoinshrdlucmfwypvbgkjqxz"))
     plain = ["".join(rng.choice(letters, rng.integers(2, 10))) for _ in range(5000)]
     other = ["café", "Zürich", "“quoted”", "naïve", "—", "東京", "Москва", "décor"]
@@ -139,7 +146,7 @@ def write_tar(path, seed, samples):
 
 
 def plain_rows(path, matcher, columns, *, caption, where=None):
-    """`sources.find_rows` without its means: all rows are read, and every caption is looked at."""
+    """`sources.find_rows` the plain way: reads all rows and searches every caption."""
     table = pq.read_table(path, columns=list({*columns, *(["status"] if where is not None else [])}))
     found = [matcher.find(c or "") for c in table[caption].to_pylist()]
     table = table.append_column("names", pa.array(found, pa.list_(pa.string())))
@@ -148,7 +155,7 @@ def plain_rows(path, matcher, columns, *, caption, where=None):
 
 
 def scan(find, paths, columns, caption, where=None, workers=0):
-    """(digest of the rows found, their count) over all files."""
+    """(digest of the matching rows, their count) over all files."""
     digest, count = hashlib.sha256(), 0
     extra = {"threads": workers <= 1} if find is sources.find_rows else {}
     function = functools.partial(find, matcher=Matcher(NAMES), columns=columns, caption=caption, where=where, **extra)
@@ -159,14 +166,14 @@ def scan(find, paths, columns, caption, where=None, workers=0):
 
 
 def walk(path, wanted):
-    """Digest of some members' bytes, by reading the tar through."""
+    """Digest of some members' bytes, reading the whole tar."""
     with tarfile.open(path) as tar:
         found = {m.name: tar.extractfile(m).read() for m in tar}
     return _digest(found[n] for n in wanted)
 
 
 def by_offset(path, wanted):
-    """The same, by the headers and the wanted members alone."""
+    """Digest of some members' bytes, reading only headers and these members."""
     with TarMembers(path) as members:
         return _digest(members[n] for n in wanted)
 
@@ -181,7 +188,7 @@ def timed(function, *args, **kwargs):
     result = function(*args, **kwargs)
     seconds = time.perf_counter() - started
     if kwargs.get("workers", 0) > 1:
-        get_reusable_executor().shutdown(wait=True)  # the memory of processes can be asked for when they have ended
+        get_reusable_executor().shutdown(wait=True)  # memory of child processes is known after they end
     own, child = (resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return result, seconds, own + kwargs.get("workers", 0) * child
 
@@ -194,7 +201,7 @@ def alone(function, *args, **kwargs):
 
 
 def compare(case, n_images, size, plain, fast):
-    """A row of the table from two `timed`; SlugError if they do not find the same."""
+    """A row of the table from two results of `timed`. SlugError if these differ."""
     if plain[0] != fast[0]:
         raise SlugError(f"{case}: the fast way does not find what the plain one finds")
     row = {"case": case, "model": "", "device": "cpu", "n_images": n_images, "n_names": len(NAMES)}
@@ -209,13 +216,13 @@ def bytes_of(paths):
     return sum(p.stat().st_size for p in paths)
 
 
-def measure(args, scratch):
+def measure(settings, scratch):
     """The rows of the table."""
     rows = []
-    file_rows = min(FILE_ROWS, *args.rows)
-    paths = alone(write_metadata, scratch / "metadata", args.seed, max(args.rows), file_rows)[0]
+    file_rows = min(FILE_ROWS, *settings.rows)
+    paths = alone(write_metadata, scratch / "metadata", settings.run.seed, max(settings.rows), file_rows)[0]
     kept = (download.COLUMNS, "TEXT")
-    for asked in sorted(args.rows):
+    for asked in sorted(settings.rows):
         part = paths[: -(-asked // file_rows)]
         count = len(part) * file_rows
         plain = alone(scan, plain_rows, part, *kept)
@@ -223,21 +230,22 @@ def measure(args, scratch):
             case = f"curation, {workers} process{'es' * (workers > 1)}"
             fast = alone(scan, sources.find_rows, part, *kept, workers=workers)
             rows.append(compare(case, count, bytes_of(part), plain, fast) | {"workers": workers, "found": fast[0][1]})
-    some = alone(write_shards, scratch / "shards", args.seed, args.shard_rows)[0]
+    some = alone(write_shards, scratch / "shards", settings.run.seed, settings.shard_rows)[0]
     kept = (["key", "caption"], "caption", ds.field("status") == "success")
     plain = alone(scan, plain_rows, some, *kept)
     fast = alone(scan, sources.find_rows, some, *kept, workers=1)
     found = {"workers": 1, "found": fast[0][1]}
-    rows.append(compare("curation, shards of 10,000 rows", args.shard_rows, bytes_of(some), plain, fast) | found)
-    tar = alone(write_tar, scratch / "00000.tar", args.seed, args.tar_samples)[0]
-    wanted = [f"{i:09d}.jpg" for i in range(0, args.tar_samples, max(1, args.tar_samples // 50))]
+    rows.append(compare("curation, shards of 10,000 rows", settings.shard_rows, bytes_of(some), plain, fast) | found)
+    tar = alone(write_tar, scratch / "00000.tar", settings.run.seed, settings.tar_samples)[0]
+    wanted = [f"{i:09d}.jpg" for i in range(0, settings.tar_samples, max(1, settings.tar_samples // 50))]
     case = f"curation, {len(wanted)} pictures of a tar"
-    rows.append(compare(case, args.tar_samples, bytes_of([tar]), alone(walk, tar, wanted), alone(by_offset, tar, wanted)))
+    ways = alone(walk, tar, wanted), alone(by_offset, tar, wanted)
+    rows.append(compare(case, settings.tar_samples, bytes_of([tar]), *ways))
     return rows
 
 
 def estimate(rows):
-    """A row for LAION-400M by the slope of each number of processes."""
+    """An estimated row for LAION-400M for each number of processes, from the slope."""
     out = []
     for workers in (1, 2):
         sizes = [r for r in rows if r.get("workers") == workers and r["case"].startswith(f"curation, {workers} ")]
@@ -251,21 +259,19 @@ def estimate(rows):
     return out
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    if len(set(args.rows)) < 2:
-        raise SlugError("--rows needs two sizes, for the slope")
-    out, scratch = files.check_writable(args.out), files.check_writable(args.scratch)
+def main(argv: Sequence[str] | None = None) -> None:
+    settings = parse_args(argv)
+    out, scratch = files.check_writable(settings.out), files.check_writable(settings.scratch)
     shutil.rmtree(scratch)
     scratch.mkdir()
     try:
-        rows = measure(args, scratch)
+        rows = measure(settings, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     rows += estimate(rows)
     frame = pd.DataFrame(rows)
     files.write_text(out / "curation.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.4g"))
-    files.write_json(out / "curation.json", {"rows": rows, "settings": vars(args), "versions": cli.versions()})
+    files.write_json(out / "curation.json", {"rows": rows, "settings": cli.flat(settings), "versions": cli.versions()})
     for row in rows[-2:]:
         fast, plain = row["fast_s"] / 60, row["plain_s"] / 60
         print(f"{row['case']}: {fast:.1f} min on one machine, {fast / 10:.2f} on ten; plain {plain:.0f} min on one")

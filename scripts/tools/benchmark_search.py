@@ -17,6 +17,8 @@ import gc
 import itertools
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +28,7 @@ from PIL import Image
 
 from slug import cli, files, models, system
 from slug.artifacts.gradient_files import GradientFiles
+from slug.cli import flag, group
 from slug.core import layers, selection, slug
 from slug.core.edit import Edit
 from slug.core.search import Plan, Schedule
@@ -46,38 +49,43 @@ EVALUATIONS = 10  # steps of a layer
 
 
 class Size(NamedTuple):
-    """Of a case on random pictures: as many layers as asked for, from both encoders in turn, each tried at `steps` steps."""
+    """Size of a case on random pictures; its layers are taken from both encoders in turn."""
 
     names: int  # identities
     classes: int  # of objects, in seven templates each
-    pictures: tuple[int, int]  # of identities and objects
+    pictures: tuple[int, int]  # of identities and of objects
     layers: int
     steps: int
 
 
 FIXED = Size(500, 50, (100, 100), 2, 10)
 PAPER = Size(10177, 1000, (2500, 2000), 2, 4)
-GROWTH = Size(1000, 50, (100, 100), 2, 3)  # what stays where one of the following varies
+GROWTH = Size(1000, 50, (100, 100), 2, 3)  # one of the following replaces its value in turn
 NAMES, PICTURES, LAYERS = (100, 1000, 10177), (50, 100, 200, 400), (1, 2, 4, 8)
 
 
-def parse_args(argv=None):
-    parser = cli.parser(__doc__, Run, Model, Data)
-    parser.set_defaults(model="local-dir:data/models/mini-clip", tar_dir="data/demo/tar_files", celeb_name=["ribbon"])
-    parser.set_defaults(train_data="data/demo/laion/laion400m/00000.tar", val_data="data/demo/celeba")
-    parser.set_defaults(imagenet_val="data/demo/ImageNet/val")
-    next(a for a in parser._actions if a.dest == "celeb_name").required = False
-    cases = ("search", "fixed", "paper", "growth")
-    parser.add_argument("--case", choices=cases, default="search", help="all but search: random pictures, fixed steps")
-    parser.add_argument("--out", default="results/bench", help="folder to write")
-    parser.add_argument("--readme", default="", help="Markdown file whose benchmark block is filled from the table")
-    parser.add_argument("--no-plain", action="store_true", help="leave the plain way out")
-    parser.add_argument("--profile", action="store_true", help="only the fast way: a CSV of its time by operator")
-    return parser.parse_args(argv)
+DEMO = {"celeb_name": ("ribbon",), "tar_dir": "data/demo/tar_files", "train_data": "data/demo/laion/laion400m/00000.tar"}
+DEMO |= {"val_data": "data/demo/celeba", "imagenet_val": "data/demo/ImageNet/val"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    run: Run = group(Run)
+    model: Model = group(Model, model="local-dir:data/models/mini-clip")
+    data: Data = group(Data, **DEMO)
+    case: str = flag("search", "what is timed", choices=("search", "fixed", "paper", "growth"))
+    out: str = flag("results/bench", "folder to write")
+    readme: str = flag("", "Markdown file whose benchmark block is filled from the table")
+    no_plain: bool = flag(False, "leave out the plain way")
+    profile: bool = flag(False, "time the fast way only and write a CSV of its time by operator")
+
+
+def parse_args(argv: Sequence[str] | None = None) -> Settings:
+    return cli.parse(__doc__, Settings, argv)
 
 
 def matmul_rate(device, size=2048, seconds=1.0):
-    """Floating-point operations a second of a large float32 matrix product."""
+    """Floating-point operations per second of a large float32 matrix product."""
     a = torch.randn(size, size, device=device)
     rates, until = [], time.perf_counter() + seconds
     while time.perf_counter() < until or len(rates) < 3:
@@ -91,14 +99,14 @@ def matmul_rate(device, size=2048, seconds=1.0):
 
 
 class BothSides(clip_tasks.Evaluation):
-    """Computes the side that an edit leaves alone as well."""
+    """Also computes the features of the tower that an edit does not touch."""
 
     def _first_stages(self, edit):
         return {"vision": 0, "language": 0}
 
 
 class DecodeAgain(clip_tasks.Evaluation):
-    """Opens and decodes every picture whenever it is looked at."""
+    """Opens and decodes every picture at each use."""
 
     def sides(self, task, rows):
         pictures = self.tasks[task].pictures
@@ -120,21 +128,25 @@ class FullTexts:
         del self.clip.text_lengths
 
 
-def real_search(args, clip):
-    """(tasks, make a run, edits) of the demo's search for one name: all layers of both Pareto fronts, steps by the rule."""
-    name, run_settings, data = args.celeb_name[0], cli.build(Run, vars(args)), cli.build(Data, vars(args))
-    found = GradientFiles(clip, data, args.result_dir, args.batch_size).load(name, Variant())
-    sets = setup.task_sets(run_settings, data, clip.transform)
-    masks = {s.name: validation_mask(s.pictures, args.seed) for s in sets}
-    pairs = load_pairs(found.tar, clip.transform, workers=args.workers)
+def real_search(settings, clip):
+    """The demo's search of one name: all layers of both Pareto fronts, steps by the rule.
+
+    Returns:
+        (tasks, a function that runs the search, [(layer, forget gradient)]).
+    """
+    name, how = settings.data.celeb_name[0], settings.run
+    found = GradientFiles(clip, settings.data, how.result_dir, settings.model.batch_size).load(name, Variant())
+    sets = setup.task_sets(how, settings.data, clip.transform)
+    masks = {s.name: validation_mask(s.pictures, how.seed) for s in sets}
+    pairs = load_pairs(found.tar, clip.transform, workers=how.workers)
     ranked = layers.figures(clip, found.forget, found.retain)
     front = [r for part in layers.fronts(ranked).values() for r in part]
 
     def run(make, log_all=False, depth=1):
-        evaluation = make(clip, sets, batch_size=args.eval_batch_size)
-        k, limit = selection.fa_rank(len(sets[0].pictures.names)), args.select_pictures
-        how = {"k": k, "seed": args.seed, "limit": limit}
-        evaluator = ClipEvaluator(evaluation, evaluation.target(name), pairs, masks, **how)
+        evaluation = make(clip, sets, batch_size=settings.model.eval_batch_size)
+        limits = {"k": selection.fa_rank(len(sets[0].pictures.names)), "seed": how.seed}
+        limits["limit"] = settings.data.select_pictures
+        evaluator = ClipEvaluator(evaluation, evaluation.target(name), pairs, masks, **limits)
         plan = Plan(log_all=log_all, schedule=Schedule(lookahead=depth, evaluations=EVALUATIONS))
         searched = slug.over_layers(clip, evaluator, front, found.forget, plan)
         return evaluation, searched.candidates, searched.winner
@@ -143,7 +155,7 @@ def real_search(args, clip):
 
 
 def many_names(count):
-    """`count` different names of two words, as long as people's names are, from the words of ImageNet's classes."""
+    """`count` different names of two words, about as long as those of people, from the words of ImageNet's classes."""
     from open_clip import IMAGENET_CLASSNAMES
 
     words = sorted({w for name in IMAGENET_CLASSNAMES for w in name.split() if w.isalpha()})
@@ -152,7 +164,7 @@ def many_names(count):
 
 
 def three_quarters(clip):
-    """Attention layers of both encoders in turn, from the block at three quarters of the depth on, round and round."""
+    """Attention layers of both encoders in turn, starting with the block at three quarters of the depth."""
     found = {}
     for name, encoder in clip.candidates().items():
         if name.endswith("out_proj.weight"):
@@ -161,36 +173,38 @@ def three_quarters(clip):
     return [n for pair in zip(*turned, strict=False) for n in pair]
 
 
-def fixed_search(args, clip, folder, size, chosen=None):
-    """As `real_search`, of a fixed Size on random pictures, every column scored.
+def fixed_search(how, clip, folder, size, *, batch_size, chosen=None):
+    """As `real_search`, at a fixed Size, on random pictures, and with every column scored.
 
     Args:
-        chosen: names of the layers; those of `three_quarters` where None.
+        how: seed and workers are used.
+        chosen: names of the layers; None: those of `three_quarters`.
     """
     from open_clip import IMAGENET_CLASSNAMES
 
     side = clip.transform(Image.new("RGB", (8, 8))).shape[-1]
-    g = torch.Generator().manual_seed(args.seed)
+    g = torch.Generator().manual_seed(how.seed)
     sets = []
     for names, count in zip((many_names(size.names), IMAGENET_CLASSNAMES[: size.classes]), size.pictures, strict=True):
         paths = [str(folder / f"{len(names)}-{i}.jpg") for i in range(count)]
         for path in paths:
             noise = torch.randint(0, 256, (12, 12, 3), dtype=torch.uint8, generator=g).numpy()
             Image.fromarray(noise).resize((side, side), Image.Resampling.BICUBIC).save(path, quality=90)
-        images, _ = decode(paths, clip.transform, workers=args.workers)
+        images, _ = decode(paths, clip.transform, workers=how.workers)
         labels, seen = torch.arange(count) % len(names), torch.ones(count, dtype=torch.bool)
         sets.append(PictureSet(images, labels, list(names), torch.zeros(len(names)), paths, seen, 0, tuple(paths)))
     pairs = Pairs(sets[0].images[:8], sets[0].names[:8], [str(i) for i in range(8)], 0)
-    templates = {"identities": zeroshot.IDENTITY_TEMPLATES, "objects": zeroshot.object_templates()}
-    kinds = ("identity", "object")
-    tasks = [TaskSet(n, kind, s, t) for (n, t), kind, s in zip(templates.items(), kinds, sets, strict=True)]
-    masks = {t: torch.ones(n, dtype=torch.bool) for t, n in zip(templates, size.pictures, strict=True)}
+    tasks = [
+        TaskSet("identities", "identity", sets[0], zeroshot.IDENTITY_TEMPLATES),
+        TaskSet("objects", "object", sets[1], zeroshot.object_templates()),
+    ]
+    masks = {task.name: torch.ones(n, dtype=torch.bool) for task, n in zip(tasks, size.pictures, strict=True)}
     chosen = (chosen or three_quarters(clip))[: size.layers]
     forget = {n: torch.randn(clip.parameters[n].shape, generator=g) for name in chosen for n in clip.group(name)}
 
     def run(make, log_all=True, depth=1, only=None):
-        evaluation = make(clip, tasks, batch_size=args.eval_batch_size)
-        evaluator = ClipEvaluator(evaluation, evaluation.target(sets[0].names[0]), pairs, masks, seed=args.seed)
+        evaluation = make(clip, tasks, batch_size=batch_size)
+        evaluator = ClipEvaluator(evaluation, evaluation.target(sets[0].names[0]), pairs, masks, seed=how.seed)
         rows = []
         for name, n in itertools.islice(itertools.product(chosen, range(1, size.steps + 1)), only):
             group = clip.group(name)
@@ -202,7 +216,7 @@ def fixed_search(args, clip, folder, size, chosen=None):
 
 
 def largest_difference(clip, sets, edits, batch_size):
-    """Largest difference of cosines between the fast and the plain way, over one edit of each layer (10% of its norm)."""
+    """Largest difference of cosines between the fast and the plain way, for one edit of each layer (10% of its norm)."""
     fast, slow = clip_tasks.Evaluation(clip, sets, batch_size=batch_size), reference.PlainEvaluation(clip, sets)
     worst = 0.0
     for name, forget in edits:
@@ -222,8 +236,8 @@ def largest_difference(clip, sets, edits, batch_size):
 
 
 def timed(run, kind, device, **how):
-    """One way of one case: a dict of its seconds, its FLOPs, peak memory, steps and winner."""
-    gc.collect()  # what an earlier way kept is no part of this one's memory
+    """Run one case one way: {seconds, flops, steps, peak_mem_mb, winner, evaluation}."""
+    gc.collect()  # memory that an earlier way kept does not count here
     system.reset_peak_memory(device)
     started = time.perf_counter()
     evaluation, rows, best = run(kind, **how)
@@ -239,16 +253,17 @@ def timed(run, kind, device, **how):
     }
 
 
-def compare(args, clip, case, small):
-    """The rows of table.csv of a case: fast, each part left out, plain.
+def compare(settings, clip, case, small):
+    """The rows of table.csv for a case: the fast way, the fast way without each of its parts, the plain way.
 
     Args:
-        case, small: (sets, run, edits); the cosines of both ways are compared on the second one's sets.
+        case: what is timed, (sets, run, edits).
+        small: the same, on whose sets the cosines of both ways are compared.
     """
     sets, run, edits = case
     rate = matmul_rate(clip.device)
     fast = clip_tasks.Evaluation
-    ways = {  # (evaluation, how it is run, full texts)
+    ways = {  # {way: (evaluation, how it is run, whether texts stay uncut)}
         "": (fast, {}, False),
         "without early stop": (fast, {"log_all": True}, False),
         "without prefix reuse": (functools.partial(fast, cache_gb=0.0), {}, False),
@@ -258,32 +273,32 @@ def compare(args, clip, case, small):
         "with 3 evaluations ahead": (fast, {"depth": 3}, False),
         "plain": (reference.PlainEvaluation, {"log_all": True}, False),
     }
-    if args.case != "search":  # the parts are told apart there
-        ways = {w: ways[w] for w in ("", "plain") if w == "" or args.case == "fixed"}
-    if args.no_plain:
+    if settings.case != "search":  # only that case times the parts
+        ways = {w: ways[w] for w in ("", "plain") if w == "" or settings.case == "fixed"}
+    if settings.no_plain:
         ways.pop("plain", None)
     found = {}
     for way, (kind, how, full) in ways.items():
         with FullTexts(clip) if full else contextlib.nullcontext():
             found[way] = timed(run, kind, clip.device, **how)
         print(f"{way or 'fast'}: {found[way]['seconds']:.1f} s, winner {found[way]['winner']}", flush=True)
-        if args.case != "paper":  # whose one plain step starts from the unedited model's figures
+        if settings.case != "paper":  # its one plain step reuses what was computed on the unedited model
             del found[way]["evaluation"]
     if len({f["winner"] for f in found.values()}) > 1:
         raise SlugError(f"the ways do not choose the same step: { {w: f['winner'] for w, f in found.items()} }")
     plain_s = found.pop("plain")["seconds"] if "plain" in found else float("nan")
     all_steps = found[""]["steps"]
-    if args.case == "paper" and not args.no_plain:  # one step is enough to wait for
+    if settings.case == "paper" and not settings.no_plain:  # all steps would take too long
         unedited = found[""]["evaluation"]
         one = timed(lambda kind: run(kind, only=1), lambda *_, **__: reference.PlainEvaluation.of(unedited), clip.device)
         plain_s = one["seconds"] * all_steps
         print(f"one plain step: {one['seconds']:.1f} s; times {all_steps} steps: {plain_s:.0f} s", flush=True)
     found[""].pop("evaluation", None)
-    difference = largest_difference(clip, small[0], small[2], args.eval_batch_size)
+    difference = largest_difference(clip, small[0], small[2], settings.model.eval_batch_size)
     decode_s = decode_once(sets, clip)
     out = []
     for way, f in found.items():
-        row = {"case": f"{args.case} {way}".strip(), **sizes(clip, sets), "plain_s": plain_s, "fast_s": f["seconds"]}
+        row = {"case": f"{settings.case} {way}".strip(), **sizes(clip, sets), "plain_s": plain_s, "fast_s": f["seconds"]}
         row |= {"ratio": plain_s / f["seconds"], "max_cos_diff": difference}
         row |= {"limit_share": found[""]["flops"] / rate / f["seconds"], "peak_mem_mb": f["peak_mem_mb"]}
         out.append(row)
@@ -292,8 +307,8 @@ def compare(args, clip, case, small):
     return out, rate
 
 
-def grow(args, clip, folder):
-    """The rows of table.csv of the growth case: one size varied at a time."""
+def grow(settings, clip, folder):
+    """The rows of table.csv for the growth case, which varies one size at a time."""
     sizes_tried = {
         "names": [GROWTH._replace(names=n) for n in NAMES],
         "pictures": [GROWTH._replace(pictures=(n, n)) for n in PICTURES],
@@ -303,7 +318,7 @@ def grow(args, clip, folder):
     for what, tried in sizes_tried.items():
         for size in tried:
             if size not in done:
-                sets, run, _ = fixed_search(args, clip, folder, size)
+                sets, run, _ = fixed_search(settings.run, clip, folder, size, batch_size=settings.model.eval_batch_size)
                 done[size] = sizes(clip, sets), timed(run, clip_tasks.Evaluation, clip.device)
                 del done[size][1]["evaluation"]
             common, f = done[size]
@@ -316,42 +331,43 @@ def grow(args, clip, folder):
 
 
 def sizes(clip, sets):
-    """The columns that say what a case is of."""
+    """The columns that describe a case."""
     pictures, names = sum(len(s.pictures.labels) for s in sets), sum(len(s.pictures.names) for s in sets)
     return {"model": clip.label, "device": str(clip.device), "n_images": pictures, "n_names": names}
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    device = system.settle(args.device, args.seed)
-    out = files.resolve(args.out)
-    clip = models.from_settings(cli.build(Model, vars(args)), args.precision, device)
+def main(argv: Sequence[str] | None = None) -> None:
+    settings = parse_args(argv)
+    device = system.settle(settings.run.device, settings.run.seed)
+    out = files.resolve(settings.out)
+    clip = models.from_settings(settings.model, settings.run.precision, device)
+    fixed = functools.partial(fixed_search, settings.run, clip, batch_size=settings.model.eval_batch_size)
     with tempfile.TemporaryDirectory() as folder:
-        if args.profile:
-            size = PAPER if args.case == "paper" else FIXED
-            case = real_search(args, clip) if args.case == "search" else fixed_search(args, clip, Path(folder), size)
-            path = out / f"{files.safe_name(clip.label)}-{args.case}-profile.csv"
+        if settings.profile:
+            size = PAPER if settings.case == "paper" else FIXED
+            case = real_search(settings, clip) if settings.case == "search" else fixed(Path(folder), size)
+            path = out / f"{files.safe_name(clip.label)}-{settings.case}-profile.csv"
             rows = pd.DataFrame(profiled(case[1], clip.device))
             files.write_text(path, rows.to_csv(index=False, lineterminator="\n", float_format="%.4g"))
             print(f"{rows.to_string(index=False)}\n-> {path}")
             return
-        if args.case == "growth":
-            rows, rate = grow(args, clip, Path(folder))
-        elif args.case == "search":
-            case = real_search(args, clip)
-            rows, rate = compare(args, clip, case, case)
+        if settings.case == "growth":
+            rows, rate = grow(settings, clip, Path(folder))
+        elif settings.case == "search":
+            case = real_search(settings, clip)
+            rows, rate = compare(settings, clip, case, case)
         else:
-            size = PAPER if args.case == "paper" else FIXED
-            case = fixed_search(args, clip, Path(folder), size)
-            # A cosine is of one picture and one text, so at the paper's size those of the fixed size are enough.
-            small = fixed_search(args, clip, Path(folder), FIXED) if args.case == "paper" else case
-            rows, rate = compare(args, clip, case, small)
-    write(out, rows, clip.label, args, rate)
+            size = PAPER if settings.case == "paper" else FIXED
+            case = fixed(Path(folder), size)
+            # A cosine depends on one picture and one text, so at the paper's size a small case can tell the differences.
+            small = fixed(Path(folder), FIXED) if settings.case == "paper" else case
+            rows, rate = compare(settings, clip, case, small)
+    write(out, rows, clip.label, settings, rate)
     print(f"-> {out}/table.csv")
 
 
 def profiled(run, device):
-    """[{operator, calls, seconds, share}] of the fast way, by its own time, the ten largest and the rest."""
+    """[{operator, calls, seconds, share}] of the fast way: the ten operators with the most own time, and the rest."""
     kinds = [torch.profiler.ProfilerActivity.CPU]
     kinds += [torch.profiler.ProfilerActivity.CUDA] if device.type == "cuda" else []
     with torch.profiler.profile(activities=kinds) as found:
@@ -365,27 +381,27 @@ def profiled(run, device):
 
 
 def decode_once(sets, clip):
-    """Seconds that decoding all pictures takes, two workers."""
+    """Seconds to decode all pictures with two workers."""
     started = time.perf_counter()
     for task in sets:
         decode(list(task.pictures.paths), clip.transform, workers=reference.WORKERS)
     return time.perf_counter() - started
 
 
-def write(out, rows, label, args, rate):
-    """table.csv with the rows of other models and cases kept, a JSON of this run, and its chart."""
+def write(out, rows, label, settings, rate):
+    """Write table.csv, where rows of other models and cases are kept, a JSON of this run, and its chart."""
     path, frame = out / "table.csv", pd.DataFrame(rows)
     if path.is_file():
         old = pd.read_csv(path)
-        same = (old["model"] == label) & old["case"].str.startswith(args.case)
+        same = (old["model"] == label) & old["case"].str.startswith(settings.case)
         frame = pd.concat([old[~same], frame], ignore_index=True)
     files.write_text(path, frame.to_csv(index=False, lineterminator="\n", float_format="%.4g"))
-    if args.readme:
-        markdown.fill_blocks(args.readme, {"benchmark": bench.table(pd.read_csv(path))})
-    stem = out / f"{files.safe_name(label)}-{args.case}"
-    record = {"rows": rows, "matmul_flops": rate, "settings": vars(args), "versions": cli.versions()}
+    if settings.readme:
+        markdown.fill_blocks(settings.readme, {"benchmark": bench.table(pd.read_csv(path))})
+    stem = out / f"{files.safe_name(label)}-{settings.case}"
+    record = {"rows": rows, "matmul_flops": rate, "settings": cli.flat(settings), "versions": cli.versions()}
     files.write_json(stem.with_suffix(".json"), record)
-    if args.case == "growth":
+    if settings.case == "growth":
         columns = {"names": "n_names", "pictures": "n_images", "layers": "layers"}
         panels = {
             what: [(r[column], r["fast_s"], r["peak_mem_mb"]) for r in rows if r["case"] == f"growth of {what}"]
@@ -393,7 +409,7 @@ def write(out, rows, label, args, rate):
         }
         plots.growth(panels, f"{label}: the fast search against its size ({GROWTH.steps} steps a layer)", stem)
         return
-    times = {r["case"].removeprefix(args.case).strip() or "fast": r["fast_s"] for r in rows}
+    times = {r["case"].removeprefix(settings.case).strip() or "fast": r["fast_s"] for r in rows}
     times |= {"plain": rows[0]["plain_s"]} if rows[0]["plain_s"] == rows[0]["plain_s"] else {}
     plots.bars(times, "seconds", f"{label}: search, {rows[0]['n_images']} pictures, {rows[0]['n_names']} names", stem)
 

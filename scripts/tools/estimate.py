@@ -1,26 +1,31 @@
 #!/usr/bin/env python
-"""What Table 1 will take: time, memory and disk of every stage of scripts/run_all_clip.sh, by a sample measured once.
+"""Estimates what Table 1 will take: time, memory and disk of every stage of scripts/run_all_clip.sh.
 
-Example: python scripts/tools/estimate.py --model ViT-B-32 --celeb-name Elon_Musk Taylor_Swift          measures, then prints
-         python scripts/tools/estimate.py --stored --model ViT-B-32                                     never measures
-The sample: a few batches of the model with random weights on random pictures. It is kept as JSON under
-{result-dir}/estimate/, and --stored takes that of this machine or else the committed one (results/bench/estimate/) and says
-where it was measured. Counts are those of the data that are there, else the paper's. Downloads nothing.
+Example: python scripts/tools/estimate.py --model ViT-B-32 --celeb-name Elon_Musk Taylor_Swift    measures once, then prints
+         python scripts/tools/estimate.py --stored --model ViT-B-32                               never measures
+It measures a few batches of the model with random weights on random pictures and keeps this sample as JSON under
+{result-dir}/estimate/. With --stored it uses this machine's sample or else the committed one (results/bench/estimate/), and
+says where that was measured. It counts the data that are there and assumes the paper's numbers for the rest. Downloads
+nothing.
 
-A time is a sum of counts by seconds: it leaves out plots, start-up and waiting for disks. The search is an upper bound: it
-scores every step on every picture, where the real one stops early. Memory is that of tensors: weights, gradients, optimiser,
-what a batch keeps for its backward pass; the program itself and kept activations (--cache-gb) come on top. `h at 10 TFLOP/s`
-is arithmetic, operations by an assumed rate (--tflops), and no measurement.
+A time is a sum of counts multiplied by seconds; plots, start-up and waiting for disks are left out. The time of the search
+is an upper bound: it scores every step on every picture, where the real search stops early. Memory is that of tensors:
+weights, gradients, optimiser, and what a batch keeps for its backward pass; the program itself and kept activations
+(--cache-gb) come on top. The column `h at 10 TFLOP/s` is arithmetic, operations divided by an assumed rate (--tflops), not
+a measurement.
 """
 
 import contextlib
 import io
 import tarfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from slug import cli, files, system
+from slug.cli import flag, group
 from slug.core import gradients
 from slug.data import checks, evaluation_sets
 from slug.data.images import decode
@@ -32,11 +37,12 @@ from slug.models import towers
 from slug.settings import Data, Model, Run
 
 COMMITTED = files.ROOT / "results" / "bench" / "estimate"
-HALF = 0.5  # of a tower runs after an edit, on average over its blocks; of the pictures choose, the other half report
+NAMES = ("Elon_Musk", "Jeff_Bezos", "Taylor_Swift", "Kim_Kardashian", "Mark_Zuckerberg")  # the paper's
+HALF = 0.5  # part of a tower that runs after an edit, on average; and of the pictures in each split
 
 
 class Counts(NamedTuple):
-    """How much there is to do."""
+    """How many of everything there are."""
 
     names: int
     compared: int  # names that the baselines are run on
@@ -61,36 +67,39 @@ class Stage(NamedTuple):
     disk: float | None  # bytes
 
 
-def parse_args(argv=None):
-    parser = cli.parser(__doc__, Run, Model, Data)
-    parser.set_defaults(imagenet_share=0.05, workers=4)  # as the paper profile
-    next(a for a in parser._actions if a.dest == "celeb_name").required = False
-    parser.set_defaults(celeb_name="Elon_Musk Jeff_Bezos Taylor_Swift Kim_Kardashian Mark_Zuckerberg".split())
-    parser.add_argument("--compare-names", nargs="*", default=[], help="those that baselines are run on; none: all")
-    parser.add_argument("--laion-dir", default="data/laion/laion400m", help="folder of the shards")
-    parser.add_argument("--max-count", type=int, default=500, help="pairs of a forget set, at most")
-    parser.add_argument("--unlearn-method", nargs="*", default=["ft", "ga", "gaft", "salun", "ssd"], help="baselines")
-    parser.add_argument("--lr", nargs="+", type=float, default=[1e-7, 3.2e-7, 1e-6, 3.2e-6, 1e-5], help="their grid")
-    parser.add_argument("--selection", nargs="+", type=float, default=[10.0], help="selection weights of ssd")
-    parser.add_argument("--epochs", type=int, default=10, help="of the baselines")
-    parser.add_argument("--forget-epochs", type=int, default=10, help="of ga")
-    parser.add_argument("--train-batch-size", type=int, default=32, help="pairs a batch of the baselines")
-    parser.add_argument("--settings-from", default="", help="as for the comparison: one setting a method, not the grid")
-    parser.add_argument("--front", type=int, default=4, help="layers of one encoder's front, assumed")
-    parser.add_argument("--tflops", type=float, default=10.0, help="rate of a GPU, assumed, in 10^12 operations a second")
-    parser.add_argument("--stored", action="store_true", help="take a sample that was measured before, here or elsewhere")
-    parser.add_argument("--sample", default="", help="with --stored: this file")
-    parser.add_argument("--force", action="store_true", help="measure anew")
-    parser.add_argument("--data", action="store_true", help="say first what is there of the data")
-    parser.add_argument("--readme", default="", help="Markdown file whose estimate block is filled")
-    return parser.parse_args(argv)
+@dataclass(frozen=True)
+class Settings:
+    run: Run = group(Run, workers=4)  # defaults as in the profile "paper"
+    model: Model = group(Model)
+    sets: Data = group(Data, celeb_name=NAMES, imagenet_share=0.05)
+    compare_names: tuple[str, ...] = flag((), "names that the baselines run on; none: all", nargs="*")
+    laion_dir: str = flag("data/laion/laion400m", "folder of the shards")
+    max_count: int = flag(500, "pairs in a forget set, at most")
+    unlearn_method: tuple[str, ...] = flag(("ft", "ga", "gaft", "salun", "ssd"), "baselines", nargs="*")
+    lr: tuple[float, ...] = flag((1e-7, 3.2e-7, 1e-6, 3.2e-6, 1e-5), "their learning rates")
+    selection: tuple[float, ...] = flag((10.0,), "selection weights of SSD")
+    epochs: int = flag(10, "epochs of the baselines")
+    forget_epochs: int = flag(10, "epochs of GA")
+    train_batch_size: int = flag(32, "pairs in a batch of the baselines")
+    settings_from: str = flag("", "as for the comparison: one setting for each method instead of the grid")
+    front: int = flag(4, "layers on the Pareto front of an encoder, assumed")
+    tflops: float = flag(10.0, "assumed rate of a GPU, in 10^12 operations per second")
+    stored: bool = flag(False, "use a sample that was measured before, here or elsewhere")
+    sample: str = flag("", "with --stored: this file")
+    force: bool = flag(False, "measure again")
+    data: bool = flag(False, "first print the state of the data")
+    readme: str = flag("", "Markdown file whose estimate block is filled")
+
+
+def parse_args(argv: Sequence[str] | None = None) -> Settings:
+    return cli.parse(__doc__, Settings, argv)
 
 
 # ------------------------------------------------------------------------------------------------------------- sample
 
 
 def timed(work, device, seconds=1.0, warm=True):
-    """Seconds of one call of `work`, a mean over calls for `seconds`, after one call that warms up, if `warm`.
+    """Mean seconds of a call of `work`, over calls during `seconds`, after one warm-up call if `warm`.
 
     On a CPU these are seconds of one core, which other work on the machine does not lengthen.
     """
@@ -109,7 +118,7 @@ def timed(work, device, seconds=1.0, warm=True):
 
 
 def kept_for_backward(clip, pairs, loss):
-    """Bytes that the loss of these pairs keeps for its backward pass, parameters apart."""
+    """Bytes that the loss of these pairs keeps for its backward pass, without the parameters."""
     import torch
 
     own, seen = {p.untyped_storage().data_ptr() for p in clip.parameters.values()}, {}
@@ -145,7 +154,7 @@ def alone():
         torch.set_num_threads(threads)
 
 
-def measure(args, device):
+def measure(settings, device):
     """Time a few batches of the model with random weights; returns the sample."""
     import torch
     from PIL import Image
@@ -153,12 +162,16 @@ def measure(args, device):
     from slug import models
     from slug.core import losses
 
-    pretrained = args.pretrained if args.model.startswith(models.LOCAL) or args.clip_model_id else "random"
-    clip = models.load(args.model, pretrained, args.clip_model_id, device=device, precision=args.precision)
+    which = settings.model
+    given = which.model.startswith(models.LOCAL) or which.clip_model_id
+    which = which if given else replace(which, pretrained="random")
+    clip = models.from_settings(which, settings.run.precision, device)
     system.reset_peak_memory(device)
     size = clip.transform(Image.new("RGB", (8, 8))).shape[-1]
-    g = torch.Generator().manual_seed(args.seed)
-    most = args.batch_size if device.type == "cuda" else 3  # a small batch tells as much where it takes seconds
+    g = torch.Generator().manual_seed(settings.run.seed)
+    most = (
+        settings.model.batch_size if device.type == "cuda" else 3
+    )  # on a CPU, where a batch takes seconds, a small one is enough
     images = torch.randint(0, 256, (most, 3, size, size), dtype=torch.uint8, generator=g)
     captions = [f"a photo of somebody number {i} on a stage" for i in range(most)]
     pairs = Pairs(images, captions, captions, 0)
@@ -167,7 +180,7 @@ def measure(args, device):
         some = Pairs(images[:n], captions[:n], captions[:n], 0)
         return lambda: gradients.compute(clip, some, losses.contrastive, batch_size=n)
 
-    # Two sizes of batch tell what a pair costs from what a batch costs (adding up all gradients in float64).
+    # Two batch sizes separate the cost of a pair from that of a batch (adding up all gradients in float64).
     one, many = timed(gradient(1), device), timed(gradient(most), device, warm=device.type == "cuda")
     pair_s = max(many - one, 1e-9) / (most - 1)
     for p in clip.parameters.values():
@@ -179,7 +192,7 @@ def measure(args, device):
         p.grad = None
         p.requires_grad_(False)
     sides = {
-        "vision": towers.Tower(clip, "vision", images, batch_size=args.eval_batch_size),
+        "vision": towers.Tower(clip, "vision", images, batch_size=settings.model.eval_batch_size),
         "language": towers.Tower(clip, "language", clip.tokenize([f"Given Family {i}." for i in range(4 * most)])),
     }
     sample = {}
@@ -193,13 +206,13 @@ def measure(args, device):
         out = io.BytesIO()
         Image.fromarray(small).resize((256, 256)).save(out, "JPEG")
         jpegs.append(out.getvalue())
-    matcher = Matcher([plain_name(n) for n in args.celeb_name])
+    matcher = Matcher([plain_name(n) for n in settings.sets.celeb_name])
     captions = [f"a caption of some words, as they are on the web, number {i}" for i in range(2000)]
     cpu = torch.device("cpu")
     return sample | {
         "model": clip.label,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
-        "precision": args.precision,
+        "precision": settings.run.precision,
         "parameters": sum(p.numel() for p in clip.parameters.values()),
         "blocks": len(sides["vision"].stages),
         "image_size": size,
@@ -215,21 +228,21 @@ def measure(args, device):
     }
 
 
-def sample_of(args):
-    """(the sample to go by, its path, whether it was measured just now)."""
-    label = files.safe_name(Path(args.clip_model_id or args.model.removeprefix("local-dir:")).name)
-    if args.stored:
-        own = sorted((files.resolve(args.result_dir) / "estimate").glob(f"{label}-*.json"))
-        found = [files.resolve(args.sample)] if args.sample else [*own, *sorted(COMMITTED.glob(f"{label}-*.json"))]
+def sample_of(settings):
+    """(sample, its path, whether it was measured just now)."""
+    label = files.safe_name(Path(settings.model.clip_model_id or settings.model.model.removeprefix("local-dir:")).name)
+    if settings.stored:
+        own = sorted((files.resolve(settings.run.result_dir) / "estimate").glob(f"{label}-*.json"))
+        found = [files.resolve(settings.sample)] if settings.sample else [*own, *sorted(COMMITTED.glob(f"{label}-*.json"))]
         if not found:
             return None, None, False
         return files.read_json(found[0]), found[0], False
-    device = system.settle(args.device, args.seed)
-    path = files.resolve(args.result_dir) / "estimate" / f"{label}-{device.type}.json"
-    if path.is_file() and not args.force:
+    device = system.settle(settings.run.device, settings.run.seed)
+    path = files.resolve(settings.run.result_dir) / "estimate" / f"{label}-{device.type}.json"
+    if path.is_file() and not settings.force:
         return files.read_json(path), path, False
     with alone():
-        sample = measure(args, device)
+        sample = measure(settings, device)
     files.write_json(path, sample)
     return sample, path, True
 
@@ -246,41 +259,43 @@ def pictures_of(tar):
         raise SlugError(f"{tar} is not a whole tar file ({err}); delete it and make it again") from err
 
 
-def count(args):
-    """Counts of what is there; the paper's numbers where there is nothing."""
+def count(settings):
+    """Counts of the data that are there, and the paper's numbers of those that are not."""
     import pyarrow.parquet as pq
 
-    assumed, names = [], list(dict.fromkeys(args.celeb_name))
+    pass
+
+    assumed, names = [], list(dict.fromkeys(settings.sets.celeb_name))
 
     def known(what, there, paper):
         if there is None:
             assumed.append(what)
         return paper if there is None else there
 
-    tars = [files.resolve(args.tar_dir) / f"{files.safe_name(n.replace(' ', '_'))}.tar" for n in names]
+    tars = [files.resolve(settings.sets.tar_dir) / f"{files.safe_name(n.replace(' ', '_'))}.tar" for n in names]
     forget = [pictures_of(t) if t.is_file() else None for t in tars]
-    train, root = files.resolve(args.train_data), files.resolve(args.val_data)
+    train, root = files.resolve(settings.sets.train_data), files.resolve(settings.sets.val_data)
     shown = people = None
     if (root / "frequent_celebs.txt").is_file() and (root / "list_identity_celeba.txt").is_file():
         identity = evaluation_sets.celeba_names(root)
         lines = files.read_text(root / "frequent_celebs.txt").splitlines()
         frequent = {clean_name(line) for line in lines}
         shown, people = sum(name in frequent for name in identity.values()), len(set(identity.values()))
-    val, objects, classes = files.resolve(args.imagenet_val), None, None
+    val, objects, classes = files.resolve(settings.sets.imagenet_val), None, None
     if val.is_dir():
         rows = evaluation_sets.imagenet_classes(val)
         classes = len(set(rows.values()))
         objects = sum(len(list((val / f).iterdir())) for f in rows if (val / f).is_dir())
-    shards = sorted(files.resolve(args.laion_dir).glob("*.parquet"))
-    compared = [n for n in names if not args.compare_names or n in args.compare_names]
+    shards = sorted(files.resolve(settings.laion_dir).glob("*.parquet"))
+    compared = [n for n in names if not settings.compare_names or n in settings.compare_names]
     return Counts(
         names=len(names),
         compared=len(compared),
         captions=sum(pq.read_metadata(s).num_rows for s in shards),
-        forget=sum(known(f"{len(names)} forget sets of {args.max_count}", n, args.max_count) for n in forget),
+        forget=sum(known(f"{len(names)} forget sets of {settings.max_count}", n, settings.max_count) for n in forget),
         retain=known("retain pairs", pictures_of(train) if train.is_file() else None, 7900),
         identities=known("pictures of 100 identities", shown, 100 * 30),
-        objects=round(args.imagenet_share * known("ImageNet pictures", objects, 50_000)),
+        objects=round(settings.sets.imagenet_share * known("ImageNet pictures", objects, 50_000)),
         identity_texts=known("identity names", people, 10_177),
         object_texts=known("ImageNet classes", classes, 1000) * len(zeroshot.object_templates()),
         assumed=tuple(dict.fromkeys(assumed)),
@@ -290,19 +305,19 @@ def count(args):
 # --------------------------------------------------------------------------------------------------------------- plan
 
 
-def plan(c, s, args):
-    """[Stage] of Counts, a sample and the flags; the time is in seconds of the sample's device."""
+def plan(c, s, settings):
+    """[Stage] from Counts, a sample and the settings; times are in seconds of the sample's device."""
     texts = c.identity_texts + c.object_texts
     pictures = c.identities + c.objects
-    judged = sum(min(HALF * n, args.select_pictures) for n in (c.identities, c.objects))
-    # Forward, and twice as much backward; a caption is longer than a name, which is little beside the picture.
+    judged = sum(min(HALF * n, settings.sets.select_pictures) for n in (c.identities, c.objects))
+    # Forward, and twice as much backward. That a caption is longer than a name matters little beside the picture.
     pair_flop = 3 * (s["vision_flop"] + s["language_flop"])
     weights = 4 * s["parameters"]
-    decode_s = s["decode_s"] / max(args.workers, 1)
+    decode_s = s["decode_s"] / max(settings.run.workers, 1)
 
     def gradients(pairs):
         """Seconds of a gradient pass."""
-        return pairs * (s["pair_s"] + s["gradient_batch_s"] / args.batch_size + decode_s)
+        return pairs * (s["pair_s"] + s["gradient_batch_s"] / settings.model.batch_size + decode_s)
 
     def look(n_pictures, n_texts):
         """(seconds, operations) of features of pictures and texts."""
@@ -310,40 +325,40 @@ def plan(c, s, args):
         return seconds, n_pictures * s["vision_flop"] + n_texts * s["language_flop"]
 
     passes = c.forget + c.retain
-    gradient_memory = 4 * weights + args.batch_size * s["pair_bytes"]  # weights, gradients, sums in float64
-    # One block's activations live at a time, of a batch.
-    look_memory = weights + args.eval_batch_size * s["pair_bytes"] / s["blocks"]
+    gradient_memory = 4 * weights + settings.model.batch_size * s["pair_bytes"]  # weights, gradients, sums in float64
+    # Activations of one block and one batch at a time.
+    look_memory = weights + settings.model.eval_batch_size * s["pair_bytes"] / s["blocks"]
     cache = pictures * 3 * s["image_size"] ** 2  # decoded pictures, uint8
 
     start = look(pictures, texts)
-    steps = 10 * args.front
+    steps = 10 * settings.front
     vision, language = look(HALF * judged, 0), look(0, HALF * texts)
     report = look(pictures, texts)
     slug_s, slug_flop = (
         a + c.names * (steps * (v + t) + r) for a, v, t, r in zip(start, vision, language, report, strict=True)
     )
 
-    grid = 1 if args.settings_from else len(args.lr)
+    grid = 1 if settings.settings_from else len(settings.lr)
     each, share = look(judged, texts), c.compared / max(c.names, 1)
     seconds, flop = start
-    for method in args.unlearn_method:
+    for method in settings.unlearn_method:
         base = method.removesuffix("_o")
         if base == "raw":
             continue
         if base == "ssd":
-            trainings, epochs, pairs = c.compared * (1 if args.settings_from else len(args.selection)), 10, 0
+            trainings, epochs, pairs = c.compared * (1 if settings.settings_from else len(settings.selection)), 10, 0
             seconds += gradients(share * c.forget + c.retain)
             flop += (share * c.forget + c.retain) * pair_flop
         else:
-            epochs = args.forget_epochs if base == "ga" else args.epochs
+            epochs = settings.forget_epochs if base == "ga" else settings.epochs
             trainings = grid if base == "ft" else grid * c.compared
             pairs = {"ft": c.retain, "ga": c.forget / c.names}.get(base, c.retain + c.forget / c.names)
-        seconds += trainings * epochs * (pairs * (s["pair_s"] + s["optimiser_s"] / args.train_batch_size) + each[0])
+        seconds += trainings * epochs * (pairs * (s["pair_s"] + s["optimiser_s"] / settings.train_batch_size) + each[0])
         flop += trainings * epochs * (pairs * pair_flop + each[1])
     # Weights, a copy of the original ones, gradients and AdamW's two moments.
-    train_memory = 5 * weights + args.train_batch_size * s["pair_bytes"]
-    jobs = grid * c.compared * weights  # the best weights of every setting, until a method is settled
-    have = c.compared and args.unlearn_method
+    train_memory = 5 * weights + settings.train_batch_size * s["pair_bytes"]
+    jobs = grid * c.compared * weights  # best weights of every setting, until the best setting is known
+    have = c.compared and settings.unlearn_method
     return [
         Stage(
             "curation",
@@ -363,7 +378,7 @@ def plan(c, s, args):
         ),
         Stage(
             "slug, at most",
-            f"{pictures} pictures, {texts} texts, {steps} steps an encoder a name",
+            f"{pictures} pictures, {texts} texts, {steps} steps for each encoder and name",
             slug_s + pictures * decode_s,
             slug_flop,
             look_memory,
@@ -371,16 +386,16 @@ def plan(c, s, args):
         ),
         Stage(
             "baselines",
-            f"{c.compared} names, {len(args.unlearn_method)} methods, {grid} settings",
+            f"{c.compared} names, {len(settings.unlearn_method)} methods, {grid} settings",
             seconds if have else 0.0,
             flop if have else 0,
             train_memory if have else None,
-            (c.compared + 1) * weights * ("ssd" in args.unlearn_method) + jobs if have else 0,
+            (c.compared + 1) * weights * ("ssd" in settings.unlearn_method) + jobs if have else 0,
         ),
     ]
 
 
-def table(stages, s, args):
+def table(stages, s, settings):
     """The plan as Markdown lines."""
     where = "one CPU core" if s["device"] == "CPU" else s["device"]
 
@@ -388,7 +403,7 @@ def table(stages, s, args):
         return "-" if value is None else f"{value / unit:.{digits}f}"
 
     lines = [
-        f"| stage | on | h on {where} | TFLOP | h at {args.tflops:g} TFLOP/s | memory GB | disk GB |",
+        f"| stage | on | h on {where} | TFLOP | h at {settings.tflops:g} TFLOP/s | memory GB | disk GB |",
         "|---|---|---|---|---|---|---|",
     ]
     whole = Stage(
@@ -400,47 +415,48 @@ def table(stages, s, args):
         sum(x.disk or 0 for x in stages),
     )
     for x in [*stages, whole]:
-        assumed = cell(x.flop / args.tflops, 3600e12, 2)
+        assumed = cell(x.flop / settings.tflops, 3600e12, 2)
         columns = [x.stage, x.on, cell(x.seconds, 3600, 2), cell(x.flop, 1e12, 0), assumed]
         lines.append(f"| {' | '.join([*columns, cell(x.memory, 1e9, 1), cell(x.disk, 1e9, 2)])} |")
     return lines
 
 
-def notes(c, s, args):
-    """What a reader of the plan must know, as lines."""
+def notes(c, s, settings):
+    """What a reader of the plan must know, line by line."""
     gpu = "no GPU was measured: the column of hours at an assumed rate and the memory are arithmetic"
     where = f"one CPU core; {gpu}" if s["device"] == "CPU" else s["device"]
     lines = [f"Estimates, not runs. Sample: a few batches of {s['model']}, {s['measured']}, on {where}."]
-    lines += [f"Assumed, as there is no such data here: {', '.join(c.assumed)}."] if c.assumed else []
-    lines.append("Memory: of tensors; the program itself and activations that the search keeps (--cache-gb) come on top.")
-    lines.append("Disk: what the stages write; the downloads come on top.")
-    if args.unlearn_method and c.compared:
-        lines.append("Baselines: the grid as asked for; it grows where the best setting is at its end.")
+    lines += [f"Assumed, because these data are not here: {', '.join(c.assumed)}."] if c.assumed else []
+    lines.append("Memory: tensors only; the program itself and activations that the search keeps (--cache-gb) come on top.")
+    lines.append("Disk: what the stages write; downloads come on top.")
+    if settings.unlearn_method and c.compared:
+        lines.append("Baselines: the grid as given; it grows while the best setting is at its end.")
     if not c.captions:
-        lines.append(f"Curation: {s['caption_s'] * 1e6:.0f} s for a million captions; no shards are here to count.")
+        lines.append(f"Curation: {s['caption_s'] * 1e6:.0f} s for a million captions; there are no shards here to count.")
     return lines
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    if args.data:
-        places = {k: getattr(args, k) for k in ("laion_dir", "tar_dir", "train_data", "val_data", "imagenet_val")}
+def main(argv: Sequence[str] | None = None) -> None:
+    settings = parse_args(argv)
+    if settings.data:
+        places = {k: getattr(settings.sets, k) for k in ("tar_dir", "train_data", "val_data", "imagenet_val")}
         keys = ("laion", "retain", "celeba", "imagenet")
-        print(checks.table(checks.states(files.ROOT / "data", keys, **places)))
-    sample, path, fresh = sample_of(args)
+        print(checks.table(checks.states(files.ROOT / "data", keys, laion_dir=settings.laion_dir, **places)))
+    sample, path, fresh = sample_of(settings)
     if sample is None:
-        print(f"# no estimate: {args.model} was not measured; run python scripts/tools/estimate.py --model {args.model}")
+        model = settings.model.model
+        print(f"# no estimate: {model} was not measured; run python scripts/tools/estimate.py --model {model}")
         return
     shown = path.relative_to(files.ROOT) if path.is_relative_to(files.ROOT) else path
     print(f"# {'measured now' if fresh else 'measured before'}: {shown}")
-    counts = count(args)
-    lines = table(plan(counts, sample, args), sample, args)
-    text = "\n".join([*lines, "", *(f"* {note}" for note in notes(counts, sample, args))])
+    counts = count(settings)
+    lines = table(plan(counts, sample, settings), sample, settings)
+    text = "\n".join([*lines, "", *(f"* {note}" for note in notes(counts, sample, settings))])
     print(text)
-    if args.readme:
+    if settings.readme:
         from slug.reports import markdown
 
-        markdown.fill_blocks(args.readme, {"estimate": text})
+        markdown.fill_blocks(settings.readme, {"estimate": text})
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Every family of CLIP through the gradient pass, the fronts and a step of the search, at its true size, untrained.
+"""Runs the gradient pass, the Pareto fronts and a search step on every family of CLIP, at true size, untrained.
 
 Example: python scripts/tools/measure_families.py                       all of FAMILIES; EVA01-g-14 wants 24 GB
          python scripts/tools/measure_families.py --only RN50 ViT-B-32
 
-Architectures come from the libraries' own configurations, so nothing is downloaded; pictures are noise. Each model is
-measured in a process of its own. Writes families.csv to --out: model, parameters, the names of the layers that may be
-edited, front of each encoder, seconds a gradient batch (mean over 2 batches), its batch size, peak memory, seconds a search
-step (mean of one vision and one language layer). Rows that are there are kept. --readme fills the table of layer names.
+Architectures come from the libraries' own configurations, so nothing is downloaded; pictures are noise. Each model runs in
+its own process. Writes families.csv to --out: model, parameters, names of the layers that may be edited, Pareto front of
+each encoder, seconds per gradient batch (mean of 2), batch size, peak memory, seconds per search step (mean of one vision
+and one language layer). Existing rows are kept. --readme fills the table of layer names.
 """
 
 import json
@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -24,6 +26,7 @@ from benchmark_search import Size, fixed_search
 from tqdm import tqdm
 
 from slug import cli, files, models, system
+from slug.cli import flag, group
 from slug.core import gradients, layers, losses
 from slug.data.pairs import Pairs
 from slug.errors import SlugError
@@ -31,7 +34,7 @@ from slug.evaluation import clip_tasks
 from slug.reports import markdown
 from slug.settings import Run
 
-# {name: (what it stands for, pairs a gradient batch, gradient checkpointing)}
+# {name: (what it stands for, pairs in a gradient batch, gradient checkpointing)}
 FAMILIES = {
     "ViT-B-32": ("fused q, k, v", 16, False),
     "ViT-B-16": ("fused q, k, v", 16, False),
@@ -46,20 +49,27 @@ FAMILIES = {
 SIZE = Size(names=100, classes=20, pictures=(32, 32), layers=2, steps=1)
 
 
-def parse_args(argv=None):
-    parser = cli.parser(__doc__, Run)
-    parser.add_argument("--only", nargs="+", choices=FAMILIES, default=list(FAMILIES), metavar="MODEL", help="these models")
-    parser.add_argument("--out", default="results/standin", help="folder to write")
-    parser.add_argument("--readme", default="", help="Markdown file whose families block is filled from the rows")
-    parser.add_argument("--force", action="store_true", help="measure again what is there")
-    parser.add_argument("--here", action="store_true", help="one model in this process; prints its row as JSON")
-    parser.set_defaults(eval_batch_size=32)
-    return parser.parse_args(argv)
+@dataclass(frozen=True)
+class Settings:
+    run: Run = group(Run)
+    only: tuple[str, ...] = flag(tuple(FAMILIES), "models to measure", choices=tuple(FAMILIES))
+    out: str = flag("results/standin", "folder to write")
+    readme: str = flag("", "Markdown file whose families block is filled from the rows")
+    force: bool = flag(False, "measure again")
+    here: bool = flag(False, "measure one model in this process and print its row as JSON")
+
+
+def parse_args(argv: Sequence[str] | None = None) -> Settings:
+    return cli.parse(__doc__, Settings, argv)
 
 
 def write_hugging_face(folder, name):
-    """An untrained CLIPModel with CLIP's tokenizer: the library's default size, ViT-B/32, or that of ViT-L/14 (a name with
-    large) or ViT-H/14 (huge); 336 in it is the side of its pictures in pixels instead of 224."""
+    """Write an untrained CLIPModel with CLIP's tokenizer.
+
+    Args:
+        name: with "large" in it the size of ViT-L/14, with "huge" that of ViT-H/14, else ViT-B/32, the library's default;
+            with "336" in it pictures of 336 instead of 224 pixels.
+    """
     from open_clip.tokenizer import SimpleTokenizer
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
@@ -81,7 +91,7 @@ def write_hugging_face(folder, name):
     config = CLIPConfig(text_config=text | shared, vision_config=vision | shared, projection_dim=width)
     CLIPModel(config).save_pretrained(folder)
     words = SimpleTokenizer()
-    named = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}  # by open_clip, and by CLIPTokenizer
+    named = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}  # open_clip's, and CLIPTokenizer's
     files.write_json(folder / "vocab.json", {named.get(word, word): i for word, i in words.encoder.items()})
     merges = [" ".join(pair) for pair in words.bpe_ranks]
     files.write_text(folder / "merges.txt", "\n".join(["#version: 0.2", *merges]) + "\n")
@@ -90,7 +100,7 @@ def write_hugging_face(folder, name):
 
 
 def write_roberta(folder):
-    """An untrained open_clip model folder whose text tower is transformers' RoBERTa, with a small tokenizer."""
+    """Write an untrained open_clip model folder whose text tower is transformers' RoBERTa, with a small tokenizer."""
     import open_clip
     from safetensors.torch import save_file
     from tokenizers import ByteLevelBPETokenizer
@@ -123,7 +133,7 @@ def load(name, folder, device):
 
 
 def patterns(clip):
-    """{encoder: names of the layers that may be edited, the numbers of blocks as {i}; what moves together joined by +}."""
+    """{encoder: names of the layers that may be edited, {i} for the block's number, + between those that move together}."""
     out = {}
     for name, encoder in clip.candidates().items():
         group = " + ".join(re.sub(r"\.\d+(?=\.)", ".{i}", n) for n in clip.group(name))
@@ -141,14 +151,14 @@ def names_table(rows):
     return "\n".join(lines)
 
 
-def measure(args, name, folder):
+def measure(settings, name, folder):
     """One row of families.csv."""
     from open_clip import IMAGENET_CLASSNAMES
 
-    device = system.settle(args.device, args.seed)
+    device = system.settle(settings.run.device, settings.run.seed)
     clip = load(name, folder, device)
     what, batch, clip.checkpointing = FAMILIES[name]
-    g = torch.Generator().manual_seed(args.seed)
+    g = torch.Generator().manual_seed(settings.run.seed)
     images = torch.randint(0, 256, (2 * batch, 3, clip.side, clip.side), dtype=torch.uint8, generator=g)
     pairs = Pairs(images, IMAGENET_CLASSNAMES[: 2 * batch], [str(i) for i in range(2 * batch)], 0)
     system.reset_peak_memory(device)
@@ -157,7 +167,7 @@ def measure(args, name, folder):
         started = time.perf_counter()
         grads, _ = gradients.compute(clip, pairs, loss, batch_size=batch)
         seconds = seconds or time.perf_counter() - started
-        path = folder / f"{loss.__name__}.pt"  # as between the stages: the passes do not hold each other's gradients
+        path = folder / f"{loss.__name__}.pt"  # as between stages, so that no pass keeps the other's gradients in memory
         torch.save(grads, path)
         del grads
         found.append(torch.load(path, weights_only=True, mmap=True))
@@ -165,7 +175,7 @@ def measure(args, name, folder):
     if not all(fronts.values()):
         raise SlugError(f"{name}: an encoder has no front: {fronts}")
     chosen = [front[0].name for front in fronts.values()]
-    _, run, _ = fixed_search(args, clip, folder, SIZE, chosen)
+    _, run, _ = fixed_search(settings.run, clip, folder, SIZE, batch_size=32, chosen=chosen)
     _, rows, _ = run(clip_tasks.Evaluation)
     return {
         "model": name,
@@ -175,7 +185,7 @@ def measure(args, name, folder):
         "front_language": " ".join(r.name for r in fronts["language"]),
         "gradient_s": seconds / 2,
         "peak_mem_mb": system.peak_memory_mb(device),
-        "step_s": sum(r.seconds for r in rows) / len(rows),
+        "step_s": sum(r.scores["seconds"] for r in rows) / len(rows),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads",
         "batch_size": batch,
         "grad_checkpointing": clip.checkpointing,
@@ -183,24 +193,34 @@ def measure(args, name, folder):
     }
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    if args.here:
+def main(argv: Sequence[str] | None = None) -> None:
+    settings = parse_args(argv)
+    if settings.here:
         with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(measure(args, args.only[0], Path(folder))))
+            print(json.dumps(measure(settings, settings.only[0], Path(folder))))
         return
-    path = files.resolve(args.out) / "families.csv"
-    rows = pd.read_csv(path).to_dict("records") if path.is_file() and not args.force else []
-    for name in tqdm([n for n in args.only if n not in {r["model"] for r in rows}], unit="model"):
-        command = [sys.executable, __file__, "--here", "--only", name, "--device", args.device, "--seed", str(args.seed)]
+    path = files.resolve(settings.out) / "families.csv"
+    rows = pd.read_csv(path).to_dict("records") if path.is_file() and not settings.force else []
+    for name in tqdm([n for n in settings.only if n not in {r["model"] for r in rows}], unit="model"):
+        command = [
+            sys.executable,
+            __file__,
+            "--here",
+            "--only",
+            name,
+            "--device",
+            settings.run.device,
+            "--seed",
+            str(settings.run.seed),
+        ]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if done.returncode:
             raise SlugError(f"{name} could not be measured (exit code {done.returncode}); what was measured is in {path}")
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         rows.sort(key=lambda r: list(FAMILIES).index(r["model"]))
         files.write_text(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n", float_format="%.4g"))
-    if args.readme:
-        markdown.fill_blocks(args.readme, {"families": names_table(rows)})
+    if settings.readme:
+        markdown.fill_blocks(settings.readme, {"families": names_table(rows)})
     print(f"-> {path}")
 
 

@@ -1,16 +1,16 @@
 #!/usr/bin/env python
-"""Stable Diffusion pipelines through the stages b0 to b2, and a LLaVA through c1, and back, at true size, untrained.
+"""Runs Stable Diffusion pipelines through the stages b0 to b2, and a LLaVA through c1, at true size, untrained.
 
-Example: python scripts/tools/measure_pipelines.py                    all; SD 2.1 wants 16 GB of memory and 10 GB of disk
+Example: python scripts/tools/measure_pipelines.py              all; SD 2.1 needs 16 GB of memory and 10 GB of disk
          python scripts/tools/measure_pipelines.py --only sd15 llava15
 
-Configurations are those of SD 1.5 with ViT-L/14 and of SD 2.1 with ViT-H/14, of whose 24 text blocks it takes 23; weights
-are drawn, so nothing is downloaded, and pictures are noise. The stages' own commands run, with few pictures and denoising
-steps: forget set (512 px), gradients, one step on one layer (128 px) judged by the unedited CLIP, delta into a folder
-that diffusers loads, and the adapter through load_lora_weights. LLaVA 1.5 has its true tower, ViT-L/14 at 336 px, its
-projector and two language layers of the true width: gradients, one step a front layer judged by a few questions, the delta
-into the model's folder and into the CLIP's, and out of both. Writes pipelines.csv to --out, a row a pipeline and stage:
-seconds and peak memory of its process. Rows that are there are kept.
+Configurations are those of SD 1.5 with ViT-L/14, and of SD 2.1 with ViT-H/14, of whose 24 text blocks it uses 23. Weights
+are random, so nothing is downloaded, and pictures are noise. The stages' own commands run, with few pictures and denoising
+steps: forget set (512 px), gradients, one step on one layer (128 px) judged by the unedited CLIP, delta into a folder that
+diffusers loads, and the adapter through load_lora_weights. LLaVA 1.5 has its true tower, ViT-L/14 at 336 px, its projector,
+and two language layers of the true width: gradients, one step on each layer of the Pareto front judged by a few questions,
+the delta applied to the folders of the model and of the CLIP, and reverted. Writes pipelines.csv to --out, one row for each
+pipeline and stage: seconds and peak memory of its process. Existing rows are kept.
 """
 
 import functools
@@ -19,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import slug.torchvision_cpu  # noqa: F401  (before diffusers and transformers)
@@ -45,6 +47,7 @@ from transformers import (
 from demo import emoji, train_vlm
 from slug import cli, files
 from slug.artifacts import deltas
+from slug.cli import flag, group
 from slug.errors import SlugError
 from slug.evaluation import canvas_prompts, questions
 from slug.settings import Run
@@ -74,16 +77,20 @@ NAMES = ("frog", "owl")
 PYTHON, SOURCE = sys.executable, files.ROOT / "src"
 
 
-def parse_args(argv=None):
-    parser = cli.parser(__doc__, Run)
-    parser.add_argument("--only", nargs="+", choices=[*UNETS, LLAVA], default=[*UNETS, LLAVA], help="these")
-    parser.add_argument("--out", default="results/standin", help="folder to write")
-    parser.add_argument("--force", action="store_true", help="measure again what is there")
-    return parser.parse_args(argv)
+@dataclass(frozen=True)
+class Settings:
+    run: Run = group(Run)
+    only: tuple[str, ...] = flag((*UNETS, LLAVA), "models to measure", choices=(*UNETS, LLAVA))
+    out: str = flag("results/standin", "folder to write")
+    force: bool = flag(False, "measure again")
+
+
+def parse_args(argv: Sequence[str] | None = None) -> Settings:
+    return cli.parse(__doc__, Settings, argv)
 
 
 def write(name, folder):
-    """clip/ and pipeline/ of one of UNETS, untrained. Returns the pipeline's number of parameters."""
+    """Write clip/ and pipeline/ of one of UNETS, untrained. Returns the pipeline's number of parameters."""
     torch.manual_seed(0)
     write_hugging_face(folder / "clip", "large" if name == "sd15" else "huge")
     config = CLIPTextConfig.from_pretrained(folder / "clip", num_hidden_layers=TEXT_BLOCKS[name])
@@ -119,7 +126,7 @@ def timed(command):
 
 
 def write_llava(folder):
-    """clip/ and llava/ of LLaVA 1.5 with few language layers, questions.jsonl, and the tars {name}.tar and retain.tar."""
+    """Write clip/ and llava/ of LLaVA 1.5 with few language layers, questions.jsonl, {name}.tar and retain.tar."""
     torch.manual_seed(0)
     write_hugging_face(folder / "clip", "large, 336")
     processor = train_vlm.make_processor(folder / "clip", emoji.concepts())
@@ -151,19 +158,19 @@ def write_llava(folder):
 
 
 def apply(command, delta, model, out):
-    """The command line that puts a delta into a model folder, or takes it out ("revert")."""
+    """The command that applies a delta to a model folder, or reverts it."""
     tool = [PYTHON, SOURCE / "clip/a2_unlearn_slug.py", command]
     return [*tool, "--delta", delta if command == "apply" else delta.name, "--model-dir", model, "--out", out]
 
 
 def kept(record):
-    """What a record chose, in words."""
+    """The chosen edit of a record, in words."""
     (layer, step), *_ = record["chosen"]
     return f"{record['n_candidates']} candidates; kept {layer} {step:.3g}, {record['params_share']:.2%} of weights"
 
 
 def measure_llava(common, folder, row):
-    """LLaVA's rows; returns its number of parameters. SlugError where the two towers differ or do not come back."""
+    """Add LLaVA's rows; returns its number of parameters. SlugError if the two towers differ or are not reverted exactly."""
     parameters, name = write_llava(folder), NAMES[0]
     c1 = [PYTHON, SOURCE / "vlm/c1_unlearn_vlm.py", "--vlm", folder / "llava", "--clip-model-id", folder / "clip", *common]
     c1 += ["--celeb-name", name, "--tar-dir", folder, "--train-data", folder / "retain.tar", "--batch-size", 2]
@@ -193,9 +200,10 @@ def measure_llava(common, folder, row):
     return parameters
 
 
-def measure(args, name, folder):
-    """Rows of pipelines.csv of one pipeline or of LLaVA."""
-    common = ["--device", args.device, "--seed", args.seed, "--workers", args.workers, "--result-dir", folder / "results"]
+def measure(settings, name, folder):
+    """The rows of pipelines.csv for one pipeline or for LLaVA."""
+    how = settings.run
+    common = ["--device", how.device, "--seed", how.seed, "--workers", how.workers, "--result-dir", folder / "results"]
     rows = []
 
     def row(stage, what, seconds=float("nan"), megabytes=float("nan")):
@@ -208,7 +216,7 @@ def measure(args, name, folder):
 
 
 def measure_pipeline(name, common, folder, row):
-    """A pipeline's rows; returns its number of parameters."""
+    """Add a pipeline's rows; returns its number of parameters."""
     parameters, sd = write(name, folder), SOURCE / "sd"
     pipeline = ["--pipeline", folder / "pipeline", "--clip-model-id", folder / "clip", "--guidance", 1]
     tars = ["--tar-dir", folder / "tars"]
@@ -228,7 +236,7 @@ def measure_pipeline(name, common, folder, row):
     b2 += ["--select", "clip", "--size", 128, "--denoising-steps", 1]
     row("b0", "4 pictures of 512 px, 1 denoising step", *timed(b0))
     row("b1", "forget and retain gradient, 2 pairs each", *timed([*b1, *common]))
-    # Pictures are noise and the judge is untrained: none could tell steps apart, so that one is given.
+    # Pictures are noise and the judge is untrained, so no search could rank steps: the step is given.
     spent = timed([*b2, "--layer", LAYER, "--step", tenth(folder, concept)])
     record = files.read_json(next((folder / "results/sd").glob("*.json")))
     row("b2", kept(record), *spent)
@@ -241,14 +249,14 @@ def measure_pipeline(name, common, folder, row):
 
 
 def tenth(folder, concept):
-    """The step along the forget gradient that is a tenth of LAYER's weights."""
+    """The step along the forget gradient that moves LAYER by a tenth of its norm."""
     grads = files.read_tensors(next((folder / "results/grads").glob(f"{concept}_*/forget_grads.pt")), "run b1 again")
     weights = CLIPModel.from_pretrained(folder / "clip").get_parameter(LAYER)
     return f"{0.1 * weights.norm() / grads[LAYER].norm():.6g}"
 
 
 def check(folder, record, edit):
-    """The edited folder's text tower and the adapter's give the same states, other than the original's. Else SlugError."""
+    """SlugError unless the edited folder and the adapter give about the same text states, other than the original's."""
     prompt = OBJECTS[0].replace("_", " ")
 
     def states(pipe):
@@ -270,13 +278,13 @@ def check(folder, record, edit):
         raise SlugError("the adapter is not the edit")
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    path = files.resolve(args.out) / "pipelines.csv"
-    rows = pd.read_csv(path).to_dict("records") if path.is_file() and not args.force else []
-    for name in tqdm([n for n in args.only if n not in {r["pipeline"] for r in rows}], unit="pipeline"):
+def main(argv: Sequence[str] | None = None) -> None:
+    settings = parse_args(argv)
+    path = files.resolve(settings.out) / "pipelines.csv"
+    rows = pd.read_csv(path).to_dict("records") if path.is_file() and not settings.force else []
+    for name in tqdm([n for n in settings.only if n not in {r["pipeline"] for r in rows}], unit="pipeline"):
         with tempfile.TemporaryDirectory() as folder:
-            rows += measure(args, name, Path(folder))
+            rows += measure(settings, name, Path(folder))
         files.write_text(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n", float_format="%.4g"))
     print(f"-> {path}")
 

@@ -1,21 +1,23 @@
 #!/usr/bin/env python
-"""The commands of README, in order: those in bash blocks, and those that a sentence or a table names. A line each, after the
-title of their chapter and a tab.
+"""Prints the commands of README in order, those in bash blocks and those named in sentences and tables.
 
 Example: python scripts/tools/readme_commands.py
          python scripts/tools/readme_commands.py --chapter "Real data" --follow results/standin-clone
-The second form runs the commands of a chapter's blocks in another copy of the repository and writes down what they said.
+Each line has the chapter's title, a tab and the command. With --follow it runs the commands of a chapter's blocks in another
+copy of the repository and writes them and their output to --record.
 """
 
-import argparse
 import os
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from slug import cli, files
+from slug.cli import flag
 from slug.errors import SlugError
 
 START = re.compile(
@@ -24,15 +26,15 @@ START = re.compile(
 SHOWN = 60  # lines of a command's output, at most
 HEAD = """# README's real-data chapter, followed on stand-ins
 
-Written by `scripts/run_standin.sh`: every command of the chapter's block, in its order and as it stands there, in a bare
-copy of this repository whose `data/` held only the downloads that a user would have put there. They are stand-ins of the
-same names and formats, made of the embedded world (`src/demo/build_standin.py`), and the model is the demo's: the run shows
-that the commands, file formats and stages fit together. Its figures say nothing about the paper's experiment.
+Written by `scripts/run_standin.sh`: every command of the chapter's blocks, unchanged and in order, run in a bare copy of
+this repository whose `data/` held only what a user would have downloaded. The downloads are stand-ins with the same names
+and formats, made from the embedded world (`src/demo/build_standin.py`), and the model is the demo's. The run shows that
+commands, file formats and stages fit together; its numbers say nothing about the paper's experiment.
 """
 
 
 def commands(text):
-    """[(chapter, command, whether it stands in a block)] of a Markdown text."""
+    """[(chapter, command, whether it is in a block)] of a Markdown text."""
     found = []
     for part in re.split(r"^## ", text, flags=re.M):
         title, _, body = part.partition("\n")
@@ -46,8 +48,8 @@ def commands(text):
 
 
 def said(output, clone):
-    """What a command printed, as a reader wants it: no progress bars, no paths of this machine, not too long."""
-    output = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", output)  # colours, and how bars move the cursor
+    """A command's output for readers: no progress bars, no paths of this machine, not too long."""
+    output = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", output)  # colours, and the cursor moves of progress bars
     lines = [line.rsplit("\r", 1)[-1].rstrip() for line in output.splitlines()]
     lines = [line for line in lines if line and not re.search(r"\d+%\||\d+(?:it|[a-z]+)? \[\d\d:\d\d", line)]
     lines = [line.replace(f"{clone}/", "").replace(str(clone), ".").replace(sys.executable, "python") for line in lines]
@@ -57,7 +59,7 @@ def said(output, clone):
 
 
 def follow(chosen, clone, record):
-    """Run commands in `clone`; write them and what they said to `record`. SlugError where one fails, after writing."""
+    """Run commands in `clone` and write them and their output to `record`. SlugError if one fails, after writing."""
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(clone / "src")}
     env |= {"SLUG_PYTHON": sys.executable, "DRY_RUN": "", "PYTHONUNBUFFERED": "1"}
     variables = shlex.split(os.environ.get("STANDIN_VARIABLES", ""))
@@ -82,21 +84,24 @@ def follow(chosen, clone, record):
         raise SlugError(f"README's command failed on the stand-ins: {failed}; what it said is in {record}")
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--chapter", default="", help="only the commands of this one")
-    parser.add_argument("--follow", default="", help="copy of the repository to run them in")
-    parser.add_argument("--record", default="results/standin/README.md", help="where --follow writes what they said")
-    args = parser.parse_args(argv)
+@dataclass(frozen=True)
+class Settings:
+    chapter: str = flag("", "only the commands of this chapter")
+    follow: str = flag("", "copy of the repository to run them in")
+    record: str = flag("results/standin/README.md", "file to which --follow writes the commands and their output")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    settings = cli.parse(__doc__, Settings, argv)
     text = (files.ROOT / "README.md").read_text(encoding="utf-8")
-    chosen = [c for c in commands(text) if args.chapter in ("", c[0])]
+    chosen = [c for c in commands(text) if settings.chapter in ("", c[0])]
     if not chosen:
-        raise SlugError(f"README has no command in a chapter {args.chapter!r}")
-    if not args.follow:
+        raise SlugError(f"README has no command in a chapter {settings.chapter!r}")
+    if not settings.follow:
         print("\n".join(dict.fromkeys(f"{title}\t{command}" for title, command, _ in chosen)))
         return
-    clone = files.existing(args.follow, "copy of the repository", "make it with src/demo/build_standin.py")
-    follow([command for _, command, block in chosen if block], clone, files.resolve(args.record))
+    clone = files.existing(settings.follow, "copy of the repository", "make it with src/demo/build_standin.py")
+    follow([command for _, command, block in chosen if block], clone, files.resolve(settings.record))
 
 
 if __name__ == "__main__":

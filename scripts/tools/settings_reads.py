@@ -29,14 +29,15 @@ class Source:
     def __init__(self, paths: Iterable[Path]) -> None:
         self.trees = {str(p): ast.parse(p.read_text(encoding="utf-8")) for p in paths}
         self.classes: dict[Key, Class] = {}
-        self.functions: dict[str, ast.expr | None] = {}
+        self.functions: dict[tuple[str, str], ast.expr | None] = {}  # by file and name, and by ("", name)
         self.read: set[tuple[Key, str]] = set()
         for path, tree in self.trees.items():
             for node in ast.walk(tree):
                 if isinstance(node, ast.ClassDef):
                     self.classes[path, node.name] = self._class(node)
                 elif isinstance(node, ast.FunctionDef):
-                    self.functions.setdefault(node.name, node.returns)
+                    self.functions.setdefault((path, node.name), node.returns)
+                    self.functions.setdefault(("", node.name), node.returns)
         for _ in range(2):  # attributes that are set in __init__ are known after the first round
             for path, tree in self.trees.items():
                 self._body(path, tree.body, {})
@@ -117,7 +118,9 @@ class Source:
                 return self._type(path, node.args[0], known)
             if isinstance(node.func, ast.Attribute) and (owner := self._type(path, node.func.value, known)):
                 return self._named(owner[0], self.classes[owner].returns.get(name))
-            return self._named(path, node.func) or self._named(path, self.functions.get(name))
+            return self._named(path, node.func) or self._named(
+                path, self.functions.get((path, name), self.functions.get(("", name)))
+            )
         elif isinstance(node, ast.BoolOp | ast.IfExp):
             parts = node.values if isinstance(node, ast.BoolOp) else [node.body, node.orelse]
             return next((t for t in (self._type(path, p, known) for p in parts) if t), None)

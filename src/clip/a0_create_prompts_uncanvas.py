@@ -29,9 +29,7 @@ class Settings:
         canvas_prompts.TEST_SEEDS, "seeds of the test split, for the first cell", aliases=("--report-seeds",)
     )
     validation_seeds: tuple[int, ...] = flag(
-        canvas_prompts.VALIDATION_SEEDS,
-        "seeds of the validation split, for the first cell",
-        aliases=("--select-seeds",),
+        canvas_prompts.VALIDATION_SEEDS, "seeds of the validation split, for the first cell", aliases=("--select-seeds",)
     )
     shared_seeds: bool = flag(False, "use the same seeds in every cell, as published")
     out: str = flag(f"{CANVAS}/prompts.csv", "file to write")

@@ -11,7 +11,7 @@ from slug import cli
 from slug.settings import Gradients
 
 
-def parse_args(argv=None):
+def parse_args(argv=None) -> Gradients:
     return cli.parse(__doc__, Gradients, argv)
 
 

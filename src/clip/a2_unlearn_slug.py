@@ -44,7 +44,7 @@ class Adapter:
     residual: float = flag(0.02, "fraction of the edit that the adapter may leave out")
 
 
-def parse_args(argv=None):
+def parse_args(argv=None) -> Forget:
     return cli.parse(__doc__, Forget, argv)
 
 
@@ -63,13 +63,13 @@ def write_adapter(argv):
 
 def edit_folder(command, argv):
     about = f"{command} deltas of a model folder (open_clip, Hugging Face, diffusers, LLaVA)."
-    settings = cli.parse(about, Folder if command == "list" else FolderWithDeltas, argv)
     from slug.artifacts import deltas
 
     if command == "list":
-        for name, header in deltas.of_folder(settings.model_dir).items():
+        for name, header in deltas.of_folder(cli.parse(about, Folder, argv).model_dir).items():
             print(f"{name}: {header['layer']}, step {float(header['step']):.6g}, made for {header['model']}")
         return
+    settings = cli.parse(about, FolderWithDeltas, argv)
     out = getattr(deltas, command)(settings.delta, settings.model_dir, settings.out)
     print(f"{command}: {', '.join(settings.delta)} -> {out}")
 

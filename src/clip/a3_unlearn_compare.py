@@ -13,7 +13,7 @@ from slug import cli
 from slug.settings import Compare
 
 
-def parse_args(argv=None):
+def parse_args(argv=None) -> Compare:
     return cli.parse(__doc__, Compare, argv)
 
 

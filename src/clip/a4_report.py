@@ -18,13 +18,15 @@ def parse_args(argv: Sequence[str] | None = None) -> Report:
 
 def on_study(settings: Report) -> None:
     """The report on a study's runs."""
-    from slug.experiments import study
+    from slug.experiments import runner, study_variants
     from slug.reports import study_report
 
     source = files.resolve(settings.study)
     out = files.resolve(settings.out) if settings.out else source
     path = files.resolve(settings.report) if settings.report else out / "REPORT.md"
-    study_report.write(study.read(source / "runs.parquet"), source, out, path, settings.readme)
+    remedy = "run scripts/run_study.sh first, or give the folder of its table"
+    frame = runner.read_table(source / "runs.parquet", remedy, study_variants.SCHEMA.names)
+    study_report.write(frame, source, out, path, settings.readme)
 
 
 def on_records(settings: Report) -> None:

@@ -17,7 +17,7 @@ from slug.errors import SlugError
 from slug.settings import Several
 
 
-def parse_args(argv=None):
+def parse_args(argv=None) -> Several:
     return cli.parse(__doc__, Several, argv)
 
 
@@ -36,7 +36,7 @@ def read_table(folder, start):
     return frame, [f"{os.path.relpath(stem, start)}.png" for stem in stems.values()]
 
 
-def publish(settings, root, out, frame):
+def publish(settings: Several, root, out, frame):
     """Write table.csv and report.md, and fill the README's block from all tables in `root` and one level below."""
     from slug.reports import markdown
     from slug.reports import several as report

@@ -19,7 +19,7 @@ from slug.errors import SlugError
 from slug.settings import Study
 
 
-def parse_args(argv=None):
+def parse_args(argv=None) -> Study:
     return cli.parse(__doc__, Study, argv)
 
 

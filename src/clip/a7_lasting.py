@@ -17,11 +17,11 @@ from slug.errors import SlugError
 from slug.settings import Durability
 
 
-def parse_args(argv=None):
+def parse_args(argv=None) -> Durability:
     return cli.parse(__doc__, Durability, argv)
 
 
-def rows_of(settings):
+def rows_of(settings: Durability):
     """The rows that the report is about."""
     from slug.data.names import plain_name
     from slug.experiments import durability

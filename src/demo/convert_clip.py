@@ -57,10 +57,7 @@ def hugging_face_config(model_cfg):
     towers[1] |= {"max_position_embeddings": text["context_length"], "vocab_size": text["vocab_size"]}
     towers[1] |= {"bos_token_id": end - 1, "eos_token_id": end, "pad_token_id": end}
     return CLIPConfig(
-        vision_config=towers[0],
-        text_config=towers[1],
-        projection_dim=model_cfg["embed_dim"],
-        architectures=["CLIPModel"],
+        vision_config=towers[0], text_config=towers[1], projection_dim=model_cfg["embed_dim"], architectures=["CLIPModel"]
     )
 
 

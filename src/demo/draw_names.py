@@ -1,8 +1,8 @@
-"""Draw the demo's forget names: before any unlearning, by a seed, from all concepts the model knows (DESIGN.md).
+"""Draw the demo's forget names: before any unlearning, by a seed, from all concepts that the model knows.
 
 Example: python src/demo/draw_names.py            writes data/emoji/forget_names.txt, committed and not changed after.
          python src/demo/draw_names.py --study    writes data/emoji/study_names.txt: names that the study of the claims adds
-A concept is known if at least 70% of its select-half pictures are recognised; it must leave three drawings out.
+A concept is known if at least 70% of its pictures of the validation split are recognised; it must leave three drawings out.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from slug.settings import Model, Run
 KNOWN = 0.70
 COUNTS = {"identity": 5, "object": 3}
 STUDY_COUNTS = {"identity": 5, "object": 2}
-SETTLING = "Penguin Crab Princess Tiger dagger pear taxi sunrise".split()  # what rules and margins were settled on
+SETTLING = "Penguin Crab Princess Tiger dagger pear taxi sunrise".split()  # on which rules and margins were chosen
 
 
 def known_names(evaluation, task, seed):

@@ -166,10 +166,7 @@ def main():
     for name, p in model.named_parameters():
         (rest if p.ndim <= 1 else matrices if "resblocks" in name else decayed).append(p)
     adamw = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": DECAY}, {"params": rest, "weight_decay": 0}],
-        lr=RATE,
-        betas=BETAS,
-        fused=True,
+        [{"params": decayed, "weight_decay": DECAY}, {"params": rest, "weight_decay": 0}], lr=RATE, betas=BETAS, fused=True
     )
     # Three Newton-Schulz steps, not the usual five: the loss falls alike, and a step costs less.
     muon = torch.optim.Muon(matrices, lr=BLOCK_RATE, weight_decay=BLOCK_DECAY, ns_steps=3, adjust_lr_fn="match_rms_adamw")

@@ -23,7 +23,7 @@ class Settings(GradientStage):
     batch_size: int = flag(16, "pairs in a batch of the gradient pass")
 
 
-def parse_args(argv=None):
+def parse_args(argv=None) -> Settings:
     return cli.parse(__doc__, Settings, argv)
 
 

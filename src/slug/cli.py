@@ -51,7 +51,7 @@ def flag(
 
 def group(kind: type, **defaults: Any) -> Any:
     """A field that holds the settings `kind`, whose flags become flags of the whole; `defaults` replaces some defaults."""
-    made = (lambda: kind(**defaults)) if all_have_defaults(kind, defaults) else dataclasses.MISSING
+    made: Any = (lambda: kind(**defaults)) if all_have_defaults(kind, defaults) else dataclasses.MISSING
     return dataclasses.field(default_factory=made, kw_only=True, metadata={"group": kind, "defaults": defaults})
 
 
@@ -130,7 +130,8 @@ def flat(settings: Any, without: Sequence[str] = ()) -> dict[str, Any]:
     Args:
         without: flags that change no result.
     """
-    inside, found = f"{files.ROOT}{os.sep}", {}
+    inside = f"{files.ROOT}{os.sep}"
+    found: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if dataclasses.is_dataclass(value):

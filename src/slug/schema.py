@@ -1,5 +1,9 @@
 """Column names and fixed words of the tables and records on disk: what writers and readers of results agree on."""
 
+from typing import Any
+
+from slug import files
+
 ORIGINAL = "original"  # the unedited model in a table's `method` column
 SPLITS = ("validation", "test")
 KINDS = ("identity", "object", "style", "group")
@@ -20,12 +24,19 @@ CANVAS_COLUMNS = (  # results/uncanvas/table.csv
     "method kind name UA IRA CRA FID seconds peak_mem_mb storage_bytes n_images params_share layer step n_candidates seed "
     "inside_grid"
 ).split()
+ASSISTANT_COLUMNS = (  # results/vlm/table.csv
+    "method name layer step forget_acc forget_unseen_acc retain_acc identities_acc identities_unseen_acc objects_acc "
+    "utility_acc n_forget n_forget_unseen n_retain n_identities n_identities_unseen n_objects n_utility n_drawings "
+    "n_pictures forget_upper identities_change identities_change_low identities_change_high objects_change "
+    "objects_change_low objects_change_high utility_change utility_change_low utility_change_high said_instead "
+    "commonest_share known_share seconds peak_mem_mb storage_bytes params_share n_candidates seed"
+).split()
 DURABILITY_COLUMNS = (  # the table of verdicts
     "test method names value correct n low high original back back_low back_high identities objects verdict"
 ).split()
 
-# Endings of a method's name in tables: what was done with its edit.
-ROUNDS, ADAPTER = "_rounds", "_lora"  # several layers one after the other; the edit as a LoRA adapter
+# Endings of a method's name in tables.
+ADAPTER = "_lora"  # the edit as a LoRA adapter
 REVERTED = "_without"  # one edit of a sum was reverted
 
 # Tests of durability, in the order of tables.
@@ -71,3 +82,20 @@ def layer_label(layer: str) -> str:
     for part in ("visual.", "transformer.", "resblocks.", "vision_model.", "text_model.", "encoder.", "layers."):
         name = name.replace(part, "")
     return name.replace("in_proj_weight", "in_proj").replace("self_attn", "attn") or layer
+
+
+def file_name(label: str, name: str, end: str, part: str = "") -> str:
+    """Name of a result file: `{model}-{name}{end}`, or `{model}-{part}-{name}{end}`."""
+    middle = f"-{part}" if part else ""
+    return f"{files.safe_name(label)}{middle}-{files.safe_name(name.replace(' ', '_'))}{end}"
+
+
+def record_file(record: dict[str, Any]) -> str:
+    """Name of a record's own file."""
+    part = "" if is_slug(record["method"]) else record["method"]
+    return file_name(record["model"], record["name"], ".json", part)
+
+
+def steps_file(record: dict[str, Any]) -> str:
+    """Name of the CSV of a record's candidates, the unedited model first."""
+    return record_file(record).removesuffix(".json") + "-steps.csv"

@@ -13,7 +13,7 @@ from slug import cli
 from slug.settings import ForgetAssistant
 
 
-def parse_args(argv=None):
+def parse_args(argv=None) -> ForgetAssistant:
     return cli.parse(__doc__, ForgetAssistant, argv)
 
 

@@ -36,7 +36,7 @@ class Settings:
             raise SlugError("--factors must be above 0: they are multiples of a step")
 
 
-def parse_args(argv=None):
+def parse_args(argv=None) -> Settings:
     return cli.parse(__doc__, Settings, argv)
 
 

@@ -13,7 +13,6 @@ from slug import files, models, schema
 from slug.artifacts import deltas
 from slug.data.names import plain_name
 from slug.evaluation import zeroshot
-from slug.experiments import study
 
 DEMO = files.ROOT / "results" / "demo"
 REPORTS = sorted(str(p.relative_to(files.ROOT)) for p in DEMO.rglob("*.md"))
@@ -116,7 +115,7 @@ def test_the_transcripts_are_of_the_test_split():
 
 
 def test_the_study_has_every_variant_on_all_names():
-    frame = study.read(DEMO / "study" / "runs.parquet")
+    frame = pd.read_parquet(DEMO / "study" / "runs.parquet")
     assert set(frame["variant"]) == set(schema.STUDY_VARIANTS) and frame["error"].isna().all()
     assert frame.groupby("kind")["name"].nunique().to_dict() == {"identity": 10, "object": 5}
 

@@ -15,9 +15,9 @@ import time
 
 import pandas as pd
 import pytest
-import test_diffusion
 import test_lasting
 import tiny
+import tiny_canvas as canvas
 import tiny_llava as assistants
 import torch
 from safetensors.torch import load_file
@@ -33,7 +33,7 @@ QUICK = (
     "import runpy, sys, time; clock = time.perf_counter; time.perf_counter = lambda: 60 * clock(); del sys.argv[0]; "
     "runpy.run_path(sys.argv[0], run_name='__main__')"
 )
-sd, lasting = test_diffusion.folder, test_lasting.run  # fixtures
+lasting = test_lasting.run  # a fixture
 
 
 def start(script, arguments):
@@ -132,22 +132,21 @@ def test_stages_go_on_after_a_kill(taught_clip, tiny_world, tmp_path):
     check(stages, tmp_path)
 
 
-def test_the_pipelines_stages_go_on_after_a_kill(sd, tmp_path):
+def test_the_pipelines_stages_go_on_after_a_kill(tiny_canvas, tmp_path):
     def stages(folder):
-        world, found = test_diffusion.World(sd, folder), []
-        world.prepare()
-        world.run = lambda script, *more: found.append((script, [*more, *world.common]))
-        made = ["--tar-dir", world.tars, "--image-dir", folder / "pictures", "--count", 60, "--object", "iron_man", "a_dog"]
-        world.run("b0_generate_forget_set", *world.diffusion, *made)
-        world.gradients("Noto", "palm_tree")
+        run, found = canvas.Run(tiny_canvas, folder), []
+        run.prepare()
+        run.run = lambda script, *more: found.append((script, [*more, *run.common]))
+        made = ["--tar-dir", run.tars, "--image-dir", folder / "pictures", "--count", 60, "--object", "iron_man", "a_dog"]
+        run.run("b0_generate_forget_set", *run.pipeline, *made)
+        run.b1("Noto", "palm_tree")
         slug = ["--style", "Noto", "--object", "palm_tree", "--fronts", 1, "--rounds", 2, "--rounds-wanted", 1]
-        world.run(*world.b2(*slug))
+        run.run(*run.b2(*slug))
         for method in ("uce", "esd"):
-            world.run(*world.b2("--style", "Noto", "--method", method))
-        world.run(*world.b3())
-        judged = [*world.diffusion, "--prompts", world.prompts, "--classifiers", sd / "classifiers", "--style", "Noto"]
-        world.run("b4_optimised_tokens", *judged, "--training-steps", 20)
-        world.run("b5_unlearn_multi", *judged, "--object", "palm_tree")
+            run.run(*run.b2("--style", "Noto", "--method", method))
+        run.run(*run.b3())
+        run.run("b4_optimised_tokens", *run.pipeline, *run.judged, "--style", "Noto", "--training-steps", 20)
+        run.run("b5_unlearn_multi", *run.pipeline, *run.judged, "--style", "Noto", "--object", "palm_tree")
         return found
 
     check(stages, tmp_path)

@@ -1,4 +1,4 @@
-"""The one finished run that the tests of the stages share."""
+"""The finished runs that the tests of the stages share."""
 
 import os
 import subprocess
@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import tiny
+import tiny_canvas as canvas
 import tiny_run
 import torch
 
@@ -50,3 +51,16 @@ def quick(monkeypatch, tmp_path):
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def canvas_run(tiny_canvas, tmp_path_factory):
+    """A finished run of b1, b2 and b3 (tiny_canvas.Run): SLUG on one style and one object, UCE on the style. Only for
+    reading: what a test writes goes into `canvas_run.another`."""
+    run = canvas.Run(tiny_canvas, tmp_path_factory.mktemp("canvas-run"))
+    run.prepare()
+    run.b1("Noto", "palm_tree")
+    run.run(*run.b2("--style", "Noto", "--object", "palm_tree"))
+    run.run(*run.b2("--style", "Noto", "--method", "uce"))
+    run.run(*run.b3())
+    return run

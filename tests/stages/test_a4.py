@@ -15,7 +15,7 @@ from hand_made import STEADY, ZERO, study_rows
 
 from slug import files
 from slug.artifacts import records
-from slug.experiments import study
+from slug.experiments import study_variants
 from slug.reports import claims, clip_report, study_report
 
 BLOCKS = "".join(f"<!-- {b} -->\nold\n<!-- /{b} -->\n" for b in ("results", "pictures", "comparison", "study"))
@@ -90,7 +90,7 @@ def test_a_folder_without_records_is_one_line(tmp_path, monkeypatch, capfd):
 def runs(tmp_path):
     """A folder with the table of a study, and a README to fill."""
     rows = study_rows(standard=(ZERO, STEADY), front_together=([*ZERO[:5], None], [r - 3 for r in STEADY]))
-    pq.write_table(pa.Table.from_pylist(rows, study.SCHEMA), tmp_path / "runs.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, study_variants.SCHEMA), tmp_path / "runs.parquet")
     (tmp_path / "README.md").write_text(BLOCKS)
     return tmp_path
 
@@ -101,7 +101,7 @@ def test_a_study_is_reported_with_a_copy_of_its_table(runs):
     text, readme = (runs / "out/REPORT.md").read_text(), (runs / "README.md").read_text()
     for part in (text, readme):
         assert "12 runs of 2 variants on 6 identities; 1 failed" in part and claims.RULE in part
-    assert text == study_report.report(study.read(runs / "runs.parquet"), "variants.png")
+    assert text == study_report.report(pd.read_parquet(runs / "runs.parquet"), "variants.png")
     assert (runs / "out/variants.png").is_file() and "<!-- results -->\nold\n" in readme
 
 

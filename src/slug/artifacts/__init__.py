@@ -1,0 +1,1 @@
+"""Formats on disk: gradient files, deltas, adapters, cards, records."""

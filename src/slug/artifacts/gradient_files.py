@@ -235,7 +235,7 @@ class GradientFiles:
         started = time.perf_counter()
         pairs = load_pairs(tar, self.clip.transform, leave_out=Matcher(left_out) if left_out else None, workers=workers)
         decoded = time.perf_counter()
-        how = {"batch_size": self.batch_size, "square": variant.squared, "encoder": self.encoder}
+        how: dict[str, Any] = {"batch_size": self.batch_size, "square": variant.squared, "encoder": self.encoder}
         grads, figures = gradients.compute(self.clip, pairs, loss, **how, desc=f"{subject}: gradient")
         spent = {"decode_s": decoded - started, "gradient_s": time.perf_counter() - decoded}
         if distributed.mine()[0] == 0:
@@ -264,7 +264,7 @@ class GradientFiles:
         tars = {"": self.retain_tar} | ({n: self.tar(n) for n in self.names} if spare else {})
         held = {n: load_pairs(tar, self.clip.transform, workers=workers) for n, tar in tars.items()}
         # Only pipelines have gradients of the text tower alone, and they read what stands behind a text's end.
-        how = {"batch_size": self.batch_size, "encoder": self.encoder, "padded": self.encoder == "language"}
+        how: dict[str, Any] = {"batch_size": self.batch_size, "encoder": self.encoder, "padded": self.encoder == "language"}
         started, sums = time.perf_counter(), {}
         for n, pairs in held.items():
             sums[n] = preconditioning.moments(self.clip, pairs, desc=f"{n or 'retain set'}: layer inputs", **how)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from slug import files, schema
 from slug.errors import SlugError
+from slug.schema import file_name, record_file, steps_file  # noqa: F401  (names of the files of this module)
 
 if TYPE_CHECKING:
     import torch
@@ -20,23 +21,6 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 CONVENTION = "# ratio is the step size; a positive step ADDS the gradient of 1 - cos. Validation split; nan: not evaluated."
-
-
-def file_name(label: str, name: str, end: str, part: str = "") -> str:
-    """Name of a result file: `{model}-{name}{end}`, or `{model}-{part}-{name}{end}`."""
-    middle = f"-{part}" if part else ""
-    return f"{files.safe_name(label)}{middle}-{files.safe_name(name.replace(' ', '_'))}{end}"
-
-
-def record_file(record: Record) -> str:
-    """Name of a record's own file."""
-    part = "" if schema.is_slug(record["method"]) else record["method"]
-    return file_name(record["model"], record["name"], ".json", part)
-
-
-def steps_file(record: Record) -> str:
-    """Name of the CSV of a record's candidates, the unedited model first."""
-    return record_file(record).removesuffix(".json") + "-steps.csv"
 
 
 def log_line(n: int, row: Mapping[str, Any]) -> str:

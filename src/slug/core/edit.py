@@ -40,7 +40,9 @@ class Edit:
     step: float = 0.0
 
     @classmethod
-    def along(cls, model: Any, layer: str, gradient: Mapping[str, torch.Tensor], step: float, names=None) -> "Edit":
+    def along(
+        cls, model: Any, layer: str, gradient: Mapping[str, torch.Tensor], step: float, names: Iterable[str] | None = None
+    ) -> "Edit":
         """The edit of one step: a POSITIVE step adds the gradient of the forget loss 1 - cos (paper, section 3).
 
         Args:

@@ -18,7 +18,7 @@ BOTH = "both"  # encoders
 
 
 def batch_indices(n: int, batch_size: int, *, drop_last: bool) -> list[torch.Tensor]:
-    """Index batches over n pairs in order; a set smaller than a batch is one batch, else `drop_last` drops a short end."""
+    """Index batches over n pairs in order; `drop_last` drops a short last batch, but never the only one."""
     batches = list(torch.arange(n).split(batch_size))
     if drop_last and len(batches) > 1 and len(batches[-1]) < batch_size:
         batches.pop()
@@ -80,7 +80,7 @@ def _accumulate(
             if g is not None:
                 total[name] += weight * (g.double() ** 2 if square else g.double())
         count += torch.tensor([weight, weight * value.item(), len(rows)], dtype=torch.float64, device=clip.device)
-        del grads, g, value  # else the next batch's gradients stand beside these
+        del grads, g, value  # free them before the next batch's gradients are made
     for p in parameters.values():
         p.requires_grad_(False)
     for t in (*total.values(), count):

@@ -21,10 +21,7 @@ class Layer(NamedTuple):
 
 
 def figures(
-    model: Any,
-    forget: Mapping[str, torch.Tensor],
-    retain: Mapping[str, torch.Tensor],
-    names: Collection[str] | None = None,
+    model: Any, forget: Mapping[str, torch.Tensor], retain: Mapping[str, torch.Tensor], names: Collection[str] | None = None
 ) -> list[Layer]:
     """Importance and alignment of every layer that may be edited, in the model's order.
 

@@ -21,7 +21,7 @@ def cosine_embedding(image: torch.Tensor, text: torch.Tensor, scale: torch.Tenso
     """Mean of 1 - cos(image_i, text_i) over matched unit features (N, D): the forget loss. Returns a scalar.
 
     SLUG takes a positive step ALONG its gradient, which is ascent on 1 - cos: matched pairs drift apart. `scale` is not
-    used; it is there so that both losses are called alike.
+    used; both losses have the same signature.
     """
     return (1 - (image * text).sum(-1)).mean()
 

@@ -40,20 +40,20 @@ class Moments(TorchFunctionMode):
         self.watched = {p.untyped_storage().data_ptr(): (n, p) for n, p in parameters.items() if p.ndim > 1}
         self.found: Found = {}
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: Any, given: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        weight = args[1] if len(args) > 1 and isinstance(args[1], torch.Tensor) else None
+        weight = given[1] if len(given) > 1 and isinstance(given[1], torch.Tensor) else None
         place = weight.untyped_storage().data_ptr() if weight is not None else None
         name, parameter = self.watched.get(place, ("", None)) if place is not None else ("", None)
         if weight is not None and parameter is not None:
             kind, same = getattr(func, "__name__", ""), weight.stride() == parameter.stride()
             if kind == "linear" and same:
-                self._add(name, args[0], 1)
+                self._add(name, given[0], 1)
             elif kind in ("matmul", "__matmul__") and same:  # not of its transpose
-                self._add(name, args[0], 0)
+                self._add(name, given[0], 0)
             elif kind == "conv2d":
-                self._convolution(name, *args, **kwargs)
-        return func(*args, **kwargs)
+                self._convolution(name, *given, **kwargs)
+        return func(*given, **kwargs)
 
     def _convolution(
         self,
@@ -94,9 +94,9 @@ def moments(
     Args:
         clip: models.Clip in float32.
         pairs: data.pairs.Pairs.
-        rows: indices of the pairs that count; None: all.
+        rows: indices of the pairs that are used; None: all.
         encoder: "vision" or "language" for that tower alone.
-        padded: count what stands behind a text's end as well: a CLIP does not read it, but a pipeline does.
+        padded: include the positions after a text's end, which a CLIP does not read but a pipeline does.
     """
     rank, world = distributed.mine()
     watched = Moments({n: p for n, p in clip.parameters.items() if encoder in ("both", clip.tower(n))})
@@ -125,7 +125,7 @@ def combined(found: Found, more: list[Found], sign: int = 1) -> Found:
 
 def retained(clip: Any, held: Mapping[str, Any], sums: Mapping[str, Found], name: str, **how: Any) -> Found:
     """The moments of the pairs that must be retained where a name is forgotten: of every set but the name's own, those whose
-    caption does not say it (a style's forget set shows objects, and theirs show the style).
+    caption does not contain it (the set of a style shows objects, and the sets of objects show the style).
 
     Args:
         held: {name of a forget set, "" for the retain set: data.pairs.Pairs}.

@@ -27,7 +27,7 @@ class Schedule:
         growth: factor from one step to the next while nothing is forgotten.
         far: the largest step that is tried upwards, in first steps (16 of them are 160% of the weights' norm). Then the
             search goes on beside the step that made most progress, or below all of them where that was the smallest.
-        below: whether it does so below; else it ends there.
+        below: whether the search goes on below all steps in that case; otherwise it ends.
         lookahead: evaluations to look ahead: the forget pictures are scored under all steps that these may ask for in one
             pass.
         evaluations: steps of a layer, at most.
@@ -48,7 +48,7 @@ class Plan:
     """What is searched, besides the schedule of the steps.
 
     Attributes:
-        fronts: Pareto fronts of each encoder.
+        fronts: number of Pareto fronts of each encoder that are searched.
         choose: "retain" for the highest retained accuracy, "deepest" for the deepest layer that forgets (paper).
         log_all: score every column of every candidate.
         alone: search the members of a group (q, k, v; fc1, fc2) also one by one.
@@ -68,7 +68,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search came to: {layer: its candidates in order}, and the winner (None where no candidate may be kept)."""
+    """What a search found: {layer: its candidates in order}, and the winner (None where no candidate may be kept)."""
 
     curves: dict[str, list[Candidate]]
     winner: Candidate | None

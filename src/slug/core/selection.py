@@ -10,19 +10,19 @@ from slug.settings import MAX_FORGET, SIGMAS
 
 
 def below(margin: float, margin_sd: float, sigmas: float) -> bool:
-    """Whether margins lie `sigmas` standard deviations below 0. Margins that are not known (NaN) do not speak against it.
+    """Whether margins lie `sigmas` standard deviations below 0; unknown margins (NaN) count as if they did.
 
-    With few pictures none may be recognised although all are close to it.
+    Of a few pictures none may be recognised although all of them nearly are.
     """
     return not margin + sigmas * margin_sd > 0
 
 
 def forgets(accuracy: float, margin: float, margin_sd: float, *, most: float = MAX_FORGET, sigmas: float = SIGMAS) -> bool:
-    """Whether a name is forgotten, as counted and as estimated.
+    """Whether a name is forgotten, by its accuracy and by its margins.
 
     A few dozen pictures cannot show 2%: where none of 25 is recognised, the true accuracy may still be 11%. So the margins
-    must also lie `sigmas` standard deviations below 0. A normal fit would ask for 2 deviations to keep 2%; the source images
-    of another split differ by more than those of this one do among themselves.
+    must also lie `sigmas` standard deviations below 0. For normal margins 2 deviations would do for 2%, but the source
+    images of another split differ more from those of this split than these do among themselves.
     """
     return accuracy <= most + 1e-9 and below(margin, margin_sd, sigmas)
 

@@ -1,0 +1,1 @@
+"""Pictures, pairs, names, evaluation sets and splits, and what makes them."""

@@ -1,0 +1,1 @@
+"""What edits are scored by: tasks, prompts, questions, and the statistics of their figures."""

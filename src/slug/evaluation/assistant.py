@@ -62,14 +62,23 @@ class AssistantEvaluator:
         From then on the questions that it answers wrongly come first, then those that it answers right by the least margin:
         a candidate that cannot win is then given up after the first of them.
         """
-        candidate, margins = self._score(Edit(), None, log_all=True)
-        for part, margin in margins.items():
-            self.asked[part] = [self.asked[part][i] for i in margin.argsort(stable=True).tolist()]
+        candidate = self.score(Edit(), log_all=True)
+        for part, margins in self._margins.items():
+            order = torch.cat(margins).argsort(stable=True).tolist()
+            self.asked[part] = [self.asked[part][i] for i in order]
         return candidate
 
     def score(self, edit: Edit, best: Candidate | None = None, *, log_all: bool = False) -> Candidate:
         """As Evaluator.score."""
-        return self._score(edit, best, log_all=log_all)[0]
+        started = time.perf_counter()
+        with edit.applied(self.vlm):
+            right, margin = self._ask(self.asked["forget"])
+            spread = margin.std().item() if len(margin) > 1 else 0.0
+            scores = {"forget_acc": int(right.sum()) / len(right), "margin": margin.mean().item(), "margin_sd": spread}
+            if log_all or self.candidate(edit, scores).forgotten:
+                beat = best.retained if best is not None and best.forgotten and not log_all else -math.inf
+                scores |= self._retained(beat)
+        return self.candidate(edit, scores | {"seconds": time.perf_counter() - started})
 
     def look_ahead(self, direction: Edit, steps: Sequence[float]) -> None:
         """As Evaluator.look_ahead: nothing, since an answer depends on every block after the edited one."""
@@ -82,31 +91,20 @@ class AssistantEvaluator:
         accuracy, margin, spread = found["forget_acc"], found["margin"], found["margin_sd"]
         forgotten = selection.forgets(accuracy, margin, spread, most=found["wanted"], sigmas=found["sigmas"])
         progress = 1.0 if forgotten else 0.99 * (1 - accuracy)
-        how = {"forgotten": forgotten, "retained": retained, "accuracy": accuracy, "margin": margin}
-        return Candidate(edit, found, forgotten, progress, retained, selection.preference(**how, step=edit.step))
-
-    def _score(self, edit: Edit, best: Candidate | None, *, log_all: bool) -> tuple[Candidate, dict[str, torch.Tensor]]:
-        """(the candidate, {retained task: margins (n,) of the questions that were asked})."""
-        started, margins = time.perf_counter(), {}
-        with edit.applied(self.vlm):
-            right, margin = self._ask(self.asked["forget"])
-            spread = margin.std().item() if len(margin) > 1 else 0.0
-            scores = {"forget_acc": int(right.sum()) / len(right), "margin": margin.mean().item(), "margin_sd": spread}
-            if log_all or self.candidate(edit, scores).forgotten:
-                beat = best.retained if best is not None and best.forgotten and not log_all else -math.inf
-                retained, margins = self._retained(beat)
-                scores |= retained
-        return self.candidate(edit, scores | {"seconds": time.perf_counter() - started}), margins
+        preference = selection.preference(
+            forgotten=forgotten, retained=retained, accuracy=accuracy, margin=margin, step=edit.step
+        )
+        return Candidate(edit, found, forgotten, progress, retained, preference)
 
     def _ask(self, asked: Sequence[Question]) -> tuple[torch.Tensor, torch.Tensor]:
         """(whether each answer is right (n,) bool, margins (n,))."""
         said, margin = self.vlm.ask(asked)
         return torch.tensor([self.marker.right(q, s) for q, s in zip(asked, said, strict=True)], dtype=torch.bool), margin
 
-    def _retained(self, beat: float) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-        """(accuracies as columns, margins of each task); ({}, {}) as soon as their mean cannot reach `beat` any more."""
+    def _retained(self, beat: float) -> dict[str, float]:
+        """Retained accuracies as columns, or {} as soon as their mean cannot reach `beat` any more."""
         tasks = {p: self.asked[p] for p in RETAINED if self.asked[p]}
-        margins: dict[str, list[torch.Tensor]] = {p: [] for p in tasks}
+        self._margins: dict[str, list[torch.Tensor]] = {p: [] for p in tasks}  # of the questions that were asked last
 
         def rounds() -> Iterator[dict[str, torch.Tensor]]:
             for start in range(0, max(map(len, tasks.values())), CHUNK):
@@ -114,10 +112,8 @@ class AssistantEvaluator:
                 for task, asked in tasks.items():
                     if part := asked[start : start + CHUNK]:
                         right[task], margin = self._ask(part)
-                        margins[task].append(margin)
+                        self._margins[task].append(margin)
                 yield right
 
         found = score_while_it_can_win(rounds(), {p: len(asked) for p, asked in tasks.items()}, beat=beat)
-        if not found.complete:
-            return {}, {}
-        return {f"{p}_acc": bound for p, bound in found.values.items()}, {p: torch.cat(m) for p, m in margins.items()}
+        return {f"{p}_acc": bound for p, bound in found.values.items()} if found.complete else {}

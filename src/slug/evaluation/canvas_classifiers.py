@@ -142,7 +142,7 @@ def load_classifiers(folder: str | Path, device: str | torch.device = "cpu") -> 
         classes = len(settings["labels"][kind])
         try:
             networks[kind] = timm.create_model(settings["arch"], num_classes=classes, **settings.get("options", {}))
-            state = load_file(path) if path.suffix != ".pth" else files.read_tensors(path, "get it again")
+            state: Any = load_file(path) if path.suffix != ".pth" else files.read_tensors(path, "get it again")
             state = state.get("model_state_dict", state)
             networks[kind].load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in state.items()})
         except (SafetensorError, RuntimeError, OSError, ValueError, TypeError, AttributeError) as err:

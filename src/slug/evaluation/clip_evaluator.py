@@ -14,7 +14,7 @@ from slug.core.selection import Candidate
 from slug.data.pairs import Pairs
 from slug.errors import SlugError
 from slug.evaluation import membership, zeroshot
-from slug.evaluation.clip_tasks import Evaluation, Masks, Target
+from slug.evaluation.clip_tasks import Evaluation, Masks, Scores, Target
 from slug.evaluation.protocol import score_while_it_can_win
 
 CHUNK = 512  # pictures of a task between two looks at whether a candidate can still win
@@ -90,7 +90,7 @@ class ClipEvaluator:
             if trace:  # spread over the classes of the first block, so that one classifier serves all
                 rows = rows[pictures.blocks[pictures.labels[rows]] == pictures.blocks.min()]
                 self.trace_rows[task] = rows[torch.linspace(0, len(rows) - 1, min(trace, len(rows))).long()]
-        self._known: dict[tuple[str, float], tuple[torch.Tensor, torch.Tensor]] = {}
+        self._known: dict[tuple[str, float], Scores] = {}
 
     @functools.cached_property
     def start(self) -> Candidate:
@@ -111,8 +111,9 @@ class ClipEvaluator:
         retained = sum(found[f"{task}_acc1"] for task in self.retain_rows) / len(self.retain_rows)
         forgotten = selection.forgets(found["forget_acc1"], found["margin"], found["margin_sd"])
         progress = float(found["forget_acck"] == 0 and (self.rule == "paper" or forgotten))
-        how = {"accuracy": found["forget_acc1"], "margin": found["margin"], "step": edit.step}
-        preference = selection.preference(forgotten=forgotten, retained=retained, **how)
+        preference = selection.preference(
+            forgotten=forgotten, retained=retained, accuracy=found["forget_acc1"], margin=found["margin"], step=edit.step
+        )
         return Candidate(edit, found, forgotten, progress, retained, preference, trace_s)
 
     def look_ahead(self, direction: Edit, steps: Sequence[float]) -> None:

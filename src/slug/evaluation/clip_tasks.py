@@ -53,6 +53,7 @@ class Target(NamedTuple):
 
 
 Masks = Mapping[str, torch.Tensor]  # {task: (N,) bool}: the pictures of one split
+Scores = tuple[torch.Tensor, torch.Tensor]  # ranks (n,) and margins (n,) of pictures
 
 
 class Evaluation:
@@ -185,18 +186,18 @@ class Evaluation:
         pictures = self.tasks[task].pictures
         return ranks(*self.sides(task, rows), pictures.labels[rows], pictures.blocks)
 
-    def forget(self, target: Target, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forget(self, target: Target, rows: torch.Tensor) -> Scores:
         """(ranks (n,), margins (n,)) of a target's pictures `rows`."""
         return self._judged(target, rows, *self.sides(target.task, rows))
 
-    def _judged(self, target: Target, rows: torch.Tensor, *sides: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _judged(self, target: Target, rows: torch.Tensor, features: torch.Tensor, weights: torch.Tensor) -> Scores:
         pictures = self.tasks[target.task].pictures
-        truth = pictures.labels[rows], pictures.blocks
-        return ranks(*sides, *truth), margins(*sides, *truth)
+        sides = features, weights, pictures.labels[rows], pictures.blocks
+        return ranks(*sides), margins(*sides)
 
     def forget_under_steps(
         self, target: Target, rows: torch.Tensor, direction: Edit, steps: Sequence[float]
-    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    ) -> list[Scores]:
         """As `forget`, under each of several steps of an edit of one tower, in one pass; `direction` is the edit at step 1,
         and the model is unedited."""
         t, edit = self.tasks[target.task], dict(direction.changes)

@@ -136,10 +136,10 @@ class Inception:
         entering: dict[str, torch.Tensor] = {}
         for name, block in network.named_children():
             if name == "Mixed_7c":
-                block.register_forward_pre_hook(lambda _, args: entering.update(x=args[0]))
+                block.register_forward_pre_hook(lambda _, given: entering.update(x=given[0]))
                 block.branch_pool.register_forward_pre_hook(lambda *_: F.max_pool2d(entering.pop("x"), 3, 1, 1))
             elif name.startswith("Mixed") and hasattr(block, "branch_pool"):
-                block.branch_pool.register_forward_pre_hook(lambda _, args: args[0] * _unpadded(args[0]))
+                block.branch_pool.register_forward_pre_hook(lambda _, given: given[0] * _unpadded(given[0]))
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor, batch_size: int = 32) -> torch.Tensor:

@@ -21,7 +21,8 @@ BATCH = 8
 
 def prompt_with(request: Request, kind: str) -> str:
     """The prompt of a Request with TOKEN instead of its style or its object."""
-    return request._replace(**{kind: TOKEN}).prompt
+    changed: dict[str, Any] = {kind: TOKEN}
+    return request._replace(**changed).prompt
 
 
 def _place(pipe: Any) -> tuple[torch.nn.Embedding, int]:
@@ -39,8 +40,8 @@ def spoken(diffusion: Diffusion, vector: torch.Tensor) -> Iterator[None]:
     """Context within which TOKEN has the embedding `vector`, (W,)."""
     module, token = _place(diffusion.pipe)
 
-    def replace(_: Any, args: tuple[torch.Tensor, ...], out: torch.Tensor) -> torch.Tensor:
-        return torch.where((args[0] == token)[..., None], vector.to(out.dtype), out)
+    def replace(_: Any, given: tuple[torch.Tensor, ...], out: torch.Tensor) -> torch.Tensor:
+        return torch.where((given[0] == token)[..., None], vector.to(out.dtype), out)
 
     hook = module.register_forward_hook(replace)
     try:
@@ -81,7 +82,7 @@ def learn(
     """
     pipe = diffusion.pipe
     module, _ = _place(pipe)
-    schedule = diffusion.training_schedule()
+    schedule: Any = diffusion.training_schedule()
     kind = schedule.config.prediction_type
     ids = pipe.tokenizer(plain_name(start), add_special_tokens=False).input_ids
     vector = module.weight[ids].detach().float().mean(0).clone().requires_grad_(True)

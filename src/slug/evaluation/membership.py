@@ -24,13 +24,13 @@ def accuracy(members: Cosines, others: Cosines, *, seed: int = 0) -> tuple[float
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
 
-    members, others = np.asarray(members, float), np.asarray(others, float)
-    size = min(len(members), len(others))
+    sets = np.asarray(members, float), np.asarray(others, float)
+    size = min(map(len, sets))
     if size < 2:
         return float("nan"), float("nan")
     rng, target, scores = np.random.default_rng(seed), np.repeat([1, 0], size), []
     for _ in range(RESAMPLES):
-        x = np.concatenate([rng.choice(members, size, replace=False), rng.choice(others, size, replace=False)])
+        x = np.concatenate([rng.choice(part, size, replace=False) for part in sets])
         x = ((x - x.mean()) / (x.std() + 1e-12))[:, None]  # cosines lie close together: bring them to the penalty's scale
         folds = StratifiedKFold(min(SPLITS, size), shuffle=True, random_state=int(rng.integers(2**31)))
         for train, test in folds.split(x, target):

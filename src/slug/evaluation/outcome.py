@@ -41,7 +41,7 @@ def changes(
 ) -> dict[str, float]:
     """Paired changes of the retained accuracies @1 as columns, with 95% bootstrap intervals over source images: of the
     pictures `retain_rows`, {task: indices}, with {task: ranks} `before` and `after`."""
-    row = {}
+    row: dict[str, float] = {}
     for task, rows in retain_rows.items():
         groups = [evaluation.tasks[task].pictures.groups[i] for i in rows.tolist()]
         mean, low, high = statistics.paired_difference(before[task] < 1, after[task] < 1, groups, seed=seed)
@@ -67,7 +67,7 @@ def on_splits(evaluators: Mapping[str, ClipEvaluator], edit: Edit, method: str, 
     (evaluation,) = {e.evaluation for e in evaluators.values()}
 
     def states() -> dict[str, tuple[Ranks, dict[str, float]]]:
-        found = {}
+        found: dict[str, tuple[Ranks, dict[str, float]]] = {}
         for split, e in evaluators.items():
             inferred = membership.of_edit(e)
             found[split] = e.ranks(), inferred | (one_side(e) if evaluation.edit else {})

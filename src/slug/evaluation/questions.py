@@ -22,26 +22,17 @@ REMEDY = "data/README.md describes the format"
 
 
 class Question(NamedTuple):
-    """A question about one image.
+    """A question about one image."""
 
-    Attributes:
-        image: a file, or its content.
-        task: NAMING, or what else is asked; public sets have their own names.
-        name: the identity or object that the image shows, if any.
-        group: the source image; the images of one group are in one split.
-        seen: whether the model's training data contained the group.
-        kind: what the name is of: identity or object.
-    """
-
-    image: str | bytes
+    image: str | bytes  # a file, or its content
     text: str
     answer: str
-    task: str
-    name: str = ""
-    group: str = ""
+    task: str  # NAMING, or what else is asked; public sets have their own names
+    name: str = ""  # the identity or object that the image shows
+    group: str = ""  # the source image; the images of one group are in one split
     split: str = "test"
-    seen: bool = True
-    kind: str = "identity"
+    seen: bool = True  # whether the model's training data contained the group
+    kind: str = "identity"  # what the name is of: identity or object
 
     def picture(self) -> Image.Image:
         """The RGB image. SlugError if it cannot be decoded."""
@@ -132,19 +123,11 @@ def write(path: Path, found: Iterable[Question]) -> None:
     files.write_text(path, "\n".join(lines) + "\n")
 
 
-def same_name(a: str, b: str) -> bool:
-    """Whether two names are equal, without regard to underscores and capitals."""
-    return plain_name(a).casefold() == plain_name(b).casefold()
-
-
 class Marker:
     """Marks answers as right or wrong by whole words. Where names overlap in an answer, the longest counts."""
 
-    def __init__(self, found: Sequence[Question]):
-        """
-        Args:
-            found: all questions; the answers of NAMING are the known names.
-        """
+    def __init__(self, found: Sequence[Question]) -> None:
+        """The known names are the answers of `found` to questions that ask for a name."""
         names = sorted({plain_name(q.answer) for q in found if q.task == NAMING})
         self.names = Matcher(names, names)
 
@@ -174,8 +157,9 @@ def parts(found: Sequence[Question], name: str) -> dict[str, list[int]]:
     """
     out: dict[str, list[int]] = {f"{p}{end}": [] for p in PARTS for end in ("", "_unseen")}
     asked: set[str] = set()
+    forgotten = plain_name(name).casefold()
     for i, q in enumerate(found):
-        end, own = "" if q.seen else "_unseen", same_name(q.name, name)
+        end, own = "" if q.seen else "_unseen", plain_name(q.name).casefold() == forgotten
         if q.task != NAMING:
             if not own:
                 out[f"utility{end}"].append(i)

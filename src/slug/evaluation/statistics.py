@@ -1,8 +1,7 @@
 """Intervals of fractions and of paired differences."""
 
-from collections.abc import Sequence
-
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 
@@ -20,13 +19,7 @@ def interval(correct: int, total: int, level: float = 0.95) -> tuple[float, floa
 
 
 def paired_difference(
-    before: Sequence | np.ndarray,
-    after: Sequence | np.ndarray,
-    groups: Sequence | np.ndarray,
-    *,
-    seed: int = 0,
-    draws: int = 2000,
-    level: float = 0.95,
+    before: ArrayLike, after: ArrayLike, groups: ArrayLike, *, seed: int = 0, draws: int = 2000, level: float = 0.95
 ) -> tuple[float, float, float]:
     """Mean of after - before over pictures, with its bootstrap interval over groups: (mean, low, high).
 

@@ -41,7 +41,7 @@ def mean_prompts(features: torch.Tensor, count: int) -> torch.Tensor:
     return torch.nn.functional.normalize(features.view(count, -1, features.shape[1]).mean(1), dim=-1)
 
 
-def text_features(clip: Clip, texts: Sequence[str], batch_size: int = 256) -> torch.Tensor:
+def text_features(clip: Clip, texts: list[str], batch_size: int = 256) -> torch.Tensor:
     """Unit features (N, D) of N texts."""
     return towers.Tower(clip, "language", clip.tokenize(texts), batch_size=batch_size).features()
 
@@ -107,13 +107,7 @@ def describe(rank: torch.Tensor, k: int = 1) -> str:
 
 
 def evaluate_and_report(
-    clip: Clip,
-    pictures: PictureSet,
-    templates: Sequence[str],
-    path: Path,
-    *,
-    batch_size: int,
-    settings: Mapping[str, Any],
+    clip: Clip, pictures: PictureSet, templates: Sequence[str], path: Path, *, batch_size: int, settings: Mapping[str, Any]
 ) -> None:
     """Zero-shot accuracy of a picture set, printed with counts and intervals and written to `path` as JSON.
 

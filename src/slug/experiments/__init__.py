@@ -1,0 +1,1 @@
+"""What the stages run: one set-up, one resumable runner, one module for each experiment."""

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from slug import cli, files, pool, system
+from slug import cli, files, pool, schema, system
 from slug.artifacts import deltas, records
 from slug.artifacts.gradient_files import GradientFiles
 from slug.core import layers, slug, variants
@@ -34,13 +34,6 @@ from slug.reports import markdown, plots
 from slug.settings import Assistant, ForgetAssistant, Run
 
 NOT_SETTINGS = ("force", "celeb_name", "device", "workers", "result_dir", "jobs")  # these change no result
-COLUMNS = (  # of table.csv
-    "method name layer step forget_acc forget_unseen_acc retain_acc identities_acc identities_unseen_acc objects_acc "
-    "utility_acc n_forget n_forget_unseen n_retain n_identities n_identities_unseen n_objects n_utility n_drawings "
-    "n_pictures forget_upper identities_change identities_change_low identities_change_high objects_change "
-    "objects_change_low objects_change_high utility_change utility_change_low utility_change_high said_instead "
-    "commonest_share known_share seconds peak_mem_mb storage_bytes params_share n_candidates seed"
-).split()
 SHOWN = 4, 5  # images on a sheet: of the forgotten name, of others
 Record = dict[str, Any]
 
@@ -76,29 +69,34 @@ class Search:
         run, self.settings, self.variant = settings.run, settings, variants.get(settings.unlearn_method)
         self.questions = questions.read(settings.questions)  # before anything that takes long
         self.model = vlm.from_settings(settings.assistant, run.precision, system.settle(run.device, run.seed))
-        how = {"batch_size": settings.batch_size, "encoder": "vision"}
-        self.gradients = GradientFiles(self.model.clip, settings.sources, run.result_dir, **how)
+        clip, sources, batch_size = self.model.clip, settings.sources, settings.batch_size
+        self.gradients = GradientFiles(clip, sources, run.result_dir, batch_size, encoder="vision")
         # One spelling of the variant, so that a record is valid under either.
         self.flat = cli.flat(settings) | {"unlearn_method": self.variant.gradient}
 
     def run(self, names: Sequence[str]) -> None:
         """Make the records of names, one after the other; valid ones are kept."""
-        made = {"settings": {k: v for k, v in self.flat.items() if k not in NOT_SETTINGS}, "versions": cli.versions()}
-        made |= _sources(self.model, self.settings.questions)
+        kept = {k: v for k, v in self.flat.items() if k not in NOT_SETTINGS}
+        common = {"settings": kept, "versions": cli.versions(), **_sources(self.model, self.settings.questions)}
         folder = files.resolve(self.settings.run.result_dir) / "vlm"
         for name in names:
-            mark = made | self.gradients.hashes(name, self.variant)
+            mark = common | self.gradients.hashes(name, self.variant)
             path = folder / records.file_name(self.model.label, name, ".json")
-            kept = None if self.settings.force else records.valid(path, mark)
-            print(one_line(kept or self._forget(name, path, mark)), flush=True)
+            record = None if self.settings.force else records.valid(path, mark)
+            print(one_line(record or self._forget(name, path, mark)), flush=True)
 
     def _search(self, name: str, start: Candidate, evaluator: AssistantEvaluator) -> tuple[list[layers.Layer], Found]:
         """(all layers that may be edited, what the search found)."""
         settings, clip = self.settings, self.model.clip
         loaded = self.gradients.load(name, self.variant)
         ranked = layers.figures(clip, loaded.forget, loaded.retain, self.model.candidates())
-        how = {"fronts": settings.fronts, "log_all": settings.log_all, "alone": not settings.whole_groups}
-        plan = Plan(**how, deepest_first=True, schedule=Schedule(evaluations=settings.evaluations))
+        plan = Plan(
+            fronts=settings.fronts,
+            log_all=settings.log_all,
+            alone=not settings.whole_groups,
+            deepest_first=True,
+            schedule=Schedule(evaluations=settings.evaluations),
+        )
 
         def enough(best: Candidate) -> bool:
             return best.forgotten and best.retained >= start.retained - settings.lost
@@ -122,14 +120,23 @@ class Search:
         seconds, gradient_s = time.perf_counter() - started, self.gradients.seconds(name, self.variant)
         best, stem = found.winner, path.with_suffix("")
         assert best is not None  # every candidate of an assistant may be kept
-        common = {"method": method, "name": plain_name(name)}
-        counts = {f"n_{part}": len(asked) for part, asked in evaluator.asked.items()}
-        how = {"chosen": [(best.layer, best.step)], "start": start, "candidates": found.candidates, "best": best}
-        written = records.write_search(stem, model, best.edit, **common, **how, counts=counts)
+        written = records.write_search(
+            stem,
+            model,
+            best.edit,
+            method=method,
+            name=plain_name(name),
+            chosen=[(best.layer, best.step)],
+            start=start,
+            candidates=found.candidates,
+            best=best,
+            counts={f"n_{part}": len(asked) for part, asked in evaluator.asked.items()},
+        )
         title, marked = f"{name}: vision tower of {model.label}", best.layer.removesuffix(ALONE)
         plots.pareto(ranked, layers.pareto_front(ranked), marked, title, stem.with_name(f"{stem.name}-pareto"))
         record = {
-            **common,
+            "method": method,
+            "name": plain_name(name),
             "model": model.label,
             "layer": best.layer,
             "step": best.step,
@@ -201,7 +208,7 @@ class Exam:
 
     def changes(self, name: str, state: State) -> dict[str, float]:
         """Paired changes of retained accuracies as columns, with 95% bootstrap intervals over groups of images."""
-        found = {}
+        found: dict[str, float] = {}
         for part, rows in ((p, rows) for p in questions.RETAINED if (rows := self.rows[name][p])):
             groups = [self.asked[i].group or str(self.asked[i].image) for i in rows]
             before, after = ([s.right[i] for i in rows] for s in (self.before, state))
@@ -224,7 +231,7 @@ class Exam:
         images = {self.asked[i].image for i in rows["forget"]}
         named = {self.asked[i].image for i in rows["forget"] if state.right[i]}
         row |= {"n_pictures": len(images), "forget_upper": statistics.interval(len(named), len(images))[1]}
-        before = {"method": "original", **common, **self.figures(name, self.before)}
+        before = {"method": schema.ORIGINAL, **common, **self.figures(name, self.before)}
         return [before, {**row, **common, **self.figures(name, state), **self.changes(name, state)}]
 
     def kinds(self, name: str, state: State) -> list[dict[str, Any]]:
@@ -258,7 +265,8 @@ class Exam:
         files.write_text(text, "".join(lines))
         own, others = evenly_spaced(rows["forget"], SHOWN[0]), evenly_spaced(rows["identities"] + rows["objects"], SHOWN[1])
         shown, title = own + others, f"{self.model.label}: {name} forgotten"
-        said, right = ([(before[k][i], state[k][i]) for i in shown] for k in (0, 1))
+        said = [(before.said[i], state.said[i]) for i in shown]
+        right = [(before.right[i], state.right[i]) for i in shown]
         plots.answers([self.asked[i].picture() for i in shown], said, right, len(own), title, sheet.with_suffix(""))
         return [text, sheet]
 
@@ -295,7 +303,8 @@ def evaluate(
     asked += [q._replace(split="test") for p in utility for q in questions.read(p)]
     made = made_records(folder, model, path)
     exam = Exam(model, asked, questions.Marker(found), [r["name"] for r in made], run.seed)
-    table, kinds, curve, written = [], [], [], []
+    table, kinds, curve = [], [], []
+    written = [folder / "table.csv", folder / "report.md"]
     for record in tqdm(made, desc="names", unit="name"):
         name, edit = record["name"], Edit(deltas.of_model(model, folder / record["delta"]), record["layer"], record["step"])
         state = exam.answers(edit, [name], name)
@@ -303,7 +312,7 @@ def evaluate(
         kinds += exam.kinds(name, state)
         curve += exam.curve(record, edit, state, factors) if factors else []
         written += exam.write_answers(name, state, folder / records.file_name(model.label, name, ""))
-    frame = pd.DataFrame(table).reindex(columns=COLUMNS)
+    frame = pd.DataFrame(table).reindex(columns=schema.ASSISTANT_COLUMNS)
     _write_table(folder / "table.csv", frame)
     text = quoted = tables.report(frame, pd.DataFrame(kinds))
     if curve:
@@ -316,7 +325,7 @@ def evaluate(
         beside = files.resolve(readme or "README.md").parent
         quoted += "\n\n" + tables.curve_report(frame, os.path.relpath(copies / plot.name, beside))
     markdown.publish(folder / "report.md", text, "vlm", readme, quoted)
-    for source in (folder / "table.csv", folder / "report.md", *written) if copies != folder else ():
+    for source in written if copies != folder else ():
         files.place(source, copies / source.name)
 
 

@@ -46,13 +46,13 @@ def stored_choices(path: str, names: Iterable[str], wanted: Iterable[str]) -> di
 
     SlugError if the table lacks one of them.
     """
-    found, file = {}, files.existing(path, "table of an earlier comparison", "leave --settings-from out to search the grid")
-    table = pd.read_csv(file)
-    table = table[table["split"] == "validation"].set_index(["name", "method"])
+    file = files.existing(path, "table of an earlier comparison", "leave --settings-from out to search the grid")
+    table, found = pd.read_csv(file), {}
+    rows = {(r["name"], r["method"]): r for r in table[table["split"] == "validation"].to_dict("records")}
     for key in itertools.product(map(plain_name, names), wanted):
-        if key not in table.index:
+        if key not in rows:
             raise SlugError(f"{file} has no row of {key[1]} for {key[0]}; leave --settings-from out to search the grid")
-        found[key] = float(table.loc[key, "layer"].split()[-1]), int(table.loc[key, "step"])
+        found[key] = float(rows[key]["layer"].split()[-1]), int(rows[key]["step"])
     return found
 
 

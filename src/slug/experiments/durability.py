@@ -26,8 +26,8 @@ from slug.experiments.setup import World
 from slug.settings import Durability
 
 NOT_SETTINGS = (  # change no row
-    "force celeb_name device workers jobs result_dir cache_gb records unlearn_method out readme report select_pictures trace "
-    "fa_k"
+    "force celeb_name device workers jobs result_dir cache_gb records unlearn_method out readme report "
+    "select_pictures trace fa_k"
 ).split()
 Record = dict[str, Any]
 AGAIN = "delete it and run this stage again"
@@ -189,7 +189,8 @@ class Share:
 
     def run(self, position: int = 0) -> list[str]:
         """Every test that is not finished; returns the marks of all edits. `position` is the progress bar's line."""
-        jobs, subject, unedited = self.plan(), None, {}
+        jobs, subject = self.plan(), None
+        unedited: dict[str, list[Row]] = {}
         with tqdm(total=sum(len(todo) for _, todo in jobs.values()), unit="test", desc="tests", position=position) as bar:
             for (name, method), (mark, todo) in jobs.items():
                 if not todo:

@@ -9,7 +9,7 @@ from slug.artifacts import canvas_records, deltas
 from slug.artifacts.records import Record
 from slug.core.edit import Edit
 from slug.evaluation import canvas_classifiers, canvas_prompts
-from slug.evaluation.canvas_classifiers import Answers, Judge
+from slug.evaluation.canvas_classifiers import Answers
 from slug.evaluation.canvas_prompts import Request
 from slug.models import diffusion
 from slug.settings import Judging, Pipeline, Run
@@ -36,7 +36,7 @@ class Canvas:
         self.results = files.check_writable(run.result_dir)
         self.pipeline = diffusion.from_settings(pipeline, run.precision, self.device)
         self.base = self.pipeline.hash()
-        self.judge: Judge
+        self.judge: Any
         if judge == "clip":
             labels = canvas_prompts.labels_of(self.requests)
             self.judge = canvas_classifiers.ClipClassifiers(self.pipeline.clip, labels)

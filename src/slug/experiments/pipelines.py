@@ -207,7 +207,7 @@ class Forgetting:
                 bar.update()
                 return evaluator.settled(best)
 
-            how = {"enough": lambda best: best.forgotten, "best": best, "settled": settled}
+            how: dict[str, Any] = {"enough": lambda best: best.forgotten, "best": best, "settled": settled}
             return slug.front_by_front(clip, evaluator, ranked, forget, plan, **how), ranked
 
     def gradients_now(self, name: str, left_out: Sequence[str]) -> tuple[slug.Gradient, slug.Gradient]:
@@ -239,7 +239,9 @@ class Forgetting:
         neutral = {r.prompt: evaluator.concept.left_out_of(r) for r in evaluator.own}
         others, seeds = list(dict.fromkeys(r.prompt for r in evaluator.others)), range(FIRST_SEED, FIRST_SEED + len(neutral))
         material = PipelineMaterial([*neutral], [*neutral.values()], others, [*seeds], self.settings.run.seed)
-        best, candidates, tried = start, [], {}  # {name of a setting: setting}
+        best, candidates = start, []
+        tried: dict[str, float] = {}  # {name of a setting: setting}
+        assert method.candidates is not None
 
         def chosen() -> Sequence[float]:
             return [tried[best.layer]] if best is not start else []

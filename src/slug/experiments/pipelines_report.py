@@ -1,6 +1,7 @@
 """UA, IRA, CRA and FID of a pipeline's records on the test split, with tables and sheets (b3_eval_uncanvas.py)."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,7 +83,9 @@ class Examination:
         """
         self.canvas, self.by_clip, self.fid_weights, self.reference = canvas, by_clip, fid_weights, reference
         self.asked, self.records = canvas.split("test"), canvas.records()
-        self.dealt, self.real, self.remark = [], [], "FID was left out (--no-fid, --judge clip)."
+        self.dealt: list[Any] = []
+        self.real: list[Any] = []
+        self.remark = "FID was left out (--no-fid, --judge clip)."
         if with_fid and not by_clip:
             forgotten: dict[str, list[Concept]] = {}
             for r in self.records:
@@ -126,8 +129,8 @@ class Examination:
     def draw_part(self, part: tuple[int, int]) -> None:
         """Make the pictures of the I-th of N parts of all states, and nothing else."""
         once = [r for r in self.records if drawn_as(r, self.records) is r]
-        states = [self.original, *(lambda r=r: self.by_delta(r) for r in once)]
-        states += [lambda r=r: self.by_lora(r) for r in once if r["lora"]]
+        states: list[Any] = [self.original, *(functools.partial(self.by_delta, r) for r in once)]
+        states += [functools.partial(self.by_lora, r) for r in once if r["lora"]]
         for state in tqdm(cli.part_of(part, states), desc="pictures", unit="pipeline"):
             self.draw(state())
 
@@ -285,13 +288,13 @@ def write_candidates(out: Path, records: Sequence[Record], steps: pd.DataFrame, 
     for r, own in zip(records, rest, strict=True):
         own["seeds"] = seeds[r["method"], r["kind"], r["name"]]
     files.write_json(out / "settings.json", {"common": common, "records": rest})
-    panels = {}
+    panels: dict[str, Any] = {}
     for kind, part in steps.groupby("kind", sort=False):
-        of = dict(list(part.groupby("method", sort=False)))
+        of = {str(m): f for m, f in part.groupby("method", sort=False)}
         # A method in rounds has the candidates of its first round, too.
         whole = {m: pd.concat([f, of[first]]) if (first := first_round(m)) in of else f for m, f in of.items()}
         curves = {m: report.curve(f, SHARES) for m, f in whole.items()}
-        marks = {"target of one layer": (KEPT_TARGET, ONE_LAYER_TARGET[kind])}
+        marks = {"target of one layer": (KEPT_TARGET, ONE_LAYER_TARGET[str(kind)])}
         marks |= {"target of rounds": (KEPT_TARGET, ROUNDS_TARGET)}
         panels[f"{part['name'].nunique()} {kind}s"] = SHARES, curves, marks
     title = f"{title}: what candidates reach on the validation split; those that could not win are not scored in full"

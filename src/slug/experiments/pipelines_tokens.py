@@ -24,7 +24,8 @@ def concepts(canvas: Canvas, records: Sequence[Record], asked: Sequence[Concept]
     if lacks:
         folder = canvas.results / "sd"
         raise SlugError(f"no record of {', '.join(lacks)} in {folder}; run b2_unlearn_sd.py for them first")
-    return list(asked) or [c for c in canvas_prompts.concepts_of(canvas.requests) if c in edited]
+    every = [Concept(*c) for c in canvas_prompts.concepts_of(canvas.requests)]
+    return list(asked) or [c for c in every if (c.kind, c.name) in edited]
 
 
 def rows(canvas: Canvas, concept: Concept, records: Sequence[Record], steps: int, rate: float) -> list[dict[str, Any]]:
@@ -51,7 +52,7 @@ def rows(canvas: Canvas, concept: Concept, records: Sequence[Record], steps: int
     for method, edit in tqdm(states.items(), desc=f"{concept.name}: tokens", unit="pipeline"):
         with edit.applied(pipeline):
             by_name = shown(canvas, test, kind, [r.prompt for r in test])
-            how = {"start": START[kind], "steps": steps, "rate": rate, "seed": seed}
+            how: dict[str, Any] = {"start": START[kind], "steps": steps, "rate": rate, "seed": seed}
             vector = inversion.learn(pipeline, training, latents, **how)
             with inversion.spoken(pipeline, vector):
                 by_token = shown(canvas, test, kind, spoken)

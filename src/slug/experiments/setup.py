@@ -22,10 +22,10 @@ SPLITS = ("validation", "test")
 
 def task_sets(run: Run, data: Data, transform: Any) -> list[TaskSet]:
     """The tasks of an evaluation: identities among all CelebA names, objects among ImageNet's classes."""
-    how = {"workers": run.workers, "cache": files.resolve(run.result_dir) / "cache"}
+    how: dict[str, Any] = {"workers": run.workers, "cache": files.resolve(run.result_dir) / "cache"}
     identities = evaluation_sets.load_celeba(files.resolve(data.val_data), transform, **how)
-    share = {"share": data.imagenet_share, "seed": run.seed}
-    objects = evaluation_sets.load_imagenet(files.resolve(data.imagenet_val), transform, **share, **how)
+    val = files.resolve(data.imagenet_val)
+    objects = evaluation_sets.load_imagenet(val, transform, share=data.imagenet_share, seed=run.seed, **how)
     return [
         TaskSet("identities", "identity", identities, zeroshot.IDENTITY_TEMPLATES),
         TaskSet("objects", "object", objects, zeroshot.object_templates()),
@@ -78,8 +78,8 @@ class World:
 
     def retain_pairs(self, left_out: Sequence[str]) -> Pairs:
         """The retain set without the pairs that say a name of `left_out`."""
-        how = {"leave_out": Matcher(left_out), "workers": self.run.workers}
-        return load_pairs(self.gradients.retain_tar, self.clip.transform, **how)
+        tar, leave_out = self.gradients.retain_tar, Matcher(left_out)
+        return load_pairs(tar, self.clip.transform, leave_out=leave_out, workers=self.run.workers)
 
     def evaluators(
         self,
@@ -95,9 +95,10 @@ class World:
         reported on the whole test split. `pairs`, the forget set, is for membership inference, which None leaves out;
         `trace` and `rule` are of the validation split (see ClipEvaluator)."""
         evaluation, found = evaluation or self.evaluation, {}
-        common = {"k": self.data.fa_k or selection.fa_rank(len(self.sets[0].pictures.names)), "seed": self.run.seed}
+        k = self.data.fa_k or selection.fa_rank(len(self.sets[0].pictures.names))
         for split in splits:
-            how = {"limit": self.data.select_pictures, "trace": trace, "rule": rule} if split == "validation" else {}
-            masks = self.masks[split]
-            found[split] = ClipEvaluator(evaluation, evaluation.target(name), pairs, masks, **common, **how)
+            how: dict[str, Any] = {"k": k, "seed": self.run.seed}
+            if split == "validation":
+                how |= {"limit": self.data.select_pictures, "trace": trace, "rule": rule}
+            found[split] = ClipEvaluator(evaluation, evaluation.target(name), pairs, self.masks[split], **how)
         return found

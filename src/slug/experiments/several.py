@@ -3,7 +3,7 @@ report."""
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ FACTORS = 5  # times that factors are lengthened, and that each is halved betwee
 LONGEST = 4.0  # a step is lengthened to at most this many times its own length
 Factors = tuple[float, ...]
 Row = dict[str, Any]
+Header = Mapping[str, str]
 
 
 class Group:
@@ -176,7 +177,7 @@ def ways(group: Group, sigmas: Sequence[float]) -> Iterator[tuple[str, float, Fa
 
 def read_edits(
     clip: Clip, folder: Path, names: Sequence[str], seed: int, imagenet_share: float
-) -> tuple[dict[str, Edit], dict[str, dict]]:
+) -> tuple[dict[str, Edit], dict[str, Header]]:
     """({name: edit}, {name: header of its delta}). SlugError where one is missing or of other splits."""
     edits, headers = {}, {}
     for name in names:
@@ -189,7 +190,7 @@ def read_edits(
     return edits, headers
 
 
-def write_deltas(group: Group, factors: Factors, headers: dict[str, dict], table: list[Row], folder: Path) -> None:
+def write_deltas(group: Group, factors: Factors, headers: dict[str, Header], table: list[Row], folder: Path) -> None:
     """Write the delta of each name's edit times its factor, with figures from `table`, whose first rows are the names'."""
     clip = group.evaluation.clip
     for name, factor, edit, row in zip(group.names, factors, group.edits, table[: len(factors)], strict=True):

@@ -66,7 +66,7 @@ class Name:
     def __init__(self, settings: Forget, world: World, evaluation: Any, name: str, gradients: Loaded) -> None:
         self.settings, self.world, self.evaluation, self.name, self.gradients = settings, world, evaluation, name, gradients
         self.method = settings.unlearn_method
-        how = {"trace": settings.data.trace, "rule": settings.search.search_rule}
+        how: dict[str, Any] = {"trace": settings.data.trace, "rule": settings.search.search_rule}
         self.evaluators = world.evaluators(name, world.pairs(name), evaluation=evaluation, **how)
         self.ranked = layers.figures(world.clip, gradients.forget, gradients.retain)
         self.fronts = layers.fronts(self.ranked)

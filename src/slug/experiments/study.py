@@ -123,7 +123,9 @@ class StudyWorld(World):
         Args:
             forget, retain: gradients at the original weights; `forget` of `pairs`.
         """
-        edit, moved, tried, count, seconds = Edit(), [], 0, 0, 0.0
+        edit, tried, count, seconds = Edit(), 0, 0, 0.0
+        moved: list[tuple[str, float]] = []
+        best: Candidate | None = None
         for left in range(variant.rounds, 0, -1):
             with edit.applied(self.clip):
                 evaluation = None
@@ -148,6 +150,7 @@ class StudyWorld(World):
             moved.append((best.layer, best.step / left))
             tried, count = tried + len(front), count + len(found.candidates)
             seconds += sum(c.scores["seconds"] for c in found.candidates)
+        assert best is not None  # there is one round or more
         return Result(edit, moved, best, tried, count, seconds)
 
     def forget(self, name: str, variant: StudyVariant) -> tuple[dict[str, Any], list]:

@@ -26,8 +26,11 @@ KEPT = 64  # batches whose inputs are kept: a search asks the same questions at 
 class Asked(Protocol):
     """A question about an image, and its right answer."""
 
-    text: str
-    answer: str
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def answer(self) -> str: ...
 
     def picture(self) -> Image.Image:
         """The image."""

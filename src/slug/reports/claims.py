@@ -97,9 +97,7 @@ CLAIMS = (
     Claim("The language tower alone is enough", ASKED, (as_good("language", STANDARD),)),
     Claim("The vision tower alone does better than the language tower alone", ASKED, (better("vision", "language"),)),
     Claim(
-        "The size of the first step hardly matters",
-        ASKED,
-        (same("first_tenth", STANDARD), same("first_tenfold", STANDARD)),
+        "The size of the first step hardly matters", ASKED, (same("first_tenth", STANDARD), same("first_tenfold", STANDARD))
     ),
     Claim("Ten evaluations on each layer are enough", PAPER, (as_good(STANDARD, "evaluations_20"),)),
     Claim("Five evaluations on each layer are enough", ASKED, (as_good("evaluations_5", STANDARD),)),
@@ -113,11 +111,7 @@ CLAIMS = (
         ASKED,
         (as_good("drawings_1", STANDARD), as_good("drawings_2", STANDARD)),
     ),
-    Claim(
-        "A smaller retain set is enough",
-        ASKED,
-        (as_good("retain_10", STANDARD), as_good("retain_30", STANDARD)),
-    ),
+    Claim("A smaller retain set is enough", ASKED, (as_good("retain_10", STANDARD), as_good("retain_30", STANDARD))),
     Claim("Which part of the retain set is used hardly matters", ASKED, (same("retain_30_again", "retain_30"),)),
     Claim("The deepest layer that forgets is as good a choice as ours", PAPER, (as_good("deepest", STANDARD),)),
     Claim("Several rounds over several layers retain more than one layer", FOLLOW_UP, (retains_more("rounds_3", STANDARD),)),

@@ -7,15 +7,14 @@ import numpy as np
 import pandas as pd
 
 from slug import files, schema
-from slug.artifacts import records
 from slug.reports import clip_tables, comparison, naming
 
 Record = dict[str, Any]
 INTRODUCTION = (
     "Layers and steps were chosen on the validation split; every figure here is of the test split. FA is the zero-shot "
     "accuracy, in %, on pictures of the forgotten name; the accuracies on other identities and objects leave these pictures "
-    "out. The upper bound of a zero is one-sided at 95% (Clopper-Pearson). Changes are paired, with 95% bootstrap intervals "
-    "over source images; means over names have 95% t intervals."
+    "out. Where nothing is recognised, the bound is the one-sided 95% upper bound (Clopper-Pearson). Changes are paired, "
+    "with 95% bootstrap intervals over source images; means over names have 95% t intervals."
 )
 MEMBERSHIP = (
     "MIA is the accuracy, in %, of telling pictures of the forget set from other source images of the same concept by "
@@ -61,7 +60,7 @@ def readme_blocks(frame: pd.DataFrame, found: list[Record]) -> dict[str, str]:
     by_known = sorted(found, key=lambda r: r["splits"]["test"][schema.ORIGINAL]["forget_acc1"])
     best_known = {r["kind"]: r for r in by_known if r["method"] == "slug"}
     links = [
-        f"![{r['name']} before and after](results/demo/{records.file_name(r['model'], r['name'], '.png', 'pictures')})"
+        f"![{r['name']} before and after](results/demo/{schema.file_name(r['model'], r['name'], '.png', 'pictures')})"
         for r in (best_known[k] for k in ("identity", "object") if k in best_known)
     ]
     blocks = {"results": "\n\n".join(parts), "pictures": "\n\n".join(links)}
@@ -74,20 +73,18 @@ def summary(frame: pd.DataFrame, found: list[Record]) -> str:
     """What the terminal shows."""
     parts = [clip_tables.means_table(frame), *(comparison.parts(frame) if compares(frame) else [])]
     winners = ", ".join(f"{r['name']} {r['layer']}" for r in found if "fronts" in r)
-    return "\n".join(
-        [*parts, clip_tables.names_table(frame), clip_tables.pooled(frame), f"winner layers: {winners}"],
-    )
+    return "\n".join([*parts, clip_tables.names_table(frame), clip_tables.pooled(frame), f"winner layers: {winners}"])
 
 
 def draw_steps(record: Record, folder: Path) -> None:
     """The step-size curves of one of SLUG's records, from the CSV of its candidates in the same folder."""
     from slug.reports import plots
 
-    rows = pd.read_csv(folder / records.steps_file(record))
+    rows = pd.read_csv(folder / schema.steps_file(record))
     figures, settings = record["splits"]["validation"][schema.ORIGINAL], record["settings"]
     limit = settings["select_pictures"] or np.inf
     counts = {"forget": figures["n_forget"]} | {t: min(figures[f"n_{t}"], limit) for t in schema.TASKS}
-    stem = folder / records.file_name(record["model"], record["name"], "", "steps")
+    stem = folder / schema.file_name(record["model"], record["name"], "", "steps")
     plots.steps(rows, record["winner_validation"], counts, record["name"], stem, settings["trace"])
 
 
@@ -101,7 +98,7 @@ def draw_comparison(found: list[Record], folder: Path) -> None:
         points, chosen = {}, {}
         for method in naming.in_order(records_of):
             best = records_of[method]
-            rows = pd.read_csv(folder / records.steps_file(best))
+            rows = pd.read_csv(folder / schema.steps_file(best))
             retain = rows[["identities_trace", "objects_trace"]].mean(axis=1, skipna=False)
             rows["retain"] = retain.fillna(rows[["identities_acc1", "objects_acc1"]].mean(axis=1, skipna=False))
             points[schema.ORIGINAL] = rows[["forget_acc1", "retain"]].to_numpy()[:1]
@@ -109,7 +106,7 @@ def draw_comparison(found: list[Record], folder: Path) -> None:
             rows = rows[(rows["layer"] == best["layer"]) & np.isclose(rows["step"], best["step"])]
             chosen[method] = rows[["forget_acc1", "retain"]].to_numpy()[0]
         title = f"{name}: every candidate, validation split; filled: the chosen one; line: SLUG's Pareto front"
-        stem = folder / records.file_name(records_of["slug"]["model"], name, "", "tradeoff")
+        stem = folder / schema.file_name(records_of["slug"]["model"], name, "", "tradeoff")
         plots.tradeoff(points, chosen, title, stem)
     means = frame[frame["method"] != schema.ORIGINAL].groupby("method", observed=True)
     costs = {
@@ -131,9 +128,9 @@ def draw(found: list[Record], folder: Path, frame: pd.DataFrame) -> None:
 def copy(found: list[Record], source: Path, out: Path) -> None:
     """Copy what a folder needs that is read without the run it came from: pictures, logs, records and deltas."""
     for record in found:
-        names = [records.record_file(record), records.steps_file(record)]
+        names = [schema.record_file(record), schema.steps_file(record)]
         if schema.is_slug(record["method"]):
-            names += [p.name for p in source.glob(records.file_name(record["model"], record["name"], ".png", part="*"))]
+            names += [p.name for p in source.glob(schema.file_name(record["model"], record["name"], ".png", part="*"))]
             names.append(record["delta"])
         for name in dict.fromkeys(names):
             files.place(source / name, out / name)

@@ -87,7 +87,7 @@ def statements(frame: pd.DataFrame) -> str:
                 which = "SLUG retains more" if a[1] > b[2] else "SLUG retains less" if a[2] < b[1] else "intervals overlap"
                 found.append(f"other {task} {a[0]:+.1f} against {b[0]:+.1f} points ({which})")
             accuracies = f"FA@1 {ours['forget_acc1'].mean():.1%} against {theirs['forget_acc1'].mean():.1%}"
-            lines.append(f"* {kind}, SLUG against {method}: {'; '.join(found)}; {accuracies}.")
+            lines.append(f"* {kind}, SLUG against {naming.label(method)}: {'; '.join(found)}; {accuracies}.")
     for _, r in rows[rows["inside_grid"].eq(False)].iterrows():
         lines.append(f"* {r['name']}, {r['method']}: the chosen setting ({r['layer']}) is at the end of its grid.")
     return "\n".join(lines)

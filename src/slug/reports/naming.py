@@ -1,4 +1,4 @@
-"""The order of methods in tables."""
+"""The order and the labels of methods in tables, from the registry."""
 
 from collections.abc import Iterable
 
@@ -8,14 +8,17 @@ from slug import methods, schema
 def in_order(found: Iterable[str]) -> list[str]:
     """The methods that occur, in the registry's order: the unedited model first, unknown methods last.
 
-    A method's edits in several rounds, or as an adapter, follow the method.
+    A method's edits as an adapter follow the method.
     """
-    known = [schema.ORIGINAL, *methods.names()]
+    known = {name: i for i, name in enumerate([schema.ORIGINAL, *methods.names()])}
 
-    def place(method: str) -> tuple[int, bool, bool, str]:
+    def place(method: str) -> tuple[int, bool, str]:
         base = method.removesuffix(schema.ADAPTER)
-        adapter, rounds = base != method, base.endswith(schema.ROUNDS)
-        base = base.removesuffix(schema.ROUNDS)
-        return known.index(base) if base in known else len(known), rounds, adapter, method
+        return known.get(base, len(known)), base != method, method
 
     return sorted(set(found), key=place)
+
+
+def label(method: str) -> str:
+    """A method's label; of one that the registry does not know its name."""
+    return methods.get(method).label if method in methods.names() else method

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hand_made import STEADY, WILD, ZERO, study_table
 
-from slug.experiments import study
+from slug.experiments import study_variants
 from slug.reports import claims
 from slug.reports.claims import AS_GOOD, BETTER, FORGETTING, RETAINING, SAME, Statement
 from slug.schema import STUDY_VARIANTS
@@ -113,4 +113,4 @@ def test_every_variant_is_tested_by_a_claim_and_every_claim_knows_its_variants()
 
 
 def test_tables_describe_the_variants_that_the_study_runs():
-    assert list(STUDY_VARIANTS) == list(study.VARIANTS)
+    assert list(STUDY_VARIANTS) == list(study_variants.VARIANTS)

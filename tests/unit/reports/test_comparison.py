@@ -34,7 +34,7 @@ def test_accuracies_membership_and_the_papers_figures_stand_beside_them(frame):
 
 def test_slug_is_compared_with_each_baseline(frame):
     said = comparison.statements(frame)
-    assert "SLUG against ga: other identities -0.9 against -29.9 points (SLUG retains more)" in said
+    assert "SLUG against GA: other identities -0.9 against -29.9 points (SLUG retains more)" in said
     assert "other objects -1.0 against -30.0 points (SLUG retains more); FA@1 0.0% against 0.0%" in said
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from slug import methods
 from slug.reports import naming
 
 
@@ -15,6 +16,11 @@ def test_rounds_and_adapters_follow_their_method():
     assert naming.in_order(found) == wanted
 
 
-@pytest.mark.parametrize("method", ["slug_ws", "slug_rounds", "slug_ws_rounds", "uce", "esd", "ft", "ssd"])
-def test_every_method_has_a_place(method):
+@pytest.mark.parametrize("method", methods.names())
+def test_every_method_of_the_registry_has_a_place_and_a_label(method):
     assert naming.in_order(["zzz", method, "original"]) == ["original", method, "zzz"]
+    assert naming.label(method) == methods.get(method).label
+
+
+def test_an_unknown_method_is_labelled_by_its_name():
+    assert naming.label("zzz") == "zzz"

@@ -1,0 +1,85 @@
+"""b5_unlearn_multi.py, against a pipeline folder that carries the deltas, judged anew."""
+
+import pandas as pd
+import pytest
+import tiny
+import torch
+from tiny_canvas import STYLES
+
+from slug import models
+from slug.artifacts import deltas
+from slug.evaluation import canvas_classifiers
+from slug.evaluation.canvas_prompts import OTHER, Concept
+from slug.models import diffusion
+
+CONCEPTS = [Concept("style", "Noto"), Concept("object", "palm tree")]
+
+
+@pytest.fixture(scope="module")
+def out(canvas_run, tmp_path_factory):
+    """Folder of a run on a style and an object, with a README to fill."""
+    folder = tmp_path_factory.mktemp("together")
+    (folder / "README.md").write_text("<!-- uncanvas-multi -->\n<!-- /uncanvas-multi -->\n")
+    more = ["--style", "Noto", "--object", "palm_tree", "--out", folder, "--readme", folder / "README.md"]
+    canvas_run.run("b5_unlearn_multi", *canvas_run.pipeline, *canvas_run.judged, *more)
+    return folder
+
+
+@pytest.mark.parametrize("method", ["original", "sum"])
+def test_figures_are_those_of_a_folder_that_carries_both_deltas(canvas_run, tiny_canvas, out, tmp_path, method):
+    table, source = pd.read_csv(out / "multi.csv"), tiny_canvas
+    if method == "sum":
+        source = tmp_path
+        for part in ("pipeline", "hugging_face"):
+            deltas.apply(
+                [canvas_run.delta(f"slug-{c}") for c in ("style-Noto", "object-palm_tree")],
+                tiny_canvas / part,
+                tmp_path / part,
+            )
+    clip = models.load(clip_model_id=str(source / "hugging_face"))
+    pipe = diffusion.load(str(source / "pipeline"), clip, steps=2, guidance=2, batch_size=8)
+    asked, classifiers = canvas_run.asked("test"), canvas_classifiers.load_classifiers(tiny_canvas / "classifiers")
+    images = pipe.generate([r.prompt for r in asked], [r.seed for r in asked])
+    right = canvas_classifiers.correct(asked, classifiers.logits(images), classifiers.labels)
+    rest = torch.tensor([r.style == "Blob_Old" and r.object != "palm_tree" for r in asked])
+    shares = {kind: right[kind][rest].float().mean().item() for kind in OTHER}
+    for concept in CONCEPTS:
+        own = torch.tensor(concept.shown_by(asked))
+        row = table[(table["method"] == method) & (table["name"] == concept.name)].iloc[0]
+        assert (row["n_own"], row["n_rest"]) == (int(own.sum()), 4)
+        ua = 1 - right[concept.kind][own].float().mean().item()
+        found = (row["UA"], row["IRA"], row["CRA"])
+        assert found == pytest.approx((ua, shares[concept.kind], shares[OTHER[concept.kind]]), abs=1e-5)
+        assert row["UA_low"] <= row["UA"] <= row["UA_high"]
+
+
+def test_the_table_has_two_rows_for_each_concept(canvas_run, out):
+    table = pd.read_csv(out / "multi.csv")
+    assert set(table["count"]) == {2} and len(table) == 4 and not (canvas_run.results / "uncanvas/multi.csv").exists()
+
+
+def test_changes_are_paired(out):
+    table = pd.read_csv(out / "multi.csv").query("name == 'Noto'").set_index("method")
+    change = table.loc["sum", "IRA"] - table.loc["original", "IRA"]
+    assert table.loc["sum", "IRA_change"] == pytest.approx(change, abs=1e-5)
+
+
+def test_the_readme_gets_the_report(out):
+    text = (out / "multi.md").read_text()
+    assert "| Noto " in text and "| palm tree " in text
+    assert text in (out / "README.md").read_text() and not tiny.left_over(out)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--style", "Noto"], "give two styles or objects"),
+        (["--style", "Noto", "--object", "bell"], "no record of slug for the object bell"),
+        (["--style", "Noto", "--object", "palm_tree", "--method", "esd"], "no record of esd for the style Noto"),
+        (["--style", *STYLES], "every prompt shows one of Noto, Blob_Old"),
+    ],
+    ids=["one", "no record", "no method", "nothing left"],
+)
+def test_concepts_that_cannot_be_forgotten_together_are_said_in_one_line(canvas_run, monkeypatch, capfd, more, said):
+    given = ["b5_unlearn_multi", *canvas_run.pipeline, *canvas_run.judged, *more, *canvas_run.common]
+    assert said in tiny.failure(monkeypatch, capfd, *given)

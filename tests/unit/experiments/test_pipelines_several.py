@@ -1,0 +1,46 @@
+"""Concepts of a pipeline that are forgotten together."""
+
+import pytest
+from tiny_canvas import OBJECTS, STYLES
+
+from slug.errors import SlugError
+from slug.evaluation import canvas_prompts
+from slug.evaluation.canvas_prompts import Concept
+from slug.experiments import pipelines_several
+
+ASKED = canvas_prompts.requests(STYLES, OBJECTS, test=[0], validation=[])
+STYLE = [Concept("style", f"style {i}") for i in range(3)]
+OBJECT = [Concept("object", f"object {i}") for i in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("concepts", "groups"),
+    [
+        (STYLE, [STYLE[:2], STYLE]),
+        (STYLE + OBJECT, [STYLE[:2], STYLE, OBJECT, STYLE + OBJECT]),
+        (STYLE[:1] + OBJECT[:1], [STYLE[:1] + OBJECT[:1]]),
+    ],
+    ids=["styles", "both kinds", "one each"],
+)
+def test_styles_objects_and_both_are_groups_of_their_own(concepts, groups):
+    assert pipelines_several.groups(concepts) == groups
+
+
+def test_retained_are_the_prompts_that_show_none_of_a_group():
+    found = pipelines_several.retained([Concept("style", "Noto"), Concept("object", "palm tree")], ASKED)
+    assert [ASKED[i].prompt for i in found.nonzero().flatten()] == [
+        "An bell image in Blob Old style.",
+        "An key image in Blob Old style.",
+    ]
+
+
+def test_a_group_that_every_prompt_shows_is_refused():
+    with pytest.raises(SlugError, match="every prompt shows one of Noto, Blob_Old"):
+        pipelines_several.retained([Concept("style", s) for s in STYLES], ASKED)
+
+
+def test_a_concept_without_a_record_of_the_method_is_named():
+    records = [{"kind": "style", "name": "Noto", "method": "slug"}]
+    assert pipelines_several.chosen_records(records, [Concept("style", "Noto")], "slug") == {("style", "Noto"): records[0]}
+    with pytest.raises(SlugError, match="no record of esd for the style Noto"):
+        pipelines_several.chosen_records(records, [Concept("style", "Noto")], "esd")
