@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         known = files.read_text(path).splitlines()
     names = [files.safe_name(n.replace(" ", "_")) for n in dict.fromkeys(settings.name)]
     tar_dir, image_dir = files.check_writable(settings.tar_dir), files.check_writable(settings.image_dir)
-    work = cli.check_result_dir(settings.run.result_dir) / "curation"
+    work = files.check_writable(settings.run.result_dir) / "curation"
     for name in [n for n in names if not settings.force and is_whole_tar(tar_dir / f"{n}.tar")]:
         print(f"{name}: kept {tar_dir / name}.tar (to make it anew, give --force or remove it)")
         names.remove(name)

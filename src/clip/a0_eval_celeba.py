@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     run = settings.run
     device = system.settle(run.device, run.seed)
-    out = cli.check_result_dir(run.result_dir) / "clip"
+    out = files.check_writable(run.result_dir) / "clip"
     clip = models.from_settings(settings.model, run.precision, device)
     pictures = evaluation_sets.load_celeba(files.resolve(settings.data_root), clip.transform, workers=run.workers)
     how = {"batch_size": settings.model.eval_batch_size, "settings": cli.flat(settings)}

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     run = settings.run
     device = system.settle(run.device, run.seed)
-    out = cli.check_result_dir(run.result_dir) / "clip"
+    out = files.check_writable(run.result_dir) / "clip"
     clip = models.from_settings(settings.model, run.precision, device)
     val, share = files.resolve(settings.imagenet_val), settings.imagenet_share
     pictures = evaluation_sets.load_imagenet(val, clip.transform, workers=run.workers, share=share, seed=run.seed)

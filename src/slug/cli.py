@@ -12,7 +12,6 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import slug
@@ -23,59 +22,35 @@ Settings = TypeVar("Settings")
 
 
 def flag(
-    default: Any = dataclasses.MISSING,
-    help: str = "",
+    default: Any = dataclasses.MISSING,  # value without the flag; none makes the flag required
+    help: str = "",  # text for --help, with units; the default is added to it
     *,
-    choices: Sequence | Callable[[], Sequence] | None = None,
-    nargs: str | int | None = None,
+    choices: Sequence | Callable[[], Sequence] | None = None,  # or a function, called when a parser is made
+    nargs: str | int | None = None,  # as argparse's, for tuples: "+" (the default for a tuple), "*", or a number
     metavar: tuple[str, ...] | None = None,
-    parse: Callable[[str], Any] | None = None,
-    exclusive: str = "",
-    aliases: tuple[str, ...] = (),
+    parse: Callable[[str], Any] | None = None,  # turns the text into the value; by default the field's type does
+    exclusive: str = "",  # flags with the same word here exclude each other
+    aliases: tuple[str, ...] = (),  # further spellings that are accepted, e.g. ("--old-name",)
 ) -> Any:
-    """A field that is a command-line flag.
-
-    Args:
-        default: value without the flag; none makes the flag required.
-        help: text for --help, with units; the default is added to it.
-        choices: allowed values, or a function that returns them, called when a parser is made.
-        nargs: as argparse's, for tuples: "+" (the default for a tuple), "*", or a number.
-        parse: turns the text into the value; by default the field's type does.
-        exclusive: flags with the same word here exclude each other.
-        aliases: further spellings that are accepted, e.g. ("--old-name",).
-    """
+    """A field that is a command-line flag."""
     metadata = {"help": help, "choices": choices, "nargs": nargs, "metavar": metavar, "parse": parse, "exclusive": exclusive}
-    metadata["aliases"] = aliases
-    return dataclasses.field(default=default, kw_only=True, metadata={"flag": metadata})
+    return dataclasses.field(default=default, kw_only=True, metadata={"flag": metadata | {"aliases": aliases}})
 
 
 def group(kind: type, **defaults: Any) -> Any:
     """A field that holds the settings `kind`, whose flags become flags of the whole; `defaults` replaces some defaults."""
-    made: Any = (lambda: kind(**defaults)) if all_have_defaults(kind, defaults) else dataclasses.MISSING
-    return dataclasses.field(default_factory=made, kw_only=True, metadata={"group": kind, "defaults": defaults})
-
-
-def all_have_defaults(kind: type, given: dict[str, Any]) -> bool:
-    """Whether settings of this kind can be made from the defaults alone."""
     missing = dataclasses.MISSING
-    return all(
-        f.default is not missing or f.default_factory is not missing or f.name in given for f in dataclasses.fields(kind)
-    )
+    needed = [f for f in dataclasses.fields(kind) if f.default is missing and f.default_factory is missing]
+    made: Any = (lambda: kind(**defaults)) if all(f.name in defaults for f in needed) else missing
+    return dataclasses.field(default_factory=made, kw_only=True, metadata={"group": kind, "defaults": defaults})
 
 
 def parse(description: str | None, kind: type[Settings], argv: Sequence[str] | None = None) -> Settings:
     """The settings `kind` from a command line (the process's own where `argv` is None)."""
-    return build(kind, vars(parser(description, kind).parse_args(argv)))
-
-
-def parser(description: str | None, *kinds: type) -> argparse.ArgumentParser:
-    """A parser with the flags of settings."""
-    made = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    for kind in kinds:
-        add_flags(made, kind)
-    return made
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=plain, allow_abbrev=False)
+    add_flags(parser, kind)
+    return build(kind, vars(parser.parse_args(argv)))
 
 
 def add_flags(parser: argparse.ArgumentParser, kind: type, defaults: dict[str, Any] | None = None) -> None:
@@ -96,7 +71,8 @@ def add_flags(parser: argparse.ArgumentParser, kind: type, defaults: dict[str, A
         if field.type is bool:
             options["action"] = "store_true"
         else:
-            options["type"] = about["parse"] or (typing.get_args(field.type)[0] if of_many else _plain(field.type))
+            one = of_many or isinstance(field.type, types.UnionType)  # `int` of `int | None` and of `tuple[int, ...]`
+            options["type"] = about["parse"] or (typing.get_args(field.type)[0] if one else field.type)
             choices = about["choices"]() if callable(about["choices"]) else about["choices"]
             options |= {"choices": tuple(choices)} if choices else {}
             options |= {"nargs": about["nargs"] or "+"} if of_many else {}
@@ -105,11 +81,6 @@ def add_flags(parser: argparse.ArgumentParser, kind: type, defaults: dict[str, A
         if word and word not in exclusive:
             exclusive[word] = parser.add_mutually_exclusive_group()
         exclusive.get(word, parser).add_argument(f"--{field.name.replace('_', '-')}", *about["aliases"], **options)
-
-
-def _plain(kind: Any) -> Any:
-    """`int` of `int | None`; other types as they are."""
-    return typing.get_args(kind)[0] if isinstance(kind, types.UnionType) else kind
 
 
 def build(kind: type[Settings], values: dict[str, Any]) -> Settings:
@@ -125,11 +96,7 @@ def build(kind: type[Settings], values: dict[str, Any]) -> Settings:
 
 
 def flat(settings: Any, without: Sequence[str] = ()) -> dict[str, Any]:
-    """All settings as one {flag: value} for a record: tuples as lists, paths inside the repository relative to it.
-
-    Args:
-        without: flags that change no result.
-    """
+    """All settings as one {flag: value} for a record: tuples as lists, paths inside the repository relative to it."""
     inside = f"{files.ROOT}{os.sep}"
     found: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
@@ -147,11 +114,6 @@ def versions() -> dict[str, str]:
     from importlib.metadata import version
 
     return {"slug": slug.__version__, "torch": version("torch"), "python": platform.python_version()}
-
-
-def check_result_dir(path: str) -> Path:
-    """The result folder, made and shown to be writable before any long work. SlugError if it is not."""
-    return files.check_writable(path)
 
 
 def part_of(part: tuple[int, int], whole: list) -> list:

@@ -55,10 +55,7 @@ def remove_killed(folder: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is renamed to `path`, on failure it is removed.
-
-    Raises SlugError if the folder cannot be written.
-    """
+    """Yield a temporary path; on success it replaces `path`, on failure it is removed. SlugError if it cannot be written."""
     from safetensors import SafetensorError
 
     path = Path(path)

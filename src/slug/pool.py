@@ -21,16 +21,13 @@ Result = TypeVar("Result")
 def spread(
     function: Callable[[Item], Result], items: Sequence[Item], *, workers: int = 0, distributor: str = LOCAL
 ) -> Generator[Result, None, None]:
-    """Yield function(item) for all items, in their order.
+    """Yield function(item) for all items, in their order. SlugError if the distributor is not installed or does not start.
 
     Args:
         workers: number of processes. With 0 or 1 on this machine, this process does everything.
         distributor: where the processes run: `multiprocessing` (this machine), or a `ray` or `pyspark` cluster through
             joblib, whose machines see the files at the same paths. Tried on one machine with ray 2.60, and with pyspark
             4.3 and joblibspark 0.6.
-
-    Raises:
-        SlugError: the distributor is not installed, or its cluster does not start.
     """
     backend, module, register, package = DISTRIBUTORS[distributor]
     if module:

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 from slug.cli import flag, group
 from slug.errors import SlugError
+from slug.pool import LOCAL
 from slug.schema import STUDY_VARIANTS
 
 CANVAS = "data/UnlearnCanvas"
-LOCAL, DISTRIBUTORS = "multiprocessing", ("multiprocessing", "ray", "pyspark")
-PRECISIONS = ("fp32", "bf16", "fp16")
 MAX_FORGET = 0.02  # forget accuracy up to which a step counts as forgetting, on the validation split
 UNEDITED = "raw"  # among methods: the unedited model
 ROUNDS = 3  # of the methods that edit several layers of a pipeline, where --rounds does not say
@@ -60,7 +59,7 @@ class Run:
     precision: str = flag(
         "fp32",
         "autocast of evaluations, used where it changes no answer of the unedited model; gradients are always fp32",
-        choices=PRECISIONS,
+        choices=("fp32", "bf16", "fp16"),
     )
     result_dir: str = flag("results", "folder of the results, relative to the repository's root")
 

@@ -2,17 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from slug import files
 from slug.artifacts import cards
+from slug.artifacts.cards import Header
 from slug.errors import SlugError
-
-if TYPE_CHECKING:
-    from slug.artifacts.deltas import Header
 
 FILE = "pytorch_lora_weights.safetensors"  # name of the weight file in diffusers
 LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2", "visual_projection", "text_projection")
@@ -28,16 +26,11 @@ class Factor(NamedTuple):
 
     @property
     def rank(self) -> int:
-        """Inner size."""
         return len(self.down)
 
 
 def factor(change: Tensor, residual: float) -> Factor:
-    """The Factor of lowest rank whose residual is at most `residual`, by singular values.
-
-    Args:
-        change: (out, in) matrix.
-    """
+    """The Factor of lowest rank whose residual is at most `residual`, by singular values of the change (out, in)."""
     u, s, v = torch.linalg.svd(change.double(), full_matrices=False)
     left = torch.sqrt(s.square().flip(0).cumsum(0).flip(0)) / s.norm()  # residual that keeping the first i ranks leaves
     enough = torch.nonzero(left <= residual)
@@ -68,14 +61,11 @@ def _state(factors: Mapping[str, Factor], key: str, down: str, up: str) -> dict[
     return state
 
 
-def save(folder: Path, factors: Mapping[str, Factor], base: str, delta: tuple[str, "Header"]) -> Path:
+def save(folder: Path, factors: Mapping[str, Factor], base: str, delta: tuple[str, Header]) -> Path:
     """Write an adapter for StableDiffusionPipeline.load_lora_weights, with a card. Returns its weight file.
 
-    Its scale is 1, because without an alpha diffusers takes the rank for it.
-
-    Args:
-        base: name of the pipeline that the adapter belongs to.
-        delta: (file name, header) of the delta that it was made from.
+    Its scale is 1, because without an alpha diffusers takes the rank for it. `base` is the name of the pipeline, `delta` the
+    (file name, header) of the delta that the adapter was made from.
     """
     import slug.torchvision_cpu  # noqa: F401  (before diffusers)
 
@@ -89,14 +79,10 @@ def save(folder: Path, factors: Mapping[str, Factor], base: str, delta: tuple[st
     return folder / FILE
 
 
-def save_peft(folder: Path, factors: Mapping[str, Factor], base: str, delta: tuple[str, "Header"]) -> None:
-    """Write an adapter for peft.PeftModel.from_pretrained beside a Hugging Face CLIP, with a card.
+def save_peft(folder: Path, factors: Mapping[str, Factor], base: str, delta: tuple[str, Header]) -> None:
+    """As `save`, for peft.PeftModel.from_pretrained beside the Hugging Face CLIP `base`.
 
-    Args:
-        base: name of the CLIP that the adapter belongs to.
-        delta: as for `save`.
-    Raises:
-        SlugError: the folder holds something else than an adapter, which would be replaced.
+    Raises SlugError if the folder holds something else than an adapter, which would be replaced.
     """
     from peft import LoraConfig
     from safetensors.torch import save_file

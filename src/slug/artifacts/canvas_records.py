@@ -18,11 +18,7 @@ def stem_of(record: Record) -> str:
 
 
 def check_apart(path: Path, prompts_hash: str, select: str) -> None:
-    """SlugError where there is a record of other prompts or of another judge, which a run would replace by its own.
-
-    Args:
-        prompts_hash, select: hash of the run's prompts, and its judge as --select names it.
-    """
+    """SlugError where there is a record of other prompts or another judge (--select), which a run would replace."""
     try:
         record = files.read_json(path)
     except SlugError:  # none, or a damaged one
@@ -32,14 +28,7 @@ def check_apart(path: Path, prompts_hash: str, select: str) -> None:
 
 
 def read_records(folder: Path, pipeline: str, base: str, prompts: str | Path) -> list[Record]:
-    """The records of a pipeline with these prompts.
-
-    Args:
-        pipeline, base: tag and hash of a models.diffusion.Diffusion.
-        prompts: path of the CSV.
-    Raises:
-        SlugError: there is no record, or one is of other weights.
-    """
+    """The records of a pipeline, by its tag and its hash `base`, with these prompts. SlugError: none, or other weights."""
     found = [files.read_json(p) for p in sorted(folder.glob(f"{pipeline}-*.json"))]
     prompts_hash = files.file_hash(files.existing(prompts, "prompts", "give --prompts"))
     # The tag of another pipeline may begin like this one's, followed by a hyphen.

@@ -4,18 +4,16 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
 from slug import files
+from slug import methods as registry
 from slug.errors import SlugError, brief
 
-if TYPE_CHECKING:
-    from slug.artifacts.adapters import Factor
-    from slug.artifacts.deltas import Header
-
 FILE = "README.md"
+Header = Mapping[str, str]  # of a delta
 LOADED = {  # by library of an adapter: how to load the adapter, and how to remove it
     "diffusers": ("pipeline.load_lora_weights(HERE)", "pipeline.unload_lora_weights()"),
     "peft": ("model = PeftModel.from_pretrained(model, HERE)", "with model.disable_adapter():"),
@@ -35,31 +33,13 @@ SHARES = {  # figures of a delta's header: words for each, and the count that it
 }
 EARLIER_SPLITS = {"select": "validation", "report": "test"}  # `half` of earlier versions' deltas
 
-_SLUG = "SLUG (Cai, Tan, Asif; ICML 2025; arXiv 2407.11867)"
-MADE = {  # by method: how an edit was made
-    "slug": f"{_SLUG}, one step on one layer",
-    "slug_o": f"{_SLUG}, one step on one layer, with a contrastive forget loss",
-    "slug_w": f"{_SLUG}, one preconditioned step on one layer",
-    "slug_ws": f"{_SLUG}, one preconditioned step on one layer that spares the other names",
-    "slug_rounds": f"{_SLUG} in rounds, a step on each of several layers",
-    "slug_w_rounds": f"{_SLUG} in rounds of preconditioned steps",
-    "slug_ws_rounds": f"{_SLUG} in rounds of preconditioned steps that spare the other names",
-    "uce": "UCE (Gandikota et al.; WACV 2024), the cross-attention solved in closed form",
-    "esd": "ESD (Gandikota et al.; ICCV 2023), the cross-attention fine-tuned",
-}
 
-
-def made_by(method: str) -> str:
-    """How a method makes its edits, with citation."""
-    return MADE[method]
-
-
-def method_of(header: "Header") -> str:
+def method_of(header: Header) -> str:
     """The method that made a delta; deltas of earlier versions do not name it."""
     return json.loads(header["metrics"]).get("method") or ("slug_rounds" if " + " in header["layer"] else "slug")
 
 
-def figures(header: "Header") -> str:
+def figures(header: Header) -> str:
     """The figures of a delta's header in words, with counts and the split that they were measured on."""
     metrics = json.loads(header["metrics"])
     said = []
@@ -73,40 +53,35 @@ def figures(header: "Header") -> str:
     return f"together with the edits of {', '.join(others)}: {text}" if others else text
 
 
-def _name(file: str, header: "Header") -> str:
+def _name(file: str, header: Header) -> str:
     """What a delta forgets; deltas of earlier versions do not say it."""
     return header.get("name") or file.removesuffix(".delta.safetensors")
 
 
-def _row(file: str, header: "Header") -> str:
+def _row(file: str, header: Header) -> str:
     """Row of a card's table for one delta, with the step of each layer that moved."""
     chosen = json.loads(header["metrics"]).get("chosen") or [(header["layer"], header["step"])]
     steps = " + ".join(f"{float(step):.4g}" for _, step in chosen)
     return f"| `{file}` | {_name(file, header)} | `{header['layer']}` | {steps} | {figures(header)} |"
 
 
-def _head(base: str, license: str, names: Iterable[str], headers: Iterable["Header"], **more: Any) -> list[str]:
+def _head(base: str, license: str, names: Iterable[str], headers: Iterable[Header], **more: Any) -> list[str]:
     """The first lines of a card. `more`: other fields of its YAML header."""
     methods = list(dict.fromkeys(map(method_of, headers)))
     tags = ["machine-unlearning", *(["slug"] if any(m.startswith("slug") for m in methods) else []), *more.pop("tags", [])]
     about = ModelCardData(base_model=base, license=license, tags=tags, **more)
     return [
         f"---\n{about.to_yaml()}\n---\n\n# {base} without {', '.join(names)}\n",
-        f"`{base}`, edited by {'; '.join(map(made_by, methods))}.",
+        f"`{base}`, edited by {'; '.join(registry.get(m).citation for m in methods)}.",
         "The edit lowers what the model recalls on the pictures and prompts of the tests. It does not prove that nothing is",
         "left.\n",
     ]
 
 
-def text(original: str, base: str, headers: Mapping[str, "Header"]) -> str:
-    """The card of an edited folder.
+def text(original: str, base: str, headers: Mapping[str, Header]) -> str:
+    """The card of a folder with deltas, {file name: header}, of the model `base`, whose card's text is `original` or "".
 
-    Args:
-        original: text of the base model's card, "" if it has none.
-        base: name of the base model.
-        headers: {file name of a delta: its header}.
-    Raises:
-        SlugError: the YAML header of the base model's card cannot be read.
+    Raises SlugError if the YAML header of the base model's card cannot be read.
     """
     try:
         data = ModelCard(original).data if original else ModelCardData()
@@ -130,15 +105,8 @@ def text(original: str, base: str, headers: Mapping[str, "Header"]) -> str:
     )
 
 
-def adapter_text(library: str, base: str, file: str, header: "Header", factors: Mapping[str, "Factor"]) -> str:
-    """The card of an adapter folder.
-
-    Args:
-        library: the library that loads it, a key of LOADED.
-        base: name of the model that it belongs to.
-        file, header: name and header of the delta that it was made from.
-        factors: {module: Factor}.
-    """
+def adapter_text(library: str, base: str, file: str, header: Header, factors: Mapping[str, Any]) -> str:
+    """The card of an adapter, {module: Factor}, of the model `base`, made from a delta; LOADED has the libraries."""
     load, remove = LOADED[library]
     return "\n".join(
         [
@@ -155,6 +123,6 @@ def adapter_text(library: str, base: str, file: str, header: "Header", factors: 
     )
 
 
-def write(folder: Path, original: str, base: str, headers: Mapping[str, "Header"]) -> None:
+def write(folder: Path, original: str, base: str, headers: Mapping[str, Header]) -> None:
     """Write the card of `text` into a model folder."""
     files.write_text(folder / FILE, text(original, base, headers))

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from slug import files, models
 from slug.artifacts import cards
+from slug.artifacts.cards import Header
 from slug.errors import SlugError
 from slug.models import canonical
 
@@ -29,17 +30,14 @@ FORMAT = "slug-delta-1"
 EDITS = "slug_edits"  # subfolder of an edited folder
 ENDING = ".delta.safetensors"
 REMEDY = "make one with src/clip/a2_unlearn_slug.py"
-Header = Mapping[str, str]
 
 
 def save(
     path: Path, model: Any, edit: Mapping[str, Tensor], *, name: str, layer: str, step: float, metrics: Mapping[str, Any]
 ) -> None:
-    """Write the delta of an edit.
+    """Write the delta of an edit, {parameter name: change}, of a Clip or HostModel at its base weights.
 
     Args:
-        model: a Clip or HostModel at its base weights.
-        edit: {parameter name: change}.
         name: what is forgotten.
         layer, step: the layer that moved and its step, or what else made the edit.
         metrics: figures for the header, anything JSON can hold.
@@ -91,10 +89,7 @@ def check_base(header: Header, base: Mapping[str, Tensor], where: str | Path) ->
 def native(model: Any, tensors: Mapping[str, Tensor], header: Header) -> dict[str, Tensor]:
     """{the model's own parameter name: change} of a delta that `read` returned, on the model's devices.
 
-    Args:
-        model: a Clip or HostModel at its base weights.
-    Raises:
-        SlugError: the delta was made for other weights or another kind of model.
+    `model` is a Clip or HostModel at its base weights. SlugError: made for other weights or another kind of model.
     """
     changes: dict[str, Tensor] = {}
     base: dict[str, Tensor] = {}
@@ -125,10 +120,8 @@ def of_folder(folder: str | Path) -> dict[str, Header]:
 def apply(paths: str | Path | Iterable[str | Path], source: str | Path, out: str | Path) -> Path:
     """Write the model folder `source` with one or more deltas applied to `out`, which may be `source`.
 
-    The library of the model loads the result as it loads the original. Returns the folder.
-
-    Raises:
-        SlugError: a wrong base, a delta that is applied already, two of one file name, or an `out` that is not empty.
+    The library of the model loads the result as it loads the original. Returns the folder. SlugError: a wrong base, a delta
+    that is applied already, two of one file name, or an `out` that is not empty.
     """
     named: dict[str, Path] = {}
     for path in [files.existing(p, "delta", REMEDY) for p in _listed(paths)]:
@@ -144,10 +137,7 @@ def apply(paths: str | Path | Iterable[str | Path], source: str | Path, out: str
 def revert(names: str | Path | Iterable[str | Path], source: str | Path, out: str | Path) -> Path:
     """Write the edited folder `source` without one or more of its deltas to `out`, exact to the bit. Returns the folder.
 
-    Args:
-        names: file names of applied deltas; of a path only the last part counts.
-    Raises:
-        SlugError: a delta is not applied, or `out` is not empty.
+    Of each path in `names` only the file name counts. SlugError: a delta is not applied, or `out` is not empty.
     """
     return _edit_folder(source, out, {}, {Path(n).name for n in _listed(names)})
 
@@ -163,32 +153,11 @@ def _check_names(wanted: Iterable[str], there: Mapping[str, Any], where: str | P
         raise SlugError(f"{where} has no tensor {missing}, which the delta edits; it is a model of another kind")
 
 
-def _load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str] | None]:
-    try:
-        with safe_open(path, "pt") as f:
-            metadata = f.metadata()
-        return load_file(path), metadata
-    except (SafetensorError, OSError) as err:
-        raise SlugError(f"{path} is not a whole safetensors file ({err}); get a sound copy of the model") from err
-
-
 def _canonical_names(family: str, name: str, tensor: Tensor) -> Iterable[str]:
     try:
         return canonical.views(family, name, tensor)
     except KeyError:
         return ()
-
-
-def _sum(
-    family: str, base: Mapping[str, Tensor], deltas: Mapping[str, tuple[dict[str, Tensor], Header]]
-) -> dict[str, Tensor]:
-    """base + all deltas in float32, then cast to the dtypes of `base`."""
-    sums = {n: t.to(torch.float32, copy=True) for n, t in base.items()}
-    views = canonical.all_views(family, sums)
-    for _, (tensors, _) in sorted(deltas.items()):
-        for name, change in tensors.items():
-            views[name] += change
-    return {n: t.to(base[n].dtype) for n, t in sums.items()}
 
 
 def _edit_folder(model_dir: str | Path, to: str | Path, added: dict[str, Path], removed: set[str]) -> Path:
@@ -197,16 +166,19 @@ def _edit_folder(model_dir: str | Path, to: str | Path, added: dict[str, Path], 
     if out.exists() and out.resolve() != source.resolve() and any(out.iterdir()):
         raise SlugError(f"{out} exists and is not empty; choose another --out, or the model folder itself")
     family, weight_file = models.folder_family(source)
-    weights, metadata = _load_weights(weight_file)
+    try:
+        with safe_open(weight_file, "pt") as f:
+            metadata = f.metadata()
+        weights = load_file(weight_file)
+    except (SafetensorError, OSError) as err:
+        raise SlugError(f"{weight_file} is not a whole safetensors file ({err}); get a sound copy of the model") from err
     edits = source / EDITS
     base = load_file(edits / "base.safetensors") if edits.is_dir() else {}
     there = {p.name: p for p in sorted(edits.glob(f"*{ENDING}"))}
-    for name in added:
-        if name in there:
-            raise SlugError(f"{name} is applied to {source} already; revert it first")
-    for name in sorted(removed):
-        if name not in there:
-            raise SlugError(f"{name} is not applied to {source}; applied are: {', '.join(there) or 'none'}")
+    for name in (n for n in added if n in there):
+        raise SlugError(f"{name} is applied to {source} already; revert it first")
+    for name in sorted(removed - set(there)):
+        raise SlugError(f"{name} is not applied to {source}; applied are: {', '.join(there) or 'none'}")
     paths = {n: p for n, p in (there | added).items() if n not in removed}
     deltas = {name: read(path) for name, path in paths.items()}
 
@@ -218,7 +190,12 @@ def _edit_folder(model_dir: str | Path, to: str | Path, added: dict[str, Path], 
     views = canonical.all_views(family, base)
     for tensors, header in deltas.values():
         check_base(header, {c: views[c] for c in tensors}, source)
-    weights |= _sum(family, base, deltas)
+    sums = {n: t.to(torch.float32, copy=True) for n, t in base.items()}  # base + all deltas, then cast to base's dtypes
+    views = canonical.all_views(family, sums)
+    for _, (tensors, _) in sorted(deltas.items()):
+        for name, change in tensors.items():
+            views[name] += change
+    weights |= {n: t.to(base[n].dtype) for n, t in sums.items()}
     base = {n: t for n, t in base.items() if n in touched}
     headers = {name: header for name, (_, header) in deltas.items()}
     with files.replacing_folder(out) as temporary:

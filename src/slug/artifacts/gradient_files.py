@@ -64,11 +64,9 @@ def is_valid(path: Path, expected: Mapping[str, Any]) -> bool:
 
 
 def load(path: Path, expected: Mapping[str, Any], remedy: str) -> dict[str, torch.Tensor]:
-    """Read a gradient file after checking its fingerprint. SlugError if it is missing, damaged or stale.
+    """Read a gradient file whose fingerprint has what is expected. SlugError if it is missing, damaged or stale.
 
-    Args:
-        expected: what the fingerprint must say; other keys are not looked at.
-        remedy: the command that makes the file, for the message.
+    `remedy` is the command that makes the file, for the message.
     """
     if not path.is_file():
         raise SlugError(f"no gradients at {path}; make them with: {remedy}")
@@ -82,36 +80,11 @@ def load(path: Path, expected: Mapping[str, Any], remedy: str) -> dict[str, torc
     return grads
 
 
-def fingerprint(
-    model: str, tar: Path, loss: Any, batch_size: int, variant: Variant, left_out: Iterable[str], encoder: str = BOTH
-) -> dict[str, Any]:
-    """What a gradient file depends on.
-
-    Args:
-        model: `model_hash`.
-        tar: the pairs.
-        left_out: names whose pairs are left out.
-    """
-    return {
-        "model": model,
-        "data": files.file_hash(tar),
-        "loss_name": loss.__name__,
-        "batch_size": batch_size,
-        "square": variant.squared,
-        "left_out": list(left_out),
-        "encoder": encoder,
-    }
-
-
 class GradientFiles:
     """The gradient files of one model for some names."""
 
     def __init__(self, clip: Clip, sources: Sources, result_dir: str, batch_size: int, *, encoder: str = BOTH) -> None:
-        """
-        Args:
-            batch_size: pairs in a batch of the gradient pass.
-            encoder: "vision" or "language" for the parameters of that tower alone.
-        """
+        """`encoder` is "vision" or "language" for the parameters of that tower alone."""
         self.clip, self.sources, self.result_dir = clip, sources, result_dir
         self.batch_size, self.encoder = batch_size, encoder
         self.names = list(dict.fromkeys(sources.celeb_name))
@@ -148,8 +121,10 @@ class GradientFiles:
         return files.existing(self.sources.train_data, "retain set", "give --train-data, a tar of pairs")
 
     def mark(self, tar: Path, loss: Any, variant: Variant, left_out: Iterable[str] = ()) -> dict[str, Any]:
-        """As `fingerprint`, of this model."""
-        return fingerprint(self.model_hash, tar, loss, self.batch_size, variant, left_out, self.encoder)
+        """What a gradient file of these pairs, without those of the names `left_out`, depends on."""
+        mark = {"model": self.model_hash, "data": files.file_hash(tar), "loss_name": loss.__name__}
+        mark |= {"batch_size": self.batch_size, "square": variant.squared, "left_out": list(left_out)}
+        return mark | {"encoder": self.encoder}
 
     def spared(self, name: str, variant: Variant) -> list[str]:
         """Names whose forget sets count as retained data, by the file of a name's gradient."""
@@ -195,12 +170,9 @@ class GradientFiles:
     # ------------------------------------------------------------------------------------------------------- writing
 
     def write(self, variant: Variant, settings: Mapping[str, Any], *, workers: int = 0, force: bool = False) -> None:
-        """Write the forget gradient of every name and the one retain gradient, which is linked beside each. Keep valid
-        files.
+        """Write the forget gradients of the names and the one retain gradient, linked beside each. Keep valid files.
 
-        Args:
-            settings: for the fingerprints.
-            workers: processes that decode pictures.
+        `settings` are noted in the fingerprints; `workers` processes decode pictures.
         """
         plain, retain_tar = variant.plain, self.retain_tar
         left_out = sorted(map(plain_name, self.names))

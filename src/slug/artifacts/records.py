@@ -12,7 +12,7 @@ from slug import files, schema
 from slug.errors import SlugError
 from slug.schema import file_name, record_file, steps_file  # noqa: F401  (names of the files of this module)
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # reports read records without torch
     import torch
 
     from slug.core.edit import Edit
@@ -24,12 +24,7 @@ CONVENTION = "# ratio is the step size; a positive step ADDS the gradient of 1 -
 
 
 def log_line(n: int, row: Mapping[str, Any]) -> str:
-    """One line of a step log in the published format: fractions in [0, 1], MIA in %.
-
-    Args:
-        n: number of the evaluation, 0 for the unedited model.
-        row: the columns of a candidate of a CLIP.
-    """
+    """Evaluation n (0: of the unedited model) as a line of a step log, as published: fractions in [0, 1], MIA in %."""
     return (
         f"iter: {n}, ratio: {row['step']:.6g}, fgt_acc@1: {row['forget_acc1']:.4f}, fgt_acc@5: {row['forget_acc5']:.4f}, "
         f"celeba100@1: {row['identities_acc1']:.4f}, celeba100@5: {row['identities_acc5']:.4f}, "
@@ -47,11 +42,7 @@ LINE = re.compile(
 
 
 def parse_log(path: Path) -> list[dict[str, float]]:
-    """The lines of a step log or a comparison log, [{column: value}] with NaN for a missing value.
-
-    Raises:
-        SlugError: a line begins like one of the format and does not follow it.
-    """
+    """The lines of a step log or a comparison log, [{column: value}] with NaN for a missing value. SlugError: a bad line."""
     rows = []
     for number, line in enumerate(files.read_text(path).splitlines(), 1):
         if line.startswith("iter:"):
@@ -74,29 +65,22 @@ def write_candidates(path: Path, candidates: Sequence["Candidate"], na: str = "n
 
 
 def write_search(
-    stem: Path,
+    stem: Path,  # without ending; `-steps.csv` and `.delta.safetensors` are added
     model: Any,
     edit: "Edit",
     *,
     method: str,
-    name: str,
-    chosen: Sequence[tuple[str, float]],
-    start: "Candidate",
+    name: str,  # what is forgotten
+    chosen: Sequence[tuple[str, float]],  # (layer, step) of each round
+    start: "Candidate",  # the unedited model
     candidates: Sequence["Candidate"],
     best: "Candidate",
-    counts: Mapping[str, int],
-    columns: Iterable[tuple[str, Any]] = (),
+    counts: Mapping[str, int],  # {n_forget, n_retain, ...}: what the figures rest on
+    columns: Iterable[tuple[str, Any]] = (),  # (name, value) that every row of the CSV gets besides
 ) -> Record:
     """Write what a search on a host model found, the CSV of its candidates and the delta; returns the record's part on it.
 
-    Args:
-        stem: path without ending; `-steps.csv` and `.delta.safetensors` are added.
-        model: models.host.HostModel at its base weights.
-        name: what is forgotten.
-        chosen: (layer, step) of each round.
-        start, best: the unedited model and the chosen candidate.
-        counts: {n_forget, n_retain, ...}: what the figures rest on.
-        columns: (name, value) that every row of the CSV gets besides.
+    `model` is a models.host.HostModel at its base weights.
     """
     from slug.artifacts import deltas
 
@@ -125,12 +109,7 @@ def inputs_hash(
     evaluations: Iterable["PictureSet"],
     tars: Iterable[Path] = (),
 ) -> str:
-    """One hash of everything that a method depends on besides its settings.
-
-    Args:
-        gradients: {parameter name: tensor} each.
-        tars: files of pairs that the method reads.
-    """
+    """One hash of everything that a method depends on besides its settings; `tars` are files of pairs that it reads."""
     digest = hashlib.sha256(model_hash.encode())
     for part in (*map(files.tensor_hash, gradients), *map(files.file_hash, tars)):
         digest.update(part.encode())

@@ -15,29 +15,25 @@ def weights_of(folder: Path, kind: str) -> Path | None:
     return next((p for end in (".safetensors", ".pth") if (p := folder / f"{kind}{end}").is_file()), None)
 
 
-def _names(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(n, str) for n in value)
-
-
 def classifier_settings(folder: Path) -> dict[str, Any]:
     """The description of both classifiers in a folder's classifiers.json; UnlearnCanvas's own (PUBLISHED) without that file.
 
-    Returns:
-        `arch`, `labels` ({kind: names in the order of the outputs}), `mean`, `std`, `size` and, where needed, timm's
-        `options`.
-
-    Raises:
-        SlugError: the file is damaged or lacks something.
+    Returns `arch`, `labels` ({kind: names in the order of the outputs}), `mean`, `std`, `size` and, where needed, timm's
+    `options`. SlugError if the file is damaged or lacks something.
     """
     import slug.torchvision_cpu  # noqa: F401  (before timm)
 
     import timm
 
-    wanted = {
+    def named(labels: Any) -> bool:
+        return all(isinstance(labels[k], list) and labels[k] and all(isinstance(n, str) for n in labels[k]) for k in KINDS)
+
+    numbers = ("three numbers", lambda v: len([float(x) for x in v]) == 3)
+    wanted: dict[str, tuple[str, Any]] = {
         "arch": ("a network of timm", timm.is_model),
-        "labels": ("lists of the styles and the objects", lambda v: all(_names(v[k]) for k in KINDS)),
-        "mean": ("three numbers", lambda v: len([float(x) for x in v]) == 3),
-        "std": ("three numbers", lambda v: len([float(x) for x in v]) == 3),
+        "labels": ("lists of the styles and the objects", named),
+        "mean": numbers,
+        "std": numbers,
         "size": ("a number of pixels", lambda v: isinstance(v, int) and v > 0),
     }
     path = folder / "classifiers.json"

@@ -49,12 +49,7 @@ def _broken(items: Sequence[Item]) -> tuple[int, int]:
 
 
 def _state(what: str, path: Path, todo: str, look: Look) -> State:
-    """The state of one data set.
-
-    Args:
-        todo: what to do if it is missing or unusable.
-        look: inspects it; raises SlugError if it is unusable.
-    """
+    """The state of one data set. `todo` is for one that is missing or unusable, in which case `look` raises SlugError."""
     if not path.exists():
         return State(what, str(path), False, False, False, "nothing", todo)
     try:
@@ -178,11 +173,10 @@ def classifiers(folder: Path) -> State:
 
 
 def states(root: Path, keys: Iterable[str], names: Sequence[str] = (), **paths: str) -> list[State]:
-    """The states of data sets.
+    """The states of the data sets `keys`: laion, retain, forget, celeba, imagenet, canvas, classifiers.
 
     Args:
         root: the folder that data/README.md calls ROOT.
-        keys: which data sets: laion, retain, forget, celeba, imagenet, canvas, classifiers.
         names: forget names whose tars are wanted; without any, the tars that are there.
         paths: laion_dir, tar_dir, train_data, val_data, imagenet_val, canvas, classifiers, where they are not in `root`.
     """

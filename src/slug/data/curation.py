@@ -203,16 +203,8 @@ def curate(
     """Write the forget sets of all names in one pass: for each the first `max_count` usable pairs, in unit and row order.
 
     A run that was stopped resumes where it was when called again with the same arguments; what it needs for that lies in
-    `work_dir` until it ends. Memory grows neither with the units nor with the names.
-
-    Args:
-        units: a source (slug.data.sources).
-
-    Returns:
-        The outcome of each name. Nothing was written for a name without pairs.
-
-    Raises:
-        SlugError: a unit is damaged, or a folder cannot be written.
+    `work_dir` until it ends. Memory grows neither with the units nor with the names. Nothing is written for a name without
+    pairs. SlugError: a unit is damaged, or a folder cannot be written.
     """
     inputs = [(str(u.path), u.path.stat().st_size, u.path.stat().st_mtime_ns) for u in units]
     asked = json.dumps([names, list(how.known), how.max_count, how.near, inputs])
@@ -227,11 +219,7 @@ def curate(
 
 
 def write(pairs: Iterable[tuple[bytes, str]], name: str, tar_dir: Path, image_dir: Path) -> None:
-    """Write {name}.tar (members {name}_{i}.jpg and .txt) and the image folder {name}/, each whole or not at all.
-
-    Args:
-        pairs: (JPEG bytes, caption).
-    """
+    """Write pairs (JPEG bytes, caption) into {name}.tar and the image folder {name}/, each whole or not at all."""
     with (
         files.replacing(tar_dir / f"{name}.tar") as temporary,  # renamed last: a whole tar means that all is there
         files.replacing_folder(image_dir / name) as folder,

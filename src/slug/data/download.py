@@ -59,11 +59,8 @@ def fetch(metadata: Path, out: Path, how: Download) -> Fetched:
     """Fetch the pictures of all rows of a metadata folder into shards of 10,000 rows each (data/README.md).
 
     Finished shards are left alone, with the pictures that failed in them, so the same call resumes a download that was
-    stopped. A shard without a single picture (no network) counts as unfinished.
-
-    Raises:
-        SlugError: the metadata cannot be used, the distributor is not installed, `out` cannot be written, a shard could
-            not be finished, or no picture could be fetched.
+    stopped. A shard without a single picture (no network) counts as unfinished. SlugError: the metadata cannot be used, the
+    distributor is not installed, `out` cannot be written, a shard could not be finished, or no picture could be fetched.
     """
     for package in ("img2dataset", *(() if how.distributor == pool.LOCAL else (how.distributor,))):
         if importlib.util.find_spec(package) is None:
@@ -133,13 +130,8 @@ def named_rows(
     """Write the metadata rows that hold a name into `out`, one file for each metadata file and in the same form.
 
     Takes the first `limit` rows of each name, in file and row order. Files that are there already are not searched again,
-    so the same call resumes a run that was stopped.
-
-    Returns:
-        {name: rows}.
-
-    Raises:
-        SlugError: the metadata cannot be used, or the distributor is not installed.
+    so the same call resumes a run that was stopped. Returns {name: rows}. SlugError: the metadata cannot be used, or the
+    distributor is not installed.
     """
     paths = metadata_files(metadata)
     given = {plain_name(n): n for n in names}
@@ -180,16 +172,9 @@ def fetch_named(
 ) -> tuple[Path, dict[str, int], Fetched]:
     """Fetch the pictures of only those metadata rows that hold a name, into a folder of shards in `root`.
 
-    The folder belongs to these names, this limit and this metadata, so the same call resumes a run that was stopped.
-
-    Args:
-        limit: rows tried for each name; links rot, so this is more than the number of pictures wanted.
-
-    Returns:
-        (folder of shards, {name: rows tried}, outcome).
-
-    Raises:
-        SlugError: as `named_rows` and `fetch`; or no row holds any of the names.
+    The folder belongs to these names, this limit and this metadata, so the same call resumes a run that was stopped. Links
+    rot, so the limit of rows tried for each name is more than the number of pictures wanted. SlugError: as `named_rows` and
+    `fetch`; or no row holds any of the names. Returns (folder of shards, {name: rows tried}, outcome).
     """
     metadata = files.resolve(how.metadata_dir)
     marks = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in metadata_files(metadata)]

@@ -12,9 +12,7 @@ import torch
 from slug import files
 from slug.data.images import PICTURES, Transform, decode_files
 from slug.data.names import clean_name
-from slug.data.splits import validation_mask
 from slug.errors import SlugError
-from slug.settings import Data, Run
 
 PICTURE = re.compile(rf".+\.(?:{'|'.join(PICTURES)})", re.I)  # file name of a picture
 
@@ -32,19 +30,6 @@ class PictureSet(NamedTuple):
     paths: tuple[str, ...] = ()  # (N,)
 
 
-def _groups(folder: Path, names: list[str]) -> dict[str, tuple[str, bool]]:
-    """{image: (group, seen)} from groups.csv; without that file each picture is a group of its own that was seen."""
-    path = folder / "groups.csv"
-    if not path.is_file():
-        return {n: (n, True) for n in names}
-    rows = files.read_csv(path, ("image", "group", "seen"), "delete it, or make the folder again")
-    table = {r["image"]: (r["group"], r["seen"] == "1") for r in rows}
-    missing = next((n for n in names if n not in table), None)
-    if missing:
-        raise SlugError(f"{path} has no row for {missing}; delete it, or make the folder again")
-    return table
-
-
 def _picture_set(
     folder: Path,
     paths: dict[str, Path],
@@ -52,33 +37,33 @@ def _picture_set(
     classes: list[tuple[str, int]],
     decode: Callable[[list[str]], tuple[torch.Tensor, torch.Tensor]],
 ) -> PictureSet:
-    """Decode the pictures {key: path} of an evaluation folder; `classes` are (name, block)."""
+    """Decode the pictures {key: path} of an evaluation folder; `classes` are (name, block).
+
+    groups.csv says which source image each shows; without it each picture is a source image of its own that was seen.
+    """
     images, kept = decode([str(p) for p in paths.values()])
     keys = list(paths)
     if not len(kept):
         raise SlugError(f"{folder}: no picture can be used ({len(keys)} tried); see data/README.md for its layout")
-    table = _groups(folder, keys)
+    table, path = {n: (n, True) for n in keys}, folder / "groups.csv"
+    if path.is_file():
+        remedy = "delete it, or make the folder again"
+        rows = files.read_csv(path, ("image", "group", "seen"), remedy)
+        table = {r["image"]: (r["group"], r["seen"] == "1") for r in rows}
+        for missing in (n for n in keys if n not in table):
+            raise SlugError(f"{path} has no row for {missing}; {remedy}")
     chosen = [keys[i] for i in kept]
-    return PictureSet(
-        images=images,
-        labels=torch.tensor(labels)[kept],
-        names=[name for name, _ in classes],
-        blocks=torch.tensor([block for _, block in classes]),
-        groups=[table[k][0] for k in chosen],
-        seen=torch.tensor([table[k][1] for k in chosen]),
-        broken=len(keys) - len(chosen),
-        paths=tuple(str(paths[k]) for k in chosen),
-    )
+    groups, seen = [table[k][0] for k in chosen], torch.tensor([table[k][1] for k in chosen])
+    names, blocks = [name for name, _ in classes], torch.tensor([block for _, block in classes])
+    found = tuple(str(paths[k]) for k in chosen)
+    return PictureSet(images, torch.tensor(labels)[kept], names, blocks, groups, seen, len(keys) - len(chosen), found)
 
 
 def identity_rows(path: Path) -> dict[str, str]:
     """{image file: identity} of one of CelebA's identity lists, with identities as the file spells them.
 
     Reads both formats: `list_identity_celeba.txt` (a count, a header and `image identity` rows; the count or the header
-    may be missing) and `identity_CelebA.txt` (rows only).
-
-    Raises:
-        SlugError: the file has neither format, or not as many rows as its count says.
+    may be missing) and `identity_CelebA.txt` (rows only). SlugError: neither, or not as many rows as the count says.
     """
     lines = [line for line in files.read_text(path, "convert it, e.g. with iconv").splitlines() if line.strip()]
     headed = bool(lines) and lines[0].strip().isdecimal()
@@ -107,10 +92,7 @@ def load_celeba(
 ) -> PictureSet:
     """The identity evaluation: pictures of the identities in frequent_celebs.txt, with all identities as classes.
 
-    Args:
-        root: folder with img_align_celeba/, list_identity_celeba.txt and frequent_celebs.txt.
-        per_class: the largest number of pictures of an identity.
-        cache: see `decode_files`.
+    Each has at most `per_class` pictures. The folder also has img_align_celeba/ and list_identity_celeba.txt.
     """
     root = files.existing(root, "CelebA folder", "give --val-data")
     identity = celeba_names(root)
@@ -168,11 +150,8 @@ def load_imagenet(
     """The object evaluation: an ImageNet-style folder with one subfolder for each class (`imagenet_classes`).
 
     Folders of the same name are one class. Two synsets of ImageNet are called `sunglasses` and two `missile`; no prompt
-    tells them apart, so as separate classes neither could ever be right.
-
-    Args:
-        share: fraction of the pictures, drawn by `seed`.
-        cache: see `decode_files`.
+    tells them apart, so as separate classes neither could ever be right. `share` is the fraction of the pictures that is
+    drawn by `seed`.
     """
     val = files.existing(val, "ImageNet validation folder", "give --imagenet-val")
     rows = imagenet_classes(val)
@@ -191,18 +170,3 @@ def load_imagenet(
         raise SlugError(f"{val} holds no pictures; see data/README.md for its layout")
     decode = partial(decode_files, transform=transform, workers=workers, desc="decode objects", cache=cache)
     return _picture_set(val.parent, paths, labels, classes, decode)
-
-
-def load_evaluation(data: Data, run: Run, transform: Transform) -> tuple[PictureSet, PictureSet, dict[str, torch.Tensor]]:
-    """Both evaluations: (identities, objects, {task: validation mask}).
-
-    Args:
-        data: `val_data`, `imagenet_val` and `imagenet_share` are used.
-        run: `workers` and `seed` are used, and `result_dir`, which keeps the decoded pictures in its folder cache.
-    """
-    cache = files.resolve(run.result_dir) / "cache"
-    identities = load_celeba(files.resolve(data.val_data), transform, workers=run.workers, cache=cache)
-    val, share = files.resolve(data.imagenet_val), data.imagenet_share
-    objects = load_imagenet(val, transform, workers=run.workers, share=share, seed=run.seed, cache=cache)
-    masks = {"identities": validation_mask(identities, run.seed), "objects": validation_mask(objects, run.seed)}
-    return identities, objects, masks

@@ -69,11 +69,8 @@ def by_batch(
 ) -> dict[str, torch.Tensor]:
     """Apply a function to all images, batch by batch, so that memory holds only a few batches of pixels.
 
-    Args:
-        function: maps uint8 images (N, 3, S, S) to {key: (N, ...)}.
-
-    Returns:
-        {key: (M, ...)} for the M images that can be decoded.
+    The function maps uint8 images (N, 3, S, S) to {key: (N, ...)}. Returns {key: (M, ...)} for the M images that can be
+    decoded.
     """
     parts = []
     for rows in batches(items, transform, workers=workers, desc=desc):
@@ -98,8 +95,7 @@ def decode_files(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`decode` image files once, and keep the result in the folder `cache`, from which it is memory-mapped.
 
-    The cache key covers the paths, sizes and modification times of the files and the transform, so a changed file is
-    decoded anew.
+    A file is decoded anew if its path, size or modification time, or the transform, changed.
     """
     if cache is None:
         return decode(paths, transform, workers=workers, desc=desc)

@@ -33,10 +33,7 @@ def _folded(text: str) -> str:
 class Matcher:
     """Finds names in captions as whole words, in any case, with `_`, `-` and space alike (after NFKC and casefold).
 
-    Args:
-        names: the names to look for.
-        known: all names there are. Where one of them contains a name looked for, the longest one counts: `tropical fish`
-            is no `fish`.
+    Where one of all `known` names contains a name looked for, the longest one counts: `tropical fish` is no `fish`.
     """
 
     def __init__(self, names: Iterable[str], known: Iterable[str] = ()) -> None:

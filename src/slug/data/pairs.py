@@ -32,10 +32,8 @@ class TarMembers(Mapping[str, bytes]):
     Opening it reads only the headers, several times faster than tarfile does. A tar with anything but plain files (long
     names, links, sparse files) is left to tarfile. Use it as a context manager.
 
-    Raises:
-        tarfile.ReadError: it is no tar, or is damaged, or lacks the zero blocks that end a tar. tarfile would take a tar
-            that was cut between two members, or within a header, for a whole one.
-        OSError: it cannot be read.
+    Raises OSError, or tarfile.ReadError if it is no tar, or damaged, or lacks the zero blocks that end a tar: tarfile would
+    take a tar that was cut between two members, or within a header, for a whole one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -111,11 +109,7 @@ def is_whole_tar(path: Path) -> bool:
 
 
 def read_tar(path: Path) -> list[tuple[str, bytes, str]]:
-    """The pairs of a tar in order: [(key, image bytes, caption)].
-
-    Raises:
-        SlugError: the file is no tar, is truncated, or holds no pair.
-    """
+    """The pairs of a tar in order: [(key, image bytes, caption)]. SlugError: no tar, truncated, or without a pair."""
     texts, images = {}, {}
     try:
         with TarMembers(path) as tar:
@@ -136,12 +130,7 @@ def read_tar(path: Path) -> list[tuple[str, bytes, str]]:
 def load_pairs(
     path: Path, transform: Transform, *, leave_out: Matcher | None = None, workers: int = 0, limit: int | None = None
 ) -> Pairs:
-    """Decode the pairs of a tar.
-
-    Args:
-        leave_out: leave out the pairs whose captions hold one of its names: the retain set must not hold a forgotten name.
-        limit: the largest number of pairs; the first ones are taken.
-    """
+    """Decode the pairs of a tar, the first `limit` of those whose captions hold no name that `leave_out` finds."""
     samples = read_tar(path)
     if leave_out:
         samples = [s for s in samples if not leave_out.find(s[2])]
@@ -162,13 +151,9 @@ def some(pairs: Pairs, rows: Sequence[int]) -> Pairs:
 def source_images(tar: Path, shards: Path) -> dict[str, str]:
     """The source image that each pair of a forget set shows: {key of the pair: source image}.
 
-    Args:
-        tar: the forget set.
-        shards: folder of the shards it was curated from (NNNNN.parquet with NNNNN.tar), in whose sidecar files (.json)
-            the field `drawing` names the source image, as in the embedded world. Pictures are matched by their bytes.
-
-    Raises:
-        SlugError: a picture is in no shard, or its sidecar file does not name its source image.
+    `shards` is the folder of the shards it was curated from (NNNNN.parquet with NNNNN.tar), in whose sidecar files (.json)
+    the field `drawing` names the source image, as in the embedded world. Pictures are matched by their bytes. SlugError: a
+    picture is in no shard, or its sidecar file does not name its source image.
     """
     hashes = {key: hashlib.sha256(image).hexdigest() for key, image, _ in read_tar(tar)}
     found = {}

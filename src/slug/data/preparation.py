@@ -1,13 +1,12 @@
 """Official downloads brought into the layouts that slug.data reads: ImageNet's validation archives, CelebA's lists."""
 
 import collections
-import contextlib
 import difflib
 import os
 import re
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -30,38 +29,23 @@ REGISTER = "register at image-net.org and download it again"
 # ----------------------------------------------------------------------------------------------------------- ImageNet
 
 
-@contextlib.contextmanager
-def _any_devkit() -> Iterator[None]:
-    """Context in which torchvision's parser accepts a devkit of any checksum; it has no argument for that."""
-    name, md5 = imagenet.ARCHIVE_META["devkit"]
-    imagenet.ARCHIVE_META["devkit"] = (name, None)
-    try:
-        yield
-    finally:
-        imagenet.ARCHIVE_META["devkit"] = (name, md5)
-
-
-def _check(path: Path, kind: str) -> None:
-    """SlugError unless a file is the official archive (`val` or `devkit`), by torchvision's checksum."""
-    if not check_integrity(path, imagenet.ARCHIVE_META[kind][1]):
-        raise SlugError(f"{path} is not the official archive, by its checksum; {REGISTER}, or accept it with --any-archive")
-
-
 def devkit_labels(devkit: Path) -> list[str]:
     """The WordNet id of each validation picture: picture number i (from 1) at index i - 1.
 
     torchvision's parser reads the devkit. Class ids in it count from 1 and do not follow the order of the WordNet ids.
-
-    Raises:
-        SlugError: the archive is damaged or no devkit.
+    SlugError: the archive is damaged or no devkit.
     """
-    with tempfile.TemporaryDirectory() as folder, _any_devkit():
+    name, _ = official = imagenet.ARCHIVE_META["devkit"]
+    with tempfile.TemporaryDirectory() as folder:
         try:
+            imagenet.ARCHIVE_META["devkit"] = (name, None)  # the parser has no argument to accept any checksum
             imagenet.parse_devkit_archive(folder, str(devkit.resolve()))
             wnids = imagenet.load_meta_file(folder)[1]
         except (OSError, EOFError, tarfile.TarError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as err:
             text = brief(err)
             raise SlugError(f"{devkit} is not ImageNet's devkit ({type(err).__name__}: {text}); {REGISTER}") from err
+        finally:
+            imagenet.ARCHIVE_META["devkit"] = official
     strange = sorted(set(wnids) - set(evaluation_sets.imagenet_names()))
     if strange or not wnids:
         raise SlugError(f"{devkit} has labels outside ImageNet-1k ({', '.join(strange[:3]) or 'none at all'}); {REGISTER}")
@@ -72,19 +56,13 @@ def unpack_imagenet(tar: Path, devkit: Path, val: Path, *, checksum: bool = True
     """Unpack ILSVRC2012_img_val.tar into `val`/{WordNet id}/, by the labels of the devkit.
 
     The pictures go to a folder beside `val` that is renamed when all are there; a run that was stopped resumes there.
-
-    Args:
-        tar, devkit: the official archives.
-        checksum: whether to check that they are.
-
-    Returns:
-        (pictures, classes, whether anything was done).
-
-    Raises:
-        SlugError: an archive is damaged or another one, `val` holds something else, or the disk is full.
+    `checksum`: check that the archives are the official ones. Returns (pictures, classes, whether anything was done).
+    SlugError: an archive is damaged or another one, `val` holds something else, or the disk is full.
     """
     for path, kind in ((devkit, "devkit"), (tar, "val")) if checksum else ():
-        _check(path, kind)
+        if not check_integrity(path, imagenet.ARCHIVE_META[kind][1]):
+            what = f"{path} is not the official archive, by its checksum"
+            raise SlugError(f"{what}; {REGISTER}, or accept it with --any-archive")
     wnids = devkit_labels(devkit)
     classes = len(set(wnids))
     if val.exists():
@@ -143,15 +121,9 @@ class Identities(NamedTuple):
 def choose_identities(root: Path, *, count: int = 100, minimum: int = 4, always: Iterable[str] = ()) -> Identities:
     """Choose the `count` identities with the most pictures on disk (ties by name), and those in `always`.
 
-    If identity_CelebA.txt is there as well, its numbers are compared with the names.
-
-    Args:
-        root: CelebA folder.
-        minimum: fewest pictures of a chosen identity, since the validation and the test split share them.
-        always: forget names, chosen in any case if they have two pictures or more.
-
-    Raises:
-        SlugError: a list is missing or damaged, there are no pictures, or nobody has a name in `always`.
+    If identity_CelebA.txt is there as well, its numbers are compared with the names. A chosen identity has at least
+    `minimum` pictures, since both splits share them; forget names, in `always`, need two. SlugError: a list is missing or
+    damaged, there are no pictures, or nobody has a name in `always`.
     """
     identity = evaluation_sets.celeba_names(root)
     folder = files.existing(root / "img_align_celeba", "folder of aligned pictures", "unpack img_align_celeba.zip there")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from slug.cli import flag
-from slug.settings import DISTRIBUTORS, LOCAL
+from slug.pool import DISTRIBUTORS, LOCAL
 
 
 @dataclass(frozen=True)
@@ -11,7 +11,7 @@ class Download:
     """How img2dataset fetches pictures; the defaults are the paper's settings where it states them."""
 
     metadata_dir: str = flag("data/laion/metadata", "folder of LAION's metadata, *.parquet")
-    distributor: str = flag(LOCAL, "where processes run", choices=DISTRIBUTORS)
+    distributor: str = flag(LOCAL, "where processes run", choices=tuple(DISTRIBUTORS))
     processes: int = flag(16, "processes of img2dataset; each works on one shard at a time")
     threads: int = flag(128, "connections of each process")
     image_size: int = flag(256, "side in pixels to which pictures are resized")

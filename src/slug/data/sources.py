@@ -43,29 +43,19 @@ class Unit(Protocol):
 def find_rows(
     path: Path,
     matcher: Matcher,
-    columns: list[str],
+    columns: list[str],  # to return, `caption` among them
     *,
     caption: str,
-    where: Any = None,
-    form: Any = "parquet",
-    threads: bool = True,
+    where: Any = None,  # an Arrow expression that a row must satisfy as well
+    form: Any = "parquet",  # or an Arrow file format
+    threads: bool = True,  # let Arrow use all cores
 ) -> pa.Table:
     """The rows of a metadata file of any size whose captions hold a name.
 
     Arrow reads only the columns asked for, and passes on only rows that `matcher.screen()` and `where` let through; the
-    matcher decides about these. Memory grows with the rows found, not with the file.
-
-    Args:
-        columns: the columns to return, `caption` among them.
-        where: an Arrow expression that a row must satisfy as well.
-        form: `parquet`, or an Arrow file format.
-        threads: let Arrow use all cores.
-
-    Returns:
-        The columns unchanged and in row order, and `names`, the list of names found in each caption.
-
-    Raises:
-        pa.ArrowException, OSError, KeyError: the file is damaged or lacks a column.
+    matcher decides about these. Memory grows with the rows found, not with the file. Returns the columns unchanged and in
+    row order, and `names`, the list of names found in each caption. Raises pa.ArrowException, OSError or KeyError if the
+    file is damaged or lacks a column.
     """
     screen = matcher.screen()
     if screen is not None:

@@ -1,15 +1,12 @@
 """The validation split and the test split of an evaluation."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 
-if TYPE_CHECKING:
-    from slug.data.evaluation_sets import PictureSet
+from slug.data.evaluation_sets import PictureSet
 
 
-def validation_mask(pictures: "PictureSet", seed: int) -> torch.Tensor:
+def validation_mask(pictures: PictureSet, seed: int) -> torch.Tensor:
     """Split an evaluation by source image: (N,) bool, True in the validation split, False in the test split.
 
     Steps are chosen on the validation split and reported on the test split, so all pictures of one source image lie on the

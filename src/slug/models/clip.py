@@ -23,25 +23,17 @@ EMBEDDINGS = ("positional_embedding", "class_embedding", "pos_embed", "cls_token
 
 
 class Clip:
-    """A model of two towers in eval mode. Each subclass knows one library.
-
-    Attributes:
-        module: the torch module, with float32 parameters.
-        label: short name for people and file names.
-        tag: `{model}_{pretrained}`, safe in file names.
-        transform: PIL image -> uint8 (3, S, S), the input of `encode_image`.
-        autocast: dtype of evaluations; None is float32.
-        checkpointing: the gradient pass keeps only the input of each stage and computes the rest twice, to save memory.
-    """
+    """A model of two towers in eval mode, with float32 parameters. Each subclass knows one library."""
 
     family = ""
     vision_prefixes: tuple[str, ...] = ()  # beginnings of the names of the vision tower's parameters
 
     def __init__(self, module: torch.nn.Module, tokenizer: Any, preprocess: transforms.Compose, *, label: str, tag: str):
+        """`label` is a short name for people and file names; `tag` is `{model}_{pretrained}`, safe in file names."""
         self.module: Any = module
         self.tokenizer, self.label, self.tag = tokenizer, label, tag
-        self.autocast: torch.dtype | None = None
-        self.checkpointing = False
+        self.autocast: torch.dtype | None = None  # dtype of evaluations; None is float32
+        self.checkpointing = False  # the gradient pass computes activations twice, to save memory
         steps = preprocess.transforms
         cut = next(i for i, t in enumerate(steps) if isinstance(t, transforms.ToTensor))
         rescale = next(t for t in steps if isinstance(t, transforms.Normalize))
@@ -51,12 +43,11 @@ class Clip:
 
     @property
     def device(self) -> torch.device:
-        """Device of the parameters."""
         return next(self.module.parameters()).device
 
     @property
     def side(self) -> int:
-        """Side of the images that `transform` makes, in pixels."""
+        """Side S in pixels of the uint8 images (3, S, S) that `transform` makes of PIL images."""
         size = self.transform.transforms[0].size
         return size if isinstance(size, int) else size[0]
 
@@ -134,7 +125,6 @@ class Clip:
 
     @property
     def parameters(self) -> dict[str, torch.nn.Parameter]:
-        """{name: parameter} of the module."""
         return dict(self.module.named_parameters())
 
     def changing(self, names: Iterable[str]) -> contextlib.AbstractContextManager[Any]:
@@ -147,17 +137,13 @@ class Clip:
         It may not edit biases, logit_scale, scalars, and positional, token and class-token embeddings (paper, section 3).
         """
         parameter = self.parameters[name]
-        if name.endswith("bias") or parameter.ndim == 0 or "logit" in name:
-            return None
-        if name in self._tables or name.rpartition(".")[2] in EMBEDDINGS:
-            return None
-        return self.tower(name)
+        embedding = name in self._tables or name.rpartition(".")[2] in EMBEDDINGS
+        return None if name.endswith("bias") or parameter.ndim == 0 or "logit" in name or embedding else self.tower(name)
 
     @functools.cached_property
     def _tables(self) -> set[str]:
         """Names of the weights of lookup tables: of tokens, their types, and positions."""
-        modules = self.module.named_modules()
-        return {f"{n}.weight" for n, m in modules if isinstance(m, torch.nn.Embedding)}
+        return {f"{n}.weight" for n, m in self.module.named_modules() if isinstance(m, torch.nn.Embedding)}
 
     def tower(self, name: str) -> str:
         """The tower of a parameter: "vision" or "language"; the factor of the cosines counts as language."""

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import slug.torchvision_cpu  # noqa: F401  (before diffusers)
 
@@ -26,20 +26,12 @@ from slug.models.canonical import TEXT
 from slug.models.clip import Clip
 from slug.models.host import HostModel
 
-if TYPE_CHECKING:
-    from diffusers import DDPMScheduler
-
 UNET = "unet."  # prefix of the names of the UNet's parameters in an edit
 Wanted = Sequence[tuple[str, int]]  # (prompt, seed) of each image
 
 
 class Diffusion(HostModel):
-    """A StableDiffusionPipeline with the CLIP of its text tower. In edits the UNet's parameters have the prefix UNET.
-
-    Attributes:
-        pipe: the pipeline.
-        embeddings: {prompt: its last hidden states (L, W)} under the present weights.
-    """
+    """A StableDiffusionPipeline with the CLIP of its text tower. In edits the UNet's parameters have the prefix UNET."""
 
     encoder, prefix = "language", TEXT
 
@@ -48,28 +40,19 @@ class Diffusion(HostModel):
         pipe: Any,
         clip: Clip,
         *,
-        steps: int,
-        guidance: float,
-        size: int | None = None,
-        batch_size: int = 16,
-        autocast: torch.dtype | None = None,
+        steps: int,  # of denoising
+        guidance: float,  # classifier-free guidance scale; no guidance up to 1
+        size: int | None = None,  # side of the images in pixels; 0 or None is the pipeline's own
+        batch_size: int = 16,  # images generated at once
+        autocast: torch.dtype | None = None,  # in which images are generated; None is the weights' dtype
     ):
-        """
-        Args:
-            steps: denoising steps.
-            guidance: classifier-free guidance scale; no guidance up to 1.
-            size: side of the images in pixels; 0 or None is the pipeline's own.
-            batch_size: images generated at once.
-            autocast: dtype in which images are generated, while the weights keep theirs; None is the weights' dtype.
-        Raises:
-            SlugError: the CLIP is not that of the pipeline's text tower.
-        """
+        """Raises SlugError if the CLIP is not that of the pipeline's text tower."""
         super().__init__(clip)
         self.pipe = pipe
         self.label = str(pipe.name_or_path).rstrip("/").rsplit("/", 1)[-1]  # folder name, or last part of the id
         self.steps, self.guidance, self.batch_size, self.autocast = steps, guidance, batch_size, autocast
         self.size = size or pipe.unet.config.sample_size * pipe.vae_scale_factor
-        self.embeddings: dict[str, Tensor] = {}
+        self.embeddings: dict[str, Tensor] = {}  # {prompt: its last hidden states (L, W)} under the present weights
         pipe.set_progress_bar_config(disable=True)
         for module in self.modules.values():
             module.requires_grad_(False)  # trainings switch on the gradients that they need
@@ -87,8 +70,8 @@ class Diffusion(HostModel):
         how = (*cast, self.steps, self.guidance, self.size, type(scheduler).__name__, sorted(scheduler.config.items()))
         return hashlib.sha256(f"{self.weights_hash()}{how}".encode()).hexdigest()
 
-    def training_schedule(self) -> "DDPMScheduler":
-        """Scheduler with the pipeline's noise levels, for adding noise in trainings.
+    def training_schedule(self) -> Any:
+        """DDPMScheduler with the pipeline's noise levels, for adding noise in trainings.
 
         The pipeline's own sampler will not do: before set_timesteps, DPM-Solver counts timesteps from the end.
         """
@@ -183,9 +166,7 @@ def write_pictures(diffusion: Diffusion, wanted: Wanted, folder: Path, desc: str
 def kept_pictures(diffusion: Diffusion, wanted: Wanted, folder: Path, stem: str, state: list) -> list[Path]:
     """`write_pictures` under the present weights into a subfolder of `folder` that later runs find again.
 
-    Args:
-        stem: what the pipeline is called, for people.
-        state: what the images depend on besides prompts and seeds (base weights and edit): anything JSON can hold.
+    `state` is what the images depend on besides prompts and seeds (base weights and edit): anything JSON can hold.
     """
     mark = hashlib.sha256(json.dumps([*state, wanted]).encode()).hexdigest()[:16]
     return write_pictures(diffusion, wanted, folder / f"{stem}-{mark}", desc=stem)
@@ -207,13 +188,9 @@ def look_at(function: Callable[[Tensor], dict], paths: Sequence[Path]) -> dict[s
 def load(
     pipeline: str, clip: Clip, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, **how: Any
 ) -> Diffusion:
-    """The Diffusion of a pipeline id or folder.
+    """The Diffusion of a pipeline id or folder and of the CLIP of its text tower; `how` goes to Diffusion.
 
-    Args:
-        clip: the CLIP of its text tower.
-        how: further arguments of Diffusion.
-    Raises:
-        SlugError: the pipeline is missing or damaged, or has another CLIP.
+    Raises SlugError if the pipeline is missing or damaged, or has another CLIP.
     """
     from diffusers import StableDiffusionPipeline
 
@@ -227,27 +204,7 @@ def load(
 
 def from_settings(which: settings.Pipeline, precision: str, device: str | torch.device) -> Diffusion:
     """The Diffusion that the settings name; see `load`. `precision` casts the generation, not the weights."""
-    return load(
-        which.pipeline,
-        loading.load(clip_model_id=which.clip_model_id, device=device),
-        device=device,
-        autocast=system.PRECISIONS[precision],
-        steps=which.denoising_steps,
-        guidance=which.guidance,
-        size=which.size,
-        batch_size=which.generate_batch_size,
-    )
-
-
-def add_flags(parser: Any) -> None:
-    """The flags of `settings.Pipeline`, for a stage that is not converted yet."""
-    from slug import cli
-
-    cli.add_flags(parser, settings.Pipeline)
-
-
-def from_args(args: Any, device: str | torch.device) -> Diffusion:
-    """`from_settings` with the namespace of a stage that is not converted yet."""
-    from slug import cli
-
-    return from_settings(cli.build(settings.Pipeline, vars(args)), args.precision, device)
+    clip = loading.load(clip_model_id=which.clip_model_id, device=device)
+    how: dict[str, Any] = {"steps": which.denoising_steps, "guidance": which.guidance, "size": which.size}
+    how |= {"batch_size": which.generate_batch_size, "autocast": system.PRECISIONS[precision]}
+    return load(which.pipeline, clip, device=device, **how)

@@ -16,29 +16,19 @@ from slug.models.clip import Clip
 
 
 class HostModel:
-    """A model and the CLIP whose tower it uses.
-
-    Attributes:
-        clip: a Hugging Face CLIP with the same weights.
-        label: name of the model for people.
-        tensors: {name in an edit: parameter of the host}: the tower's parameters that the host reads, by the CLIP's names,
-            and other parameters that may be edited.
-    """
+    """A model and the CLIP whose tower it uses."""
 
     encoder = ""  # the tower that the host uses: vision or language
     prefix = ""  # beginning of the CLIP's names of that tower's parameters; the host may omit it
-    label = ""
+    label = ""  # name of the model for people
 
     def __init__(self, clip: Clip):
-        self.clip = clip
+        self.clip = clip  # a Hugging Face CLIP with the same weights
+        # {name in an edit: parameter}: those of the tower that the host reads, by the CLIP's names, and others to edit.
         self.tensors: dict[str, torch.nn.Parameter] = {}
 
     def tower_tensors(self, module: torch.nn.Module, what: str) -> dict[str, torch.nn.Parameter]:
-        """{the CLIP's name: parameter of `module`} of the tower. SlugError if the CLIP has other weights.
-
-        Args:
-            what: description of `module` for the message.
-        """
+        """{the CLIP's name: parameter of `module`} of the tower. SlugError if the CLIP has other weights than `what`."""
         short = {n.removeprefix(self.prefix): p for n, p in module.named_parameters()}
         names = [n for n in self.clip.parameters if n.startswith(self.prefix) and n.removeprefix(self.prefix) in short]
         found = {n: short[n.removeprefix(self.prefix)] for n in names}
@@ -57,7 +47,6 @@ class HostModel:
 
     @property
     def modules(self) -> dict[str, torch.nn.Module]:
-        """The modules that make up the model."""
         raise NotImplementedError
 
     @property
@@ -75,7 +64,6 @@ class HostModel:
 
     @property
     def parameter_count(self) -> int:
-        """Number of parameters of the whole model."""
         return sum(p.numel() for m in self.modules.values() for p in m.parameters())
 
     def weights_hash(self) -> str:

@@ -38,39 +38,28 @@ class HuggingFaceClip(Clip):
 
     def stages(self, encoder: str) -> list[Stage]:
         """As Clip.stages: embedding, layers, head; the last layer passes on only the pooled token."""
-        return self._vision_stages() if encoder == "vision" else self._text_stages()
-
-    def _vision_stages(self) -> list[Stage]:
         module = self.module
-        tower = module.vision_model
+        tower = module.vision_model if encoder == "vision" else module.text_model
         *layers, last = tower.encoder.layers
-        return [
-            lambda x, _: tower.pre_layrnorm(tower.embeddings(self.normalise(x))),
-            *(lambda x, _, layer=layer: layer(x, None) for layer in layers),
-            lambda x, _: last(x, None)[:, 0],
-            lambda x, _: module.visual_projection(tower.post_layernorm(x)),
-        ]
-
-    def _text_stages(self) -> list[Stage]:
+        if encoder == "vision":
+            return [
+                lambda x, _: tower.pre_layrnorm(tower.embeddings(self.normalise(x))),
+                *(lambda x, _, layer=layer: layer(x, None) for layer in layers),
+                lambda x, _: last(x, None)[:, 0],
+                lambda x, _: module.visual_projection(tower.post_layernorm(x)),
+            ]
         from transformers.masking_utils import create_causal_mask
 
-        module = self.module
-        tower = module.text_model
-        *layers, last = tower.encoder.layers
-
-        def causal(layer: Any) -> Stage:
-            def masked(x: Tensor, _: Tensor) -> Tensor:
-                mask = create_causal_mask(config=tower.config, inputs_embeds=x, attention_mask=None, past_key_values=None)
-                return layer(x, mask, is_causal=True)
-
-            return masked
+        def causal(x: Tensor, layer: Any) -> Tensor:
+            mask = create_causal_mask(config=tower.config, inputs_embeds=x, attention_mask=None, past_key_values=None)
+            return layer(x, mask, is_causal=True)
 
         def pooled(x: Tensor, tokens: Tensor) -> Tensor:
-            return causal(last)(x, tokens)[torch.arange(len(x), device=x.device), self.text_lengths(tokens) - 1]
+            return causal(x, last)[torch.arange(len(x), device=x.device), self.text_lengths(tokens) - 1]
 
         return [
             lambda x, _: tower.embeddings(x),
-            *map(causal, layers),
+            *(lambda x, _, layer=layer: causal(x, layer) for layer in layers),
             pooled,
             lambda x, _: module.text_projection(tower.final_layer_norm(x)),
         ]
@@ -79,12 +68,10 @@ class HuggingFaceClip(Clip):
         block = re.match(r"(vision|text)_model\.encoder\.layers\.(\d+)\.", name)
         if block:
             return 1 + int(block[2])
+        head = name.startswith(("visual_projection.", "vision_model.post_", "text_projection.", "text_model.final_"))
         config = self.module.config
-        if name.startswith(("visual_projection.", "vision_model.post_layernorm.")):
-            return 1 + config.vision_config.num_hidden_layers
-        if name.startswith(("text_projection.", "text_model.final_layer_norm.")):
-            return 1 + config.text_config.num_hidden_layers
-        return 0
+        tower = config.vision_config if self.tower(name) == "vision" else config.text_config
+        return 1 + tower.num_hidden_layers if head else 0
 
     def text_lengths(self, tokens: Tensor) -> Tensor:
         """As Clip.text_lengths: these towers are causal, and the first end token is the pooled one."""

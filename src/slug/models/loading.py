@@ -3,7 +3,7 @@
 import json
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from slug import files, settings
 from slug.errors import SlugError, brief
@@ -17,23 +17,14 @@ LOCAL = "local-dir:"  # open_clip's prefix of a model folder
 
 
 def load(
-    model: str = "",
-    pretrained: str = "",
-    clip_model_id: str = "",
+    model: str = "",  # open_clip architecture (`ViT-B-32`) or `local-dir:FOLDER`
+    pretrained: str = "",  # open_clip tag or weight file; `random` for untrained weights
+    clip_model_id: str = "",  # Hugging Face CLIP id or folder, used instead of `model` if given
     *,
     device: "str | torch.device" = "cpu",
-    precision: str = "fp32",
+    precision: str = "fp32",  # autocast of evaluations: fp32, bf16 or fp16
 ) -> "Clip":
-    """Load a CLIP in float32 and eval mode.
-
-    Args:
-        model: open_clip architecture (`ViT-B-32`) or `local-dir:FOLDER`.
-        pretrained: open_clip tag or weight file; `random` for untrained weights.
-        clip_model_id: Hugging Face CLIP id or folder, used instead of `model` if given.
-        precision: autocast of evaluations: fp32, bf16 or fp16.
-    Raises:
-        SlugError: an unknown name, a missing folder, or weights that are damaged or not finite.
-    """
+    """Load a CLIP in float32 and eval mode. SlugError: unknown name, missing folder, damaged or not finite weights."""
     import torch
 
     from slug import system
@@ -52,13 +43,6 @@ def load(
 def from_settings(which: settings.Model, precision: str, device: "str | torch.device") -> "Clip":
     """The CLIP that the settings name; see `load`."""
     return load(which.model, which.pretrained, which.clip_model_id, device=device, precision=precision)
-
-
-def from_args(args: Any, device: "str | torch.device") -> "Clip":
-    """`from_settings` with the namespace of a stage that is not converted yet."""
-    from slug import cli
-
-    return from_settings(cli.build(settings.Model, vars(args)), args.precision, device)
 
 
 def label_of(model: str = "", clip_model_id: str = "") -> str:

@@ -44,17 +44,14 @@ class OpenClip(Clip):
     def stages(self, encoder: str) -> list[Stage]:
         """As Clip.stages. A transformer of open_clip is embedding, blocks and head, and its last block computes only the
         pooled token; a ResNet has its own stages."""
-        if encoder == "vision" and type(self.module.visual) is ModifiedResNet:
-            return self._resnet_stages()
+        visual = self.module.visual
+        if encoder == "vision" and type(visual) is ModifiedResNet:
+            blocks = [visual.layer1, visual.layer2, visual.layer3, visual.layer4, visual.attnpool]
+            rest = [lambda x, _, block=block: block(x) for block in blocks]
+            return [lambda x, _: visual.stem(self.normalise(x)), *rest]
         if encoder not in self._towers:
             return super().stages(encoder)
         return self._vision_stages() if encoder == "vision" else self._text_stages()
-
-    def _resnet_stages(self) -> list[Stage]:
-        visual = self.module.visual
-        blocks = [visual.layer1, visual.layer2, visual.layer3, visual.layer4, visual.attnpool]
-        rest = [lambda x, _, block=block: block(x) for block in blocks]
-        return [lambda x, _: visual.stem(self.normalise(x)), *rest]
 
     def _vision_stages(self) -> list[Stage]:
         visual = self.module.visual
@@ -118,13 +115,9 @@ class OpenClip(Clip):
 
 
 def _attend(attention: Any, query: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Output (N, Q, W) of an nn.MultiheadAttention in eval mode for queries (N, Q, W) and keys (N, L, W).
+    """Output (N, Q, W) of an nn.MultiheadAttention in eval mode for queries (N, Q, W) and keys (N, L, W), maybe the same.
 
     The library's own implementation transposes the batch, and its matrix products run at half the speed.
-
-    Args:
-        keys: may be `query` itself.
-        mask: as scaled_dot_product_attention takes it.
     """
     weight, bias = attention.in_proj_weight, attention.in_proj_bias
     if query is keys:
@@ -147,12 +140,9 @@ def _block(block: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def _pooled_block(block: Any, x: Tensor, query: Tensor, after: Tensor | None = None) -> Tensor:
-    """Output (N, W) of a transformer block for the pooled tokens alone.
+    """Output (N, W) of a transformer block with the input x (N, L, W) for its pooled tokens, query (N, 1, W), alone.
 
-    Args:
-        x: (N, L, W) input of the block.
-        query: (N, 1, W) the pooled tokens of x.
-        after: (N, L) bool, tokens that a causal block hides from the query.
+    A causal block hides the tokens `after` (N, L), bool, from the query.
     """
     keys = block.ln_1(x)
     hidden = None if after is None or not after.any() else after

@@ -26,13 +26,10 @@ SHARE = 0.25  # fraction of the free memory that caches may take by default
 
 
 class Budget:
-    """Memory that the caches of one evaluation may still take, in bytes.
-
-    Args:
-        gigabytes: the total; below 0 it is SHARE of the device's free memory.
-    """
+    """Memory that the caches of one evaluation may still take, in bytes."""
 
     def __init__(self, gigabytes: float, device: torch.device):
+        """`gigabytes` is the total; below 0 it is SHARE of the device's free memory."""
         self.total = int(gigabytes * 2**30 if gigabytes >= 0 else SHARE * system.free_memory(device))
         self.left = self.total
 
@@ -74,11 +71,6 @@ def plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fused)
 
 
-def length_groups(lengths: Tensor) -> list[Tensor]:
-    """The rows of texts grouped by length, so that no text is padded; lengths is (N,) in tokens with the end token."""
-    return [torch.nonzero(lengths == n).flatten() for n in lengths.unique().tolist()]
-
-
 class _Kept:
     """The kept inputs of one stage: a tensor for each group of rows, and which of its rows are known."""
 
@@ -97,19 +89,19 @@ class Tower:
     """The features of fixed inputs by one tower under its present weights, computed from the stage where an edit begins."""
 
     def __init__(self, clip: "Clip", encoder: str, inputs: Tensor, *, batch_size: int = 256, budget: Budget | None = None):
-        """
-        Args:
-            clip: the model; with a budget it has to be at its original weights.
-            encoder: "vision" or "language".
-            inputs: uint8 images (N, 3, S, S), or token ids (N, L).
-            budget: memory of the kept inputs of stages; None keeps nothing.
+        """`inputs` are uint8 images (N, 3, S, S), or token ids (N, L).
+
+        Inputs of stages are kept within the budget, with which the model has to be at its original weights; None keeps
+        nothing.
         """
         self.clip, self.encoder, self.batch_size, self.budget = clip, encoder, batch_size, budget
         self.count = len(inputs)
         if encoder == "vision":
             self.groups = [(torch.arange(self.count), inputs)]
         else:  # a causal tower gets texts cut after the end token, which saves time and changes no feature
-            self.groups = [(rows, clip.trimmed(inputs[rows])) for rows in length_groups(clip.text_lengths(inputs))]
+            lengths = clip.text_lengths(inputs)  # of one length, so that no text is padded
+            groups = [torch.nonzero(lengths == n).flatten() for n in lengths.unique().tolist()]
+            self.groups = [(rows, clip.trimmed(inputs[rows])) for rows in groups]
         self.stages = clip.stages(encoder)
         self.kept: dict[int, _Kept] = {}  # by stage, the least recently used first
         self.refused: set[int] = set()  # stages for which the budget has no room
@@ -117,26 +109,22 @@ class Tower:
 
     def features(
         self,
-        rows: Tensor | None = None,
-        start: int = 0,
+        rows: Tensor | None = None,  # None is all inputs
+        start: int = 0,  # first stage whose weights may differ from the original ones
         desc: str | None = None,
-        edit: Mapping[str, Tensor] | None = None,
+        edit: Mapping[str, Tensor] | None = None,  # {parameter name: change}, with `steps`
         steps: Sequence[float] | None = None,
     ) -> Tensor:
         """Unit features (n, D) of the inputs `rows` (n,), float32. Several processes share the work; all return the whole.
 
-        Args:
-            rows: None is all inputs.
-            start: first stage whose weights may differ from the original ones.
-            edit: {parameter name: change}, with `steps`.
-            steps: K numbers; the result is then (n, K, D), the features under the present weights plus each step times
-                `edit`, all in one pass.
+        With K steps: (n, K, D), the features under the present weights plus each step times `edit`, all in one pass.
         """
         rank, world = distributed.mine()
         rows = torch.arange(self.count) if rows is None else rows
         place = torch.full((self.count,), -1)
         place[rows] = torch.arange(len(rows))
-        out, copies = None, 1 if steps is None else len(steps)
+        out: Any = None
+        copies = 1 if steps is None else len(steps)
         bar = tqdm(total=len(rows[rows % world == rank]), desc=desc, unit="", leave=False, disable=desc is None or rank > 0)
         with self.clip.evaluating(), bar:
             for group, (members, inputs) in enumerate(self.groups):
@@ -150,17 +138,13 @@ class Tower:
                     for stage in range(start, len(self.stages)):
                         self.ran[group][stage] += copies * len(part)
                     bar.update(len(part))
-            return self._shared(out, len(rows), copies if steps is not None else None)
-
-    def _shared(self, out: Tensor | None, count: int, copies: int | None) -> Any:
-        """The sum over processes of their features; `out` is None for a process that had no input."""
-        if distributed.mine()[1] > 1 and count:
-            width = distributed.largest(0 if out is None else out.shape[-1], self.clip.device)
-            if out is None:
-                shape = (count, width) if copies is None else (count, copies, width)
-                out = torch.zeros(shape, device=self.clip.device)
-            distributed.add_up(out)
-        return out
+            if world > 1 and len(rows):
+                width = distributed.largest(0 if out is None else out.shape[-1], self.clip.device)
+                if out is None:  # this process had no input
+                    shape = (len(rows), width) if steps is None else (len(rows), copies, width)
+                    out = torch.zeros(shape, device=self.clip.device)
+                distributed.add_up(out)
+            return out
 
     def _through(
         self, start: int, x: Tensor, inputs: Tensor, edit: Mapping[str, Tensor], steps: Sequence[float] | None

@@ -37,30 +37,23 @@ class Asked(Protocol):
 
 
 class Vlm(HostModel):
-    """A LlavaForConditionalGeneration with the CLIP of its vision tower.
-
-    Attributes:
-        module, processor: the model and its processor, from transformers.
-    """
+    """A LlavaForConditionalGeneration of transformers, its processor, and the CLIP of its vision tower."""
 
     encoder, prefix = "vision", VISION
 
     def __init__(
         self, module: Any, processor: Any, clip: Clip, *, label: str, batch_size: int = 32, max_new_tokens: int = 64
     ):
-        """
-        Args:
-            batch_size: questions answered at once.
-            max_new_tokens: largest number of tokens of an answer.
-        Raises:
-            SlugError: the CLIP is not that of the model's vision tower.
-        """
+        """`batch_size` is the number of questions answered at once. SlugError if the CLIP is not of the vision tower."""
         super().__init__(clip)
         self.module, self.processor, self.label = module, processor, label
         self.batch_size, self.max_new_tokens = batch_size, max_new_tokens
         self.inputs = functools.lru_cache(KEPT)(self._inputs)
-        found, last = self.tower_tensors(module.model.vision_tower, "model's vision tower"), self._last_block()
-        self.tensors = {n: p for n, p in found.items() if self._reads(n, last)}
+        last = self._last_block()
+        for name, parameter in self.tower_tensors(module.model.vision_tower, "model's vision tower").items():
+            block = re.search(r"encoder\.layers\.(\d+)\.", name)
+            read = int(block[1]) <= last if block else "post_layernorm" not in name
+            self.tensors |= {name: parameter} if read else {}
 
     def _last_block(self) -> int:
         """Number of the last block that the model reads; LLaVA takes the hidden states of layer -2, not of the last one."""
@@ -68,11 +61,6 @@ class Vlm(HostModel):
         count = self.module.config.vision_config.num_hidden_layers
         # hidden_states[0] is the input of the first block.
         return max(i if i >= 0 else count + 1 + i for i in ([layers] if isinstance(layers, int) else layers)) - 1
-
-    @staticmethod
-    def _reads(name: str, last: int) -> bool:
-        block = re.search(r"encoder\.layers\.(\d+)\.", name)
-        return int(block[1]) <= last if block else "post_layernorm" not in name
 
     @property
     def modules(self) -> dict[str, torch.nn.Module]:
@@ -119,13 +107,7 @@ class Vlm(HostModel):
 
 
 def _margins(logits: Tensor, said: Tensor, right: list[list[int]]) -> Tensor:
-    """Margins (N,) as of Vlm.ask.
-
-    Args:
-        logits: (T, N, V) logits of the tokens that were said.
-        said: (N, T) token ids.
-        right: token ids of the N right answers.
-    """
+    """Margins (N,) as of Vlm.ask, by the logits (T, N, V) of the token ids said (N, T) and the ids of N right answers."""
     found = []
     for i, tokens in enumerate(right):
         least = torch.inf
@@ -144,19 +126,11 @@ def load(
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
-    device_map: str = "",
-    four_bit: bool = False,
-    **how: Any,
+    device_map: str = "",  # as in transformers, e.g. "auto"; without it all is on `device`
+    four_bit: bool = False,  # load the language model in 4 bits (CUDA, bitsandbytes)
+    **how: Any,  # further arguments of Vlm
 ) -> Vlm:
-    """The Vlm of a LLaVA and of the CLIP of its vision tower, each an id or a folder.
-
-    Args:
-        device_map: as in transformers, e.g. "auto"; without it all is on `device`.
-        four_bit: load the language model in 4 bits (CUDA, bitsandbytes).
-        how: further arguments of Vlm.
-    Raises:
-        SlugError: the model cannot be loaded, or has another CLIP.
-    """
+    """The Vlm of a LLaVA and the CLIP of its vision tower, ids or folders. SlugError if one cannot be loaded or used."""
     from transformers import AutoProcessor, BitsAndBytesConfig, LlavaForConditionalGeneration
 
     loaded, local = loading.load(clip_model_id=clip, device=device), loading.local_folder(vlm)
@@ -180,27 +154,7 @@ def load(
 
 def from_settings(which: settings.Assistant, precision: str, device: str | torch.device) -> Vlm:
     """The Vlm that the settings name; see `load`. `precision` is the dtype of its weights."""
-    return load(
-        which.vlm,
-        which.clip_model_id,
-        device=device,
-        dtype=system.PRECISIONS[precision] or torch.float32,
-        device_map=which.device_map,
-        four_bit=which.four_bit,
-        batch_size=which.answer_batch_size,
-        max_new_tokens=which.max_new_tokens,
-    )
-
-
-def add_flags(parser: Any) -> None:
-    """The flags of `settings.Assistant`, for a stage that is not converted yet."""
-    from slug import cli
-
-    cli.add_flags(parser, settings.Assistant)
-
-
-def from_args(args: Any, device: str | torch.device) -> Vlm:
-    """`from_settings` with the namespace of a stage that is not converted yet."""
-    from slug import cli
-
-    return from_settings(cli.build(settings.Assistant, vars(args)), args.precision, device)
+    how: dict[str, Any] = {"device_map": which.device_map, "four_bit": which.four_bit}
+    how |= {"batch_size": which.answer_batch_size, "max_new_tokens": which.max_new_tokens}
+    how |= {"dtype": system.PRECISIONS[precision] or torch.float32}
+    return load(which.vlm, which.clip_model_id, device=device, **how)

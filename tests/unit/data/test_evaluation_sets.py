@@ -11,10 +11,8 @@ from open_clip import IMAGENET_CLASSNAMES
 from timm.data import ImageNetInfo
 
 from slug.data import evaluation_sets
-from slug.data.splits import validation_mask
 from slug.errors import SlugError
 from slug.evaluation import zeroshot
-from slug.settings import Data, Run
 
 # WordNet ids of things whose names need no list to look up.
 NAMES = {"n07753592": "banana", "n07749582": "lemon", "n02129165": "lion", "n04398044": "teapot"}
@@ -103,11 +101,3 @@ def test_a_folder_that_is_no_class_is_named(val):
     (val / "bananas").mkdir()
     with pytest.raises(SlugError, match="folder bananas, which is no WordNet id"):
         evaluation_sets.imagenet_classes(val)
-
-
-def test_both_evaluations_come_with_their_validation_masks(tiny_world, transform, tmp_path):
-    data = Data(celeb_name=("Alien",), val_data=str(tiny_world / "celeba"), imagenet_val=str(tiny_world / "ImageNet/val"))
-    run = Run(workers=0, seed=3, result_dir=str(tmp_path))
-    identities, objects, masks = evaluation_sets.load_evaluation(data, run, transform)
-    assert torch.equal(masks["identities"], validation_mask(identities, 3))
-    assert torch.equal(masks["objects"], validation_mask(objects, 3))

@@ -5,8 +5,9 @@ import torch
 from clip_world import random_edit
 from reuse import TEXTS, check_every_stage, check_steps_in_one_pass, inputs_of, whole
 
-from slug import models, system
+from slug import system
 from slug.models import towers
+from slug.models.clip import Clip
 
 
 def test_an_edit_of_any_layer_resumes_at_its_stage(clip):
@@ -69,7 +70,7 @@ def test_a_text_is_never_padded_where_the_tower_is_causal(clip):
 def test_a_tower_of_unknown_structure_is_one_stage(clip, monkeypatch):
     """Its only stage is the library's forward pass, and no text is cut."""
     for name in ("stages", "stage", "text_lengths"):
-        monkeypatch.setattr(type(clip), name, getattr(models.Clip, name))
+        monkeypatch.setattr(type(clip), name, getattr(Clip, name))
     for encoder, x in inputs_of(clip).items():
         tower = towers.Tower(clip, encoder, x, budget=towers.Budget(1.0, clip.device))
         assert len(tower.stages) == 1 and torch.equal(tower.fill(), whole(clip, encoder, x)) and not tower.kept
