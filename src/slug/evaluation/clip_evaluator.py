@@ -43,10 +43,8 @@ def forget_scores(rank: torch.Tensor, margin: torch.Tensor, k: int = 1) -> dict[
 class ClipEvaluator:
     """Zero-shot tasks: FA on the target's pictures, retained accuracy on all others.
 
-    Attributes:
-        forget_rows: indices of the target's pictures.
-        retain_rows: {task: indices of the retained pictures}. The target's pictures are left out of the retained mean; its
-            name stays among the classes.
+    `forget_rows` are the indices of the target's pictures, `retain_rows` {task: indices of the retained pictures}. The
+    target's pictures are left out of the retained mean; its name stays among the classes.
     """
 
     def __init__(

@@ -68,12 +68,8 @@ class Evaluation:
     """
 
     def __init__(self, clip: Clip, sets: Sequence[TaskSet], *, batch_size: int = 256, cache_gb: float = -1.0) -> None:
-        """
-        Args:
-            clip: at its original weights. Its autocast is used where it changes no top-1 answer of the unedited model; else
-                it is switched off, with a note.
-            cache_gb: see towers.Budget.
-        """
+        """`clip` is at its original weights. Its autocast is used where it changes no top-1 answer of the unedited model,
+        else it is switched off, with a note. For `cache_gb` see towers.Budget."""
         self.clip, self.batch_size = clip, batch_size
         self.edit: Edit | None = None
         self._made: dict[tuple[str, str], tuple[torch.Tensor, torch.Tensor]] = {}
@@ -114,10 +110,8 @@ class Evaluation:
 
     @contextlib.contextmanager
     def carrying(self, edit: Edit) -> Iterator[None]:
-        """Context within which the model carries an edit, and nothing is computed twice under it.
-
-        Within a context of the same edit it does nothing, so that several evaluators share what is computed.
-        """
+        """Context within which the model carries an edit, and nothing is computed twice under it. Within a context of the
+        same edit it does nothing, so that several evaluators share what is computed."""
         if edit is self.edit:
             yield
             return
@@ -164,10 +158,8 @@ class Evaluation:
         return values
 
     def sides(self, task: str, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(features (n, D) of the pictures `rows`, classifier (C, D)) of a task under the edit that the model carries.
-
-        Of the classifier only the classes that compete with these pictures are right.
-        """
+        """(features (n, D) of the pictures `rows`, classifier (C, D)) of a task under the edit that the model carries. Of
+        the classifier only the classes that compete with these pictures are right."""
         t, starts = self.tasks[task], self._starts
 
         def classifier(missing: torch.Tensor) -> torch.Tensor:

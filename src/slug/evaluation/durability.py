@@ -114,12 +114,8 @@ class Subject:
         settings: Durability,
         aliases: Sequence[str] = (),
     ) -> None:
-        """
-        Args:
-            masks: {split: {task: (N,) bool}}.
-            pairs, retain: the forget and the retain set.
-            settings: their --retain-pictures also limits the pictures of other names of each split for the probe.
-        """
+        """`masks`: {split: {task: (N,) bool}}; `pairs` and `retain` are the forget and the retain set. --retain-pictures
+        also limits the pictures of other names of each split for the probe."""
         self.clip, self.evaluation, self.target = evaluation.clip, evaluation, target
         self.pairs, self.retain, self.settings, self.aliases = pairs, retain, settings, aliases
         seed, limit = settings.run.seed, settings.retain_pictures or None

@@ -15,9 +15,8 @@ from slug.evaluation import zeroshot
 from slug.evaluation.clip_evaluator import ClipEvaluator
 from slug.evaluation.clip_tasks import Evaluation, Masks, TaskSet
 from slug.evaluation.reference import PlainEvaluation
+from slug.schema import SPLITS
 from slug.settings import Data, Model, Run
-
-SPLITS = ("validation", "test")
 
 
 def task_sets(run: Run, data: Data, transform: Any) -> list[TaskSet]:

@@ -115,13 +115,10 @@ class StudyWorld(World):
         return digest([inputs, rule, {k: flags[k] for k in study_variants.SHARED}, self.first.left_out, cli.versions()])
 
     def search(self, name: str, variant: StudyVariant, forget: Any, retain: Any, pairs: Pairs) -> Result:
-        """Find a variant's edit on the validation split.
+        """Find a variant's edit on the validation split, by the gradients at the original weights; `forget` is of `pairs`.
 
         With several rounds, the first of R layers moves 1/R of the step that would forget, the next one 1/(R - 1) of what
         would then, the last one all of it; each is chosen anew at the weights then, among the layers not moved yet.
-
-        Args:
-            forget, retain: gradients at the original weights; `forget` of `pairs`.
         """
         edit, tried, count, seconds = Edit(), 0, 0, 0.0
         moved: list[tuple[str, float]] = []
@@ -215,7 +212,7 @@ class Planned(NamedTuple):
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What tells the run from others."""
+        """Of runner.Parts."""
         return self.model, self.name, self.variant
 
 
@@ -252,28 +249,14 @@ def attempt(planned: Planned, settings: Study) -> dict[str, Any]:
     return row
 
 
-def one_line(row: dict[str, Any]) -> str:
-    """A run in one line for the terminal."""
-    if row.get("error"):
-        return f"{row['name']}, {row['variant']}: failed: {row['error']}"
-    return (
-        f"{row['name']}, {row['variant']}: {row['layer']} step {row['step']:.4g}, test split: "
-        f"FA@1 {row['original_forget_acc1']:.1%} -> {row['forget_acc1']:.1%} (at most {row['forget_upper']:.1%}), "
-        f"identities {100 * row['identities_change']:+.2f}, objects {100 * row['objects_change']:+.2f} points, "
-        f"{row['n_candidates']} candidates, {row['seconds']:.1f} s"
-    )
-
-
 def quick_names(world: StudyWorld) -> list[str]:
     """The first names of each kind, as many as a quick study takes."""
-    classes = {s.name: {n.casefold() for n in s.pictures.names} for s in world.sets}
-    left, out = dict(study_variants.QUICK_NAMES), []
+    known = {n.casefold() for n in world.pictures[0].names}
+    found: dict[str, list[str]] = {"identities": [], "objects": []}
     for name in world.gradients.names:
-        task = "identities" if plain_name(name).casefold() in classes["identities"] else "objects"
-        if left[task]:
-            left[task] -= 1
-            out.append(name)
-    return out
+        found["identities" if plain_name(name).casefold() in known else "objects"].append(name)
+    chosen = [name for task, count in study_variants.QUICK_NAMES.items() for name in found[task][:count]]
+    return [name for name in world.gradients.names if name in chosen]
 
 
 def finished(parts: Parts, planned: Planned) -> bool:
