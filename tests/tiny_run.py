@@ -21,21 +21,37 @@ class Run:
 
     def __init__(self, world, model, folder, result="results"):
         self.world, self.folder, self.results = world, folder, folder / result
+        self.shards = world / "laion" / "laion400m"
         self.model = ["--model", f"local-dir:{rel(model)}"]
         self.tars = ["--tar-dir", rel(folder / "tars")]
-        self.train = ["--train-data", rel(world / "laion" / "laion400m" / "00000.tar")]
+        self.train = ["--train-data", rel(self.shards / "00000.tar")]
         self.evaluation = ["--val-data", rel(world / "celeba"), "--imagenet-val", rel(world / "ImageNet" / "val")]
         self.out = ["--result-dir", rel(self.results), "--workers", "0", "--device", "cpu"]
 
     def a0(self):
         images = ["--image-dir", rel(self.folder / "pictures"), "--known-names", rel(self.world / "names.txt")]
-        return ["--name", *NAMES, "--laion-dir", rel(self.world / "laion" / "laion400m"), *self.tars, *images, *self.out]
+        return ["--name", *NAMES, "--laion-dir", rel(self.shards), *self.tars, *images, *self.out]
 
     def a1(self):
         return ["--celeb-name", *NAMES, *self.tars, *self.train, *self.model, *self.out]
 
     def a2(self):
         return [*self.a1(), *self.evaluation, "--evaluations", "6"]
+
+    def a3(self):
+        """Two baselines, of which salun reads gradients."""
+        few = ["--lr", "1e-3", "--epochs", "2"]
+        return [*self.a1(), *self.evaluation, "--unlearn-method", "ft", "salun", *few]
+
+    def a6(self):
+        return [*self.a1(), *self.evaluation, "--laion-dir", rel(self.shards)]
+
+    def a7(self):
+        """With synonyms of Alien and of a name that is not asked for."""
+        aliases = self.folder / "aliases.csv"
+        aliases.write_text("name,alias\nalien,extraterrestrial\nghost,spectre\nbento box,\n")
+        relearning = ["--relearn-lr", "1e-3", "--relearn-steps", "1", "3", "--relearn-pictures", "2", "0"]
+        return [*self.a1(), *self.evaluation, "--aliases", rel(aliases), *relearning]
 
     def record(self, name):
         """The record of a name's SLUG run."""
@@ -54,6 +70,14 @@ class Run:
         if link:
             (run.results / "grads").symlink_to(self.results / "grads")
         return run
+
+
+def prepare(world, model, folder):
+    """A Run whose forget sets and gradients are there, made in this process."""
+    run = Run(world, model, folder)
+    tiny.run("a0_create_tar", *run.a0())
+    tiny.run("a1_compute_grad", *run.a1())
+    return run
 
 
 def comparable(record):

@@ -23,6 +23,18 @@ def parse_args(argv=None) -> Study:
     return cli.parse(__doc__, Study, argv)
 
 
+def one_line(row):
+    """A run in one line for the terminal."""
+    if row.get("error"):
+        return f"{row['name']}, {row['variant']}: failed: {row['error']}"
+    return (
+        f"{row['name']}, {row['variant']}: {row['layer']} step {row['step']:.4g}, test split: "
+        f"FA@1 {row['original_forget_acc1']:.1%} -> {row['forget_acc1']:.1%} (at most {row['forget_upper']:.1%}), "
+        f"identities {100 * row['identities_change']:+.2f}, objects {100 * row['objects_change']:+.2f} points, "
+        f"{row['n_candidates']} candidates, {row['seconds']:.1f} s"
+    )
+
+
 def main(argv=None):
     settings = parse_args(argv)
     from tqdm import tqdm
@@ -48,7 +60,7 @@ def main(argv=None):
         done = runner.deal(work, by_name, jobs=settings.jobs, engine=settings.engine)
         with tqdm(total=len(todo), desc="study", unit="run") as bar:
             for row in itertools.chain.from_iterable(done):
-                tqdm.write(study.one_line(row))
+                tqdm.write(one_line(row))
                 rows.append(row)
                 bar.update()
     except BrokenExecutor as err:

@@ -14,7 +14,7 @@ from slug.core.selection import Candidate
 from slug.data.pairs import Pairs
 from slug.errors import SlugError
 from slug.evaluation import membership, zeroshot
-from slug.evaluation.clip_tasks import Evaluation, Masks, Target
+from slug.evaluation.clip_tasks import Evaluation, Masks, Scores, Target
 from slug.evaluation.protocol import score_while_it_can_win
 
 CHUNK = 512  # pictures of a task between two looks at whether a candidate can still win
@@ -24,38 +24,27 @@ def forget_rows(evaluation: Evaluation, target: Target, masks: Masks) -> torch.T
     """Indices (n,) of a target's pictures in one split. SlugError where there are none."""
     rows = evaluation.rows(target.task, masks[target.task], label=target.label)
     if not len(rows):
-        raise SlugError(
-            f"one split has no picture of {target.name}; the evaluation needs two or more groups of pictures of it"
-        )
+        raise SlugError(f"one split has no picture of {target.name}; the evaluation needs two or more source images of it")
     return rows
 
 
 def forget_scores(rank: torch.Tensor, margin: torch.Tensor, k: int = 1) -> dict[str, float]:
-    """Accuracies and margins of the forget pictures as columns.
-
-    Args:
-        rank, margin: (n,) each, see zeroshot.ranks and zeroshot.margins.
-        k: of FA@k.
-    """
+    """Accuracies @1, @5 and @k and margins of the forget pictures, (n,) ranks and (n,) margins, as columns."""
     acc1, acc5 = zeroshot.accuracies(rank)
-    spread = margin.std().item() if len(margin) > 1 else 0.0
-    acck = (rank < k).float().mean().item()
     return {
         "forget_acc1": acc1,
         "forget_acc5": acc5,
-        "forget_acck": acck,
+        "forget_acck": (rank < k).float().mean().item(),
         "margin": margin.mean().item(),
-        "margin_sd": spread,
+        "margin_sd": margin.std().item() if len(margin) > 1 else 0.0,
     }
 
 
 class ClipEvaluator:
     """Zero-shot tasks: FA on the target's pictures, retained accuracy on all others.
 
-    Attributes:
-        forget_rows: indices of the target's pictures.
-        retain_rows: {task: indices of the retained pictures}. The target's pictures are left out of the retained mean; its
-            name stays among the classes.
+    `forget_rows` are the indices of the target's pictures, `retain_rows` {task: indices of the retained pictures}. The
+    target's pictures are left out of the retained mean; its name stays among the classes.
     """
 
     def __init__(
@@ -78,8 +67,8 @@ class ClipEvaluator:
             k: rank of FA@k, which brackets the step.
             limit: retained pictures of each task, at most, drawn by `seed`; those of the first blocks come first (a block
                 without pictures needs no classifier).
-            trace: retained pictures of each task, of the first block, that are scored at every step, so that plots have a
-                value even where the rest is not worth scoring.
+            trace: retained pictures of each task that are scored at every step, so that plots have a value even where the
+                rest is not worth scoring.
             rule: "paper" brackets the step by FA@k alone.
         """
         self.evaluation, self.target, self.pairs, self.masks = evaluation, target, forget_pairs, masks
@@ -89,20 +78,17 @@ class ClipEvaluator:
             task: evaluation.rows(task, masks[task], without=target.label if task == target.task else None)
             for task in evaluation.tasks
         }
-        for task, rows in self.retain_rows.items() if limit else ():
+        self.trace_rows = {}
+        for task, rows in self.retain_rows.items():
             pictures = evaluation.tasks[task].pictures
-            order = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))]
-            order = order[pictures.blocks[pictures.labels[order]].argsort(stable=True)]
-            self.retain_rows[task] = order[:limit].sort().values
-        self.trace_rows = {task: self._spread(task, rows, trace) for task, rows in self.retain_rows.items() if trace}
-        self._known: dict[tuple[str, float], tuple[torch.Tensor, torch.Tensor]] = {}
-
-    def _spread(self, task: str, rows: torch.Tensor, count: int) -> torch.Tensor:
-        """`count` of `rows`, spread over the classes of the first block (pictures stand class by class), so that one
-        classifier serves them."""
-        pictures = self.evaluation.tasks[task].pictures
-        rows = rows[pictures.blocks[pictures.labels[rows]] == pictures.blocks.min()]
-        return rows[torch.linspace(0, len(rows) - 1, min(count, len(rows))).long()]
+            if limit:
+                order = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))]
+                order = order[pictures.blocks[pictures.labels[order]].argsort(stable=True)]
+                rows = self.retain_rows[task] = order[:limit].sort().values
+            if trace:  # spread over the classes of the first block, so that one classifier serves all
+                rows = rows[pictures.blocks[pictures.labels[rows]] == pictures.blocks.min()]
+                self.trace_rows[task] = rows[torch.linspace(0, len(rows) - 1, min(trace, len(rows))).long()]
+        self._known: dict[tuple[str, float], Scores] = {}
 
     @functools.cached_property
     def start(self) -> Candidate:
@@ -118,7 +104,7 @@ class ClipEvaluator:
         return ["forget_acc1", "forget_acc5", *retained, *margins, *traces, "seconds"]
 
     def candidate(self, edit: Edit, scores: dict[str, Any], trace_s: float = 0.0) -> Candidate:
-        """The candidate of an edit with these scores; missing ones are NaN."""
+        """The candidate of an edit with these scores; missing ones are NaN, and no other columns are kept."""
         found = {c: scores.get(c, math.nan) for c in self.columns}
         retained = sum(found[f"{task}_acc1"] for task in self.retain_rows) / len(self.retain_rows)
         forgotten = selection.forgets(found["forget_acc1"], found["margin"], found["margin_sd"])
@@ -145,11 +131,8 @@ class ClipEvaluator:
             scores = forget_scores(rank, margin, self.k)
             if log_all or self.candidate(edit, scores).forgotten:
                 beat = best.retained if best is not None and best.forgotten and not log_all else -math.inf
-                retained = self.retained(beat)
-                scores |= retained
-                if retained and self.pairs is not None:
-                    mia = membership.of_edit(self, self.pairs)
-                    scores |= {k: mia[k] for k in ("mia_mean", "mia_std")}
+                if retained := self.retained(beat):
+                    scores |= retained | membership.of_edit(self)
             scores["seconds"], started = time.perf_counter() - started, time.perf_counter()
             for task, rows in self.trace_rows.items():
                 scores[f"{task}_trace"] = zeroshot.accuracies(self.evaluation.ranks(task, rows))[0]
@@ -161,25 +144,22 @@ class ClipEvaluator:
         Pictures that the unedited model gets wrong come first, then those that it gets right by the least margin.
         """
         done: dict[str, list[torch.Tensor]] = {task: [] for task in self.retain_rows}
+        parts, scores = {}, {}
+        for task, rows in self.retain_rows.items():
+            rows = rows[self.evaluation.tasks[task].margins[rows].argsort(stable=True)]
+            parts[task] = rows.split(CHUNK if beat > -math.inf else max(len(rows), 1))
 
         def rounds() -> Iterator[dict[str, torch.Tensor]]:
-            parts = {}
-            for task, rows in self.retain_rows.items():
-                rows = rows[self.evaluation.tasks[task].margins[rows].argsort(stable=True)]
-                parts[task] = rows.split(CHUNK if beat > -math.inf else max(len(rows), 1))
             for number in range(max(map(len, parts.values()))):
-                right = {}
-                for task in (t for t, p in parts.items() if number < len(p)):
-                    done[task].append(self.evaluation.ranks(task, parts[task][number]))
-                    right[task] = done[task][-1] < 1
-                yield right
+                now = {t: self.evaluation.ranks(t, part[number]) for t, part in parts.items() if number < len(part)}
+                for task, ranks in now.items():
+                    done[task].append(ranks)
+                yield {task: ranks < 1 for task, ranks in now.items()}
 
         sizes = {task: len(rows) for task, rows in self.retain_rows.items()}
-        if not score_while_it_can_win(rounds(), sizes, beat=beat).complete:
-            return {}
-        scores = {}
-        for task, ranks in done.items():
-            scores[f"{task}_acc1"], scores[f"{task}_acc5"] = zeroshot.accuracies(torch.cat(ranks))
+        if score_while_it_can_win(rounds(), sizes, beat=beat).complete:
+            for task, ranks in done.items():
+                scores[f"{task}_acc1"], scores[f"{task}_acc5"] = zeroshot.accuracies(torch.cat(ranks))
         return scores
 
     def ranks(self) -> dict[str, torch.Tensor]:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -52,6 +52,10 @@ class Target(NamedTuple):
     label: int
 
 
+Masks = Mapping[str, torch.Tensor]  # {task: (N,) bool}: the pictures of one split
+Scores = tuple[torch.Tensor, torch.Tensor]  # ranks (n,) and margins (n,) of pictures
+
+
 class Evaluation:
     """A CLIP's tasks, and what an edit does to them.
 
@@ -64,12 +68,8 @@ class Evaluation:
     """
 
     def __init__(self, clip: Clip, sets: Sequence[TaskSet], *, batch_size: int = 256, cache_gb: float = -1.0) -> None:
-        """
-        Args:
-            clip: at its original weights. Its autocast is used where it changes no top-1 answer of the unedited model; else
-                it is switched off, with a note.
-            cache_gb: see towers.Budget.
-        """
+        """`clip` is at its original weights. Its autocast is used where it changes no top-1 answer of the unedited model,
+        else it is switched off, with a note. For `cache_gb` see towers.Budget."""
         self.clip, self.batch_size = clip, batch_size
         self.edit: Edit | None = None
         self._made: dict[tuple[str, str], tuple[torch.Tensor, torch.Tensor]] = {}
@@ -87,12 +87,11 @@ class Evaluation:
                 clip.autocast = low
 
     def _unedited(self, sets: Sequence[TaskSet], cache_gb: float) -> dict[str, Task]:
-        clip, batch_size, tasks = self.clip, self.batch_size, {}
-        budget = towers.Budget(cache_gb, clip.device)
+        clip, tasks = self.clip, {}
+        how: dict[str, Any] = {"batch_size": self.batch_size, "budget": towers.Budget(cache_gb, clip.device)}
         for name, kind, pictures, templates in sets:
-            tokens = clip.tokenize(prompts(pictures.names, templates))
-            language = towers.Tower(clip, "language", tokens, batch_size=batch_size, budget=budget)
-            vision = towers.Tower(clip, "vision", pictures.images, batch_size=batch_size, budget=budget)
+            language = towers.Tower(clip, "language", clip.tokenize(prompts(pictures.names, templates)), **how)
+            vision = towers.Tower(clip, "vision", pictures.images, **how)
             weights = mean_prompts(language.fill(desc=f"prompts of {name}"), len(pictures.names))
             features = vision.fill(desc=f"features of {name}")
             margin = margins(features, weights, pictures.labels, pictures.blocks)
@@ -111,10 +110,8 @@ class Evaluation:
 
     @contextlib.contextmanager
     def carrying(self, edit: Edit) -> Iterator[None]:
-        """Context within which the model carries an edit, and nothing is computed twice under it.
-
-        Within a context of the same edit it does nothing, so that several evaluators share what is computed.
-        """
+        """Context within which the model carries an edit, and nothing is computed twice under it. Within a context of the
+        same edit it does nothing, so that several evaluators share what is computed."""
         if edit is self.edit:
             yield
             return
@@ -148,71 +145,53 @@ class Evaluation:
         return (classes[:, None] * each + torch.arange(each)).flatten()
 
     def _remembered(self, side: str, task: str, rows: torch.Tensor, compute: Callable) -> torch.Tensor:
-        """The features (N, D) or the classifier (C, D) of a task under the edit, right at `rows` at least.
-
-        Args:
-            side: "vision" or "language".
-            compute: indices -> features; called for those that were not computed yet.
-        """
-        if (side, task) in self._made:
-            values, known = self._made[side, task]
-            missing = rows[~known[rows]]
-            if len(missing):
-                values, known = values.clone(), known.clone()  # whoever has the old ones keeps them
-        else:
-            values = torch.zeros_like(self.tasks[task].features if side == "vision" else self.tasks[task].weights)
-            known, missing = torch.zeros(len(values), dtype=torch.bool), rows
+        """The features (N, D) or the classifier (C, D) of a task under the edit, right at `rows` at least; `compute` is
+        called for those indices that were not computed yet."""
+        if (side, task) not in self._made:
+            empty = torch.zeros_like(self.tasks[task].features if side == "vision" else self.tasks[task].weights)
+            self._made[side, task] = empty, torch.zeros(len(empty), dtype=torch.bool)
+        values, known = self._made[side, task]
+        missing = rows[~known[rows]]
         if len(missing):
             values[missing.to(values.device)] = compute(missing)
             known[missing] = True
-            self._made[side, task] = values, known
         return values
 
     def sides(self, task: str, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(features (n, D) of the pictures `rows`, classifier (C, D)) of a task under the edit that the model carries.
+        """(features (n, D) of the pictures `rows`, classifier (C, D)) of a task under the edit that the model carries. Of
+        the classifier only the classes that compete with these pictures are right."""
+        t, starts = self.tasks[task], self._starts
 
-        Of the classifier only the classes that compete with these pictures are right.
-        """
-        t = self.tasks[task]
+        def classifier(missing: torch.Tensor) -> torch.Tensor:
+            return mean_prompts(t.language.features(self._prompts(task, missing), starts["language"]), len(missing))
+
         features, weights = t.features[rows], t.weights
-        if "vision" in self._starts:
-            start = self._starts["vision"]
-            features = self._remembered("vision", task, rows, lambda missing: t.vision.features(missing, start))[rows]
-        if "language" in self._starts:
-
-            def classifier(missing: torch.Tensor) -> torch.Tensor:
-                return mean_prompts(
-                    t.language.features(self._prompts(task, missing), self._starts["language"]), len(missing)
-                )
-
+        if "vision" in starts:
+            made = self._remembered("vision", task, rows, lambda missing: t.vision.features(missing, starts["vision"]))
+            features = made[rows]
+        if "language" in starts:
             weights = self._remembered("language", task, self._rivals(task, t.pictures.labels[rows]), classifier)
         return features, weights
 
     def ranks(self, task: str, rows: torch.Tensor) -> torch.Tensor:
         """Ranks (see zeroshot.ranks) of the pictures `rows` of a task."""
-        features, weights = self.sides(task, rows)
         pictures = self.tasks[task].pictures
-        return ranks(features, weights, pictures.labels[rows], pictures.blocks)
+        return ranks(*self.sides(task, rows), pictures.labels[rows], pictures.blocks)
 
-    def forget(self, target: Target, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forget(self, target: Target, rows: torch.Tensor) -> Scores:
         """(ranks (n,), margins (n,)) of a target's pictures `rows`."""
         return self._judged(target, rows, *self.sides(target.task, rows))
 
-    def _judged(
-        self, target: Target, rows: torch.Tensor, features: torch.Tensor, weights: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _judged(self, target: Target, rows: torch.Tensor, features: torch.Tensor, weights: torch.Tensor) -> Scores:
         pictures = self.tasks[target.task].pictures
         sides = features, weights, pictures.labels[rows], pictures.blocks
         return ranks(*sides), margins(*sides)
 
     def forget_under_steps(
         self, target: Target, rows: torch.Tensor, direction: Edit, steps: Sequence[float]
-    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """As `forget`, under each of several steps of an edit of one tower, in one pass; the model is unedited.
-
-        Args:
-            direction: the edit at step 1.
-        """
+    ) -> list[Scores]:
+        """As `forget`, under each of several steps of an edit of one tower, in one pass; `direction` is the edit at step 1,
+        and the model is unedited."""
         t, edit = self.tasks[target.task], dict(direction.changes)
         ((tower, start),) = self._first_stages(direction).items()
         if tower == "vision":
@@ -238,6 +217,3 @@ class Evaluation:
         if without is not None:
             keep &= labels != without
         return torch.nonzero(keep).flatten()
-
-
-Masks = Mapping[str, torch.Tensor]  # {task: (N,) bool}: the pictures of one split

@@ -4,7 +4,6 @@ A test scores the model under an edit and returns rows of figures. Only the line
 validation split: they take from it what an attacker would have, pictures of other source images.
 """
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from slug.evaluation.clip_tasks import Evaluation, Masks, Target
 from slug.methods._training import Pass, Schedule, train
 from slug.models.clip import Clip
 from slug.schema import ARITHMETIC, EDIT, NOT_TOLD, PROBE, QUANTISED, RELEARNED, SPELLING, STYLE
+from slug.settings import Durability
 
 BATCH, FORGET_PAIRS = 32, 8  # pairs of a relearning step, and at most so many of them of the forgotten name
 FORMS = {"fp16": 16, "int8": 8, "4-bit": 4}  # of weights: bits
@@ -26,16 +26,10 @@ REBUILT_OF = 8  # other names that a name is rebuilt from
 Row = dict[str, Any]
 
 
-# ----------------------------------------------------------------------------------------------------- changed weights
-
-
 def round_to_nearest(weight: torch.Tensor, bits: int) -> torch.Tensor:
-    """Symmetric round-to-nearest of a linear weight (out, ...), one scale for each output channel: the values that remain.
-
-    The largest magnitude of a channel becomes 2^(bits - 1) - 1; a channel of zeros stays so.
-    """
-    top = 2 ** (bits - 1) - 1
-    flat = weight.flatten(1)
+    """Symmetric round-to-nearest of a linear weight (out, ...), one scale for each output channel, whose largest magnitude
+    becomes 2^(bits - 1) - 1: the values that remain."""
+    top, flat = 2 ** (bits - 1) - 1, weight.flatten(1)
     scale = flat.abs().amax(1, keepdim=True) / top
     steps = (flat / scale.clamp_min(torch.finfo(flat.dtype).tiny)).round().clamp(-top, top)
     return (steps * scale).view_as(weight)
@@ -54,7 +48,7 @@ def quantised(clip: Clip, form: str) -> Replacement:
     # Canonical views have the output channels in front, also those of open_clip's transposed projections.
     for view in clip.canonical_views(rounded).values():
         view.copy_(round_to_nearest(view, FORMS[form]))
-    return Replacement(values | rounded)
+    return Replacement(values)
 
 
 def chosen_pairs(forget: Pairs, count: int, seed: int) -> torch.Tensor:
@@ -69,13 +63,8 @@ def relearn(clip: Clip, forget: Pairs, retain: Pairs, *, count: int, steps: int,
 
     The batch of a step, BATCH pairs, holds at most FORGET_PAIRS of the forget pairs; the contrastive loss would mostly tell
     more of them apart from each other. AdamW at a constant rate over all parameters, with the baselines' weight decay.
-
-    Args:
-        count: see `chosen_pairs`.
     """
-    g = torch.Generator().manual_seed(seed)
-    known = chosen_pairs(forget, count, seed)
-    passes = []
+    g, known, passes = torch.Generator().manual_seed(seed), chosen_pairs(forget, count, seed), []
     for _ in range(steps):
         mine = known[torch.randperm(len(known), generator=g)[:FORGET_PAIRS]]
         rest = torch.randperm(len(retain.captions), generator=g)[: BATCH - len(mine)]
@@ -85,9 +74,6 @@ def relearn(clip: Clip, forget: Pairs, retain: Pairs, *, count: int, steps: int,
     schedule = Schedule(lr, epochs=1, batch_size=BATCH, seed=seed, decay=False)
     with kept(clip, clip.parameters):
         yield from train(clip, passes, schedule, each_step=True)
-
-
-# -------------------------------------------------------------------------------------------------------------- names
 
 
 def spellings(name: str, aliases: Sequence[str] = ()) -> dict[str, str]:
@@ -109,9 +95,6 @@ def style_of(group: str) -> str:
     return group.rpartition("/")[2] if "/" in group else NOT_TOLD
 
 
-# -------------------------------------------------------------------------------------------------------------- tests
-
-
 def share(correct: int, total: int) -> Row:
     """A share of pictures with its 95% Clopper-Pearson interval, as columns."""
     low, high = statistics.interval(correct, total)
@@ -119,7 +102,7 @@ def share(correct: int, total: int) -> Row:
 
 
 class Subject:
-    """One forgotten name; every test is a method that returns rows for an edit (the empty one is the unedited model)."""
+    """One forgotten name; every test is a method that returns rows of the model under the edit that it carries."""
 
     def __init__(
         self,
@@ -128,40 +111,40 @@ class Subject:
         target: Target,
         pairs: Pairs,
         retain: Pairs,
-        *,
+        settings: Durability,
         aliases: Sequence[str] = (),
-        seed: int = 0,
-        limit: int | None = None,
     ) -> None:
-        """
-        Args:
-            masks: {split: {task: (N,) bool}}.
-            pairs, retain: the forget and the retain set.
-            limit: retained pictures of each task that are scored, and pictures of other names of each split for the probe;
-                None: all.
-        """
+        """`masks`: {split: {task: (N,) bool}}; `pairs` and `retain` are the forget and the retain set. --retain-pictures
+        also limits the pictures of other names of each split for the probe."""
         self.clip, self.evaluation, self.target = evaluation.clip, evaluation, target
-        self.pairs, self.retain, self.aliases, self.seed = pairs, retain, aliases, seed
+        self.pairs, self.retain, self.settings, self.aliases = pairs, retain, settings, aliases
+        seed, limit = settings.run.seed, settings.retain_pictures or None
         self.evaluator = ClipEvaluator(evaluation, target, None, masks["test"], seed=seed, limit=limit)
-        self.rows = self.evaluator.forget_rows
-        self.task = evaluation.tasks[target.task]
+        self.rows, self.task = self.evaluator.forget_rows, evaluation.tasks[target.task]
         pictures = self.task.pictures
         self.labels, self.blocks = pictures.labels[self.rows], pictures.blocks
         self.groups = [pictures.groups[i] for i in self.rows.tolist()]
-        rivals = pictures.blocks[pictures.labels] == pictures.blocks[target.label]
-        # Pictures that an attacker has.
+        # What an attacker has: pictures of the name, and of the names that compete with it.
         self.known = evaluation.rows(target.task, masks["validation"][target.task], label=target.label)
-        self.others = {  # pictures of the names that compete with the forgotten one
-            split: self._some(evaluation.rows(target.task, mask[target.task] & rivals, without=target.label), limit)
-            for split, mask in masks.items()
+        rivals, self.others = pictures.blocks[pictures.labels] == pictures.blocks[target.label], {}
+        for split, mask in masks.items():
+            rows = evaluation.rows(target.task, mask[target.task] & rivals, without=target.label)
+            order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+            self.others[split] = rows[order[:limit]].sort().values
+
+    def test(self, name: str, edit: Edit) -> list[Row]:
+        """The rows of a test of schema.TESTS under an edit; an empty one gives those of the unedited model."""
+        tests: dict[str, Callable[[], list[Row]]] = {
+            EDIT: lambda: [self.scored("as it is")],
+            QUANTISED: self.quantisation,
+            RELEARNED: self.relearning,
+            PROBE: self.probe,
+            SPELLING: self.spelling,
+            STYLE: self.style,
+            ARITHMETIC: self.arithmetic,
         }
-
-    def _some(self, rows: torch.Tensor, limit: int | None) -> torch.Tensor:
-        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed))
-        return rows[order[:limit]].sort().values
-
-    def _carrying(self, edit: Edit | None) -> contextlib.AbstractContextManager:
-        return self.evaluation.carrying(edit) if edit is not None else contextlib.nullcontext()
+        with self.evaluation.carrying(edit):
+            return tests[name]()
 
     def sides(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As Evaluation.sides for the name's own task, as tensors of their own."""
@@ -175,44 +158,36 @@ class Subject:
         return row | {"unseen": float(right[~seen].float().mean()), "n_unseen": int((~seen).sum())}
 
     def scored(self, setting: str) -> Row:
-        """The row of the model as it is: the forgotten name and what is retained."""
+        """The row of the forgotten name and of what is retained."""
         row = self.named(self.evaluation.ranks(self.target.task, self.rows))
         retained, rows = self.evaluator.retained(), self.evaluator.retain_rows
         row |= {f"{t}_acc1": retained[f"{t}_acc1"] for t in rows}
         return {"setting": setting, **row, **{f"n_{t}": len(found) for t, found in rows.items()}}
 
-    def edit(self, edit: Edit | None) -> list[Row]:
-        """The edit as it is."""
-        with self._carrying(edit):
-            return [self.scored("as it is")]
-
-    def quantisation(self, edit: Edit | None) -> list[Row]:
+    def quantisation(self) -> list[Row]:
         """Coarser weights: rounding may remove a step that is small beside it."""
         found = []
-        with self._carrying(edit):
-            for form in FORMS:
-                with self.evaluation.carrying(quantised(self.clip, form)):
-                    found.append(self.scored(form))
+        for form in FORMS:
+            with self.evaluation.carrying(quantised(self.clip, form)):
+                found.append(self.scored(form))
         return found
 
-    def relearning(self, edit: Edit | None, *, counts: Sequence[int], points: Sequence[int], lr: float) -> list[Row]:
+    def relearning(self) -> list[Row]:
         """Fine-tuning on a few forget pictures: a row for each number of pictures (0: all) and of steps, 0 among them."""
-        found = []
-        with self._carrying(edit):
-            start = self.scored("")
-            for count in counts:
-                taken = len(chosen_pairs(self.pairs, count, self.seed))
-                label = f"{taken} pictures" if count else "all pictures"
-                found.append(start | {"setting": f"{label}, 0 steps", "pictures": taken, "steps": 0})
-                how: dict[str, Any] = {"count": count, "steps": max(points), "lr": lr, "seed": self.seed}
-                for step in relearn(self.clip, self.pairs, self.retain, **how):
-                    if step in points:
-                        with self.evaluation.carrying(InPlace.of(self.clip, "", step)):
-                            row = self.scored(f"{label}, {step} steps")
-                        found.append(row | {"pictures": taken, "steps": step})
+        start, found, points = self.scored(""), [], set(self.settings.relearn_steps)
+        how: dict[str, Any] = {"steps": max(points), "lr": self.settings.relearn_lr, "seed": self.settings.run.seed}
+        for count in dict.fromkeys(self.settings.relearn_pictures):
+            taken = len(chosen_pairs(self.pairs, count, how["seed"]))
+            label = f"{taken} pictures" if count else "all pictures"
+            found.append(start | {"setting": f"{label}, 0 steps", "pictures": taken, "steps": 0})
+            for step in relearn(self.clip, self.pairs, self.retain, count=count, **how):
+                if step in points:
+                    with self.evaluation.carrying(InPlace.of(self.clip, "", step)):
+                        row = self.scored(f"{label}, {step} steps")
+                    found.append(row | {"pictures": taken, "steps": step})
         return found
 
-    def probe(self, edit: Edit | None) -> list[Row]:
+    def probe(self) -> list[Row]:
         """Logistic regression on picture features: this name against the others of its block; balanced accuracy.
 
         Trained on the validation split and tested on the test split. The interval is that of the forgotten pictures
@@ -220,38 +195,31 @@ class Subject:
         """
         from sklearn.linear_model import LogisticRegression
 
-        parts = {"validation": (self.known, self.others["validation"]), "test": (self.rows, self.others["test"])}
-        x, y = {}, {}
-        for split, (mine, rest) in parts.items():
-            with self._carrying(edit):
-                x[split] = self.sides(torch.cat([mine, rest]))[0].cpu().numpy()
-            y[split] = [1] * len(mine) + [0] * len(rest)
+        known, others = self.known, self.others["validation"]
         # On unit features the default penalty is strong, as it should be where a few source images stand for the name.
         model = LogisticRegression(class_weight="balanced", max_iter=1000)
-        said = model.fit(x["validation"], y["validation"]).predict(x["test"])
+        model.fit(self.sides(torch.cat([known, others]))[0].cpu().numpy(), [1] * len(known) + [0] * len(others))
+        said = model.predict(self.sides(torch.cat([self.rows, self.others["test"]]))[0].cpu().numpy())
         hits = share(int(said[: len(self.rows)].sum()), len(self.rows))
         spared = float((said[len(self.rows) :] == 0).mean())
-        row = {k: (hits[k] + spared) / 2 for k in ("value", "low", "high")} | {"correct": hits["correct"], "n": hits["n"]}
+        row = hits | {k: (hits[k] + spared) / 2 for k in ("value", "low", "high")}
         row |= {"chance": 0.5, "n_drawings": len(set(self.groups)), "n_others": len(self.others["test"])}
-        trained = {"n_train": len(self.known), "n_train_others": len(self.others["validation"])}
-        return [{"setting": "balanced accuracy", **row, **trained}]
+        return [{"setting": "balanced accuracy", **row, "n_train": len(known), "n_train_others": len(others)}]
 
-    def spelling(self, edit: Edit | None) -> list[Row]:
+    def spelling(self) -> list[Row]:
         """Zero-shot accuracy where another text stands for the name among the classes."""
         found, texts = [], spellings(self.target.name, self.aliases)
-        with self._carrying(edit):
-            features, weights = self.sides(self.rows)
-            made = zeroshot.classifier(self.clip, list(texts.values()), self.task.templates)
+        features, weights = self.sides(self.rows)
+        made = zeroshot.classifier(self.clip, list(texts.values()), self.task.templates)
         for (what, text), direction in zip(texts.items(), made, strict=True):
             weights[self.target.label] = direction
             rank = zeroshot.ranks(features, weights, self.labels, self.blocks)
             found.append({"setting": f"{what}: {text}", **self.named(rank)})
         return found
 
-    def style(self, edit: Edit | None) -> list[Row]:
+    def style(self) -> list[Row]:
         """Zero-shot accuracy by design house."""
-        with self._carrying(edit):
-            right = self.evaluation.ranks(self.target.task, self.rows) < 1
+        right = self.evaluation.ranks(self.target.task, self.rows) < 1
         styles, found = [style_of(g) for g in self.groups], []
         for style in sorted(set(styles)):
             mine = torch.tensor([s == style for s in styles])
@@ -259,7 +227,7 @@ class Subject:
             found.append({"setting": style, **row, "chance": 0.0, "n_drawings": 1})
         return found
 
-    def arithmetic(self, edit: Edit | None) -> list[Row]:
+    def arithmetic(self) -> list[Row]:
         """Whether sums of features still single the name out, zero-shot among its block.
 
         * shifted: a picture less the mean picture of other names, plus the mean name. It would undo an edit that only moves
@@ -270,8 +238,7 @@ class Subject:
         from sklearn.linear_model import OrthogonalMatchingPursuit
 
         rivals = self.blocks == self.blocks[self.target.label]
-        with self._carrying(edit):
-            features, weights = self.sides(torch.cat([self.rows, self.others["validation"]]))
+        features, weights = self.sides(torch.cat([self.rows, self.others["validation"]]))
         mine, rest = features[: len(self.rows)], features[len(self.rows) :]
         middle = weights[rivals.to(weights.device)].mean(0)
         shifted = zeroshot.ranks(mine - rest.mean(0) + middle, weights, self.labels, self.blocks)
@@ -285,19 +252,3 @@ class Subject:
         weights[self.target.label] = torch.nn.functional.normalize(made, dim=0)
         rebuilt = zeroshot.ranks(mine, weights, self.labels, self.blocks)
         return [{"setting": "shifted", **self.named(shifted)}, {"setting": "rebuilt", **self.named(rebuilt)}]
-
-    def tests(self, relearning: dict[str, Any]) -> dict[str, Callable[[Edit | None], list[Row]]]:
-        """{test of schema.TESTS: function of an edit}.
-
-        Args:
-            relearning: arguments of `relearning`.
-        """
-        return {
-            EDIT: self.edit,
-            QUANTISED: self.quantisation,
-            RELEARNED: lambda edit: self.relearning(edit, **relearning),
-            PROBE: self.probe,
-            SPELLING: self.spelling,
-            STYLE: self.style,
-            ARITHMETIC: self.arithmetic,
-        }

@@ -1,6 +1,5 @@
 """What an edit comes to on both splits: figures with intervals and paired changes, and what plots show of it."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,12 +15,7 @@ Ranks = Mapping[str, torch.Tensor]
 
 
 def figures(evaluator: ClipEvaluator, ranks: Ranks, more: Mapping[str, float]) -> dict[str, Any]:
-    """The figures of one state of the model on the evaluator's split, as the columns of table.csv.
-
-    Args:
-        ranks: ClipEvaluator.ranks of that state.
-        more: further columns.
-    """
+    """The figures of a state of the model by its ClipEvaluator.ranks, as columns of table.csv; `more` are further ones."""
     pictures = evaluator.evaluation.tasks[evaluator.target.task].pictures
     seen, forget = pictures.seen[evaluator.forget_rows], ranks["forget"]
     correct = int((forget < 1).sum())
@@ -29,8 +23,8 @@ def figures(evaluator: ClipEvaluator, ranks: Ranks, more: Mapping[str, float]) -
         "forget_acc1": correct / len(forget),
         "forget_acc5": zeroshot.accuracies(forget)[1],
         "forget_upper": statistics.interval(correct, len(forget))[1],
-        "forget_seen_acc1": _share(forget[seen]),
-        "forget_unseen_acc1": _share(forget[~seen]),
+        "forget_seen_acc1": zeroshot.accuracies(forget[seen])[0],  # NaN where there are none
+        "forget_unseen_acc1": zeroshot.accuracies(forget[~seen])[0],
         "n_forget": len(forget),
         "n_forget_unseen": int((~seen).sum()),
         "n_drawings": len({pictures.groups[i] for i in evaluator.forget_rows.tolist()}),
@@ -42,19 +36,11 @@ def figures(evaluator: ClipEvaluator, ranks: Ranks, more: Mapping[str, float]) -
     return row
 
 
-def _share(rank: torch.Tensor) -> float:
-    return float((rank < 1).float().mean()) if len(rank) else math.nan
-
-
 def changes(
     evaluation: Evaluation, retain_rows: Mapping[str, torch.Tensor], before: Ranks, after: Ranks, seed: int
 ) -> dict[str, float]:
-    """Paired changes of the retained accuracies @1 as columns, with 95% bootstrap intervals over groups of pictures.
-
-    Args:
-        retain_rows: {task: indices of its retained pictures}.
-        before, after: {task: ranks of these pictures}.
-    """
+    """Paired changes of the retained accuracies @1 as columns, with 95% bootstrap intervals over source images: of the
+    pictures `retain_rows`, {task: indices}, with {task: ranks} `before` and `after`."""
     row: dict[str, float] = {}
     for task, rows in retain_rows.items():
         groups = [evaluation.tasks[task].pictures.groups[i] for i in rows.tolist()]
@@ -77,45 +63,36 @@ def one_side(evaluator: ClipEvaluator) -> dict[str, float]:
 
 
 def on_splits(evaluators: Mapping[str, ClipEvaluator], edit: Edit, method: str, seed: int) -> dict[str, Any]:
-    """{split: {"original": figures, method: figures of the edit with its paired changes}}.
-
-    Args:
-        evaluators: {split: ClipEvaluator}, of one evaluation.
-    """
+    """{split: {"original": figures, method: figures of the edit with paired changes}} by evaluators of one evaluation."""
     (evaluation,) = {e.evaluation for e in evaluators.values()}
 
     def states() -> dict[str, tuple[Ranks, dict[str, float]]]:
         found: dict[str, tuple[Ranks, dict[str, float]]] = {}
-        for split, evaluator in evaluators.items():
-            more = membership.of_edit(evaluator, evaluator.pairs) if evaluator.pairs is not None else {}
-            found[split] = evaluator.ranks(), more | (one_side(evaluator) if evaluation.edit else {})
+        for split, e in evaluators.items():
+            inferred = membership.of_edit(e)
+            found[split] = e.ranks(), inferred | (one_side(e) if evaluation.edit else {})
         return found
 
     before = states()
     with evaluation.carrying(edit):
         after = states()
     out = {}
-    for split, evaluator in evaluators.items():
-        paired = changes(evaluation, evaluator.retain_rows, before[split][0], after[split][0], seed)
-        out[split] = {"original": figures(evaluator, *before[split]), method: figures(evaluator, *after[split]) | paired}
+    for split, e in evaluators.items():
+        paired = changes(evaluation, e.retain_rows, before[split][0], after[split][0], seed)
+        out[split] = {"original": figures(e, *before[split]), method: figures(e, *after[split]) | paired}
     return out
 
 
 def similarity(
     evaluation: Evaluation, targets: Sequence[Target], masks: Masks, *, others: int = 9, seed: int = 0
 ) -> tuple[list[str], np.ndarray, int]:
-    """Cosines of mean picture features and name prompts: (names, (K, K) array, number of pictures), the targets first.
-
-    Args:
-        targets: classes of one task.
-        masks: the pictures of the split.
-        others: other classes of the first target's block that stand beside them.
-    """
+    """Cosines of mean picture features and name prompts of a split: (names, (K, K) array, number of pictures), first the
+    targets, which are classes of one task, then `others` classes of the first target's block."""
     target, own = targets[0], [t.label for t in targets]
     task = evaluation.tasks[target.task]
     blocks, labels = task.pictures.blocks, task.pictures.labels
-    rivals = [c for c in range(len(blocks)) if c not in own and blocks[c] == blocks[target.label]]
-    rivals = [c for c in rivals if (labels[masks[target.task]] == c).any()]
+    shown = set(labels[masks[target.task]].tolist())
+    rivals = [c for c in range(len(blocks)) if c not in own and blocks[c] == blocks[target.label] and c in shown]
     g = torch.Generator().manual_seed(seed)
     chosen = [*own, *sorted(rivals[i] for i in torch.randperm(len(rivals), generator=g)[:others].tolist())]
     rows = torch.cat([evaluation.rows(target.task, masks[target.task], label=c) for c in chosen])
@@ -132,15 +109,13 @@ def shown(
 
     Source images that were never seen come first among the target's pictures; the others are drawn by `seed`.
     """
-    task = evaluation.tasks[target.task]
-    pictures, g = task.pictures, torch.Generator().manual_seed(seed)
+    pictures, g = evaluation.tasks[target.task].pictures, torch.Generator().manual_seed(seed)
     rivals, mask = pictures.blocks[pictures.labels] == pictures.blocks[target.label], masks[target.task]
     own = evaluation.rows(target.task, mask, label=target.label)
     own = own[torch.randperm(len(own), generator=g)]
     own = own[pictures.seen[own].long().argsort(stable=True)][:count]
     other = evaluation.rows(target.task, mask & rivals, without=target.label)
     rows = torch.cat([own, other[torch.randperm(len(other), generator=g)][:count]])
-    features, weights = evaluation.sides(target.task, rows)
-    guess = zeroshot.guesses(features, weights, pictures.labels[rows], pictures.blocks)
-    names = pictures.names
-    return pictures.images[rows], [names[i] for i in pictures.labels[rows]], [names[i] for i in guess]
+    truth, names = pictures.labels[rows], pictures.names
+    guess = zeroshot.guesses(*evaluation.sides(target.task, rows), truth, pictures.blocks)
+    return pictures.images[rows], [names[i] for i in truth], [names[i] for i in guess]

@@ -23,12 +23,8 @@ class Evaluator(Protocol):
     def start(self) -> Candidate: ...
 
     def score(self, edit: Edit, best: Candidate | None = None, *, log_all: bool = False) -> Candidate:
-        """The candidate of an edit. Retained tasks are scored only where it forgets and can still win.
-
-        Args:
-            best: the best candidate so far.
-            log_all: score everything.
-        """
+        """The candidate of an edit. Retained tasks are scored only where it forgets and can still win against `best`, or
+        where `log_all` asks for everything."""
 
     def look_ahead(self, direction: Edit, steps: Sequence[float]) -> None:
         """Score the forget pictures under several steps of an edit in one pass, for the calls of `score` that follow."""

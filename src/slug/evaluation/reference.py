@@ -13,7 +13,7 @@ import torch
 from slug.core.edit import Edit
 from slug.data.images import Decoded
 from slug.evaluation import zeroshot
-from slug.evaluation.clip_tasks import Evaluation, Task, TaskSet
+from slug.evaluation.clip_tasks import Evaluation, TaskSet
 from slug.models.clip import Clip
 
 BATCH, WORKERS = 32, 2
@@ -45,27 +45,20 @@ class PlainEvaluation(Evaluation):
 
     def sides(self, task: str, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As Evaluation.sides; the unedited model is encoded anew as well."""
-        t = self.tasks[task]
+        t, clip = self.tasks[task], self.clip
         made = self._made if self.edit is not None else {}
         if ("language", task) not in made:
-            made["language", task] = self._all_names(t), torch.empty(0)
+            parts = clip.tokenize(zeroshot.prompts(t.pictures.names, t.templates)).split(BATCH)
+            with clip.evaluating():
+                texts = torch.cat([clip.unit(clip.whole_text(part.to(clip.device))) for part in parts])
+            made["language", task] = zeroshot.mean_prompts(texts, len(t.pictures.names)), torch.empty(0)
             made["vision", task] = torch.zeros_like(t.features), torch.zeros(len(t.features), dtype=torch.bool)
         weights, (features, known) = made["language", task][0], made["vision", task]
         missing = rows[~known[rows]]
         if len(missing):
-            features[missing] = self._decoded(t, missing)
+            items = Decoded([t.pictures.paths[i] for i in missing.tolist()], clip.transform)
+            loader = torch.utils.data.DataLoader(items, batch_size=BATCH, num_workers=WORKERS)
+            with clip.evaluating():
+                features[missing] = torch.cat([clip.unit(clip.whole_image(clip.normalise(x))) for x in loader])
             known[missing] = True
         return features[rows], weights
-
-    def _all_names(self, task: Task) -> torch.Tensor:
-        parts = []
-        with self.clip.evaluating():
-            for part in self.clip.tokenize(zeroshot.prompts(task.pictures.names, task.templates)).split(BATCH):
-                parts.append(self.clip.unit(self.clip.whole_text(part.to(self.clip.device))))
-        return zeroshot.mean_prompts(torch.cat(parts), len(task.pictures.names))
-
-    def _decoded(self, task: Task, rows: torch.Tensor) -> torch.Tensor:
-        items = [task.pictures.paths[i] for i in rows.tolist()]
-        loader = torch.utils.data.DataLoader(Decoded(items, self.clip.transform), batch_size=BATCH, num_workers=WORKERS)
-        with self.clip.evaluating():
-            return torch.cat([self.clip.unit(self.clip.whole_image(self.clip.normalise(x))) for x in loader])

@@ -17,8 +17,8 @@ from slug.artifacts import records
 from slug.artifacts.gradient_files import GradientFiles
 from slug.core.edit import InPlace, kept
 from slug.core.variants import Variant
-from slug.data.names import Matcher, plain_name
-from slug.data.pairs import Pairs, load_pairs
+from slug.data.names import plain_name
+from slug.data.pairs import Pairs
 from slug.errors import SlugError
 from slug.evaluation.clip_evaluator import ClipEvaluator
 from slug.evaluation.clip_tasks import Evaluation
@@ -157,8 +157,7 @@ class Comparison:
     @functools.cached_property
     def retain(self) -> Pairs:
         """The retain set, without the pairs of any name that is forgotten."""
-        tar, leave_out = self.gradients.retain_tar, Matcher(self.left_out)
-        return load_pairs(tar, self.clip.transform, leave_out=leave_out, workers=self.settings.run.workers)
+        return self.world.retain_pairs(self.left_out)
 
     @functools.cache  # noqa: B019  (one Comparison lives as long as the process)
     def evaluators(self, name: str) -> dict[str, ClipEvaluator]:

@@ -15,9 +15,10 @@ from tqdm import tqdm
 from slug import cli, files, methods, models, schema
 from slug.artifacts import deltas, records
 from slug.core.edit import Edit, Replacement
-from slug.data.names import Matcher, plain_name
-from slug.data.pairs import Pairs, load_pairs
+from slug.data.names import plain_name
+from slug.data.pairs import Pairs
 from slug.errors import SlugError
+from slug.evaluation.clip_tasks import Evaluation
 from slug.evaluation.durability import Row, Subject
 from slug.experiments import comparison, runner
 from slug.experiments.runner import Parts
@@ -25,9 +26,9 @@ from slug.experiments.setup import World
 from slug.settings import Durability
 
 NOT_SETTINGS = (  # change no row
-    *("force", "celeb_name", "device", "workers", "result_dir", "cache_gb", "records", "unlearn_method"),
-    *("out", "readme", "report", "select_pictures", "trace", "fa_k", "jobs"),
-)
+    "force celeb_name device workers jobs result_dir cache_gb records unlearn_method out readme report "
+    "select_pictures trace fa_k"
+).split()
 Record = dict[str, Any]
 AGAIN = "delete it and run this stage again"
 
@@ -93,9 +94,7 @@ class Edits:
     @functools.cached_property
     def retain(self) -> Pairs:
         """The retain set."""
-        matcher, clip = Matcher(self.left_out), self.world.clip
-        tar = self.world.gradients.retain_tar
-        return load_pairs(tar, clip.transform, leave_out=matcher, workers=self.world.run.workers)
+        return self.world.retain_pairs(self.left_out)
 
     def fingerprint(self, record: Record) -> str:
         """What tells one edit from another. SlugError if the record does not say it, or the delta is missing."""
@@ -113,7 +112,7 @@ class Edits:
         """SlugError if an edit cannot be made again: a baseline's record is of other data or another model, or its gradients
         are missing; a delta is refused by another model itself."""
         if schema.is_slug(record["method"]):
-            deltas.native(self.world.clip, *deltas.read(self.folder / record["delta"]))
+            deltas.of_model(self.world.clip, self.folder / record["delta"])
         elif record["inputs"] != inputs:
             said = f"the record of {record['method']} for {record['name']} was made with another model or other data"
             raise SlugError(f"{said}; run a3_unlearn_compare.py again")
@@ -127,37 +126,26 @@ class Edits:
         return comparison.read_passes(files_of, self.given[name], record["method"])[0]
 
     def edit(self, name: str, record: Record, pairs: Pairs) -> Edit:
-        """The edit of a record.
-
-        Args:
-            pairs: the forget set.
-        """
-        method, clip = record["method"], self.world.clip
-        if schema.is_slug(method):
-            change = deltas.native(clip, *deltas.read(self.folder / record["delta"]))
-            return Edit(change, record["layer"], record["step"])
-        key = method, record["setting"], record["step"]
+        """The edit of a record on a name with the forget set `pairs`."""
+        method, clip = methods.get(record["method"]), self.world.clip
+        if schema.is_slug(method.name):
+            return Edit(deltas.of_model(clip, self.folder / record["delta"]), record["layer"], record["step"])
+        key = method.name, record["setting"], record["step"]
         if key not in self.trained:
-            material = methods.Material(pairs, self.retain, methods.get(method).variant, **self.passes(name, record))
+            material = methods.Material(pairs, self.retain, method.variant, **self.passes(name, record))
             made = Replacement(comparison.redo(clip, record, material), record["layer"], record["step"])
-            if not methods.get(method).shared:
+            if not method.shared:
                 return made
             self.trained[key] = made
         return self.trained[key]
 
 
 def joined(rows: list[Row], original: list[Row], common: Row) -> list[Row]:
-    """The rows of an edit with the unedited model's figures under the same setting beside them.
-
-    Args:
-        rows, original: what a test returned for each; a single row of `original` stands for all settings.
-        common: columns of every row.
-    """
-    single = len(original) == 1
-    before = dict.fromkeys([r["setting"] for r in rows], original[0]) if single else {r["setting"]: r for r in original}
-    out = []
+    """The rows of an edit with the columns `common`, and beside them the unedited model's figures under the same setting; a
+    single row of `original` stands for all settings."""
+    before, out = {r["setting"]: r for r in original}, []
     for row in rows:
-        first = before[row["setting"]]
+        first = original[0] if len(original) == 1 else before[row["setting"]]
         beside = {"original": first["value"], "original_low": first["low"], "original_high": first["high"]}
         beside |= {f"original_{t}": first[f"{t}_acc1"] for t in schema.TASKS if f"{t}_acc1" in first}
         out.append(common | row | beside)
@@ -177,6 +165,9 @@ class Share:
         """{(name, method): (all that its rows depend on, as JSON; tests that are not finished)}, in the order of the work.
         SlugError if something that the work will need is missing: it is missed now, not after hours."""
         aliases, jobs, inputs = read_aliases(self.settings.aliases), {}, {}
+        done = pd.DataFrame(columns=["made_with", "test"])
+        if self.parts.table.is_file() and not self.settings.force:
+            done = runner.read_table(self.parts.table, AGAIN)
         flags, files_of = cli.flat(self.settings, NOT_SETTINGS), self.world.gradients
         for (name, method), record in self.on.found.items():
             if name not in inputs:
@@ -184,26 +175,20 @@ class Share:
                 inputs[name] = records.inputs_hash(self.world.model_hash, [], self.world.pictures, tars)
             made = {"name": name, "method": method, "settings": flags, "versions": cli.versions(), "inputs": inputs[name]}
             made |= {"left_out": self.on.names, "aliases": aliases.get(name.casefold(), [])}
-            made["edit"] = self.edits.fingerprint(record)
-            mark = json.dumps(made, sort_keys=True)
-            done = set() if self.settings.force else self._finished(mark)
-            jobs[name, method] = mark, [t for t in schema.TESTS if t not in done]
+            mark = json.dumps(made | {"edit": self.edits.fingerprint(record)}, sort_keys=True)
+            finished = set(done[done["made_with"] == mark]["test"])
+            jobs[name, method] = mark, [t for t in schema.TESTS if t not in finished]
             if jobs[name, method][1]:
                 self.edits.check(name, record, inputs[name])
         return jobs
 
-    def _finished(self, mark: str) -> set[str]:
-        if not self.parts.table.is_file():
-            return set()
-        frame = runner.read_table(self.parts.table, AGAIN)
-        return set(frame[frame["made_with"] == mark]["test"])
+    @functools.cached_property
+    def evaluation(self) -> Evaluation:
+        """Many edits are of both towers from the first layer on: no activations are kept unless --cache-gb says so."""
+        return self.world.evaluation_now(cache_gb=max(self.settings.data.cache_gb, 0))
 
     def run(self, position: int = 0) -> list[str]:
-        """Every test that is not finished; returns the marks of all edits.
-
-        Args:
-            position: line of the progress bar.
-        """
+        """Every test that is not finished; returns the marks of all edits. `position` is the progress bar's line."""
         jobs, subject = self.plan(), None
         unedited: dict[str, list[Row]] = {}
         with tqdm(total=sum(len(todo) for _, todo in jobs.values()), unit="test", desc="tests", position=position) as bar:
@@ -212,47 +197,31 @@ class Share:
                     continue
                 bar.set_postfix_str(f"{name}, {method}")
                 if subject is None or subject.target.name != name:  # the names come one after another
-                    subject, unedited = self.subject(name, json.loads(mark)["aliases"]), {}
-                record = self.on.found[name, method]
-                self.test(subject, record, mark, todo, unedited, bar)
+                    of_name = self.world.masks, self.evaluation.target(name), self.world.pairs(self.edits.given[name])
+                    aliases, unedited = json.loads(mark)["aliases"], {}
+                    subject = Subject(self.evaluation, *of_name, self.edits.retain, self.settings, aliases)
+                self.test(subject, self.on.found[name, method], mark, todo, unedited, bar)
         return [mark for mark, _ in jobs.values()]
-
-    @functools.cached_property
-    def _evaluation(self) -> Any:
-        return self.world.evaluation_now(cache_gb=max(self.settings.data.cache_gb, 0))
-
-    def subject(self, name: str, aliases: Sequence[str]) -> Subject:
-        """The tests of a name."""
-        pairs, limit = self.world.pairs(self.edits.given[name]), self.settings.retain_pictures or None
-        how: dict[str, Any] = {"aliases": aliases, "seed": self.settings.run.seed, "limit": limit}
-        target = self._evaluation.target(name)
-        return Subject(self._evaluation, self.world.masks, target, pairs, self.edits.retain, **how)
 
     def test(
         self, subject: Subject, record: Record, mark: str, todo: list[str], unedited: dict[str, list[Row]], bar: tqdm
     ) -> None:
-        """Run the tests `todo` on one edit and write the rows of each.
-
-        Args:
-            unedited: {test: rows of the unedited model}; it grows.
-        """
-        wanted, name, method = self.settings, subject.target.name, record["method"]
-        common = {"name": name, "kind": record["kind"], "method": method, "model": self.world.clip.label}
-        common |= {"seed": wanted.run.seed, "relearn_lr": wanted.relearn_lr, "made_with": mark}
-        counts, points = list(dict.fromkeys(wanted.relearn_pictures)), tuple(sorted(set(wanted.relearn_steps)))
-        tests = subject.tests({"counts": counts, "lr": wanted.relearn_lr, "points": points})
+        """Run tests on one edit and write the rows of each; `unedited`, {test: rows of the unedited model}, grows."""
+        name, method, model = subject.target.name, record["method"], self.world.clip.label
+        common = {"name": name, "kind": record["kind"], "method": method, "model": model}
+        common |= {"seed": self.settings.run.seed, "relearn_lr": self.settings.relearn_lr, "made_with": mark}
         edit = self.edits.edit(name, record, subject.pairs)
         for test in todo:
             beside = schema.EDIT if test == schema.RELEARNED else test
             if beside not in unedited:
-                unedited[beside] = tests[beside](None)
+                unedited[beside] = subject.test(beside, Edit())
             started = time.perf_counter()
-            rows = tests[test](edit)
+            rows = subject.test(test, edit)
             seconds = time.perf_counter() - started
             if test == schema.EDIT:
                 compare_with_record(record, rows[0]["value"])
             rows = joined(rows, unedited[beside], common | {"test": test, "seconds": seconds})
-            self.parts.write(rows, common["model"], name, method, test)
+            self.parts.write(rows, model, name, method, test)
             bar.update()
 
 
@@ -264,15 +233,10 @@ def compare_with_record(record: Record, value: float) -> None:
 
 
 def run_share(share: tuple[int, list[str]], settings: Durability) -> list[str]:
-    """The tests of some names, in a process that knows nothing yet.
-
-    Args:
-        share: (number of this process, names as people write them).
-    """
-    number, names = share
+    """The tests of a share, (number of this process, names as people write them), in a process that knows nothing yet."""
     on = on_record(settings)
-    mine = {k: r for k, r in on.found.items() if k[0] in names}
-    return Share(settings, on._replace(found=mine)).run(number)
+    mine = {key: record for key, record in on.found.items() if key[0] in share[1]}
+    return Share(settings, on._replace(found=mine)).run(share[0])
 
 
 def run(settings: Durability) -> pd.DataFrame:
@@ -280,7 +244,7 @@ def run(settings: Durability) -> pd.DataFrame:
     names = list(dict.fromkeys(map(plain_name, settings.data.celeb_name)))
     jobs = min(settings.jobs, len(names))
     shares = [(i, names[i::jobs]) for i in range(jobs)]
-    found = runner.deal(functools.partial(run_share, settings=settings), shares, jobs=jobs)
-    marks = {mark for part in found for mark in part}
+    done = runner.deal(functools.partial(run_share, settings=settings), shares, jobs=jobs)
+    marks = {mark for part in done for mark in part}
     frame = parts(settings).collect(AGAIN)
     return frame[frame["made_with"].isin(marks)]

@@ -8,25 +8,17 @@ from slug.core.variants import Variant
 from slug.settings import GradientStage, Model
 
 
-def kinds(names: tuple[str, ...]) -> list[Variant]:
-    """The gradients that methods read, by the methods' names or by those of the gradients, each once."""
-    found: list[Variant] = []
-    for name in names:
-        found += [variants.get(name)] if name in variants.BY_NAME else methods.get(name).gradients
-    return list(dict.fromkeys(found))
-
-
 def run(settings: GradientStage, model: Model, encoder: str = BOTH) -> None:
-    """Write the gradient files of a CLIP.
-
-    Args:
-        encoder: "vision" or "language" for the parameters of that tower only.
-    """
+    """Write the gradient files of a CLIP, of the parameters of both towers or of one `encoder`, "vision" or "language"."""
     device = system.settle(settings.run.device, settings.run.seed)
     distributed.start(device)
     files.check_writable(settings.run.result_dir)
     clip = models.from_settings(model, settings.run.precision, device)
     clip.checkpointing = settings.grad_checkpointing
     found = GradientFiles(clip, settings.sources, settings.run.result_dir, model.batch_size, encoder=encoder)
-    for variant in kinds(settings.unlearn_method):
+    wanted: dict[Variant, None] = {}  # a set in order
+    for name in settings.unlearn_method:  # of a kind of gradient or of a method
+        kinds = [variants.get(name)] if name in variants.BY_NAME else methods.get(name).gradients
+        wanted |= dict.fromkeys(kinds)
+    for variant in wanted:
         found.write(variant, cli.flat(settings), workers=settings.run.workers, force=settings.force)

@@ -5,13 +5,14 @@ depend on. Rows with another mark are stale and are never taken. A run that is s
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from slug import files, pool
 from slug.errors import SlugError, brief
@@ -19,34 +20,22 @@ from slug.errors import SlugError, brief
 Row = dict[str, Any]
 
 
-def read_table(path: Path, remedy: str, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """A Parquet table. SlugError if it is damaged, lacks one of `columns`, or has no rows although columns are asked for."""
+def read_table(path: Path, remedy: str) -> pd.DataFrame:
+    """A Parquet table. SlugError if it is damaged."""
     try:
-        frame = pd.read_parquet(path)
+        return pd.read_parquet(path)
     except (OSError, ValueError, pa.ArrowException) as err:
         raise SlugError(f"{path} is not a whole Parquet file ({brief(err)}); {remedy}") from err
-    lacks = next((c for c in columns if c not in frame), None)
-    if lacks or (columns and frame.empty):
-        raise SlugError(f"{path} has {'no column ' + lacks if lacks else 'no rows'}; {remedy}")
-    return frame
 
 
 class Parts:
     """Rows of finished pieces of work: {folder}/parts/{key}.parquet, and the table {folder}/runs.parquet."""
 
     def __init__(self, folder: Path, key: Sequence[str], mark: str, schema: pa.Schema | None = None) -> None:
-        """
-        Args:
-            key: columns that tell pieces of work apart.
-            mark: column that says what rows depend on.
-            schema: types of all columns; None takes those of the rows.
-        """
+        """`key` are the columns that tell pieces of work apart, `mark` is the one that says what rows depend on; `schema`
+        gives the types of all columns, and None takes those of the rows."""
         self.folder, self.key, self.mark, self.schema = folder, list(key), mark, schema
-
-    @property
-    def table(self) -> Path:
-        """The merged table."""
-        return self.folder / "runs.parquet"
+        self.table = folder / "runs.parquet"
 
     def path(self, *key: str) -> Path:
         """The file of a piece of work."""
@@ -91,21 +80,12 @@ class Parts:
 
 def _with_threads(work: Callable, threads: int, item: Any) -> Any:
     if threads:
-        import torch
-
         torch.set_num_threads(threads)
     return work(item)
 
 
-def deal(work: Callable, items: Iterable[Any], *, jobs: int = 1, engine: str = pool.LOCAL) -> Iterator[Any]:
-    """Yield work(item) of every item in order, done by `jobs` processes, each with its share of this machine's threads.
-
-    Args:
-        work: a function of a module, or a partial of one: other processes import it.
-        engine: where the processes run, see pool.spread.
-    """
-    import torch
-
-    items = list(items)
+def deal(work: Callable, items: Sequence[Any], *, jobs: int = 1, engine: str = pool.LOCAL) -> Iterator[Any]:
+    """Yield work(item) of every item in order, done by `jobs` processes, each with its share of this machine's threads; they
+    import `work`, a function of a module or a partial of one. For `engine` see pool.spread."""
     threads = max(1, torch.get_num_threads() // jobs) if jobs > 1 else 0
     yield from pool.spread(functools.partial(_with_threads, work, threads), items, workers=jobs, distributor=engine)

@@ -8,15 +8,15 @@ from slug import distributed, files, models, system
 from slug.artifacts.gradient_files import GradientFiles
 from slug.core import selection
 from slug.data import evaluation_sets
+from slug.data.names import Matcher
 from slug.data.pairs import Pairs, load_pairs
 from slug.data.splits import validation_mask
 from slug.evaluation import zeroshot
 from slug.evaluation.clip_evaluator import ClipEvaluator
 from slug.evaluation.clip_tasks import Evaluation, Masks, TaskSet
 from slug.evaluation.reference import PlainEvaluation
+from slug.schema import SPLITS
 from slug.settings import Data, Model, Run
-
-SPLITS = ("validation", "test")
 
 
 def task_sets(run: Run, data: Data, transform: Any) -> list[TaskSet]:
@@ -35,10 +35,7 @@ class World:
     """A model at its original weights with its evaluation; what is expensive is made when it is first asked for."""
 
     def __init__(self, run: Run, model: Model, data: Data, *, grad_batch_size: int = 0) -> None:
-        """
-        Args:
-            grad_batch_size: pairs in a batch of the gradient pass; 0: the model settings' own.
-        """
+        """`grad_batch_size` is of the gradient pass; 0: the model settings' own."""
         self.run, self.model, self.data = run, model, data
         self.device = system.settle(run.device, run.seed)
         self.rank = distributed.start(self.device)
@@ -74,14 +71,14 @@ class World:
         """The labelled pictures of the tasks."""
         return [s.pictures for s in self.sets]
 
-    @property
-    def k(self) -> int:
-        """The k of the FA@k that brackets the step."""
-        return self.data.fa_k or selection.fa_rank(len(self.sets[0].pictures.names))
-
     def pairs(self, name: str) -> Pairs:
         """The forget set of a name."""
         return load_pairs(self.gradients.tar(name), self.clip.transform, workers=self.run.workers)
+
+    def retain_pairs(self, left_out: Sequence[str]) -> Pairs:
+        """The retain set without the pairs that say a name of `left_out`."""
+        tar, leave_out = self.gradients.retain_tar, Matcher(left_out)
+        return load_pairs(tar, self.clip.transform, leave_out=leave_out, workers=self.run.workers)
 
     def evaluators(
         self,
@@ -94,17 +91,13 @@ class World:
         rule: str = "robust",
     ) -> dict[str, ClipEvaluator]:
         """{split: ClipEvaluator} of a name: candidates are chosen on at most --select-pictures of the validation split, and
-        reported on the whole test split.
-
-        Args:
-            pairs: the forget set, for membership inference; None infers none.
-            trace, rule: see ClipEvaluator; of the validation split.
-        """
-        evaluation = evaluation or self.evaluation
-        target, found = evaluation.target(name), {}
+        reported on the whole test split. `pairs`, the forget set, is for membership inference, which None leaves out;
+        `trace` and `rule` are of the validation split (see ClipEvaluator)."""
+        evaluation, found = evaluation or self.evaluation, {}
+        k = self.data.fa_k or selection.fa_rank(len(self.sets[0].pictures.names))
         for split in splits:
-            how: dict[str, Any] = {"k": self.k, "seed": self.run.seed}
+            how: dict[str, Any] = {"k": k, "seed": self.run.seed}
             if split == "validation":
                 how |= {"limit": self.data.select_pictures, "trace": trace, "rule": rule}
-            found[split] = ClipEvaluator(evaluation, target, pairs, self.masks[split], **how)
+            found[split] = ClipEvaluator(evaluation, evaluation.target(name), pairs, self.masks[split], **how)
         return found

@@ -15,7 +15,7 @@ from slug.core import selection
 from slug.core.edit import Edit, total
 from slug.evaluation import outcome, statistics, zeroshot
 from slug.evaluation.clip_evaluator import forget_rows, forget_scores
-from slug.evaluation.clip_tasks import Evaluation, Masks, Target
+from slug.evaluation.clip_tasks import Evaluation, Masks
 from slug.models.clip import Clip
 from slug.schema import REVERTED
 
@@ -23,6 +23,7 @@ FACTORS = 5  # times that factors are lengthened, and that each is halved betwee
 LONGEST = 4.0  # a step is lengthened to at most this many times its own length
 Factors = tuple[float, ...]
 Row = dict[str, Any]
+Header = Mapping[str, str]
 
 
 class Group:
@@ -36,10 +37,7 @@ class Group:
     def __init__(
         self, evaluation: Evaluation, masks: dict[str, Masks], names: Sequence[str], edits: dict[str, Edit], seed: int
     ) -> None:
-        """
-        Args:
-            masks: {split: {task: (N,) bool}}.
-        """
+        """`masks`: {split: {task: (N,) bool}}."""
         self.evaluation, self.names, self.seed, self.masks = evaluation, list(names), seed, masks
         self.edits = [edits[n] for n in names]
         self.targets = [evaluation.target(n) for n in names]
@@ -60,18 +58,15 @@ class Group:
     def forgotten(self, factors: Factors) -> list[dict[str, float]]:
         """clip_evaluator.forget_scores of each name on the validation split under these factors."""
         with self.evaluation.carrying(self.edit(factors)):
-            judged = [
-                self.evaluation.forget(target, rows)
-                for target, rows in zip(self.targets, self.own_rows["validation"], strict=True)
-            ]
-        return [forget_scores(*found) for found in judged]
+            pairs = zip(self.targets, self.own_rows["validation"], strict=True)
+            return [forget_scores(*self.evaluation.forget(target, rows)) for target, rows in pairs]
 
-    def forgets(self, factors: Sequence[float], sigmas: float) -> list[bool]:
+    def forgets(self, factors: Factors, sigmas: float) -> list[bool]:
         """Which names factors make forgotten on the validation split, with the margins `sigmas` deviations below 0."""
-        found = self.forgotten(tuple(factors))
+        found = self.forgotten(factors)
         return [selection.forgets(s["forget_acc1"], s["margin"], s["margin_sd"], sigmas=sigmas) for s in found]
 
-    def left(self, factors: Sequence[float], sigmas: float) -> int:
+    def left(self, factors: Factors, sigmas: float) -> int:
         """How many names factors do not make forgotten on the validation split."""
         return self.forgets(factors, sigmas).count(False)
 
@@ -113,11 +108,6 @@ class Group:
         """{task: ranks of the pictures of `retain_rows`} under the edit that the model carries."""
         return {task: self.evaluation.ranks(task, rows) for task, rows in self.retain_rows.items()}
 
-    def drawings(self, i: int) -> list[str]:
-        """The source image of each of the i-th name's pictures on the test split."""
-        pictures = self.evaluation.tasks[self.targets[i].task].pictures
-        return [pictures.groups[row] for row in self.own_rows["test"][i].tolist()]
-
     def similarity(self) -> dict[str, Any]:
         """{task: outcome.similarity} of the group's names and as many others, on the test split."""
         found = {}
@@ -132,21 +122,24 @@ class Group:
         about = {"method": method, "count": len(self.names), "names": "; ".join(self.names)}
         return about | {"model": self.evaluation.clip.label, "split": "test", "seed": self.seed}
 
+    def _named(self, method: str, i: int, factor: float, before: torch.Tensor, after: torch.Tensor) -> tuple[Row, list[str]]:
+        """(the row of the i-th name by its ranks, the source image of each of its pictures)."""
+        target, rows = self.targets[i], self.own_rows["test"][i].tolist()
+        groups = [self.evaluation.tasks[target.task].pictures.groups[row] for row in rows]
+        about = {"name": target.name, "kind": target.kind, "task": target.task, "factor": factor, **_counted([after])}
+        more = {"n_drawings": len(set(groups)), "forget_before": zeroshot.accuracies(before)[0]}
+        return self._common(method) | about | more, groups
+
     def rows(self, method: str, factors: Factors, before: Any, after: Any, sigmas: float = 0.0) -> list[Row]:
-        """A row for each name, then one of what is retained. The model is unedited.
+        """A row for each name, then one of what is retained; the model is unedited.
 
         Args:
-            sigmas: deviations by which a name's margins must lie below 0 to count as forgotten on the validation split.
             before, after: (`own`, `rest`) of the unedited model and of the edited one.
+            sigmas: as for `forgets`.
         """
-        common, out = self._common(method), []
         (own_before, rest_before), (own, rest) = before, after
-        for i, (target, factor) in enumerate(zip(self.targets, factors, strict=True)):
-            row = common | _named(target, factor, own[i])
-            out.append(
-                row | {"n_drawings": len(set(self.drawings(i))), "forget_before": zeroshot.accuracies(own_before[i])[0]}
-            )
-        row = common | {"name": "all", **_counted(own), "n_drawings": sum(r["n_drawings"] for r in out)}
+        out = [self._named(method, i, f, own_before[i], own[i])[0] for i, f in enumerate(factors)]
+        row = self._common(method) | {"name": "all", **_counted(own), "n_drawings": sum(r["n_drawings"] for r in out)}
         row["n_left_validation"] = self.left(factors, sigmas)
         row |= {f"{task}_acc1": zeroshot.accuracies(rank)[0] for task, rank in rest.items()}
         row |= {f"n_{task}": len(rank) for task, rank in rest.items()}
@@ -155,12 +148,11 @@ class Group:
     def reverted_rows(self, method: str, factors: Factors, own_before: list[torch.Tensor]) -> list[Row]:
         """For each name, the sum without its edit alone: whether that name is recognised again, and the others are not."""
         out = []
-        for i, target in enumerate(self.targets):
+        for i in range(len(self.names)):
             with self.evaluation.carrying(self.edit([f * (j != i) for j, f in enumerate(factors)])):
                 own = self.own()
-            row = self._common(f"{method}{REVERTED}") | _named(target, 0.0, own[i])
-            row |= {"n_drawings": len(set(self.drawings(i))), "forget_before": zeroshot.accuracies(own_before[i])[0]}
-            change = statistics.paired_difference(own_before[i] < 1, own[i] < 1, self.drawings(i), seed=self.seed)
+            row, groups = self._named(f"{method}{REVERTED}", i, 0.0, own_before[i], own[i])
+            change = statistics.paired_difference(own_before[i] < 1, own[i] < 1, groups, seed=self.seed)
             row |= dict(zip(("forget_change", "forget_change_low", "forget_change_high"), change, strict=True))
             others = _counted([rank for j, rank in enumerate(own) if j != i])
             out.append(row | {k.replace("forget", "others"): v for k, v in others.items()})
@@ -176,10 +168,6 @@ def _counted(ranks: list[torch.Tensor]) -> Row:
     return {"forget_acc1": correct / count, "forget_low": low, "forget_upper": high, "n_forget": count}
 
 
-def _named(target: Target, factor: float, ranks: torch.Tensor) -> Row:
-    return {"name": target.name, "kind": target.kind, "task": target.task, "factor": factor, **_counted([ranks])}
-
-
 def ways(group: Group, sigmas: Sequence[float]) -> Iterator[tuple[str, float, Factors]]:
     """(method, deviations, factors): the plain sum, then a joint search for each number of deviations."""
     yield "sum", 0.0, (1.0,) * len(group.names)
@@ -189,27 +177,21 @@ def ways(group: Group, sigmas: Sequence[float]) -> Iterator[tuple[str, float, Fa
 
 def read_edits(
     clip: Clip, folder: Path, names: Sequence[str], seed: int, imagenet_share: float
-) -> tuple[dict[str, Edit], dict[str, Mapping[str, str]]]:
+) -> tuple[dict[str, Edit], dict[str, Header]]:
     """({name: edit}, {name: header of its delta}). SlugError where one is missing or of other splits."""
     edits, headers = {}, {}
     for name in names:
-        tensors, headers[name] = deltas.read(folder / records.file_name(clip.label, name, ".delta.safetensors"))
+        tensors, header = deltas.read(folder / records.file_name(clip.label, name, ".delta.safetensors"))
         path = folder / records.file_name(clip.label, name, ".json")
         record = records.check_whole(path, files.read_json(path))
         records.check_splits(record, seed=seed, imagenet_share=imagenet_share)
-        header = headers[name]
+        headers[name] = header
         edits[name] = Edit(deltas.native(clip, tensors, header), header["layer"], float(header["step"]))
     return edits, headers
 
 
-def write_deltas(
-    group: Group, factors: Factors, headers: dict[str, Mapping[str, str]], table: list[Row], folder: Path
-) -> None:
-    """Write the delta of each name's edit times its factor.
-
-    Args:
-        table: rows of table.csv, those of the names first and in their order.
-    """
+def write_deltas(group: Group, factors: Factors, headers: dict[str, Header], table: list[Row], folder: Path) -> None:
+    """Write the delta of each name's edit times its factor, with figures from `table`, whose first rows are the names'."""
     clip = group.evaluation.clip
     for name, factor, edit, row in zip(group.names, factors, group.edits, table[: len(factors)], strict=True):
         metrics = {k: row[k] for k in ("forget_acc1", "forget_upper", "n_forget", "split", "factor")}

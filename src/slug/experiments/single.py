@@ -17,7 +17,6 @@ from slug.core.selection import Candidate
 from slug.data.names import plain_name
 from slug.errors import SlugError
 from slug.evaluation import outcome
-from slug.evaluation.clip_evaluator import ClipEvaluator
 from slug.experiments.setup import World
 from slug.reports import clip_report, plots
 from slug.settings import MAX_FORGET, SIGMAS, Forget
@@ -67,24 +66,26 @@ class Name:
     def __init__(self, settings: Forget, world: World, evaluation: Any, name: str, gradients: Loaded) -> None:
         self.settings, self.world, self.evaluation, self.name, self.gradients = settings, world, evaluation, name, gradients
         self.method = settings.unlearn_method
-        clip, pairs = world.clip, world.pairs(name)
         how: dict[str, Any] = {"trace": settings.data.trace, "rule": settings.search.search_rule}
-        self.evaluators = world.evaluators(name, pairs, evaluation=evaluation, **how)
-        self.ranked = layers.figures(clip, gradients.forget, gradients.retain)
+        self.evaluators = world.evaluators(name, world.pairs(name), evaluation=evaluation, **how)
+        self.ranked = layers.figures(world.clip, gradients.forget, gradients.retain)
         self.fronts = layers.fronts(self.ranked)
+
+    def file(self, end: str, part: str = "") -> str:
+        """Name of one of the name's result files."""
+        return records.file_name(self.world.clip.label, self.name, end, part)
 
     def search(self) -> tuple[Found, float]:
         """(what the search found, its seconds without what plots alone need)."""
         wanted, world, forget = self.settings.search, self.world, self.gradients.forget
-        evaluator: ClipEvaluator = self.evaluators["validation"]
+        evaluator = self.evaluators["validation"]
         _ = evaluator.start  # before the clock starts
         front = [layer for part in layers.fronts(self.ranked, wanted.fronts).values() for layer in part]
         if wanted.layer:
             front = [known_layer(self.ranked, wanted.layer)]
         started = time.perf_counter()
         if wanted.step:
-            edit = Edit.along(world.clip, wanted.layer, forget, wanted.step)
-            best = evaluator.score(edit, log_all=True)
+            best = evaluator.score(Edit.along(world.clip, wanted.layer, forget, wanted.step), log_all=True)
             found = Found({wanted.layer: [best]}, best)
         else:
             lookahead = 1 if wanted.plain else wanted.lookahead or (3 if world.device.type == "cuda" else 1)
@@ -97,63 +98,50 @@ class Name:
     def forget(self, folder: Path, mark: dict[str, Any]) -> dict[str, Any]:
         """Search, choose, report, write; returns the record, which is empty in all processes but the first."""
         found, seconds = self.search()
-        best = found.winner
+        best, clip, name = found.winner, self.world.clip, plain_name(self.name)
         assert best is not None  # every candidate of a CLIP may be kept
-        seed, test = self.settings.run.seed, self.evaluators["test"]
-        splits = outcome.on_splits(self.evaluators, best.edit, self.method, seed)
-        seen = [self._views(test, seed)]
+        splits = outcome.on_splits(self.evaluators, best.edit, self.method, self.settings.run.seed)
+        before = self._views()
         with self.evaluation.carrying(best.edit):
-            seen.append(self._views(test, seed))
+            after = self._views()
         if self.world.rank:
             return {}
-        delta = folder / records.file_name(self.world.clip.label, self.name, ".delta.safetensors")
+        delta = folder / self.file(".delta.safetensors")
         about = splits["test"][self.method] | {"split": "test", "method": self.method}
-        clip = self.world.clip
-        deltas.save(
-            delta, clip, best.edit.changes, name=plain_name(self.name), layer=best.layer, step=best.step, metrics=about
-        )
-        self._plot(folder, best, seen)
-        self._write_steps(folder, found)
+        deltas.save(delta, clip, best.edit.changes, name=name, layer=best.layer, step=best.step, metrics=about)
+        self._plot(folder, best, before, after)
+        start = self.evaluators["validation"].start
+        for layer, curve in found.curves.items():
+            log = folder / "steps" / self.file(f"-{files.safe_name(layer)}.txt")
+            files.write_text(log, records.step_log(start, curve, layer))
+        records.write_candidates(folder / self.file("-steps.csv"), [start, *found.candidates])
         record = self._record(found, best, splits, seconds, delta) | mark
         clip_report.draw_steps(record, folder)
-        files.write_json(folder / records.file_name(clip.label, self.name, ".json"), record)
+        files.write_json(folder / self.file(".json"), record)
         return record
 
-    def _views(self, test: ClipEvaluator, seed: int) -> tuple[Any, Any]:
+    def _views(self) -> tuple[Any, Any]:
         """What plots show of the model as it is: cosines of names, and pictures with the names they are taken for."""
+        test, seed = self.evaluators["test"], self.settings.run.seed
         similar = outcome.similarity(self.evaluation, [test.target], test.masks, seed=seed)
         return similar, outcome.shown(self.evaluation, test.target, test.masks, seed=seed)
 
-    def _plot(self, folder: Path, best: Candidate, seen: list[tuple[Any, Any]]) -> None:
-        label, name = self.world.clip.label, plain_name(self.name)
-
-        def stem(part: str) -> Path:
-            return folder / records.file_name(label, self.name, "", part)
-
+    def _plot(self, folder: Path, best: Candidate, before: tuple[Any, Any], after: tuple[Any, Any]) -> None:
+        name, label = plain_name(self.name), self.world.clip.label
         for encoder, front in self.fronts.items():
-            every = [r for r in self.ranked if r.encoder == encoder]
-            title = f"{name}: {encoder} encoder of {label}"
-            plots.pareto(every, front, best.layer, title, stem(f"pareto-{encoder}"))
-        (before, (images, truth, said_before)), (after, (_, _, said)) = seen
-        names, similar, count = after
-        plots.similarity(before[1], similar, names, f"{name}, test split, {count} pictures", stem("cosine"))
-        plots.pictures(images, truth, said_before, said, f"{name}, test split: top-1 before and after", stem("pictures"))
-
-    def _write_steps(self, folder: Path, found: Found) -> None:
-        """A log of each layer in the published format, and the CSV of all candidates, the unedited model first."""
-        label, start = self.world.clip.label, self.evaluators["validation"].start
-        for layer, curve in found.curves.items():
-            log = folder / "steps" / records.file_name(label, self.name, f"-{files.safe_name(layer)}.txt")
-            files.write_text(log, records.step_log(start, curve, layer))
-        path = folder / records.file_name(label, self.name, "-steps.csv")
-        records.write_candidates(path, [start, *found.candidates])
+            every, stem = [r for r in self.ranked if r.encoder == encoder], folder / self.file("", f"pareto-{encoder}")
+            plots.pareto(every, front, best.layer, f"{name}: {encoder} encoder of {label}", stem)
+        (names, similar, count), (images, truth, said) = after
+        title, stem = f"{name}, test split, {count} pictures", folder / self.file("", "cosine")
+        plots.similarity(before[0][1], similar, names, title, stem)
+        title, stem = f"{name}, test split: top-1 before and after", folder / self.file("", "pictures")
+        plots.pictures(images, truth, before[1][2], said, title, stem)
 
     def _record(self, found: Found, best: Candidate, splits: Any, seconds: float, delta: Path) -> dict[str, Any]:
         clip, forget = self.world.clip, self.gradients.forget
-        variant, files_of = variants.get(self.method), self.world.gradients
-        gradient_s, shared_s = (files_of.seconds(self.name, variant, side) for side in ("forget", "train"))
-        moved = list(best.edit.changes)
-        tenth = layers.first_step([clip.parameters[n] for n in moved], [forget[n] for n in moved])
+        files_of, kind = self.world.gradients, variants.get(self.method)
+        gradient_s, shared_s = (files_of.seconds(self.name, kind, side) for side in ("forget", "train"))
+        tenth = layers.first_step(*([tensors[n] for n in best.edit.changes] for tensors in (clip.parameters, forget)))
         touched = sum(t.numel() for t in best.edit.changes.values())
         return {
             "method": self.method,

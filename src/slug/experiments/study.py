@@ -19,29 +19,18 @@ from slug import cli, files
 from slug.artifacts import gradient_files, records
 from slug.core import gradients, layers, losses, search, slug
 from slug.core.edit import Edit
-from slug.core.search import Found, Schedule
+from slug.core.search import Schedule
 from slug.core.selection import Candidate
 from slug.core.variants import Variant
-from slug.data.names import Matcher, plain_name
-from slug.data.pairs import Pairs, load_pairs, some, source_images
+from slug.data.names import plain_name
+from slug.data.pairs import Pairs, some, source_images
 from slug.errors import SlugError, brief
 from slug.evaluation import outcome
 from slug.evaluation.clip_evaluator import ClipEvaluator
+from slug.experiments import study_variants
 from slug.experiments.runner import Parts
 from slug.experiments.setup import World
-from slug.experiments.study_variants import (
-    BEFORE,
-    COUNTS,
-    FIGURES,
-    QUICK_NAMES,
-    SCHEMA,
-    SHARED,
-    VARIANTS,
-    StudyVariant,
-    forget_part,
-    layers_of,
-    part_of,
-)
+from slug.experiments.study_variants import VARIANTS, StudyVariant
 from slug.settings import MAX_FORGET, SIGMAS, Study
 
 FORGET, METHOD = Variant(), "slug"
@@ -54,7 +43,7 @@ def digest(value: Any) -> str:
 
 def parts(settings: Study) -> Parts:
     """The rows of a study."""
-    return Parts(files.resolve(settings.run.result_dir), ("model", "name", "variant"), "fingerprint", SCHEMA)
+    return Parts(files.resolve(settings.run.result_dir), ("model", "name", "variant"), "fingerprint", study_variants.SCHEMA)
 
 
 class Remembering:
@@ -62,10 +51,7 @@ class Remembering:
     step that was scored more fully than a search needed is one that loses in it."""
 
     def __init__(self, evaluator: ClipEvaluator, known: dict[tuple[str, float], Candidate]) -> None:
-        """
-        Args:
-            known: {(layer, step): candidate} of the same weights, gradient and pictures; it grows.
-        """
+        """`known`, {(layer, step): candidate}, is of the same weights, gradient and pictures; it grows."""
         self.evaluator, self.known, self.look_ahead = evaluator, known, evaluator.look_ahead
 
     def score(self, edit: Edit, best: Candidate | None = None, *, log_all: bool = False) -> Candidate:
@@ -95,80 +81,65 @@ class StudyWorld(World):
         self.settings = settings
         self._known: tuple[str, dict[str, dict]] = ("", {})
 
-    def known(self, name: str, forget: dict[str, torch.Tensor]) -> dict[tuple[str, float], Candidate]:
-        """{(layer, step): candidate} of the steps along a forget gradient that were scored; for one name at a time."""
-        if self._known[0] != name:
-            self._known = (name, {})
-        return self._known[1].setdefault(files.tensor_hash(forget), {})
+    @functools.cached_property
+    def first(self) -> gradient_files.Loaded:
+        """The gradients of the first name: the retain gradient, and the names that it leaves out, are those of all names."""
+        return self.gradients.load(self.gradients.names[0], FORGET)
 
     @functools.cached_property
-    def left_out(self) -> list[str]:
-        """The names whose pairs the retain set leaves out."""
-        return self.gradients.load(self.gradients.names[0], FORGET).left_out
-
-    @functools.cached_property
-    def retain_pairs(self) -> Pairs:
+    def retained(self) -> Pairs:
         """The retain set."""
-        leave_out = Matcher(self.left_out)
-        return load_pairs(self.gradients.retain_tar, self.clip.transform, leave_out=leave_out, workers=self.run.workers)
+        return self.retain_pairs(self.first.left_out)
 
     def compute(self, pairs: Pairs, loss: Any, desc: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """The gradient at the present weights and its figures, as core.gradients.compute."""
         return gradients.compute(self.clip, pairs, loss, batch_size=self.model.batch_size, desc=desc)
 
     def retain_part(self, variant: StudyVariant, *, make: bool = False) -> dict[str, torch.Tensor]:
-        """The gradient of the variant's part of the retain set. SlugError if its file is stale or missing.
-
-        Args:
-            make: write the file where it is not valid: it serves all names, so it is made before runs are dealt out.
-        """
-        mark = self.gradients.mark(self.gradients.retain_tar, losses.contrastive, FORGET, self.left_out)
+        """The gradient of the variant's part of the retain set. SlugError if its file is stale or missing, unless `make` is
+        given: it serves all names, so it is made before runs are dealt out."""
+        mark = self.gradients.mark(self.gradients.retain_tar, losses.contrastive, FORGET, self.first.left_out)
         mark |= {"share": variant.retain_share, "draw": variant.draw, "seed": self.run.seed}
         path = self.gradients.retain_folder / f"train_grads_{variant.retain_share:g}_{variant.draw}.pt"
         if make and not gradient_files.is_valid(path, mark):
-            rows = part_of(len(self.retain_pairs.captions), variant.retain_share, [self.run.seed, variant.draw])
+            rows = study_variants.part_of(len(self.retained.captions), variant.retain_share, [self.run.seed, variant.draw])
             desc = f"retain set, {variant.retain_share:.0%}: gradient"
-            found, figures = self.compute(some(self.retain_pairs, rows), losses.contrastive, desc)
+            found, figures = self.compute(some(self.retained, rows), losses.contrastive, desc)
             gradient_files.save(path, found, {**mark, **figures, "convention": gradient_files.CONVENTION})
         return gradient_files.load(path, mark, "python src/clip/a6_study.py")
 
     def shared_hash(self) -> str:
         """Hash of all that every run of a study depends on: model, evaluation, retain set, flags, rules, versions."""
-        retain = self.gradients.load(self.gradients.names[0], FORGET).retain
-        inputs = records.inputs_hash(self.model_hash, (retain,), self.pictures)
+        inputs, flags = records.inputs_hash(self.model_hash, (self.first.retain,), self.pictures), cli.flat(self.settings)
         rule = (MAX_FORGET, SIGMAS, search.CLOSE, Schedule().far)
-        flags = {k: v for k, v in cli.flat(self.settings).items() if k in SHARED}
-        return digest([inputs, rule, {k: flags[k] for k in SHARED}, self.left_out, cli.versions()])
+        return digest([inputs, rule, {k: flags[k] for k in study_variants.SHARED}, self.first.left_out, cli.versions()])
 
     def search(self, name: str, variant: StudyVariant, forget: Any, retain: Any, pairs: Pairs) -> Result:
-        """Find a variant's edit on the validation split.
+        """Find a variant's edit on the validation split, by the gradients at the original weights; `forget` is of `pairs`.
 
         With several rounds, the first of R layers moves 1/R of the step that would forget, the next one 1/(R - 1) of what
         would then, the last one all of it; each is chosen anew at the weights then, among the layers not moved yet.
-
-        Args:
-            forget, retain: gradients at the original weights.
-            pairs: those that `forget` was taken from.
         """
-        edit, moved, tried, count, seconds = Edit(), [], 0, 0, 0.0
+        edit, tried, count, seconds = Edit(), 0, 0, 0.0
+        moved: list[tuple[str, float]] = []
         best: Candidate | None = None
         for left in range(variant.rounds, 0, -1):
             with edit.applied(self.clip):
                 evaluation = None
-                if edit.changes:
+                if moved:
                     began = time.perf_counter()
                     forget, _ = self.compute(pairs, losses.cosine_embedding, f"{name}: gradient at the edited weights")
-                    retain, _ = self.compute(
-                        self.retain_pairs, losses.contrastive, "retain set: gradient at the edited weights"
-                    )
+                    retain, _ = self.compute(self.retained, losses.contrastive, "retain set: gradient at the edited weights")
                     seconds += time.perf_counter() - began
                     evaluation = self.evaluation_now()
                 evaluator: Any = self.evaluators(name, None, evaluation=evaluation, splits=["validation"])["validation"]
-                if not edit.changes and not variant.together:  # the layers that move together differ between variants
-                    evaluator = Remembering(evaluator, self.known(name, forget))
+                if not moved and not variant.together:  # the layers that move together differ between variants
+                    if self._known[0] != name:  # steps are remembered for one name at a time
+                        self._known = (name, {})
+                    evaluator = Remembering(evaluator, self._known[1].setdefault(files.tensor_hash(forget), {}))
                 ranked = [r for r in layers.figures(self.clip, forget, retain) if r.name not in edit.changes]
-                front = layers_of(ranked, variant)
-                found: Found = slug.over_layers(self.clip, evaluator, front, forget, variant.plan)
+                front = study_variants.layers_of(ranked, variant)
+                found = slug.over_layers(self.clip, evaluator, front, forget, variant.plan)
             best = found.winner
             if best is None:
                 raise SlugError(f"{self.clip.label} has no layer that this variant may edit")
@@ -180,12 +151,8 @@ class StudyWorld(World):
         return Result(edit, moved, best, tried, count, seconds)
 
     def forget(self, name: str, variant: StudyVariant) -> tuple[dict[str, Any], list]:
-        """Forget one name in one way: (the figures of its row, Result.moved).
-
-        Raises:
-            SlugError: a gradient is missing or stale, or the source images of the forget set are not known to a variant that
-                needs them.
-        """
+        """Forget one name in one way: (the figures of its row, Result.moved). SlugError where a gradient is missing or
+        stale, or a variant needs the source images of the forget set and they are not known."""
         started, clip = time.perf_counter(), self.clip
         forget, retain, tar, _ = self.gradients.load(name, FORGET)
         gradient_s = self.gradients.seconds(name, FORGET)
@@ -193,7 +160,7 @@ class StudyWorld(World):
         if variant.renderings or variant.drawings:
             known = source_images(tar, files.existing(self.settings.laion_dir, "shard folder", "give --laion-dir"))
             drawings = [known[key] for key in pairs.keys]
-            rows = forget_part(drawings, variant, self.run.seed)
+            rows = study_variants.forget_part(drawings, variant, self.run.seed)
             pairs, drawings = some(pairs, rows), [drawings[i] for i in rows]
             began = time.perf_counter()
             forget, _ = self.compute(pairs, losses.cosine_embedding, f"{name}: gradient of a part of the forget set")
@@ -201,12 +168,12 @@ class StudyWorld(World):
         if variant.retain_share < 1:
             retain = self.retain_part(variant)
         found = self.search(name, variant, forget, retain, pairs)
-        test = self.evaluators(name, None, splits=["test"])
+        test, target = self.evaluators(name, None, splits=["test"]), self.evaluation.target(name)
         figures = outcome.on_splits(test, found.edit, METHOD, self.run.seed)["test"]
         touched = sum(t.numel() for t in found.edit.changes.values())
         row = {
-            "name": test["test"].target.name,
-            "kind": test["test"].target.kind,
+            "name": target.name,
+            "kind": target.kind,
             "model": clip.label,
             "layer": " + ".join(layer for layer, _ in found.moved),
             "step": found.best.step,
@@ -222,8 +189,8 @@ class StudyWorld(World):
             "run_s": time.perf_counter() - started,
             "validation_forget_acc1": found.best.scores["forget_acc1"],
             "validation_forgets": bool(found.best.forgotten),
-            **{c: figures[METHOD][c] for c in (*FIGURES, *COUNTS)},
-            **{f"original_{c}": figures["original"][c] for c in BEFORE},
+            **{c: figures[METHOD][c] for c in (*study_variants.FIGURES, *study_variants.COUNTS)},
+            **{f"original_{c}": figures["original"][c] for c in study_variants.BEFORE},
         }
         return row, found.moved
 
@@ -232,9 +199,6 @@ class StudyWorld(World):
 def world_of(settings: Study) -> StudyWorld:
     """The world of these settings, made once in a process."""
     return StudyWorld(settings)
-
-
-# --------------------------------------------------------------------------------------------------------------- runs
 
 
 class Planned(NamedTuple):
@@ -248,7 +212,7 @@ class Planned(NamedTuple):
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What tells the run from others."""
+        """Of runner.Parts."""
         return self.model, self.name, self.variant
 
 
@@ -285,28 +249,14 @@ def attempt(planned: Planned, settings: Study) -> dict[str, Any]:
     return row
 
 
-def one_line(row: dict[str, Any]) -> str:
-    """A run in one line for the terminal."""
-    if row.get("error"):
-        return f"{row['name']}, {row['variant']}: failed: {row['error']}"
-    return (
-        f"{row['name']}, {row['variant']}: {row['layer']} step {row['step']:.4g}, test split: "
-        f"FA@1 {row['original_forget_acc1']:.1%} -> {row['forget_acc1']:.1%} (at most {row['forget_upper']:.1%}), "
-        f"identities {100 * row['identities_change']:+.2f}, objects {100 * row['objects_change']:+.2f} points, "
-        f"{row['n_candidates']} candidates, {row['seconds']:.1f} s"
-    )
-
-
 def quick_names(world: StudyWorld) -> list[str]:
     """The first names of each kind, as many as a quick study takes."""
-    classes = {s.name: {n.casefold() for n in s.pictures.names} for s in world.sets}
-    left, out = dict(QUICK_NAMES), []
+    known = {n.casefold() for n in world.pictures[0].names}
+    found: dict[str, list[str]] = {"identities": [], "objects": []}
     for name in world.gradients.names:
-        task = "identities" if plain_name(name).casefold() in classes["identities"] else "objects"
-        if left[task]:
-            left[task] -= 1
-            out.append(name)
-    return out
+        found["identities" if plain_name(name).casefold() in known else "objects"].append(name)
+    chosen = [name for task, count in study_variants.QUICK_NAMES.items() for name in found[task][:count]]
+    return [name for name in world.gradients.names if name in chosen]
 
 
 def finished(parts: Parts, planned: Planned) -> bool:
@@ -317,8 +267,6 @@ def finished(parts: Parts, planned: Planned) -> bool:
 
 def merge(parts: Parts, planned: Sequence[Planned]) -> int:
     """Write the rows of those runs that were done as the study's table; returns how many."""
-    rows = [row for p in planned for row in parts.rows(p.fingerprint, *p.key)]
-    order = list(VARIANTS)
-    rows.sort(key=lambda r: (r["name"], order.index(r["variant"])))
-    parts.merge(rows)
+    rows, order = [row for p in planned for row in parts.rows(p.fingerprint, *p.key)], list(VARIANTS)
+    parts.merge(sorted(rows, key=lambda r: (r["name"], order.index(r["variant"]))))
     return len(rows)

@@ -100,15 +100,10 @@ def part_of(n: int, share: float, seed: Sequence[int]) -> list[int]:
 
 
 def forget_part(drawings: Sequence[str], variant: StudyVariant, seed: int) -> list[int]:
-    """Indices of the pairs of a forget set that a variant keeps, ascending.
-
-    Args:
-        drawings: the source image of each pair.
-    """
+    """Indices of the pairs of a forget set that a variant keeps, ascending, by the source image of each pair."""
     rng = np.random.default_rng([seed, variant.draw])
-    kept = rng.permutation(sorted(set(drawings)))[: variant.drawings or None].tolist()
     rows: list[int] = []
-    for drawing in kept:
+    for drawing in rng.permutation(sorted(set(drawings)))[: variant.drawings or None].tolist():
         mine = [i for i, d in enumerate(drawings) if d == drawing]
         rows += rng.permutation(mine)[: variant.renderings or None].tolist()
     return sorted(rows)

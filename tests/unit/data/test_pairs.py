@@ -1,6 +1,7 @@
-"""Tars of pairs: their members, captions, broken pictures and damage."""
+"""Tars of pairs: their members, captions, broken pictures, source images and damage."""
 
 import io
+import json
 import tarfile
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 
 from slug.data.names import Matcher
-from slug.data.pairs import TarMembers, load_pairs, read_tar
+from slug.data.pairs import TarMembers, load_pairs, read_tar, source_images
 from slug.errors import SlugError
 
 
@@ -71,3 +72,28 @@ def test_broken_pictures_are_counted_and_keep_pictures_and_captions_matched(tmp_
     found = load_pairs(tmp_path / "a.tar", transform)
     assert found.captions == ["caption 0", "caption 2", "caption 3"] and found.broken == 1
     assert torch.equal(found.images[1], transform(Image.open(io.BytesIO(tiny.jpeg(2)))))
+
+
+@pytest.fixture
+def curated(tiny_world, tmp_path):
+    """(a tar of pictures of both shards, {key: the source image that its sidecar file names}, folder of the shards)."""
+    shards, members, wanted = tiny_world / "laion" / "laion400m", {}, {}
+    for shard in sorted(shards.glob("*.tar")):
+        with TarMembers(shard) as found:
+            for name in [n for n in found if n.endswith(".jpg")][:40:10]:
+                key = f"{len(wanted):09d}"
+                members |= {f"{key}.jpg": found[name], f"{key}.txt": b"a caption"}
+                wanted[key] = json.loads(found[name.replace(".jpg", ".json")])["drawing"]
+    tiny.write_tar(tmp_path / "curated.tar", members)
+    return tmp_path / "curated.tar", wanted, shards
+
+
+def test_source_images_are_those_of_the_shards(curated):
+    tar, wanted, shards = curated
+    assert source_images(tar, shards) == wanted and len(set(wanted.values())) > 1
+
+
+def test_a_picture_that_is_in_no_shard_is_named(curated, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SlugError, match=r"the picture 000000000 of .* is in no shard"):
+        source_images(curated[0], tmp_path / "empty")

@@ -14,7 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from demo import build_world, emoji
+from demo import build_world, draw_names, emoji
+from slug import files
+from slug.data.names import plain_name
 from slug.errors import SlugError
 
 COLUMNS = "url caption key status error_message width height original_width original_height".split()
@@ -361,3 +363,13 @@ def test_data_of_somebody_else_is_never_replaced(tiny_build, tmp_path):
     with pytest.raises(SlugError, match="celeba that is not of the demo world"):
         tiny_build(tmp_path)
     assert list(tmp_path.iterdir()) == [tmp_path / "celeba"]
+
+
+def test_names_of_the_study_are_enough_and_were_not_used_for_settling(concepts):
+    lines = [(files.ROOT / "data" / "emoji" / f"{n}_names.txt").read_text().splitlines() for n in ("forget", "study")]
+    forget, more = ([plain_name(x).casefold() for x in part if not x.startswith("#")] for part in lines)
+    assert len(set(forget + more)) == len(forget) + len(more) == 15
+    kinds = {name.casefold(): c.kind for name, c in concepts.items()}
+    found = [kinds[n] for n in forget + more]
+    assert found.count("identity") == 10 and found.count("object") == 5
+    assert not {n.casefold() for n in draw_names.SETTLING} & set(more)

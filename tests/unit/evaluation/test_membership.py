@@ -42,16 +42,16 @@ def test_pictures_of_the_test_split_have_no_say_on_the_validation_split(open_cli
     world, found = open_clip_world, []
     for sets in (world.sets, world.with_noise("test"), world.with_noise("validation")):
         evaluator = world.evaluator(evaluation=world.evaluation_now(sets))
-        found.append(membership.of_edit(evaluator, world.pairs))
+        found.append(membership.of_edit(evaluator))
     assert found[0] == found[1] != found[2]
 
 
 def test_membership_is_inferred_under_the_edit(open_clip_world):
     world, evaluator = open_clip_world, open_clip_world.evaluator()
-    before = membership.of_edit(evaluator, world.pairs)
+    before = membership.of_edit(evaluator)
     with world.evaluation.carrying(world.edit("visual.proj", 3.0)):
-        after = membership.of_edit(evaluator, world.pairs)
+        after = membership.of_edit(evaluator)
     with world.evaluation.carrying(Edit()):
-        same = membership.of_edit(evaluator, world.pairs)
+        same = membership.of_edit(evaluator)
     assert set(before) == {"mia_mean", "mia_std", "mia_others_mean", "mia_others_std"}
     assert before == same != after
