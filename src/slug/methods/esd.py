@@ -94,7 +94,7 @@ def candidates(pipeline: Any, material: PipelineMaterial, rate: float) -> "Itera
                 p.requires_grad_(False)
                 p.grad = None
             place(base)
-        yield Edit({n: values[n] - base[n] for n in names}, f"lr {rate:g}", number * EVERY)
+        yield Edit({n: values[n] - base[n] for n in names}, f"lr {rate:g}", float(number * EVERY))
 
 
 CITED = "ESD (Gandikota et al.; ICCV 2023), the cross-attention fine-tuned"
