@@ -374,4 +374,4 @@ def test_the_names_of_the_study_are_enough_and_new():
     kinds = {c.name.casefold(): c.kind for c in emoji.concepts()}
     found = [kinds[n] for n in forget + more]
     assert found.count("identity") == 10 and found.count("object") == 5
-    assert not {n.casefold() for n in draw_names.SETTLING} & set(more)
+    assert not {n.casefold() for n in draw_names.DEVELOPMENT} & set(more)

@@ -1,14 +1,16 @@
-"""mini-LLaVA against the bars it was trained for, on new pictures.
+"""Accuracy of mini-LLaVA on new pictures, against the targets set before its training.
 
 Example: python src/demo/evaluate_vlm.py --out results/demo --readme README.md
-Writes mini-llava.csv (a row a kind of question: counts, accuracy, 95% interval, bar) to --out. Names are asked of identities
-and objects, drawings that training never saw apart, with mini-CLIP's zero-shot answer to the same pictures beside; the other
-kinds stand beside the commonest answer. Nothing is chosen by these figures.
+Writes mini-llava.csv (one row for each kind of question: counts, accuracy, 95% interval, target) to --out. Naming questions
+are split into identities and objects, and into drawings that training saw or never saw; they are compared with mini-CLIP's
+zero-shot answers to the same pictures. Other kinds are compared with the most frequent answer. No choice depends on these
+results.
 """
 
 import functools
 import io
 from collections import Counter
+from dataclasses import dataclass
 
 import slug.torchvision_cpu  # noqa: F401  (before transformers)
 
@@ -18,24 +20,26 @@ import torch
 from PIL import Image
 
 from demo import canvases, emoji
-from slug import cli, files
+from slug import cli, files, system
+from slug.cli import flag, group
 from slug.evaluation import questions, statistics, zeroshot
 from slug.models import vlm
 from slug.reports import markdown
+from slug.settings import Assistant, Run
 
-KNOWN, BELOW_CLIP, ABOVE_MAJORITY = 0.85, 0.10, 0.20  # the bars
-COUNT = 600  # questions of a kind
+KNOWN, BELOW_CLIP, ABOVE_MAJORITY = 0.85, 0.10, 0.20  # the targets
+COUNT = 600  # questions of each kind
 
 
-def parse_args(argv=None):
-    parser = cli.parser(__doc__)
-    vlm.add_flags(parser)
-    parser.add_argument("--out", default="results/vlm", help="folder to write")
-    parser.add_argument("--readme", default="", help="Markdown file whose mini-llava block is filled")
-    parser.set_defaults(
-        vlm="data/demo/models/mini-llava", clip_model_id="data/demo/models/mini-clip-hf", answer_batch_size=64
-    )
-    return parser.parse_args(argv)
+DEMO = {"vlm": "data/demo/models/mini-llava", "clip_model_id": "data/demo/models/mini-clip-hf", "answer_batch_size": 64}
+
+
+@dataclass(frozen=True)
+class Settings:
+    run: Run = group(Run)
+    assistant: Assistant = group(Assistant, **DEMO)
+    out: str = flag("results/vlm", "folder to write")
+    readme: str = flag("", "Markdown file whose mini-llava block is filled")
 
 
 def ask(model, icons, world, scenes, rng):
@@ -54,8 +58,8 @@ def ask(model, icons, world, scenes, rng):
 
 
 def zero_shot(clip, images, labels, concepts):
-    """Shares of pictures that the CLIP names right: among the names of their kind (objects: of their block), as it is always
-    evaluated here, and among all names, as the assistant has to choose."""
+    """Fractions of pictures that the CLIP names correctly: among the names of their kind (for objects: of their block), as
+    usual here, and among all names, like the assistant."""
     features, own = zeroshot.image_features(clip, images), torch.tensor(labels)
     weights = torch.empty(len(concepts), features.shape[1])
     for kind, templates in (("identity", zeroshot.IDENTITY_TEMPLATES), ("object", zeroshot.object_templates())):
@@ -67,12 +71,13 @@ def zero_shot(clip, images, labels, concepts):
 
 
 def main(argv=None):
-    args = parse_args(argv)
-    model = vlm.from_args(args, cli.settle(args))
+    settings = cli.parse(__doc__, Settings, argv)
+    device = system.settle(settings.run.device, settings.run.seed)
+    model = vlm.from_settings(settings.assistant, settings.run.precision, device)
     world = emoji.concepts(), []
     world[1].extend(emoji.pictures(world[0]))
     icons = emoji.icons(world[0])
-    rng = np.random.default_rng([args.seed, 31])
+    rng = np.random.default_rng([settings.run.seed, 31])
     kind_of = [world[0][p.concept].kind for p in world[1]]
     marker = questions.Marker([questions.Question("", "", c.name, questions.NAMING) for c in world[0]])
     table = []
@@ -90,7 +95,7 @@ def main(argv=None):
             scenes = [canvases.scene(rng, world, None, kind="who", icon=i) for i in chosen]
             images, found, said = ask(model, icons, world, scenes, rng)
             share, of_all = zero_shot(model.clip, images, [world[1][i].concept for i in chosen], world[0])
-            bar = KNOWN if seen else of_all - BELOW_CLIP  # the assistant is told no kind and no block
+            bar = KNOWN if seen else of_all - BELOW_CLIP  # the assistant knows neither kind nor block
             plural = "identities" if kind == "identity" else "objects"
             what = f"naming {plural}, {'new renderings' if seen else 'drawings never seen'}"
             beside = f"mini-CLIP zero-shot among all {len(world[0])} names {of_all:.1%}; among those of a block {share:.1%}"
@@ -103,7 +108,7 @@ def main(argv=None):
         add(kind, found, said, times / len(found) + ABOVE_MAJORITY, f"always {most!r} {times / len(found):.1%}")
     frame = pd.DataFrame(table)
     files.write_text(
-        files.resolve(args.out) / "mini-llava.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.4f")
+        files.resolve(settings.out) / "mini-llava.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.4f")
     )
     lines = ["| mini-LLaVA | accuracy (95% interval) | questions | bar | beside |", "|---|---|---|---|---|"]
     for r in table:
@@ -111,8 +116,8 @@ def main(argv=None):
         share = f"{r['accuracy']:.1%} ({r['low']:.1%} to {r['high']:.1%})"
         lines.append(f"| {r['what']} | {share} | {r['correct']}/{r['n']} | {r['bar']:.1%}{met} | {r['beside']} |")
     print("\n".join(lines))
-    if args.readme:
-        markdown.fill_blocks(args.readme, {"mini-llava": "\n".join(lines)})
+    if settings.readme:
+        markdown.fill_blocks(settings.readme, {"mini-llava": "\n".join(lines)})
 
 
 if __name__ == "__main__":

@@ -358,6 +358,6 @@ def test_a_build_that_was_cut_off_is_made_again(tiny_build, tmp_path):
 
 def test_data_of_somebody_else_is_never_replaced(tiny_build, tmp_path):
     (tmp_path / "celeba").mkdir()
-    with pytest.raises(SlugError, match="celeba that is not of the demo world"):
+    with pytest.raises(SlugError, match="celeba, which is not from the demo world"):
         tiny_build(tmp_path)
     assert list(tmp_path.iterdir()) == [tmp_path / "celeba"]
