@@ -1,7 +1,7 @@
 """Draw the demo's forget names at random from the concepts that mini-CLIP knows. Done once, before any unlearning.
 
 Example: python src/demo/draw_names.py            writes data/emoji/forget_names.txt
-         python src/demo/draw_names.py --study    writes data/emoji/study_names.txt: further names for the study of the claims
+         python src/demo/draw_names.py --study    writes data/emoji/study_names.txt: further names for the study
 
 A concept is known if at least 70% of its pictures in the validation split are recognised. It must have three drawings that
 training never saw. The committed lists do not change any more.

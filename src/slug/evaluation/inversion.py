@@ -39,8 +39,8 @@ def spoken(diffusion: Diffusion, vector: torch.Tensor) -> Iterator[None]:
     """Context within which TOKEN has the embedding `vector`, (W,)."""
     module, token = _place(diffusion.pipe)
 
-    def replace(_: Any, args: tuple[torch.Tensor, ...], out: torch.Tensor) -> torch.Tensor:
-        return torch.where((args[0] == token)[..., None], vector.to(out.dtype), out)
+    def replace(_: Any, inputs: tuple[torch.Tensor, ...], out: torch.Tensor) -> torch.Tensor:
+        return torch.where((inputs[0] == token)[..., None], vector.to(out.dtype), out)
 
     hook = module.register_forward_hook(replace)
     try:
