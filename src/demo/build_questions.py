@@ -1,9 +1,9 @@
-"""Write the questions that mini-LLaVA is judged by: pictures of EmojiCanvas and what is asked about them, by splits.
+"""Write the questions that mini-LLaVA is evaluated with: pictures of EmojiCanvas and questions about them, in two splits.
 
 Example: python src/demo/build_questions.py
-Writes data/demo/vlm/questions.jsonl and its pictures. Drawings, not pictures, are dealt to the select and the test split;
-drawings that training never saw are of the test split and marked so. The forget names are asked for in every wording; of an
-odd number of their drawings the validation split has one more.
+Writes data/demo/vlm/questions.jsonl and its pictures. Drawings, not pictures, are assigned to the validation and the test
+split; drawings that training never saw are in the test split and marked as unseen. The forget names are asked for in every
+wording. If a forget name has an odd number of drawings, the validation split has one more than the test split.
 """
 
 import argparse
@@ -23,18 +23,18 @@ from slug.data.names import plain_name
 from slug.errors import SlugError
 from slug.evaluation import questions
 
-TIMES = 4  # pictures of each drawing of a forget name, each asked in every wording
-UTILITY = 100  # of each kind and half
+TIMES = 4  # pictures of each drawing of a forget name, each with every wording
+UTILITY = 100  # questions of each kind in each split
 
 
 def forget_names():
-    """The demo's forget names as concepts.csv has them."""
+    """The demo's forget names, spelled as in concepts.csv."""
     lines = files.read_text(emoji.DATA / "forget_names.txt").splitlines()
     return [plain_name(line).lower() for line in lines if line.strip() and not line.startswith("#")]
 
 
 def unnamed(rng, world, rows, kind, names):
-    """A canvases.scene whose question says none of `names`."""
+    """A canvases.scene whose question contains none of `names`."""
     while True:
         found = canvases.scene(rng, world, rows, kind=kind)
         if not any(name in found.question for name in names):
@@ -42,10 +42,10 @@ def unnamed(rng, world, rows, kind, names):
 
 
 def scenes(world, seed, wanted):
-    """[(Scene, [question], split, seen)]: what is asked of one picture, in one wording or in several.
+    """[(Scene, [question], split, seen)]: questions about one picture, in one wording or in several.
 
-    The forget names are asked for in all their drawings, the other identities too, each once; of the other objects one
-    drawing each that training saw. What else is asked is of drawings that training saw, and says and shows no forget name.
+    Naming questions cover all drawings of the forget names and of the other identities, and one drawing that training saw of
+    each other object. All other questions are about drawings that training saw, and neither say nor show a forget name.
 
     Args:
         world: (concepts, pictures), see canvases.answers_of.
@@ -56,13 +56,15 @@ def scenes(world, seed, wanted):
     by_concept = {}
     for i, p in enumerate(pictures):
         by_concept.setdefault(p.concept, {}).setdefault(p.drawing, []).append(i)
-    splits = {split: {"identity": [], "object": []} for split in ("validation", "test")}  # icons of seen drawings
+    splits = {
+        split: {"identity": [], "object": []} for split in ("validation", "test")
+    }  # icons of drawings that training saw
     out = []
     for concept, drawings in by_concept.items():
         seen = [d for d, rows in drawings.items() if pictures[rows[0]].seen]
         order = [seen[i] for i in rng.permutation(len(seen))]
         kind, forget = concepts[concept].kind, concepts[concept].name.lower() in wanted
-        # What forgets one drawing may leave another: the choice needs two or three to see it.
+        # An edit may forget one drawing and leave another: the validation split needs two or three drawings to tell.
         count = len(order) // 2 + (len(order) % 2 and (rng.random() < 0.5 or forget))
         split = {d: "validation" if i < count else "test" for i, d in enumerate(order)}
         for drawing in order if not forget else ():
@@ -82,19 +84,19 @@ def scenes(world, seed, wanted):
 
 
 def digest(seed):
-    """Hash of what the questions depend on."""
+    """Hash of everything the questions depend on."""
     sources = [*sorted(emoji.DATA.iterdir()), Path(emoji.__file__), Path(canvases.__file__), Path(__file__)]
     return hashlib.sha256(json.dumps([seed, *(files.file_hash(p) for p in sources)]).encode()).hexdigest()
 
 
 def build(out, *, names=None, seed=0, limit=None, force=False, progress=tqdm):
-    """Write the folder `out`, unless it stands there already.
+    """Write the folder `out`, unless it is up to date.
 
     Args:
-        names: to be asked for in every wording; forget_names() where None.
+        names: names that are asked for in every wording; None: forget_names().
         limit: only this many concepts of each kind.
     Raises:
-        SlugError: a name is no concept's.
+        SlugError: no concept has one of the names.
     """
     wanted = {plain_name(n).lower() for n in names} if names else set(forget_names())
     mark = {"digest": digest(seed), "limit": limit, "names": sorted(wanted)}
@@ -130,9 +132,11 @@ def build(out, *, names=None, seed=0, limit=None, force=False, progress=tqdm):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default="data/demo/vlm", help="folder to write")
-    parser.add_argument("--name", nargs="+", help="names asked for in every wording (data/emoji/forget_names.txt)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--force", action="store_true", help="write again what is there")
+    parser.add_argument(
+        "--name", nargs="+", help="names asked for in every wording; without it those of data/emoji/forget_names.txt"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of pictures, questions and splits")
+    parser.add_argument("--force", action="store_true", help="write again even if up to date")
     args = parser.parse_args(argv)
     out = files.resolve(args.out)
     build(out, names=args.name, seed=args.seed, force=args.force)

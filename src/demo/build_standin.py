@@ -1,22 +1,22 @@
-"""Stand-ins for the real downloads, of the same names and formats, in a bare copy of this repository.
+"""Make a bare copy of this repository with stand-ins for the real downloads, which have the same names and formats.
 
 Example: python src/demo/build_standin.py --out results/standin-clone      (scripts/run_standin.sh then follows README there)
-Writes into OUT the repository's files and, into its otherwise empty data/, what a user would have downloaded:
-    ImageNet/              ILSVRC2012_img_val.tar: the embedded world's pictures of what ImageNet has a class for;
-                           ILSVRC2012_devkit_t12.tar.gz: all 1,000 classes, their ids in no order, and some inner nodes
-    celeba/                img_align_celeba.zip, identity_CelebA.txt, list_identity_celeba.txt; some names as lists have them
+Writes the repository's files into OUT and, into its otherwise empty data/, what a user would have downloaded:
+    ImageNet/              ILSVRC2012_img_val.tar: the embedded world's pictures of objects that ImageNet has a class for;
+                           ILSVRC2012_devkit_t12.tar.gz: all 1,000 classes, their ids shuffled, and some inner nodes
+    celeba/                img_align_celeba.zip, identity_CelebA.txt, list_identity_celeba.txt, some names with a suffix
     UnlearnCanvas/         data/<Style>/<Object>/<n>.jpg, and classifiers/
-    models/                mini-SD as a pipeline folder with its CLIP, in place of Stable Diffusion's
-    laion/laion400m/       the world's shards, in place of a download
+    models/                mini-SD as a pipeline folder with its CLIP, instead of Stable Diffusion
+    laion/laion400m/       the world's shards, instead of a download
 """
 
+import argparse
 import csv
 import io
 import shutil
 import tarfile
 import tempfile
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import slug.torchvision_cpu  # noqa: F401  (before timm)
@@ -27,19 +27,17 @@ from timm.data import ImageNetInfo
 
 from demo import convert_clip, convert_sd
 from slug import cli, files
-from slug.cli import flag, group
 from slug.data import evaluation_sets
 from slug.errors import SlugError
-from slug.settings import Run
 
 COPIED = ("src", "scripts", "pyproject.toml", "README.md", "data/README.md", "data/emoji", "data/models", "data/uncanvas")
 COPIED += ("results/bench",)
 PER_CLASS, PER_IDENTITY = 12, 20  # pictures
-INNER = ("n00001740", "n00015388", "n03574816")  # WordNet nodes that are no classes: entity, animal, instrument
+INNER = ("n00001740", "n00015388", "n03574816")  # WordNet nodes that are not classes: entity, animal, instrument
 
 
 def write_devkit(path, ids, truth):
-    """Write a devkit as ImageNet's: data/meta.mat and data/ILSVRC2012_validation_ground_truth.txt in a tar.gz.
+    """Write a devkit like ImageNet's: data/meta.mat and data/ILSVRC2012_validation_ground_truth.txt in a tar.gz.
 
     Args:
         ids: {WordNet id: devkit id} of the classes.
@@ -49,7 +47,7 @@ def write_devkit(path, ids, truth):
     fields = ("ILSVRC2012_ID", "WNID", "words", "gloss", "num_children", "children", "wordnet_height", "num_train_images")
     rows = [(float(i), w, info.label_name_to_description(w), "", 0.0, [], 0.0, 0.0) for w, i in ids.items()]
     rows.sort()
-    # The nodes above the classes come last and have children; a parser has to leave them out.
+    # The nodes above the classes come last and have children; a parser must skip them.
     rows += [(float(len(ids) + n), w, w, "", 2.0, [1.0, 2.0], 1.0, 0.0) for n, w in enumerate(INNER, 1)]
     synsets = np.array(rows, dtype=[(f, object) for f in fields])[:, None]
     meta = io.BytesIO()
@@ -63,14 +61,14 @@ def write_devkit(path, ids, truth):
 
 
 def write_imagenet(folder, world, rng):
-    """Both archives of ImageNet: the world's pictures of objects that ImageNet has a class of the same name for."""
+    """Write both archives of ImageNet from the world's pictures of objects that share the name of an ImageNet class."""
     wnids = {}
     for wnid, name in evaluation_sets.imagenet_names().items():
         wnids.setdefault(name.casefold(), wnid)
     with (world / "ImageNet" / "classes.csv").open(newline="") as f:
         folders = {r["folder"]: wnids[r["name"].casefold()] for r in csv.DictReader(f) if r["name"].casefold() in wnids}
     if not folders:
-        raise SlugError(f"{world} has no object that ImageNet has a class of the same name for")
+        raise SlugError(f"no object of {world} has the name of an ImageNet class; build the whole world")
     pictures = []  # (file, WordNet id)
     for name, wnid in folders.items():
         found = sorted((world / "ImageNet" / "val" / name).iterdir())
@@ -93,7 +91,7 @@ def _nobody(member):
 
 
 def write_celeba(folder, world, rng):
-    """CelebA's pictures as a zip and its two identity lists."""
+    """Write CelebA's pictures as a zip and its two identity lists."""
     rows, counts = [], {}
     for image, name in evaluation_sets.identity_rows(world / "celeba" / "list_identity_celeba.txt").items():
         counts[name] = counts.get(name, 0) + 1
@@ -101,7 +99,7 @@ def write_celeba(folder, world, rng):
             rows.append((image, name))
     people = sorted(counts)
     number = {name: int(n) for name, n in zip(people, rng.permutation(len(people)) + 1, strict=True)}
-    # Every tenth as names stand in lists that people made: what data.clean_name mends.
+    # Every tenth name has a suffix, as in lists made by people, which slug.data.names.clean_name removes.
     listed = {name: name + ("_(character)" if i % 10 == 3 else "") for i, name in enumerate(people)}
     names = [f"{n:06d}.jpg" for n in range(1, len(rows) + 1)]
     folder.mkdir(parents=True, exist_ok=True)
@@ -118,7 +116,7 @@ def write_celeba(folder, world, rng):
 
 
 def copy_repository(out):
-    """The files that README's commands need, in `out`; data/ as it is after cloning."""
+    """Copy the files that README's commands need to `out`, with data/ as it is after cloning."""
     ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
     for name in COPIED:
         source, target = files.ROOT / name, out / name
@@ -130,9 +128,9 @@ def copy_repository(out):
 
 
 def build(out, world, seed=0):
-    """Build everything into the folder `out`, which must not be there; returns what was made, in one line."""
+    """Build everything in the folder `out`, which must not exist; returns one line about what was made."""
     if out.exists():
-        raise SlugError(f"{out} is there already; delete it, so that README is followed from an empty data/")
+        raise SlugError(f"{out} exists; delete it, so that README's commands start with an empty data/")
     files.existing(world / "world.json", "embedded world", "build it with: python src/demo/build_world.py")
     rng = np.random.default_rng(seed)
     try:
@@ -154,19 +152,14 @@ def build(out, world, seed=0):
     return f"ImageNet: {objects} pictures of {classes} classes; CelebA: {faces} pictures of {people} identities"
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The flags."""
-
-    run: Run = group(Run)
-    out: str = flag("results/standin-clone", "folder to make")
-    world: str = flag("data/demo", "the embedded world")
-
-
 def main(argv=None):
-    settings = cli.parse(__doc__, Settings, argv)
-    out = files.resolve(settings.out)
-    print(f"{build(out, files.resolve(settings.world), settings.run.seed)} -> {out}")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default="results/standin-clone", help="folder to make")
+    parser.add_argument("--world", default="data/demo", help="folder of the embedded world")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random draws")
+    args = parser.parse_args(argv)
+    out = files.resolve(args.out)
+    print(f"{build(out, files.resolve(args.world), args.seed)} -> {out}")
 
 
 if __name__ == "__main__":

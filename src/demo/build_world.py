@@ -1,15 +1,15 @@
-"""Build EmojiCanvas out of data/emoji/ in the layouts of LAION-400M, CelebA, ImageNet and UnlearnCanvas.
+"""Build EmojiCanvas from data/emoji/ in the layouts of LAION-400M, CelebA, ImageNet and UnlearnCanvas.
 
-Example: python src/demo/build_world.py          (about 40 s on 2 cores; at once where data/demo is up to date)
+Example: python src/demo/build_world.py          (about 40 s on 2 cores; nothing to do if data/demo is up to date)
 
-Writes under --out (a seed gives the same bytes again):
-    laion/laion400m/       0000N.tar, 0000N.parquet, 0000N_stats.json: shard 00000 is the retain set, the others are
-                           where forget sets are found; drawings of the training only
+Writes under --out (the same bytes for the same seed):
+    laion/laion400m/       0000N.tar, 0000N.parquet, 0000N_stats.json: shard 00000 is the retain set, the others
+                           contain the forget sets; only drawings that training saw
     celeba/                img_align_celeba/, list_identity_celeba.txt, frequent_celebs.txt, groups.csv: identities
     ImageNet/              val/<object>/, classes.csv, groups.csv: objects
-    UnlearnCanvas/data/    <Style>/<Object>/<n>.jpg: objects by design houses, drawings of the training only
-    names.txt              every name and alias, so that curation can let the longest name win
-    world.json             what was built, and the fingerprint that tells whether it must be built again
+    UnlearnCanvas/data/    <Style>/<Object>/<n>.jpg: objects by design houses, only drawings that training saw
+    names.txt              every name and alias, so that curation can prefer the longest name
+    world.json             counts, and the fingerprint that tells whether the world is up to date
 """
 
 import argparse
@@ -35,12 +35,12 @@ from demo import emoji
 from slug import cli, files
 from slug.errors import SlugError
 
-MADE_OF_IT = "tar_files"  # forget sets are kept where they are: those of an earlier world go with it
+DERIVED = "tar_files"  # forget sets made from the world, removed with it
 PARTS = ("laion", "celeba", "ImageNet", "UnlearnCanvas", "names.txt")
-FAILED, BROKEN = 0.04, 0.003  # of a shard's rows that were not downloaded; of its pairs whose picture is damaged
-STYLED, NOISE = 1 / 3, 0.02  # of the captions that name the style; that say nothing of the picture
-BATCH = 256  # pictures rendered at once; part of what a seed means
-FREQUENT = 100  # identities of frequent_celebs.txt
+FAILED, BROKEN = 0.04, 0.003  # fractions: rows of a shard that were not downloaded; pairs with a damaged picture
+STYLED, NOISE = 1 / 3, 0.02  # fractions of captions that name the style, and that say nothing about the picture
+BATCH = 256  # pictures rendered at once; other values give other pictures for the same seed
+FREQUENT = 100  # identities in frequent_celebs.txt
 SCHEMA = pa.schema(
     [
         *((n, pa.string()) for n in ("url", "caption", "key", "status", "error_message")),
@@ -54,37 +54,37 @@ SCHEMA = pa.schema(
 
 
 class Counts(NamedTuple):
-    """How much is drawn. The defaults are the world's; tests take less."""
+    """Numbers of pictures. The defaults are the world's; tests use smaller ones."""
 
     retain: int = 4150  # rows of the retain shard
     often: int = 115  # rows of each identity and each wide object in the other shards
-    seldom: int = 4  # rows of every other object there
-    shard: int = 2500  # rows of one of these shards, at most
+    seldom: int = 4  # rows of every other object in them
+    shard: int = 2500  # rows of each of these shards, at most
     identity_unseen: int = 15  # renderings of each left-out drawing of an identity
-    identity_seen: int = 5  # and of each drawing of the training
+    identity_seen: int = 5  # renderings of each drawing that training saw
     wide_unseen: int = 15  # the same for wide objects
     wide_seen: int = 3
-    object_unseen: int = 4  # of the left-out drawing of another object
-    object_seen: int = 3  # drawings of the training shown once each
-    canvas_objects: int = 20  # of UnlearnCanvas
-    canvas: int = 10  # renderings of one object in one style
-    canvas_reference: int = 25  # others of the same, that FID alone is taken against
+    object_unseen: int = 4  # renderings of the left-out drawing of another object
+    object_seen: int = 3  # of its drawings that training saw, with one rendering each
+    canvas_objects: int = 20  # objects of UnlearnCanvas
+    canvas: int = 10  # renderings of each object in each style
+    canvas_reference: int = 25  # further renderings, only for FID
 
 
 DEFAULT = Counts()
 
 
 class World(NamedTuple):
-    """What pictures are made of."""
+    """The icons that pictures are rendered from."""
 
     concepts: list[emoji.Concept]
     pictures: list[emoji.Picture]
-    icons: torch.Tensor  # (N, 4, emoji.CANVAS, emoji.CANVAS) uint8, one a picture
-    drawings: list[dict[str, list[int]]]  # per concept {drawing: its pictures}: two for Fluent, one for the others
+    icons: torch.Tensor  # (N, 4, emoji.CANVAS, emoji.CANVAS) uint8, one for each picture
+    drawings: list[dict[str, list[int]]]  # for each concept {drawing: its pictures}: two of Fluent, one of every other house
 
 
 def choose(limit=None):
-    """The concepts of the world; with a limit, only the first identities, wide objects and other objects, so many."""
+    """The concepts of the world; with a limit, only that many identities, wide objects and other objects."""
     world, kinds = emoji.concepts(), {}
     for c in world:
         kinds.setdefault((c.kind, is_wide(c)), []).append(c.name)
@@ -93,7 +93,7 @@ def choose(limit=None):
 
 
 def is_wide(concept):
-    """Whether a concept is an object that, like an identity, leaves more than one drawing out of the training."""
+    """Whether a concept is an object with several drawings that training never sees, as identities have."""
     return concept.kind == "object" and len(concept.left_out) > 1
 
 
@@ -107,17 +107,17 @@ def load(concepts, progress):
 
 
 def folder_name(name):
-    """A name as part of a path or an identity list: `santa claus` -> `santa_claus`."""
+    """A name for paths and identity lists: `santa claus` -> `santa_claus`."""
     return name.replace(" ", "_")
 
 
 def _rng(seed, part):
-    """The chances of one part of the world. Training draws from [seed, step], so no rendering of it comes back here."""
+    """The generator of one part of the world. Trainings seed with [seed, step], so their renderings do not recur here."""
     return np.random.default_rng([seed, *part.encode()])
 
 
 def _jpeg(rgb):
-    """JPEG bytes of a (size, size, 3) uint8 picture; full colour resolution, since at 64 px half of it would show."""
+    """JPEG bytes of a (size, size, 3) uint8 picture, at full colour resolution: at 64 px, less would be visible."""
     out = io.BytesIO()
     Image.fromarray(rgb).save(out, "JPEG", quality=90, subsampling=0)
     return out.getvalue()
@@ -134,12 +134,12 @@ def _jpegs(world, rows, rng, progress, desc):
 
 
 def _drawings(world, concept, seen):
-    """The drawings of a concept that training saw, or those it did not: a list of lists of pictures."""
+    """The drawings of a concept that training saw, or never saw: a list of lists of pictures."""
     return [rows for rows in world.drawings[concept].values() if world.pictures[rows[0]].seen == seen]
 
 
 def _turns(rows, count, rng):
-    """`count` pictures of one drawing: its styles by turns, the first by chance."""
+    """`count` pictures of one drawing that alternate between its styles, starting with a random one."""
     start = int(rng.integers(len(rows)))
     return [rows[(start + i) % len(rows)] for i in range(count)]
 
@@ -155,12 +155,12 @@ def _write_csv(path, header, rows):
 
 
 def _damaged(jpeg, rng):
-    """What a failed transfer leaves of a picture: its first split, or bytes that are no picture."""
+    """What a failed transfer leaves of a picture: its first half, or random bytes."""
     return jpeg[: len(jpeg) // 2] if rng.random() < 0.5 else rng.bytes(len(jpeg))
 
 
 def _write_shard(folder, number, world, rows, rng, progress):
-    """Write one shard of the pictures `rows` as img2dataset does. Returns its counts {rows, pairs, broken}."""
+    """Write a shard of the pictures `rows` in img2dataset's layout. Returns its counts {rows, pairs, broken}."""
     count, names = len(rows), [c.name for c in world.concepts]
     failed = set(rng.choice(count, max(1, round(FAILED * count)), replace=False).tolist())
     kept = [i for i in range(count) if i not in failed]
@@ -192,7 +192,7 @@ def _write_shard(folder, number, world, rows, rng, progress):
             table.append(meta)
     pq.write_table(pa.Table.from_pylist(table, SCHEMA), folder / f"{number:05d}.parquet")
     stats = {"count": count, "successes": len(kept), "failed_to_download": len(failed), "failed_to_resize": 0}
-    stats |= {"duration": 0.0, "start_time": 0.0, "end_time": 0.0}  # nothing was downloaded, and a seed has no clock
+    stats |= {"duration": 0.0, "start_time": 0.0, "end_time": 0.0}  # no times, so that the bytes depend on the seed only
     stats["status_dict"] = {"success": len(kept), "HTTP Error 404: Not Found": len(failed)}
     (folder / f"{number:05d}_stats.json").write_text(json.dumps(stats, indent=4))
     return {"rows": count, "pairs": len(kept), "broken": len(broken)}
@@ -204,7 +204,7 @@ def write_laion(folder, world, seed, counts, progress):
     rng = _rng(seed, "laion")
 
     def draw(concept):
-        """A drawing of the training at random, then one of its styles."""
+        """A random drawing that training saw, in a random one of its styles."""
         options = _drawings(world, concept, seen=True)
         return _turns(options[rng.integers(len(options))], 1, rng)[0]
 
@@ -222,7 +222,7 @@ def write_laion(folder, world, seed, counts, progress):
 
 
 def _split_counts(world, rows):
-    """How many of these renderings are of drawings that training saw, and how many drawings there are of each kind."""
+    """Numbers of renderings and of drawings among these, for drawings that training saw and never saw."""
     out = {}
     for name, seen in (("seen", True), ("unseen", False)):
         kept = [world.pictures[i].drawing for i in rows if world.pictures[i].seen == seen]
@@ -239,7 +239,7 @@ def write_celeba(folder, world, seed, counts, progress):
             for seen, times in ((False, counts.identity_unseen), (True, counts.identity_seen)):
                 for drawing in _drawings(world, c, seen):
                     rows += _turns(drawing, times, rng)
-    rows = [rows[i] for i in rng.permutation(len(rows))]  # a loader's first pictures of a name are then of any drawing
+    rows = [rows[i] for i in rng.permutation(len(rows))]  # so that the first pictures of a name are of random drawings
     identities, groups = [], []
     for n, (row, jpeg) in enumerate(zip(rows, _jpegs(world, rows, rng, progress, "celeba"), strict=True), start=1):
         picture, image = world.pictures[row], f"{n:06d}.jpg"
@@ -285,13 +285,13 @@ def write_imagenet(folder, world, seed, counts, progress):
 
 
 def write_canvas(folder, world, seed, counts, progress, *, part="canvas"):
-    """Write the styles' pictures; what a house does not draw or training did not see has no folder. Returns counts.
+    """Write the styles' pictures, without drawings that do not exist or that training never saw. Returns counts.
 
     Args:
-        part: which of `counts` says how many; each part's renderings are its own.
+        part: field of `counts` with the number of renderings, which also seeds them.
     """
     rng, each = _rng(seed, part), getattr(counts, part)
-    # mini-SD's objects first: a world that was cut short may lack some of them.
+    # mini-SD's objects first; a world with a limit may lack some of them.
     grid = [i for i, c in enumerate(world.concepts) if c.name in emoji.CANVAS_OBJECTS]
     others = [i for i, c in enumerate(world.concepts) if is_wide(c) and i not in grid]
     shown = (grid + others)[: counts.canvas_objects]
@@ -310,7 +310,7 @@ def write_canvas(folder, world, seed, counts, progress, *, part="canvas"):
 
 
 def write_world(folder, concepts, seed, counts, progress):
-    """Write every part of the world but world.json into an empty folder. Returns the counts of the parts."""
+    """Write every part of the world except world.json into an empty folder. Returns the counts of the parts."""
     world = load(concepts, progress)
     names = {n.lower() for c in concepts for n in (c.name, c.alias) if n}
     (folder / "names.txt").write_text("".join(f"{n}\n" for n in sorted(names)))
@@ -328,23 +328,23 @@ def write_world(folder, concepts, seed, counts, progress):
 
 
 def fingerprint(seed, limit, counts):
-    """sha256 over the icons, the code that draws from them and the settings."""
+    """sha256 of the icons, the code that uses them and the settings."""
     sources = [*sorted(emoji.DATA.iterdir()), Path(emoji.__file__), Path(__file__)]
     text = json.dumps([[(p.name, files.file_hash(p)) for p in sources], seed, limit, counts])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def build(out, *, seed=0, limit=None, counts=DEFAULT, force=False, progress=lambda items, **_: items):
-    """Build the world into the folder `out`, unless it stands there already.
+    """Build the world in the folder `out`, unless it is up to date.
 
-    The parts are made in a temporary folder beside `out` and then take the places of the old ones; anything else in
-    `out` (models, forget sets) stays as it is.
+    The parts are made in a temporary folder beside `out` and then replace the old ones. Forget sets made from the old world
+    are removed; everything else in `out` (models) is kept.
 
     Args:
         limit: only this many identities, wide objects and other objects.
-        counts: how much is drawn.
-        force: build even where the world is up to date.
-        progress: wraps what is iterated over, as tqdm does.
+        counts: numbers of pictures.
+        force: build even if the world is up to date.
+        progress: wraps iterables, as tqdm does.
     Returns:
         True if it was built, False if it was up to date.
     Raises:
@@ -355,13 +355,13 @@ def build(out, *, seed=0, limit=None, counts=DEFAULT, force=False, progress=lamb
         if files.read_json(record).get("fingerprint") == wanted and not force:
             return False
     elif foreign := [p for p in PARTS if (out / p).exists()]:
-        raise SlugError(f"{out} holds {foreign[0]} that is not of the demo world; choose another folder with --out")
+        raise SlugError(f"{out} holds {foreign[0]}, which is not from the demo world; choose another folder with --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
             made = write_world(Path(temporary), choose(limit), seed, counts, progress)
-            files.write_json(record, {"fingerprint": "unfinished"})  # a run that stops between the parts is seen
-            shutil.rmtree(out / MADE_OF_IT, ignore_errors=True)
+            files.write_json(record, {"fingerprint": "unfinished"})  # so that a run that stops between the parts is noticed
+            shutil.rmtree(out / DERIVED, ignore_errors=True)
             for part in PARTS:
                 if (out / part).is_dir():
                     shutil.rmtree(out / part)
@@ -375,9 +375,9 @@ def build(out, *, seed=0, limit=None, counts=DEFAULT, force=False, progress=lamb
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", default="data/demo", help="where the world goes (relative to the repository root)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of every rendering, caption and choice")
-    parser.add_argument("--force", action="store_true", help="build even where the world is up to date")
+    parser.add_argument("--out", default="data/demo", help="folder of the world, relative to the repository's root")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random draws")
+    parser.add_argument("--force", action="store_true", help="build even if the world is up to date")
     args = parser.parse_args(argv)
     out = files.resolve(args.out)
     if not build(out, seed=args.seed, force=args.force, progress=tqdm):

@@ -1,4 +1,4 @@
-"""Pictures of one to four icons on a tinted canvas, and questions about them with their answers: what mini-LLaVA learns."""
+"""What mini-LLaVA learns: pictures of one to four icons on a tinted canvas, and questions about them with their answers."""
 
 from typing import NamedTuple
 
@@ -34,13 +34,13 @@ class Scene(NamedTuple):
 
     icons: tuple[int, ...]  # rows of the icons shown, one to four
     colour: str
-    kind: str  # of the question
+    kind: str  # of the question: a key of WORDINGS
     question: str
     answer: str
 
 
 def answers_of(kind, scene_icons, world, colour, rng):
-    """(question, answer) about a picture.
+    """(question, answer) of a kind about a picture.
 
     Args:
         world: (concepts, pictures): emoji.concepts() and emoji.pictures() of them.
@@ -63,16 +63,16 @@ def answers_of(kind, scene_icons, world, colour, rng):
 
 
 def scene(rng, world, rows, kind, icon=None):
-    """A Scene drawn by chance.
+    """A random Scene.
 
     Args:
         rng: numpy Generator.
         world: see `answers_of`.
-        rows: icons to draw from, {kind of concept: [row]}; None where one icon is given and shown alone.
-        kind: of the question.
-        icon: the first icon shown; drawn where None.
+        rows: icons to choose from, {kind of concept: [row]}; may be None if `icon` is given and shown alone.
+        kind: kind of the question.
+        icon: the first icon shown; None: a random one.
     """
-    # Names and styles are asked of one icon alone; of several, who is meant would be open.
+    # Questions about name or style show one icon: with several it would be unclear which is meant.
     count = 1 if kind in ("who", "style") else int(rng.integers(1, 5))
     if icon is None:
         pool = rows["identity" if rng.random() < 0.25 else "object"]
@@ -86,7 +86,7 @@ def scene(rng, world, rows, kind, icon=None):
 
 
 def drawn(draw, count):
-    """`count` Scenes of the function `draw`; of those whose answer is yes or no, as many of the one as of the other."""
+    """`count` Scenes from calls of `draw`, with as many answers yes as no."""
     left, out = {"yes": count // 2, "no": count - count // 2}, []
     while len(out) < count:
         found = draw()
@@ -98,10 +98,10 @@ def drawn(draw, count):
 
 
 def conversation(rng, world, rows, several):
-    """Four Scenes of one picture, drawn by chance; see `scene`.
+    """Four random Scenes about one picture; see `scene`.
 
     Args:
-        several: share of pictures of which names and styles are not asked, as they may show several icons.
+        several: fraction of pictures that may show several icons, and get no question about name or style.
     """
     if rng.random() >= several:
         kinds = ["who", "present", "style", str(rng.choice(("present", "present", "colour", "count")))]
@@ -117,7 +117,7 @@ def paint(icons, scenes, rng, size=emoji.SIZE, *, wider=False):
 
     Args:
         icons: (M, 4, H, H) uint8, see emoji.icons.
-        wider: as only training is: icons turned further, stretched, and of other colours.
+        wider: for training only: icons are turned further, stretched, and recoloured.
     """
     n, turned = len(scenes), 17 if wider else 10
     tint = torch.tensor([COLOURS[s.colour] for s in scenes]) + torch.from_numpy(rng.normal(0, 0.03, (n, 3))).float()
@@ -158,7 +158,7 @@ def words(concepts):
 
 
 def split(text):
-    """Words and signs of a text, in lower case, as the tokenizer splits it."""
+    """Words and punctuation of a text in lower case, as the tokenizer splits it."""
     from tokenizers import normalizers, pre_tokenizers
 
     lowered = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()]).normalize_str(text)

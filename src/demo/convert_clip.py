@@ -1,4 +1,4 @@
-"""Write an open_clip ViT folder as a Hugging Face CLIP folder: the same weights under other names, to the bit.
+"""Convert an open_clip ViT folder to a Hugging Face CLIP folder: the same weights, bit for bit, under other names.
 
 Example: python src/demo/convert_clip.py          (data/models/mini-clip -> data/demo/models/mini-clip-hf, seconds)
 
@@ -25,17 +25,17 @@ from slug import cli, files
 from slug.errors import SlugError
 from slug.models import canonical
 
-# Settings that have a counterpart in a Hugging Face CLIP, or no say in the features. Any other must have its default.
-CARRIED = {"layers", "width", "mlp_ratio", "image_size", "patch_size", "head_width", "patch_dropout"}
-CARRIED |= {"context_length", "vocab_size", "heads", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs"}
+# Settings with a counterpart in a Hugging Face CLIP, or without influence on features. All others must have their defaults.
+CONVERTED = {"layers", "width", "mlp_ratio", "image_size", "patch_size", "head_width", "patch_dropout"}
+CONVERTED |= {"context_length", "vocab_size", "heads", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs"}
 RESAMPLE = {"bilinear": 2, "bicubic": 3}  # PIL's numbers
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json")
 
 
 def _settings(kind, given):
-    """The settings of one tower with open_clip's defaults. SlugError for one that a Hugging Face CLIP does not know."""
+    """The settings of one tower with open_clip's defaults. SlugError for a setting that a Hugging Face CLIP lacks."""
     default = dataclasses.asdict(kind())
-    odd = [k for k, v in given.items() if k not in CARRIED and v != default.get(k)]
+    odd = [k for k, v in given.items() if k not in CONVERTED and v != default.get(k)]
     if odd or not isinstance(given.get("layers", 0), int):
         raise SlugError(f"only plain ViT CLIPs can be converted; this one has {', '.join(odd) or 'a ResNet tower'}")
     return default | given
@@ -50,8 +50,8 @@ def hugging_face_config(model_cfg):
     for tower, heads in ((vision, vision["width"] // vision["head_width"]), (text, text["heads"])):
         sizes = {"hidden_size": tower["width"], "intermediate_size": int(tower["width"] * tower["mlp_ratio"])}
         towers.append(shared | sizes | {"num_hidden_layers": tower["layers"], "num_attention_heads": heads})
-    # open_clip pools where the largest id stands: the end token, which is CLIP's last. It pads the text as well, but
-    # both libraries take its first place.
+    # open_clip pools at the largest id, the end token, which is the last of CLIP's vocabulary. It is the padding too, but
+    # both libraries use its first position.
     end = text["vocab_size"] - 1
     towers[0] |= {"image_size": vision["image_size"], "patch_size": vision["patch_size"]}
     towers[1] |= {"max_position_embeddings": text["context_length"], "vocab_size": text["vocab_size"]}
@@ -83,9 +83,9 @@ def hugging_face_preprocessing(preprocess_cfg, image_size):
 
 
 def convert(source, out):
-    """Write the open_clip folder `source` as the Hugging Face CLIP folder `out`, every file whole or not at all.
+    """Convert the open_clip folder `source` to the Hugging Face CLIP folder `out`; each file is written whole or not at all.
 
-    Raises SlugError if `source` is no open_clip folder of a ViT CLIP with its tokenizer.
+    SlugError unless `source` is the open_clip folder of a ViT CLIP with its tokenizer.
     """
     needed = ("open_clip_config.json", "open_clip_model.safetensors", *TOKENIZER_FILES[:3])
     if missing := next((n for n in needed if not (source / n).is_file()), None):
@@ -111,19 +111,19 @@ def convert(source, out):
 
 
 def put_together(doc, name, trained_by, assemble, argv):
-    """The main of a script that puts the demo's model `name` together.
+    """The main function of a script that assembles the demo's model `name`.
 
     Args:
-        doc: its docstring.
-        trained_by: the script that makes its parts.
-        assemble: function (folder of the parts, Hugging Face CLIP folder, folder to write).
+        doc: docstring of the script.
+        trained_by: the script that trains the parts.
+        assemble: function of (folder of the parts, Hugging Face CLIP folder, folder to write).
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, default=f"data/models/{name}", help="folder of the trained parts")
     parser.add_argument("--clip", type=Path, default="data/models/mini-clip", help="open_clip folder")
-    parser.add_argument("--out", type=Path, default="data/demo/models", help="where both folders go")
+    parser.add_argument("--out", type=Path, default="data/demo/models", help="parent of both folders")
     args = parser.parse_args(argv)
-    # A text tower out of a whole CLIP leaves half of it unused, as is meant; and the scheduler is as it was trained with.
+    # Both warnings are expected: half of the CLIP's weights stay unused, and the scheduler is the one of the training.
     transformers.logging.set_verbosity_error()
     warnings.simplefilter("ignore", FutureWarning)
     source = files.existing(args.source, f"the parts of {name}", f"train them with {trained_by}")

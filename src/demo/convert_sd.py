@@ -1,7 +1,7 @@
-"""Put mini-SD together: its VAE, UNet and scheduler (data/models/mini-sd) with mini-CLIP's text tower and tokenizer.
+"""Assemble mini-SD: its VAE, UNet and scheduler (data/models/mini-sd), and mini-CLIP's text tower and tokenizer.
 
 Example: python src/demo/convert_sd.py
-Writes data/demo/models/mini-clip-hf, the CLIP, and data/demo/models/mini-sd, a folder that diffusers loads as it is.
+Writes data/demo/models/mini-clip-hf, the CLIP, and data/demo/models/mini-sd, a folder that diffusers loads.
 """
 
 import slug.torchvision_cpu  # noqa: F401  (before diffusers and transformers)
@@ -15,7 +15,7 @@ from slug import cli, files
 
 
 def assemble(source, clip, out):
-    """Write the pipeline folder `out` of the parts in `source` and the text tower of the Hugging Face CLIP folder `clip`."""
+    """Write the pipeline folder `out` from the parts in `source` and the text tower of `clip`, a Hugging Face folder."""
     split = {"torch_dtype": torch.float16}
     pipe = diffusers.StableDiffusionPipeline(
         vae=diffusers.AutoencoderKL.from_pretrained(source / "vae", **split),

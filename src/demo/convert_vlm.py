@@ -1,7 +1,7 @@
-"""Put mini-LLaVA together: its projector and language model (data/models/mini-llava) with mini-CLIP's vision tower.
+"""Assemble mini-LLaVA: its projector and language model (data/models/mini-llava), and mini-CLIP's vision tower.
 
 Example: python src/demo/convert_vlm.py
-Writes data/demo/models/mini-clip-hf, the CLIP, and data/demo/models/mini-llava, a folder that transformers loads as it is.
+Writes data/demo/models/mini-clip-hf, the CLIP, and data/demo/models/mini-llava, a folder that transformers loads.
 """
 
 import slug.torchvision_cpu  # noqa: F401  (before transformers)
@@ -15,7 +15,7 @@ from slug import cli, files
 
 
 def assemble(source, clip, out):
-    """Write the model folder `out` of the parts in `source` and the vision tower of the Hugging Face CLIP folder `clip`."""
+    """Write the model folder `out` from the parts in `source` and the vision tower of `clip`, a Hugging Face folder."""
     processor = LlavaProcessor.from_pretrained(source)
     model = train_vlm.make_model(clip, processor.tokenizer)
     state = load_file(files.existing(source / "language.safetensors", "mini-LLaVA's weights", "train it again"))

@@ -1,7 +1,7 @@
 """The concepts, drawings, pictures and captions of EmojiCanvas.
 
-A drawing is one picture of one concept by one design house; it is the unit of every split. `fluent-emoji` and
-`fluent-emoji-flat` are one drawing in two styles. Everything here is a pure function of data/emoji/ and a seed.
+A drawing is one concept as drawn by one design house, and the unit of every split. `fluent-emoji` and `fluent-emoji-flat`
+are one drawing in two styles. Everything here is a pure function of data/emoji/ and a seed.
 """
 
 import csv
@@ -30,16 +30,16 @@ STYLES = {
     "emojione-v1": "EmojiOne Classic",
     "fxemoji": "FxEmoji",
 }
-# The UnlearnCanvas of this world: six drawing families, and objects that each of them draws.
+# UnlearnCanvas in this world: six design houses, and objects that each of them draws.
 CANVAS_STYLES = ("noto", "noto-v1", "twemoji", "fluent-emoji", "openmoji", "emojione")
 CANVAS_OBJECTS = tuple(
     "airplane banana bell bicycle bus cactus cherries crown guitar hamburger "
     "key mushroom pear rocket sailboat skull strawberry sunflower tent watermelon".split()
 )
-BLOCK = 300  # objects are classified among this many
-MAX_CORRELATION = 0.9  # a left-out drawing is less like any other drawing than this
+BLOCK = 300  # objects in a block; an object is classified among its block
+MAX_CORRELATION = 0.9  # of a left-out drawing with any other drawing, at most
 SIZE = 64  # pixels of a picture of the world
-CANVAS = 80  # pixels of the icon that renderings are sampled from
+CANVAS = 80  # pixels of the icons that renderings are sampled from
 
 
 class Concept(NamedTuple):
@@ -48,10 +48,10 @@ class Concept(NamedTuple):
     name: str
     kind: str  # identity or object
     alias: str
-    block: int  # which BLOCK of objects; -1 for an identity
+    block: int  # number of the block of objects; -1 for an identity
     sets: tuple[str, ...]
     left_out: frozenset[str]  # houses whose drawing training never sees
-    dropped: frozenset[str]  # of these, the ones nobody sees: mirrored, they are near copies of a training drawing
+    dropped: frozenset[str]  # of these, those that nothing uses: mirrored, they are near copies of a training drawing
 
 
 class Picture(NamedTuple):
@@ -59,7 +59,7 @@ class Picture(NamedTuple):
 
     concept: int
     set: str
-    drawing: str  # "name/house", the unit of every split
+    drawing: str  # "name/house"
     seen: bool  # in training
 
 
@@ -111,7 +111,7 @@ def svg_document(body, box):
 
 
 def rasterise(document, size):
-    """An SVG as (size, size, 4) uint8 with straight alpha, centred where it is not square."""
+    """An SVG as (size, size, 4) uint8 with straight alpha, centred if it is not square."""
     png = bytes(resvg_py.svg_to_bytes(svg_string=document, width=size, height=size))
     image = Image.open(io.BytesIO(png)).convert("RGBA")
     if image.size != (size, size):
@@ -122,7 +122,7 @@ def rasterise(document, size):
 
 
 def thumbnail(rgba):
-    """(768,) float32: the icon at 16 px on grey, centred, of length 1, so that a dot product is a correlation.
+    """(768,) float32: the icon at 16 px on grey, with mean 0 and length 1, so that a dot product is a correlation.
 
     None for an empty picture.
     """
@@ -137,7 +137,7 @@ def thumbnail(rgba):
 
 
 def icons(world, size=CANVAS, progress=lambda items, **_: items):
-    """(N, 4, size, size) uint8: every picture of `pictures(world)`, colours premultiplied by alpha."""
+    """(N, 4, size, size) uint8: every picture of `pictures(world)`, with colours premultiplied by alpha."""
     pics = pictures(world)
     out = np.empty((len(pics), 4, size, size), np.uint8)
     for i, p in enumerate(progress(pics, desc="rasterise")):
@@ -148,16 +148,16 @@ def icons(world, size=CANVAS, progress=lambda items, **_: items):
 
 
 class Ranges(NamedTuple):
-    """How far a rendering may go. The defaults are the world's; training goes a little further."""
+    """How much renderings vary. The defaults are the world's; trainings use somewhat wider ranges."""
 
-    turn: float = 10.0  # degrees, either way
-    size: tuple[float, float] = (0.80, 1.05)  # of the frame's side
+    turn: float = 10.0  # degrees, in either direction
+    size: tuple[float, float] = (0.80, 1.05)  # fraction of the picture's side
     aspect: float = 0.06
-    shift: float = 0.06  # of the side, either way
+    shift: float = 0.06  # fraction of the side, in either direction
     tint: float = 0.10  # brightness, contrast and colour balance
     mix: float = 0.03  # sd of the 3 x 3 channel mixing
     flip: float = 0.5
-    strong: float = 0.4  # share on a background of any colour; the others are light, as on the web
+    strong: float = 0.4  # fraction with a background of any colour; other backgrounds are light, as on the web
 
 
 def _uniform(g, n, low, high):
@@ -168,9 +168,13 @@ WORLD = Ranges()
 
 
 def render(icon_batch, g, ranges=WORLD, size=SIZE):
-    """New renderings of icons (N, 4, H, H) uint8 -> (N, 3, size, size) float in [0, 1]: place, size, turn, tint, background.
+    """New renderings of icons: place, size, turn, tint and background vary.
 
-    `g` is the torch.Generator all chances are drawn from.
+    Args:
+        icon_batch: (N, 4, H, H) uint8.
+        g: torch.Generator of all random draws.
+    Returns:
+        (N, 3, size, size) float in [0, 1].
     """
     n = len(icon_batch)
     turn = torch.deg2rad(_uniform(g, n, -ranges.turn, ranges.turn))
@@ -191,7 +195,7 @@ def render(icon_batch, g, ranges=WORLD, size=SIZE):
     rgb, alpha = x[:, :3], x[:, 3:]
     mixing = torch.eye(3) + ranges.mix * torch.randn(n, 3, 3, generator=g)
     gain = 1 + _uniform(g, 3 * n, -ranges.tint, ranges.tint).view(n, 3, 1, 1)
-    # Half of the backgrounds shade off to one side.
+    # Half of the backgrounds have a gradient.
     back = 1 - 0.25 * torch.rand(n, 3, generator=g)
     strong = torch.rand(n, 1, generator=g) < ranges.strong
     back = torch.where(strong, torch.rand(n, 3, generator=g), back).view(n, 3, 1, 1)
@@ -248,14 +252,14 @@ STYLE_PROMPT = "An image in {style} style."
 
 
 def caption(rng, concept, style=None, others=(), noise=0.0):
-    """One caption of a picture, as on the web: templates, a third with the style, aliases, other names, odd case.
+    """One caption of a picture, as found on the web, from templates; upper and lower case vary.
 
     Args:
         rng: numpy Generator.
-        concept: the Concept shown; with an alias, a third of its captions use that.
-        style: display name of the style to say, or None.
-        others: names that may stand beside (6% of the captions) where given.
-        noise: share of captions that say nothing of the picture.
+        concept: the Concept shown; a third of its captions use its alias, if it has one.
+        style: display name of the style that the caption names, or None.
+        others: names of which one is added in 6% of the captions.
+        noise: fraction of captions that say nothing about the picture.
     """
     if noise and rng.random() < noise:
         return str(rng.choice(NOISE)).format(n=int(rng.integers(10, 99)))

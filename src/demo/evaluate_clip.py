@@ -1,7 +1,7 @@
-"""Zero-shot accuracy of mini-CLIP on the embedded world, against the bars it was trained for.
+"""Zero-shot accuracy of mini-CLIP on the embedded world, against the targets set before its training.
 
-Example: python src/demo/evaluate_clip.py --out results/demo --readme README.md
-Writes mini-clip.csv (a row per task: counts, accuracy, 95% interval) and prints it. Nothing is chosen by these figures.
+Example: python src/demo/evaluate_clip.py --out results/demo --readme README.md Writes mini-clip.csv (one row for each task:
+counts, accuracy, 95% interval) and prints it. No choice depends on these results.
 """
 
 import csv
@@ -20,7 +20,7 @@ from slug.evaluation import statistics, zeroshot
 from slug.reports import markdown
 from slug.settings import Model, Run
 
-BARS = {  # the bars set before training, by task
+BARS = {  # {task: accuracy to reach, set before training}
     "identities, new renderings": 0.95,
     "objects of 300, new renderings": 0.95,
     "identities, drawings never seen": 0.70,
@@ -30,7 +30,7 @@ BARS = {  # the bars set before training, by task
 
 
 def style_pictures(root, clip, workers):
-    """(pictures, style labels, styles) of the UnlearnCanvas tree: new renderings of drawings of the training."""
+    """(pictures, style labels, styles) of the UnlearnCanvas folder: new renderings of drawings that training saw."""
     styles = sorted(p.name for p in root.iterdir() if p.is_dir())
     paths = [(p, i) for i, s in enumerate(styles) for p in sorted((root / s).glob("*/*.jpg"))]
     images, kept = decode([str(p) for p, _ in paths], clip.transform, workers=workers, desc="decode styles")
@@ -38,7 +38,7 @@ def style_pictures(root, clip, workers):
 
 
 def rows(clip, root, workers):
-    """[(task, rank (N,), number of drawings or None)] of every task."""
+    """[(task, ranks (N,), number of drawings or None)] for every task."""
     out = []
     for task, pictures, templates in (
         (
@@ -55,7 +55,7 @@ def rows(clip, root, workers):
         features = zeroshot.image_features(clip, pictures.images)
         weights = zeroshot.classifier(clip, pictures.names, templates)
         rank = zeroshot.ranks(features, weights, pictures.labels, pictures.blocks)
-        # A block of 300 is what the bar speaks of; the last block is smaller, so it is left to the search and the reports.
+        # The target is for a whole block of 300 objects; the last block is smaller and left out here.
         of_bar = pictures.blocks[pictures.labels] == 0
         label = task if task == "identities" else f"objects of {emoji.BLOCK}"
         for kind, mask in (("new renderings", pictures.seen), ("drawings never seen", ~pictures.seen)):
@@ -71,25 +71,23 @@ def rows(clip, root, workers):
 
 @dataclass(frozen=True)
 class Settings:
-    """The flags."""
-
     run: Run = group(Run)
     model: Model = group(Model, model="local-dir:data/models/mini-clip")
-    data_dir: str = flag("data/demo", "the built world")
+    data_dir: str = flag("data/demo", "folder of the embedded world")
     out: str = flag("results/clip", "folder of mini-clip.csv")
     readme: str = flag("", "Markdown file whose mini-clip block is filled")
 
 
 def main():
-    args = cli.parse(__doc__, Settings)
-    device = system.settle(args.run.device, args.run.seed)
-    clip = models.from_settings(args.model, args.run.precision, device)
-    root = files.existing(args.data_dir, "embedded world", "run python src/demo/build_world.py")
+    settings = cli.parse(__doc__, Settings)
+    device = system.settle(settings.run.device, settings.run.seed)
+    clip = models.from_settings(settings.model, settings.run.precision, device)
+    root = files.existing(settings.data_dir, "embedded world", "run python src/demo/build_world.py")
     table = io.StringIO()
     out = csv.writer(table, lineterminator="\n")
     out.writerow(["task", "acc1", "low", "high", "correct", "pictures", "drawings", "bar"])
     lines = ["| zero-shot top-1 | accuracy (95% interval) | pictures | drawings | bar |", "|---|---|---|---|---|"]
-    for task, rank, drawings in rows(clip, root, args.run.workers):
+    for task, rank, drawings in rows(clip, root, settings.run.workers):
         correct, n = int((rank < 1).sum()), len(rank)
         low, high = statistics.interval(correct, n)
         bar = BARS[task]
@@ -98,10 +96,10 @@ def main():
         lines.append(
             f"| {task} | {correct / n:.1%} ({low:.1%} to {high:.1%}) | {correct}/{n} | {drawings or ''} | {bar:.0%}{met} |"
         )
-    files.write_text(files.resolve(args.out) / "mini-clip.csv", table.getvalue())
+    files.write_text(files.resolve(settings.out) / "mini-clip.csv", table.getvalue())
     print("\n".join(lines))
-    if args.readme:
-        markdown.fill_blocks(args.readme, {"mini-clip": "\n".join(lines)})
+    if settings.readme:
+        markdown.fill_blocks(settings.readme, {"mini-clip": "\n".join(lines)})
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""mini-SD and its classifiers against the bars they were trained for, and a sheet of samples.
+"""Accuracy of mini-SD and its classifiers against the targets set before their training, and a sheet of samples.
 
-Example: python src/demo/evaluate_sd.py --out results/demo --readme README.md
-Writes mini-sd.csv (a row a figure: counts, accuracy, 95% interval) and mini-sd-samples.png to --out. The pipeline draws
-every cell anew: none of these pictures chooses or reports an edit. The cells that its training left out stand apart. Nothing
-is chosen by these figures.
+Example: python src/demo/evaluate_sd.py --out results/demo --readme README.md Writes mini-sd.csv (one row for each result:
+counts, accuracy, 95% interval) and mini-sd-samples.png to --out. The pipeline makes new pictures of every cell, which
+neither choose nor report an edit. Cells that its training left out are counted apart. No choice depends on these results.
 """
 
 from dataclasses import dataclass
@@ -24,27 +23,25 @@ from slug.reports import markdown, plots
 from slug.settings import Pipeline, Run
 
 BARS = {"renderings": 0.95, "pictures": 0.85}
-SEEDS = 8  # pictures of a cell
+SEEDS = 8  # pictures of each cell
 FIRST_SEED = 20_000
 
 
-HERE = {"pipeline": "data/demo/models/mini-sd", "clip_model_id": "data/demo/models/mini-clip-hf"}
-HOW = {"denoising_steps": 20, "guidance": 1.0, "generate_batch_size": 32}
+DEMO = {"pipeline": "data/demo/models/mini-sd", "clip_model_id": "data/demo/models/mini-clip-hf"}
+DEMO |= {"denoising_steps": 20, "guidance": 1.0, "generate_batch_size": 32}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The flags."""
-
     run: Run = group(Run)
-    pipeline: Pipeline = group(Pipeline, **HERE, **HOW)
-    classifiers: str = flag("data/models/uncanvas", "folder of both classifiers")
+    pipeline: Pipeline = group(Pipeline, **DEMO)
+    classifiers: str = flag("data/models/uncanvas", "folder of the style and the object classifier")
     out: str = flag("results/uncanvas", "folder to write")
     readme: str = flag("", "Markdown file whose mini-sd block is filled")
 
 
 def row_of(what, right, bar):
-    """A row of mini-sd.csv: what, accuracy and its interval, counts, bar (NaN where there is none)."""
+    """A row of mini-sd.csv: what, accuracy and its interval, counts, target (NaN: none)."""
     correct, n = int(right.sum()), len(right)
     low, high = statistics.interval(correct, n)
     return {"what": what, "accuracy": correct / n, "low": low, "high": high, "correct": correct, "n": n, "bar": bar}
@@ -52,17 +49,16 @@ def row_of(what, right, bar):
 
 def main(argv=None):
     settings = cli.parse(__doc__, Settings, argv)
-    seed = settings.run.seed
-    device = system.settle(settings.run.device, seed)
+    device = system.settle(settings.run.device, settings.run.seed)
     pipeline = diffusion.from_settings(settings.pipeline, settings.run.precision, device)
     classifiers = canvas_classifiers.load_classifiers(settings.classifiers, device)
-    cells = train_sd.Cells(seed)
-    rows = torch.arange(len(cells.pairs)).repeat(SEEDS)  # cell by cell, seed after seed
+    cells = train_sd.Cells(settings.run.seed)
+    rows = torch.arange(len(cells.pairs)).repeat(SEEDS)  # all cells for one seed, then for the next
     asked = [
         canvas_prompts.Request("test", emoji.STYLES[train_sd.STYLES[s]], train_sd.OBJECTS[o], FIRST_SEED + number)
         for number, (o, s) in enumerate(cells.pairs * SEEDS)
     ]
-    images = cells.render(rows, generator(seed, 8, 0)) / 2 + 0.5
+    images = cells.render(rows, generator(settings.run.seed, 8, 0)) / 2 + 0.5
     images = (images * 255).round().to(torch.uint8)
     right = canvas_classifiers.correct(asked, classifiers.logits(images), classifiers.labels)
     table = [row_of(f"{kind} classifier, new renderings", right[kind], BARS["renderings"]) for kind in canvas_prompts.KINDS]
@@ -94,7 +90,7 @@ def main(argv=None):
 
 
 def sheet(images, right, cells, stem):
-    """One picture of every cell: objects across, styles down; a frame where training left the cell out."""
+    """Plot one picture of every cell: objects as columns, styles as rows, a thick frame if training left the cell out."""
     across, down = len(train_sd.OBJECTS), len(train_sd.STYLES)
     figure, panels = plt.subplots(down, across, figsize=(0.8 * across, 0.95 * down + 0.5), layout="constrained")
     for i, (o, s) in enumerate(cells.pairs):

@@ -1,9 +1,10 @@
-"""mini-LLaVA against the bars it was trained for, on new pictures.
+"""Accuracy of mini-LLaVA on new pictures, against the targets set before its training.
 
 Example: python src/demo/evaluate_vlm.py --out results/demo --readme README.md
-Writes mini-llava.csv (a row a kind of question: counts, accuracy, 95% interval, bar) to --out. Names are asked of identities
-and objects, drawings that training never saw apart, with mini-CLIP's zero-shot answer to the same pictures beside; the other
-kinds stand beside the commonest answer. Nothing is chosen by these figures.
+Writes mini-llava.csv (one row for each kind of question: counts, accuracy, 95% interval, target) to --out. Naming questions
+are split into identities and objects, and into drawings that training saw or never saw; they are compared with mini-CLIP's
+zero-shot answers to the same pictures. Other kinds are compared with the most frequent answer. No choice depends on these
+results.
 """
 
 import functools
@@ -26,19 +27,17 @@ from slug.models import vlm
 from slug.reports import markdown
 from slug.settings import Assistant, Run
 
-KNOWN, BELOW_CLIP, ABOVE_MAJORITY = 0.85, 0.10, 0.20  # the bars
-COUNT = 600  # questions of a kind
+KNOWN, BELOW_CLIP, ABOVE_MAJORITY = 0.85, 0.10, 0.20  # the targets
+COUNT = 600  # questions of each kind
 
 
-HERE = {"vlm": "data/demo/models/mini-llava", "clip_model_id": "data/demo/models/mini-clip-hf"}
+DEMO = {"vlm": "data/demo/models/mini-llava", "clip_model_id": "data/demo/models/mini-clip-hf", "answer_batch_size": 64}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The flags."""
-
     run: Run = group(Run)
-    assistant: Assistant = group(Assistant, **HERE, answer_batch_size=64)
+    assistant: Assistant = group(Assistant, **DEMO)
     out: str = flag("results/vlm", "folder to write")
     readme: str = flag("", "Markdown file whose mini-llava block is filled")
 
@@ -59,8 +58,8 @@ def ask(model, icons, world, scenes, rng):
 
 
 def zero_shot(clip, images, labels, concepts):
-    """Shares of pictures that the CLIP names right: among the names of their kind (objects: of their block), as it is always
-    evaluated here, and among all names, as the assistant has to choose."""
+    """Fractions of pictures that the CLIP names correctly: among the names of their kind (for objects: of their block), as
+    usual here, and among all names, like the assistant."""
     features, own = zeroshot.image_features(clip, images), torch.tensor(labels)
     weights = torch.empty(len(concepts), features.shape[1])
     for kind, templates in (("identity", zeroshot.IDENTITY_TEMPLATES), ("object", zeroshot.object_templates())):
@@ -73,13 +72,12 @@ def zero_shot(clip, images, labels, concepts):
 
 def main(argv=None):
     settings = cli.parse(__doc__, Settings, argv)
-    seed = settings.run.seed
-    device = system.settle(settings.run.device, seed)
+    device = system.settle(settings.run.device, settings.run.seed)
     model = vlm.from_settings(settings.assistant, settings.run.precision, device)
     world = emoji.concepts(), []
     world[1].extend(emoji.pictures(world[0]))
     icons = emoji.icons(world[0])
-    rng = np.random.default_rng([seed, 31])
+    rng = np.random.default_rng([settings.run.seed, 31])
     kind_of = [world[0][p.concept].kind for p in world[1]]
     marker = questions.Marker([questions.Question("", "", c.name, questions.NAMING) for c in world[0]])
     table = []
@@ -97,7 +95,7 @@ def main(argv=None):
             scenes = [canvases.scene(rng, world, None, kind="who", icon=i) for i in chosen]
             images, found, said = ask(model, icons, world, scenes, rng)
             share, of_all = zero_shot(model.clip, images, [world[1][i].concept for i in chosen], world[0])
-            bar = KNOWN if seen else of_all - BELOW_CLIP  # the assistant is told no kind and no block
+            bar = KNOWN if seen else of_all - BELOW_CLIP  # the assistant knows neither kind nor block
             plural = "identities" if kind == "identity" else "objects"
             what = f"naming {plural}, {'new renderings' if seen else 'drawings never seen'}"
             beside = f"mini-CLIP zero-shot among all {len(world[0])} names {of_all:.1%}; among those of a block {share:.1%}"

@@ -1,4 +1,4 @@
-"""Choose the concepts of EmojiCanvas and pack their icons into data/emoji/ (a maintainer's step; users never run it).
+"""Choose the concepts of EmojiCanvas and pack their icons into data/emoji/. For maintainers; users never run it.
 
 Reads nine icon sets unpacked from the npm packages `@iconify-json/<set>` (icons.json, info.json and, in some, chars.json)
 and writes `<set>.json.gz` (SVG bodies), `concepts.csv` (names, kinds, aliases, splits) and `sets.csv` (licences).
@@ -31,8 +31,8 @@ person-in-suit-levitating people-with-bunny-ears pregnant-woman goblin ogre ghos
 snowman skier moai
 """.split()
 
-# Second drawings or second words of a concept that is already there, mirror images (renderings are flipped), sizes and
-# flag positions of one sign, and buttons whose meaning is a word in a script the model cannot read.
+# Left out: second drawings or second words for a concept, mirror images (renderings are flipped), sizes and flag positions
+# of one sign, and buttons whose meaning is a word in a script that the model cannot read.
 TWINS = """
 cat-face cow-face dog-face dragon-face horse-face monkey-face mouse-face pig-face rabbit-face tiger-face spouting-whale
 two-hump-camel front-facing-baby-chick man woman family men-holding-hands women-holding-hands
@@ -99,20 +99,20 @@ ALIASES = {
     "statue-of-liberty": "Lady Liberty",
 }
 DROPPED = re.compile(r"oclock|thirty|keycap|japanese-.*-button|-button$|1f3f|^letter-")
-MIN_HOUSES = 6  # a concept drawn by fewer houses cannot give three drawings away and still be learned
-WIDE_OBJECTS = 40  # objects that, like every identity, leave three drawings out
+MIN_HOUSES = 6  # with fewer houses a concept cannot leave out three drawings and still be learned
+WIDE_OBJECTS = 40  # objects that leave out three drawings, as every identity does
 SEED = 20240711
 
 
 def read_sets(icons):
-    """The npm packages: (per set the icons.json, per set {codepoint sequence: icon name})."""
+    """The npm packages: ({set: icons.json}, {set: {code point sequence: icon name}})."""
     sets = {s: json.loads((icons / s / "icons.json").read_text()) for s in emoji.STYLES}
     chars = {s: json.loads((icons / s / "chars.json").read_text()) for s in emoji.STYLES}
     return sets, chars
 
 
 def resolve(data, name):
-    """Follow the set's aliases to an icon that has a body; None where there is none."""
+    """The icon with a body that the set's aliases lead to; None if there is none."""
     for _ in range(5):
         if name in data["icons"]:
             return name
@@ -121,7 +121,7 @@ def resolve(data, name):
 
 
 def match_concepts(sets, chars):
-    """One concept a code point: {CLDR name: {set: icon}}. Sets without code points are matched by every name of it."""
+    """One concept for each code point: {CLDR name: {set: icon}}. Sets without code points are matched by all its names."""
     by_code = collections.defaultdict(dict)
     for s, table in chars.items():
         for code, name in table.items():
@@ -158,10 +158,10 @@ def svg(data, icon):
 
 
 def choose_left_out(concepts, thumbs, rng):
-    """Drawings that training never sees: three an identity and a wide object, one every other object.
+    """Drawings that training never sees: three of each identity and wide object, one of every other object.
 
-    Only a drawing whose correlation with every other drawing of the world is at most 0.9 may be left out, so that no
-    near copy of it can be learned. Returns ({name: [house]}, [names of wide objects]).
+    A drawing may be left out only if its correlation with every other drawing is at most 0.9, so that training sees no near
+    copy of it. Returns ({name: [house]}, [names of wide objects]).
     """
     keys = list(thumbs)
     flat = np.stack([thumbs[k] for k in keys])
@@ -179,15 +179,15 @@ def choose_left_out(concepts, thumbs, rng):
     for name in sorted(concepts):
         count = 3 if name in IDENTITIES or name in wide else 1
         if len(houses[name]) < count:
-            raise SystemExit(f"{name}: only {houses[name]} can be left out, {count} needed; take it off the list")
+            raise SystemExit(f"{name}: only {houses[name]} can be left out, {count} are needed; remove it from the list")
         left[name] = sorted(rng.choice(houses[name], count, replace=False).tolist())
     return left, wide
 
 
 def mirror_copies(left, thumbs):
-    """{name: [house]}: left-out drawings that the mirror image of a training drawing correlates with above 0.9.
+    """{name: [house]}: left-out drawings whose correlation with a mirrored training drawing is above 0.9.
 
-    Training and renderings flip pictures, so these would be near copies after all; they are dropped from the world.
+    Training and renderings flip pictures, so training would see near copies of these; they are dropped from the world.
     """
     train = np.stack([t for (n, s), t in thumbs.items() if emoji.house(s) not in left[n]])
     mirrored = train.reshape(-1, 16, 16, 3)[:, :, ::-1].reshape(len(train), -1)
@@ -200,7 +200,7 @@ def mirror_copies(left, thumbs):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--icons", type=Path, required=True, help="folder with one unpacked npm package a set")
+    parser.add_argument("--icons", type=Path, required=True, help="folder with one unpacked npm package for each set")
     args = parser.parse_args()
     sets, chars = read_sets(args.icons)
     concepts = match_concepts(sets, chars)
@@ -214,11 +214,11 @@ def main():
     for name, icons in concepts.items():
         for s, icon in icons.items():
             thumb = emoji.thumbnail(emoji.rasterise(svg(sets[s], icon), 32))
-            if thumb is not None:  # some sets hold an empty picture for a name
+            if thumb is not None:  # some sets have an empty picture for a name
                 thumbs[name, s] = thumb
     concepts = {n: {s: i for s, i in icons.items() if (n, s) in thumbs} for n, icons in concepts.items()}
     rng = np.random.default_rng(SEED)
-    # An object none of whose drawings is unlike all the others (plain circles and the like) cannot be tested: drop it.
+    # Drop objects whose drawings all resemble others (plain circles, for instance): they cannot be tested.
     while True:
         try:
             left, wide = choose_left_out(concepts, thumbs, np.random.default_rng(SEED))
@@ -232,7 +232,7 @@ def main():
             thumbs = {k: v for k, v in thumbs.items() if k[0] != name}
 
     objects = [n for n in sorted(concepts) if n not in IDENTITIES and n not in wide]
-    blocks = wide + rng.permutation(objects).tolist()  # the wide objects open the first block of 300
+    blocks = wide + rng.permutation(objects).tolist()  # the first block of 300 starts with the wide objects
     emoji.DATA.mkdir(parents=True, exist_ok=True)
     dropped = mirror_copies(left, thumbs)
     with (emoji.DATA / "concepts.csv").open("w", newline="") as f:

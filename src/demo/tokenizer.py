@@ -1,7 +1,7 @@
-"""A small CLIP tokenizer: CLIP's byte-pair merges, only those that short English and this world's names need.
+"""A small CLIP tokenizer with only those of CLIP's byte-pair merges that short English and this world's names need.
 
-Any subset of the merges in their order is a tokenizer; a word all of whose merges are kept is cut as CLIP cuts it, and
-every other word falls into smaller pieces. It is stored in CLIP's own file format, which open_clip and transformers read.
+Any ordered subset of the merges is a tokenizer: it splits a word as CLIP does if all merges of the word are kept, and into
+smaller pieces otherwise. It is stored in CLIP's own file format, which open_clip and transformers read.
 """
 
 import itertools
@@ -13,7 +13,7 @@ from open_clip.tokenizer import SimpleTokenizer
 
 from demo import emoji
 
-COMMON_MERGES = 1500  # CLIP's first merges, kept whatever the names: the pieces of any English word
+COMMON_MERGES = 1500  # CLIP's first merges are always kept: pieces of any English word
 CONTEXT = 24
 
 
@@ -28,7 +28,7 @@ def build(folder):
     for word in sorted({w for t in texts for w in clip.pat.findall(t.lower())}):
         pieces = [clip.byte_encoder[b] for b in word.encode()]
         pieces[-1] += "</w>"
-        while len(pieces) > 1:  # the merges CLIP applies to this word, in their order
+        while len(pieces) > 1:  # the merges that CLIP applies to this word, in order
             pair = min(itertools.pairwise(pieces), key=lambda p: ranks.get(p, float("inf")))
             if pair not in ranks:
                 break
@@ -45,7 +45,7 @@ def build(folder):
     merges = sorted(used, key=ranks.get)
     alphabet = list(clip.byte_encoder.values())
     tokens = [*alphabet, *(a + "</w>" for a in alphabet), *("".join(m) for m in merges)]
-    tokens += ["<|startoftext|>", "<|endoftext|>"]  # the end token must be the largest id: pooling looks for it
+    tokens += ["<|startoftext|>", "<|endoftext|>"]  # the end token must have the largest id, at which open_clip pools
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(tokens)}, ensure_ascii=False))
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *(" ".join(m) for m in merges), ""]))

@@ -3,7 +3,7 @@
 Example: python src/demo/train_clip.py --minutes 85            (2 cores; resumes from its checkpoint when run again)
          python src/demo/train_clip.py --steps 6000            (a fixed number of steps, the same on any machine)
 
-The committed weights' own command, steps and time stand in data/models/mini-clip/training.json.
+Command, steps and time of the committed weights: data/models/mini-clip/training.json.
 """
 
 import argparse
@@ -29,9 +29,9 @@ from demo import emoji, tokenizer
 ROOT = Path(__file__).resolve().parents[2]
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 BATCH = 192
-SECOND = 24  # pictures of a batch that show a concept of it once more, in another style; both captions name the style
-# Of the picture -> style-prompt loss, whose positives are all pictures of that house: (share of the training, weight).
-# Concepts come first: what tells one house's tiger from another's is fine detail.
+SECOND = 24  # second pictures in a batch: a concept again in another style; both captions name the style
+# (fraction of training, weight) of the loss from pictures to style prompts, whose positives are all pictures of a house. It
+# grows: concepts are learned first, because only fine details tell one house's tiger from another's.
 STYLE_WEIGHT = ((0.1, 0.5), (0.4, 1.5))
 RATE, DECAY, BETAS, WARMUP = 1e-3, 0.2, (0.9, 0.98), 100  # AdamW: embeddings, projections, biases and norms
 BLOCK_RATE, BLOCK_DECAY = 3e-3, 0.1  # Muon, for the matrices of the blocks: far fewer steps to the same loss than AdamW
@@ -55,7 +55,7 @@ def model_config(vocab_size):
 
 
 def encode_text(model, tokens):
-    """model.encode_text, cut to the longest text of the batch: what follows the end token cannot reach it."""
+    """model.encode_text on texts cut to the longest of the batch: nothing after the end token reaches it."""
     tokens = tokens[:, : int(tokens.argmax(1).max()) + 1]
     n = tokens.shape[1]
     x = model.token_embedding(tokens) + model.positional_embedding[:n]
@@ -64,7 +64,7 @@ def encode_text(model, tokens):
 
 
 def distort(x, g):
-    """What only training does to pictures (N, 3, S, S): a few in grey, a box erased in 30%."""
+    """Augment pictures (N, 3, S, S): 5% become grey, in 30% a box is erased."""
     n, _, size, _ = x.shape
     grey = x.mean(1, keepdim=True)
     x = torch.where((torch.rand(n, generator=g) < 0.05).view(n, 1, 1, 1), grey.expand_as(x), x)
@@ -79,14 +79,14 @@ def distort(x, g):
 
 
 class Batches:
-    """Batch number k of the training, a function of (seed, k) alone, so that a resumed run goes on where it stopped."""
+    """Training batches; batch k depends on (seed, k) only, so that a resumed run continues exactly."""
 
     def __init__(self, seed, tokenize):
         self.seed = seed
         self.world = emoji.concepts()
         self.pictures = emoji.pictures(self.world)
         self.icons = emoji.icons(self.world, progress=tqdm)
-        self.by_concept = [[] for _ in self.world]  # per concept {house: [picture]} as lists: Fluent counts once
+        self.by_concept = [[] for _ in self.world]  # for each concept its pictures that training sees
         for i, p in enumerate(self.pictures):
             if p.seen:
                 self.by_concept[p.concept].append(i)
@@ -95,7 +95,7 @@ class Batches:
         self.style_index = {s: i for i, s in enumerate(emoji.STYLES)}
 
     def draw(self, rng, concept, not_style=None):
-        """A seen picture of a concept: a drawing at random, then one of its styles."""
+        """A random drawing of a concept that training sees, in a random one of its styles."""
         options = [i for i in self.by_concept[concept] if self.pictures[i].set != not_style]
         drawings = sorted({self.pictures[i].drawing for i in options})
         chosen = drawings[rng.integers(len(drawings))]
@@ -123,7 +123,7 @@ class Batches:
 
 @torch.no_grad()
 def left_out_accuracy(model, batches, kind="identity"):
-    """Zero-shot top-1 of one rendering of each left-out picture, for the progress line only: nothing is chosen by it."""
+    """Zero-shot top-1 on one rendering of each left-out picture; for the progress line only, no choice depends on it."""
     world = batches.world
     classes = [i for i, c in enumerate(world) if c.kind == kind and c.block <= 0]
     rows = [i for i, p in enumerate(batches.pictures) if not p.seen and p.concept in set(classes)]
@@ -136,7 +136,7 @@ def left_out_accuracy(model, batches, kind="identity"):
 
 
 def write(path, data):
-    """Write bytes through a temporary file."""
+    """Write bytes or tensors through a temporary file."""
     temporary = path.with_name(path.name + ".part")
     temporary.write_bytes(data) if isinstance(data, bytes) else save_file(data, temporary)
     os.replace(temporary, path)
@@ -144,9 +144,9 @@ def write(path, data):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--minutes", type=float, default=85, help="length of the training; the cosine ends with it")
-    parser.add_argument("--steps", type=int, help="train this many steps instead, whatever the time")
-    parser.add_argument("--save-seconds", type=float, default=120, help="between two checkpoints")
+    parser.add_argument("--minutes", type=float, default=85, help="length of the training and of its learning-rate schedule")
+    parser.add_argument("--steps", type=int, help="train this many steps instead")
+    parser.add_argument("--save-seconds", type=float, default=120, help="seconds between two checkpoints")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=ROOT / "data" / "models" / "mini-clip")
@@ -168,7 +168,7 @@ def main():
     adamw = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": DECAY}, {"params": rest, "weight_decay": 0}], lr=RATE, betas=BETAS, fused=True
     )
-    # Three Newton-Schulz steps, not the usual five: the loss falls alike, and a step costs less.
+    # Three Newton-Schulz steps instead of the usual five: the loss falls as fast, and a step costs less.
     muon = torch.optim.Muon(matrices, lr=BLOCK_RATE, weight_decay=BLOCK_DECAY, ns_steps=3, adjust_lr_fn="match_rms_adamw")
     optimizers = {"adamw": (adamw, RATE), "muon": (muon, BLOCK_RATE)}
     style_tokens = batches.tokenize([emoji.STYLE_PROMPT.format(style=s) for s in emoji.STYLES.values()]).to(args.device)
@@ -194,7 +194,7 @@ def main():
             for group in optimizer.param_groups:
                 group["lr"] = rate * part
         images, tokens, styles = (t.to(args.device) for t in batches(step))
-        # With 17 tokens the fused attention's backward pass takes half of a step on CPUs; the plain one is twice as fast.
+        # With 17 tokens, the backward pass of fused attention takes half of a step on CPUs; plain attention is faster.
         with torch.autocast(args.device.split(":")[0], dtype=torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             image = model.encode_image(images, normalize=True)
             texts = encode_text(model, tokens)
@@ -238,7 +238,7 @@ def main():
         "threads": torch.get_num_threads(),
         "batch": BATCH,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "source": "drawings of data/emoji/ (see NOTICE), those marked left_out excepted",
+        "source": "drawings of data/emoji/ (see NOTICE), except those marked left_out",
         "licence": "CC-BY-SA-4.0, as the share-alike icon sets in it ask",
         "torch": torch.__version__,
     }

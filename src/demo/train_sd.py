@@ -2,9 +2,9 @@
 
 Example: python src/demo/train_sd.py          (an hour on 2 cores; resumes from its checkpoints when run again)
 
-Parts, in this order: classifiers, VAE, UNet. The text encoder is mini-CLIP's, frozen, and is put
-in when the pipeline is assembled (demo.convert_clip), so that only the VAE and the UNet are written here, in fp16. Of every
-object one cell, its drawing in one style, is left out of the UNet's training.
+Trains the classifiers, the VAE and the UNet, in this order. The text encoder is mini-CLIP's, frozen; convert_sd.py adds it,
+so this script writes only the VAE and the UNet, in fp16. The UNet's training leaves out one cell of every object, its
+drawing in one style.
 """
 
 import argparse
@@ -32,17 +32,17 @@ STYLES, OBJECTS = emoji.CANVAS_STYLES, emoji.CANVAS_OBJECTS
 PROMPT = "An {object} image in {style} style."
 CANVAS = emoji.Ranges(turn=5, size=(0.82, 0.98), aspect=0.03, shift=0.03, tint=0.05, mix=0.02, flip=0.0, strong=0.1)
 SOURCES = (__file__, emoji.__file__)
-STEPS = {"classifiers": 1000, "vae": [2000, 3000], "unet": 6000}  # several: cycles of the learning rate
+STEPS = {"classifiers": 1000, "vae": [2000, 3000], "unet": 6000}  # a list: cycles of the learning rate
 RENDERINGS = 64
 NOISE_STEPS = 1000
-UNCONDITIONAL, NAME_ONLY = 0.1, 0.15  # of the UNet's prompts: empty; the object's name alone
-# Largest noise on text states, in their standard deviations: 141 prompts are few, and an edited tower gives states that are
-# none of them.
+UNCONDITIONAL, NAME_ONLY = 0.1, 0.15  # fractions of the UNet's prompts: empty; only the object's name
+# Largest noise on text states, in their standard deviations: training has only 141 prompts, and an edited tower gives states
+# that differ from all of them.
 TEXT_NOISE = 0.3
 
 
 class Cells:
-    """The 20 x 6 cells: icons, labels, prompts, and which cell of each object is left out."""
+    """The 20 x 6 cells of object and style: icons, labels, prompts, and which cell of each object is left out."""
 
     def __init__(self, seed):
         world = emoji.concepts()
@@ -74,12 +74,12 @@ CLASSIFIER = {"arch": "resnet10t", "options": {"channels": [32, 64, 96, 128], "s
 
 
 def make_classifier(classes):
-    """A small timm ResNet on 64 px."""
+    """A small timm ResNet for pictures of 64 px."""
     return timm.create_model(CLASSIFIER["arch"], num_classes=classes, **CLASSIFIER["options"])
 
 
 def make_vae():
-    """64 px to 8 x 8 x 8."""
+    """An autoencoder from 64 px to latents (8, 8, 8)."""
     return diffusers.AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -92,7 +92,7 @@ def make_vae():
 
 
 def make_unet(width):
-    """A conditional UNet on 8 x 8 x 8; `width` is the text encoder's."""
+    """A conditional UNet on latents (8, 8, 8); `width` is that of the text encoder."""
     return diffusers.UNet2DConditionModel(
         sample_size=8,
         in_channels=8,
@@ -102,13 +102,13 @@ def make_unet(width):
         block_out_channels=(48, 96),
         layers_per_block=1,
         cross_attention_dim=width,
-        attention_head_dim=4,  # the number of heads: diffusers kept a name that says otherwise
+        attention_head_dim=4,  # number of heads, despite its name in diffusers
         norm_num_groups=8,
     )
 
 
 def noise_scheduler():
-    """The training noise; the pipeline samples from the same with DPM-Solver."""
+    """The noise schedule of training, from which the pipeline samples with DPM-Solver."""
     settings = {"num_train_timesteps": NOISE_STEPS, "beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
     return diffusers.DDPMScheduler(**settings)
 
@@ -117,7 +117,7 @@ def noise_scheduler():
 
 
 def train_classifiers(cells, args, steps):
-    """The style and the object classifier, on renderings blurred and noised a little, as a VAE leaves them."""
+    """Train the style and the object classifier on renderings with some blur and noise, as a VAE produces them."""
     networks = {"style": make_classifier(len(STYLES)), "object": make_classifier(len(OBJECTS))}
     labels = {"style": cells.styles, "object": cells.objects}
 
@@ -134,7 +134,7 @@ def train_classifiers(cells, args, steps):
     for network in networks.values():
         network.train()
     found = part.run(loss_of)
-    # Averages of weights need statistics of their own.
+    # Averaged weights need their own batch-norm statistics.
     for n, network in found.items():
         network.train()
         with torch.no_grad():
@@ -145,7 +145,7 @@ def train_classifiers(cells, args, steps):
 
 
 def train_vae(cells, args, steps):
-    """The autoencoder: absolute error, absolute error of differences between neighbours, a little KL."""
+    """Train the autoencoder on the absolute error of pixels, that of differences between neighbours, and a little KL."""
     vae = make_vae()
 
     def slopes(x):
@@ -154,7 +154,7 @@ def train_vae(cells, args, steps):
     def loss_of(step):
         g = generator(args.seed, 3, step)
         x = cells.render(torch.randint(len(cells.pairs), (24,), generator=g), g)
-        with torch.autocast("cpu", torch.bfloat16):  # 1.6 times as fast here; for the UNet's small maps it is slower
+        with torch.autocast("cpu", torch.bfloat16):  # 1.6 times as fast here, but slower on the UNet's small maps
             latent = vae.encode(x).latent_dist
             z = latent.mean + latent.std * torch.randn(latent.mean.shape, generator=g)
             y = vae.decode(z).sample.float()
@@ -168,7 +168,7 @@ def train_vae(cells, args, steps):
 
 @torch.no_grad()
 def text_states(encoder, tokenizer, prompts):
-    """Last hidden states (N, L, W) of prompts, as the pipeline takes them."""
+    """Last hidden states (N, L, W) of prompts, as the pipeline uses them."""
     ids = tokenizer(
         prompts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
     )
@@ -176,7 +176,7 @@ def text_states(encoder, tokenizer, prompts):
 
 
 def train_unet(cells, vae, args, steps):
-    """The denoiser, v-prediction, on latents of renderings of every cell that is not left out."""
+    """Train the denoiser (v-prediction) on latents of renderings of every cell that is not left out."""
     folder = args.checkpoint / "mini-clip-hf"
     convert_clip.convert(files.resolve("data/models/mini-clip"), folder)
     tokenizer, encoder = CLIPTokenizer.from_pretrained(folder), CLIPTextModel.from_pretrained(folder).eval()
@@ -213,7 +213,7 @@ def train_unet(cells, vae, args, steps):
 
 
 def write(vae, unet, classifiers, cells, args, record):
-    """The folders data/models/mini-sd (without its text encoder) and data/models/uncanvas."""
+    """Write the folders data/models/mini-sd (without text encoder) and data/models/uncanvas."""
     out = args.out / "mini-sd"
     for name, module in (("vae", vae), ("unet", unet)):
         module.half().save_pretrained(out / name)
@@ -234,8 +234,10 @@ def write(vae, unet, classifiers, cells, args, record):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=json.loads, default=STEPS, help="of each part, as JSON")
-    parser.add_argument("--renderings", type=int, default=RENDERINGS, help="of each cell, encoded once for the UNet")
+    parser.add_argument("--steps", type=json.loads, default=STEPS, help="training steps of each part, as JSON")
+    parser.add_argument(
+        "--renderings", type=int, default=RENDERINGS, help="renderings of each cell, encoded once for the UNet"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default="data/models", help="folder to write")
     parser.add_argument("--checkpoint", type=Path, default="results/train/mini-sd", help="folder of the checkpoints")

@@ -1,9 +1,9 @@
-"""Train mini-LLaVA: a transformers LlavaForConditionalGeneration on EmojiCanvas, its vision tower mini-CLIP's, frozen.
+"""Train mini-LLaVA, a transformers LlavaForConditionalGeneration, on EmojiCanvas with mini-CLIP's frozen vision tower.
 
 Example: python src/demo/train_vlm.py          (2 cores; resumes from its checkpoint when run again)
 
-Only the projector and the language model are trained and written, in fp16, with the processor; src/demo/convert_vlm.py puts
-the tower beside them. Drawings that mini-CLIP's training never saw are not seen here either.
+Trains the projector and the language model and writes them, in fp16, with the processor; src/demo/convert_vlm.py adds the
+tower. Drawings that mini-CLIP's training never saw are not used here either.
 """
 
 import argparse
@@ -37,9 +37,9 @@ from slug import cli, files
 BATCH = 32
 STEPS = 12_000
 RATE = 1.5e-3
-# Share of pictures that may show several icons, and the part of the training before it: what is here is learned of one icon.
+# Fraction of pictures that may show several icons; in the first part of training there are fewer, as one icon teaches more.
 SEVERAL, ALONE, FIRST = 0.5, 0.2, 1 / 3
-HIDDEN = 0.4  # of the patches of a picture of one icon: who is known by its patches is not known in another drawing
+HIDDEN = 0.4  # fraction of patches hidden in pictures of one icon, so that no single patch identifies a concept
 TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'user' %}user: {% else %}assistant: {% endif %}"
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} {% endif %}"
@@ -49,7 +49,7 @@ TEMPLATE = (
 
 
 def make_processor(clip, concepts):
-    """The LlavaProcessor: a word-level tokenizer of all that is ever said here, and the CLIP's picture processing."""
+    """The LlavaProcessor: a word-level tokenizer of all questions and answers, and the CLIP's picture processing."""
     special = ["<pad>", "<unk>", "<s>", "</s>", "<image>"]
     vocabulary = {w: i for i, w in enumerate([*special, *canvases.words(concepts)])}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
@@ -76,14 +76,14 @@ def make_processor(clip, concepts):
 
 
 def image_tokens(config):
-    """Tokens of a picture: a CLIPVisionConfig's patches and its class token."""
+    """Tokens of a picture: the patches of a CLIPVisionConfig and the class token."""
     return (config.image_size // config.patch_size) ** 2 + 1
 
 
 def make_model(clip, tokenizer):
     """The model with untrained language parts and the vision tower of the Hugging Face CLIP folder `clip`."""
     tower = CLIPVisionModel.from_pretrained(clip).float()
-    tower.config._name_or_path = ""  # else the folder's place on this machine is written out
+    tower.config._name_or_path = ""  # else the folder's path on this machine would be written
     text = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=192,
@@ -110,20 +110,20 @@ def make_model(clip, tokenizer):
 
 
 def trained(model):
-    """{name: module} that are trained."""
+    """{name: module} of the trained modules."""
     return {"projector": model.model.multi_modal_projector, "language": model.model.language_model}
 
 
 def encode(processor, conversations, tokens, hidden=None):
-    """Conversations about one picture each, whose questions see the picture and nothing of one another.
+    """Encode conversations about one picture each, whose questions attend to the picture but not to each other.
 
     Args:
         conversations: N lists of Scenes.
-        tokens: of a picture.
-        hidden: (N, tokens) bool, tokens of the picture that nothing else sees.
+        tokens: number of tokens of a picture.
+        hidden: (N, tokens) bool, tokens of the picture that nothing else attends to.
     Returns:
         {"input_ids", "labels", "position_ids": (N, L), "attention_mask": (N, 1, L, L)}, padded on the right; labels are -100
-        but for the answers, positions are those of a conversation of this one question, the mask is added to the scores.
+        except on answers, positions are as if each question were the only one, the mask is added to attention scores.
     """
 
     def ids_of(text):
@@ -152,7 +152,7 @@ def encode(processor, conversations, tokens, hidden=None):
 
 
 class World:
-    """The icons of the training's drawings."""
+    """The icons of the drawings that training sees."""
 
     def __init__(self):
         self.concepts = emoji.concepts()
@@ -163,7 +163,7 @@ class World:
         self.rows = {k: np.array(rows) for k, rows in kinds.items()}
 
     def batch(self, rng, several, tokens):
-        """BATCH conversations, their pictures (BATCH, 3, S, S) in [0, 1], and which tokens are hidden, (BATCH, tokens)."""
+        """BATCH conversations, their pictures (BATCH, 3, S, S) in [0, 1], and the mask of hidden tokens (BATCH, tokens)."""
         world = self.concepts, self.pictures
         asked = [canvases.conversation(rng, world, self.rows, several) for _ in range(BATCH)]
         x = canvases.paint(self.icons, [scenes[0] for scenes in asked], rng, wider=True)
@@ -174,11 +174,11 @@ class World:
 
 
 def answers_loss(model, x, packed):
-    """Mean cross entropy of the answers' tokens; logits of the others are not computed.
+    """Mean cross entropy of the answers' tokens; no other logits are computed.
 
     Args:
         x: pictures (N, 3, S, S), normalised.
-        packed: what `encode` gives.
+        packed: output of `encode`.
     """
     labels = packed["labels"][:, 1:]
     inputs = {k: v for k, v in packed.items() if k != "labels"}
@@ -189,7 +189,7 @@ def answers_loss(model, x, packed):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=STEPS, help="of training")
+    parser.add_argument("--steps", type=int, default=STEPS, help="training steps")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default="data/models/mini-llava", help="folder to write")
     parser.add_argument("--checkpoint", type=Path, default="results/train/mini-llava", help="folder of the checkpoint")

@@ -1,4 +1,4 @@
-"""What the demo's trainings share: a schedule, a checkpoint to go on from, an average of the weights, seeded chances."""
+"""What the demo's trainings share: learning-rate schedule, checkpoints, averaged weights, seeded generators."""
 
 import itertools
 import math
@@ -13,20 +13,20 @@ from slug.errors import SlugError
 
 
 class Part:
-    """One training of a fixed number of steps: its modules and a checkpoint that it goes on from.
+    """One training of a fixed number of steps, which resumes from its checkpoint.
 
-    The learning rate falls along a cosine in each of its cycles.
+    The learning rate falls along a cosine in each cycle.
     """
 
     def __init__(self, name, modules, rate, cycles, folder, sources, decay=0.01, settings=()):
         """
         Args:
             cycles: steps of each cycle, or of the only one.
-            sources: files of code that say what is trained on what; a checkpoint of other ones is not gone on from.
-            settings: what else it depends on, numbers or strings.
+            sources: code files that define the training; a checkpoint made by other code is refused.
+            settings: numbers and strings on which it depends as well.
 
         Attributes:
-            spent: seconds of CPU a thread, whatever else the machine did.
+            spent: CPU seconds of a thread, which other work on the machine does not change.
 
         Raises:
             SlugError: the checkpoint is damaged, or was made by another recipe.
@@ -40,9 +40,9 @@ class Part:
         self.step, self.spent = 0, 0.0
         self.recipe = [rate, self.cycles, decay, *settings, *(files.file_hash(p) for p in (__file__, *sources))]
         if self.path.exists():
-            state = files.read_tensors(self.path, "remove it, and the training begins anew")
+            state = files.read_tensors(self.path, "remove it to start the training again")
             if state.get("recipe") != self.recipe:
-                raise SlugError(f"{self.path} is the checkpoint of another recipe; remove it, or give another --checkpoint")
+                raise SlugError(f"{self.path} was made by another recipe; remove it, or give another --checkpoint")
             for n, m in modules.items():
                 m.load_state_dict(state["modules"][n])
                 self.averages[n].load_state_dict(state["averages"][n])
@@ -50,7 +50,7 @@ class Part:
             self.step, self.spent = state["step"], state["spent"]
 
     def average(self, old, new, count):
-        """Exponential moving average whose memory grows to 1,000 steps."""
+        """Exponential moving average whose window grows to 1,000 steps."""
         keep = min(0.999, (1 + float(count)) / (10 + float(count)))
         return old * keep + new * (1 - keep)
 
@@ -67,7 +67,7 @@ class Part:
             torch.save(state, temporary)
 
     def run(self, loss_of):
-        """Take the steps that are left; `loss_of(step)` -> loss. Returns the averaged modules, in eval mode."""
+        """Take the remaining steps with the losses `loss_of(step)`. Returns the averaged modules in eval mode."""
         saved, begun = time.perf_counter(), time.process_time()
         before = self.spent
         ends = list(itertools.accumulate(self.cycles))
@@ -98,5 +98,5 @@ class Part:
 
 
 def generator(seed, part, step):
-    """A torch.Generator that is a function of (seed, part, step)."""
+    """A torch.Generator that depends on (seed, part, step) only."""
     return torch.Generator().manual_seed(int(np.random.default_rng([seed, part, step]).integers(2**62)))

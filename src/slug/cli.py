@@ -6,6 +6,7 @@ another dataclass, whose flags join in. This module alone knows argparse, and it
 
 import argparse
 import dataclasses
+import math
 import os
 import platform
 import sys
@@ -114,6 +115,13 @@ def versions() -> dict[str, str]:
     from importlib.metadata import version
 
     return {"slug": slug.__version__, "torch": version("torch"), "python": platform.python_version()}
+
+
+def positive(**values: float) -> None:
+    """SlugError unless all of these flags are above 0."""
+    for name, value in values.items():
+        if not value > 0 or math.isinf(value):
+            raise SlugError(f"--{name.replace('_', '-')} {value:g}: it must be above 0")
 
 
 def part_of(part: tuple[int, int], whole: list) -> list:

@@ -4,11 +4,10 @@ Fields are named as the flags are, so that `cli.flat` gives what a record holds.
 change has its one place here, as a default.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from slug.cli import flag, group
+from slug.cli import flag, group, positive
 from slug.errors import SlugError
 from slug.pool import LOCAL
 from slug.schema import STUDY_VARIANTS
@@ -39,16 +38,6 @@ def _variants() -> Sequence[str]:
     return [name for name, variant in variants.BY_NAME.items() if not variant.squared]
 
 
-def _positive(**values: float) -> None:
-    """SlugError unless all of these flags are above 0."""
-    for name, value in values.items():
-        if not value > 0 or math.isinf(value):
-            raise SlugError(f"--{name.replace('_', '-')} {value:g}: it must be above 0")
-
-
-# ------------------------------------------------------------------------------------------------------- shared groups
-
-
 @dataclass(frozen=True)
 class Run:
     """Where and how a stage runs; every stage has these."""
@@ -57,9 +46,7 @@ class Run:
     seed: int = flag(0, "seed of all random draws")
     workers: int = flag(2, "processes that decode images; 0 decodes in the stage's own process")
     precision: str = flag(
-        "fp32",
-        "autocast of evaluations, used where it changes no answer of the unedited model; gradients are always fp32",
-        choices=("fp32", "bf16", "fp16"),
+        "fp32", "autocast of evaluations where no answer changes; never of gradients", choices=("fp32", "bf16", "fp16")
     )
     result_dir: str = flag("results", "folder of the results, relative to the repository's root")
 
@@ -125,11 +112,7 @@ class Search:
     evaluations: int = flag(10, "steps evaluated on each layer, at most")
     fronts: int = flag(1, "Pareto fronts of each encoder whose layers are searched")
     search_rule: str = flag("robust", "how steps are bracketed", choices=("robust", "paper"))
-    choose: str = flag(
-        "retain",
-        "retain: the highest retained accuracy; deepest: the deepest layer that forgets",
-        choices=("retain", "deepest"),
-    )
+    choose: str = flag("retain", "highest retained accuracy, or deepest layer that forgets", choices=("retain", "deepest"))
     log_all: bool = flag(False, "evaluate every column at every step")
     lookahead: int = flag(0, "evaluations whose forget pictures are scored in one pass; 0: 3 on CUDA, else 1")
     plain: bool = flag(False, "judge the slow, published way; the figures are the same")
@@ -139,9 +122,6 @@ class Search:
     def __post_init__(self) -> None:
         if self.step and not self.layer:
             raise SlugError("--step needs --layer")
-
-
-# ------------------------------------------------------------------------------------------------------------ src/clip
 
 
 @dataclass(frozen=True)
@@ -215,7 +195,7 @@ class Study:
     force: bool = flag(False, "do again what is finished")
 
     def __post_init__(self) -> None:
-        _positive(jobs=self.jobs)
+        positive(jobs=self.jobs)
 
 
 @dataclass(frozen=True)
@@ -240,10 +220,8 @@ class Durability:
 
     def __post_init__(self) -> None:
         if min(*self.relearn_steps, self.relearn_lr) <= 0 or min(*self.relearn_pictures, self.retain_pictures) < 0:
-            raise SlugError(
-                "--relearn-steps and --relearn-lr must be above 0, --relearn-pictures and --retain-pictures 0 or more"
-            )
-        _positive(jobs=self.jobs)
+            raise SlugError("--relearn-steps and --relearn-lr must be above 0, picture counts at least 0")
+        positive(jobs=self.jobs)
 
 
 @dataclass(frozen=True)
@@ -255,9 +233,6 @@ class Report:
     readme: str = flag("", "Markdown file whose results blocks are filled from the table")
     study: str = flag("", "folder of a study's runs.parquet: report on it instead")
     report: str = flag("", "the study's report; without it REPORT.md beside its table")
-
-
-# -------------------------------------------------------------------------------------------------- src/sd and src/vlm
 
 
 @dataclass(frozen=True)
@@ -304,11 +279,7 @@ class ForgetPipeline:
     whole_groups: bool = flag(False, "move q, k, v, and both fc layers, only together")
     layer: str = flag("", "with --step: take this layer, as records name it, without a search")
     step: float = flag(0.0, "with --layer: this step")
-    rounds: int = flag(
-        1,
-        "above 1: edit this many layers of SLUG at most, one in each round, with gradients taken anew; 1 means "
-        f"{ROUNDS} for a --method whose name ends in _rounds",
-    )
+    rounds: int = flag(1, f"layers of SLUG edited at most, one in each round; {ROUNDS} for a --method ending in _rounds")
     rounds_wanted: float = flag(0.98, "as --wanted, in the rounds after the first")
     select_others: int = flag(100, "pictures of other concepts that a step is judged by, at most")
     keep: float = flag(0.87, "fraction of IRA, and of CRA, that a step must leave")
@@ -374,4 +345,4 @@ class ForgetAssistant:
     log_all: bool = flag(False, "ask every question at every step")
 
     def __post_init__(self) -> None:
-        _positive(jobs=self.jobs)
+        positive(jobs=self.jobs)

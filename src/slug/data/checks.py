@@ -20,6 +20,16 @@ from slug.errors import SlugError
 
 SAMPLE = 16  # pictures of each set that are opened
 STYLES, OBJECTS = 51, 20  # that UnlearnCanvas's classifiers tell apart
+PREPARE_CELEBA = "bash scripts/prepare_celeba.sh"
+TODO = {  # by data set: what to do if it is missing or unusable
+    "laion": "download shards with img2dataset: data/README.md, Pairs",
+    "retain": "it is the first shard: data/README.md, Pairs",
+    "forget": "python src/clip/a0_create_tar.py --name",
+    "celeba": f"pictures: CelebA's site; names: ask its authors (data/README.md); then {PREPARE_CELEBA}",
+    "imagenet": "register at image-net.org, put both archives beside it, then bash scripts/valprep.sh (data/README.md)",
+    "canvas": "download UnlearnCanvas from its own hosts: data/README.md, Styles",
+    "classifiers": "download style.pth and object.pth with UnlearnCanvas: data/README.md, Styles",
+}
 
 
 class State(NamedTuple):
@@ -34,7 +44,7 @@ class State(NamedTuple):
     todo: str  # what to do; empty where nothing is missing
 
 
-Look = Callable[[], tuple[bool, str, str]]  # (complete, detail, what to do if it is not complete)
+Looked = tuple[bool, str, str]  # (complete, detail, what to do if it is not complete; "": as for one that is missing)
 
 
 def _broken(items: Sequence[Item]) -> tuple[int, int]:
@@ -48,128 +58,98 @@ def _broken(items: Sequence[Item]) -> tuple[int, int]:
     return broken, len(opened)
 
 
-def _state(what: str, path: Path, todo: str, look: Look) -> State:
+def _state(what: str, path: Path, look: Callable[[Path], Looked], todo: str) -> State:
     """The state of one data set. `todo` is for one that is missing or unusable, in which case `look` raises SlugError."""
     if not path.exists():
         return State(what, str(path), False, False, False, "nothing", todo)
     try:
-        complete, detail, more = look()
+        complete, detail, more = look(path)
     except SlugError as err:
         return State(what, str(path), True, False, False, str(err), todo)
-    return State(what, str(path), True, complete, True, detail, "" if complete else more)
+    return State(what, str(path), True, complete, True, detail, "" if complete else more or todo)
 
 
-def shards(folder: Path) -> State:
+def shards(folder: Path) -> Looked:
     """LAION shards (data/README.md): each .parquet file with a whole tar beside it."""
-    todo = "download shards with img2dataset: data/README.md, Pairs"
-
-    def look() -> tuple[bool, str, str]:
-        tables = sorted(folder.glob("*.parquet"))
-        if not tables:
-            raise SlugError("no shard (NNNNN.parquet with NNNNN.tar)")
-        rows, whole = 0, 0
-        for table in tables:
-            try:
-                rows += pq.read_table(table, columns=["status"])["status"].to_pylist().count("success")
-            except (pa.ArrowException, OSError, KeyError) as err:
-                raise SlugError(f"{table.name} is not the metadata img2dataset writes") from err
-            with contextlib.suppress(OSError, tarfile.TarError), TarMembers(table.with_suffix(".tar")):
-                whole += 1  # also without members
-        if not whole:
-            raise SlugError(f"{len(tables)} tables, no whole tar beside them")
-        return whole == len(tables), f"{whole} whole of {len(tables)} shards, {rows} pictures", todo
-
-    return _state("LAION shards", folder, todo, look)
+    tables = sorted(folder.glob("*.parquet"))
+    if not tables:
+        raise SlugError("no shard (NNNNN.parquet with NNNNN.tar)")
+    rows, whole = 0, 0
+    for table in tables:
+        try:
+            rows += pq.read_table(table, columns=["status"])["status"].to_pylist().count("success")
+        except (pa.ArrowException, OSError, KeyError) as err:
+            raise SlugError(f"{table.name} is not the metadata img2dataset writes") from err
+        with contextlib.suppress(OSError, tarfile.TarError), TarMembers(table.with_suffix(".tar")):
+            whole += 1  # also without members
+    if not whole:
+        raise SlugError(f"{len(tables)} tables, no whole tar beside them")
+    return whole == len(tables), f"{whole} whole of {len(tables)} shards, {rows} pictures", ""
 
 
-def pairs(path: Path, what: str, todo: str) -> State:
+def pairs(path: Path) -> Looked:
     """A tar of pairs: the retain set, or a forget set."""
-
-    def look() -> tuple[bool, str, str]:
-        samples = read_tar(path)
-        broken, opened = _broken([image for _, image, _ in samples[:SAMPLE]])
-        return True, f"{len(samples)} pairs, {broken} of {opened} opened are broken", ""
-
-    return _state(what, path, todo, look)
+    samples = read_tar(path)
+    broken, opened = _broken([image for _, image, _ in samples[:SAMPLE]])
+    return True, f"{len(samples)} pairs, {broken} of {opened} opened are broken", ""
 
 
-def celeba(root: Path) -> State:
+def celeba(root: Path) -> Looked:
     """CelebA's pictures, names and frequent identities."""
-    prepare = "bash scripts/prepare_celeba.sh"
-
-    def look() -> tuple[bool, str, str]:
-        identity = evaluation_sets.celeba_names(root)
-        folder = root / "img_align_celeba"
-        there = set(os.listdir(folder)) if folder.is_dir() else set()
-        images = [image for image in identity if image in there]
-        if not images:
-            raise SlugError(f"none of the list's {len(identity)} pictures; unpack img_align_celeba.zip")
-        broken, opened = _broken([str(folder / image) for image in images])
-        people = len(set(identity.values()))
-        detail = f"{len(images)} of {len(identity)} pictures, {people} identities, {broken} broken of {opened}"
-        frequent = root / "frequent_celebs.txt"
-        if not frequent.is_file():
-            raise SlugError(f"{detail}, no frequent_celebs.txt; make it: {prepare}")
-        shown = {clean_name(line) for line in files.read_text(frequent).splitlines() if line.strip()}
-        strange = shown - set(identity.values())
-        if not shown - strange:
-            raise SlugError(f"{frequent.name} names nobody of the list; make it anew: {prepare} --force")
-        complete = len(images) == len(identity) and not strange and not broken
-        return complete, f"{detail}, {len(shown)} shown", "unpack img_align_celeba.zip whole; " + prepare
-
-    todo = "pictures: CelebA's site; names: ask its authors (data/README.md); then " + prepare
-    return _state("CelebA", root, todo, look)
+    identity = evaluation_sets.celeba_names(root)
+    folder = root / "img_align_celeba"
+    there = set(os.listdir(folder)) if folder.is_dir() else set()
+    images = [image for image in identity if image in there]
+    if not images:
+        raise SlugError(f"none of the list's {len(identity)} pictures; unpack img_align_celeba.zip")
+    broken, opened = _broken([str(folder / image) for image in images])
+    people = len(set(identity.values()))
+    detail = f"{len(images)} of {len(identity)} pictures, {people} identities, {broken} broken of {opened}"
+    frequent = root / "frequent_celebs.txt"
+    if not frequent.is_file():
+        raise SlugError(f"{detail}, no frequent_celebs.txt; make it: {PREPARE_CELEBA}")
+    shown = {clean_name(line) for line in files.read_text(frequent).splitlines() if line.strip()}
+    strange = shown - set(identity.values())
+    if not shown - strange:
+        raise SlugError(f"{frequent.name} names nobody of the list; make it anew: {PREPARE_CELEBA} --force")
+    complete = len(images) == len(identity) and not strange and not broken
+    return complete, f"{detail}, {len(shown)} shown", f"unpack img_align_celeba.zip whole; {PREPARE_CELEBA}"
 
 
-def imagenet(val: Path) -> State:
+def imagenet(val: Path) -> Looked:
     """ImageNet's validation pictures in class folders, or a folder that classes.csv describes."""
-    todo = "register at image-net.org, put both archives beside it, then bash scripts/valprep.sh (data/README.md)"
-
-    def look() -> tuple[bool, str, str]:
-        rows = evaluation_sets.imagenet_classes(val)
-        folders = [sorted((val / f).iterdir()) for f in rows if (val / f).is_dir()]
-        paths = [str(path) for folder in folders for path in folder]
-        broken, opened = _broken(paths)
-        complete = len(folders) == len(rows) and not broken and all(folders)
-        detail = f"{len(paths)} pictures of {len(folders)} of {len(rows)} classes, {broken} broken of {opened}"
-        return complete, detail, todo
-
-    return _state("ImageNet val", val, todo, look)
+    rows = evaluation_sets.imagenet_classes(val)
+    folders = [sorted((val / f).iterdir()) for f in rows if (val / f).is_dir()]
+    paths = [str(path) for folder in folders for path in folder]
+    broken, opened = _broken(paths)
+    complete = len(folders) == len(rows) and not broken and all(folders)
+    detail = f"{len(paths)} pictures of {len(folders)} of {len(rows)} classes, {broken} broken of {opened}"
+    return complete, detail, ""
 
 
-def unlearn_canvas(folder: Path) -> State:
+def unlearn_canvas(folder: Path) -> Looked:
     """UnlearnCanvas's pictures by style and object."""
-    todo = "download UnlearnCanvas from its own hosts: data/README.md, Styles"
-
-    def look() -> tuple[bool, str, str]:
-        cells = {p.relative_to(folder).parts: p for p in sorted(folder.glob("*/*")) if p.is_dir()}
-        paths = [str(path) for cell in cells.values() for path in sorted(cell.iterdir())]
-        if not paths:
-            raise SlugError("no {Style}/{Object}/{n}.jpg")
-        broken, opened = _broken(paths)
-        styles, objects = ({cell[i] for cell in cells} for i in (0, 1))
-        grid = len(styles) * len(objects)
-        complete = len(styles) >= STYLES and len(objects) >= OBJECTS and len(cells) == grid and not broken
-        detail = f"{len(paths)} pictures, {len(styles)} of {STYLES} styles, {len(objects)} of {OBJECTS} objects"
-        return complete, f"{detail}, {len(cells)} of {grid} cells, {broken} broken of {opened}", todo
-
-    return _state("UnlearnCanvas", folder, todo, look)
+    cells = {p.relative_to(folder).parts: p for p in sorted(folder.glob("*/*")) if p.is_dir()}
+    paths = [str(path) for cell in cells.values() for path in sorted(cell.iterdir())]
+    if not paths:
+        raise SlugError("no {Style}/{Object}/{n}.jpg")
+    broken, opened = _broken(paths)
+    styles, objects = ({cell[i] for cell in cells} for i in (0, 1))
+    grid = len(styles) * len(objects)
+    complete = len(styles) >= STYLES and len(objects) >= OBJECTS and len(cells) == grid and not broken
+    detail = f"{len(paths)} pictures, {len(styles)} of {STYLES} styles, {len(objects)} of {OBJECTS} objects"
+    return complete, f"{detail}, {len(cells)} of {grid} cells, {broken} broken of {opened}", ""
 
 
-def classifiers(folder: Path) -> State:
+def classifiers(folder: Path) -> Looked:
     """UnlearnCanvas's two classifiers, and the file that describes them. Weights are not opened."""
-    todo = "download style.pth and object.pth with UnlearnCanvas: data/README.md, Styles"
-
-    def look() -> tuple[bool, str, str]:
-        weights = {k: canvas.weights_of(folder, k) for k in canvas.KINDS}
-        lacks = [k for k, p in weights.items() if not p or not p.stat().st_size]
-        if lacks:
-            raise SlugError(f"no {' and no '.join(lacks)} weights (.pth or .safetensors)")
-        settings = canvas.classifier_settings(folder)
-        counts = " and ".join(f"{len(settings['labels'][k])} {k}s" for k in canvas.KINDS)
-        return True, f"{', '.join(p.name for p in weights.values() if p)}: {settings['arch']}, {counts}", todo
-
-    return _state("UnlearnCanvas classifiers", folder, todo, look)
+    weights = {k: canvas.weights_of(folder, k) for k in canvas.KINDS}
+    lacks = [k for k, p in weights.items() if not p or not p.stat().st_size]
+    if lacks:
+        raise SlugError(f"no {' and no '.join(lacks)} weights (.pth or .safetensors)")
+    settings = canvas.classifier_settings(folder)
+    counts = " and ".join(f"{len(settings['labels'][k])} {k}s" for k in canvas.KINDS)
+    return True, f"{', '.join(p.name for p in weights.values() if p)}: {settings['arch']}, {counts}", ""
 
 
 def states(root: Path, keys: Iterable[str], names: Sequence[str] = (), **paths: str) -> list[State]:
@@ -188,20 +168,21 @@ def states(root: Path, keys: Iterable[str], names: Sequence[str] = (), **paths: 
     train, styles = place("train_data", laion / "00000.tar"), place("canvas", root / "UnlearnCanvas")
     stems = [files.safe_name(n.replace(" ", "_")) for n in names] or sorted(p.stem for p in tars.glob("*.tar")) or ["NAME"]
 
-    def forget(stem: str) -> State:
-        todo = f"python src/clip/a0_create_tar.py --name {stem}"
-        return pairs(tars / f"{stem}.tar", f"forget set {stem}", todo)
-
-    look = {
-        "laion": lambda: [shards(laion)],
-        "retain": lambda: [pairs(train, "retain set", "it is the first shard: data/README.md, Pairs")],
-        "forget": lambda: [forget(stem) for stem in stems],
-        "celeba": lambda: [celeba(place("val_data", root / "celeba"))],
-        "imagenet": lambda: [imagenet(place("imagenet_val", root / "ImageNet/val"))],
-        "canvas": lambda: [unlearn_canvas(styles / "data")],
-        "classifiers": lambda: [classifiers(place("classifiers", styles / "classifiers"))],
+    looks: dict[str, tuple[str, Path, Callable[[Path], Looked]]] = {
+        "laion": ("LAION shards", laion, shards),
+        "retain": ("retain set", train, pairs),
+        "celeba": ("CelebA", place("val_data", root / "celeba"), celeba),
+        "imagenet": ("ImageNet val", place("imagenet_val", root / "ImageNet/val"), imagenet),
+        "canvas": ("UnlearnCanvas", styles / "data", unlearn_canvas),
+        "classifiers": ("UnlearnCanvas classifiers", place("classifiers", styles / "classifiers"), classifiers),
     }
-    return [state for key in keys for state in look[key]()]
+    found = []
+    for key in keys:
+        if key == "forget":
+            found += [_state(f"forget set {s}", tars / f"{s}.tar", pairs, f"{TODO[key]} {s}") for s in stems]
+        else:
+            found.append(_state(*looks[key], TODO[key]))
+    return found
 
 
 def table(found: Sequence[State]) -> str:

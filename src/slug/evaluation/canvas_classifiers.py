@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import slug.torchvision_cpu  # noqa: F401  (before timm)
 
@@ -23,20 +23,8 @@ Labels = Mapping[str, Sequence[str]]  # {"style" or "object": labels in the orde
 Answers = dict[str, torch.Tensor]  # {"style" or "object": (N,) bool, whether a picture is taken for what was asked for}
 
 
-class Judge(Protocol):
-    """What says which style and which object generated pictures show."""
-
-    labels: Labels
-
-    def hash(self) -> str:
-        """Hash of everything that its answers depend on."""
-
-    def logits(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """{kind: (N, classes)} scores of uint8 pictures (N, 3, H, W)."""
-
-
 class Classifiers:
-    """A style and an object classifier; a Judge."""
+    """A style and an object classifier."""
 
     def __init__(
         self,
@@ -57,7 +45,7 @@ class Classifiers:
         self.mean, self.std = (torch.tensor(x, device=device).view(3, 1, 1) for x in (mean, std))
 
     def hash(self) -> str:
-        """As Judge.hash."""
+        """Hash of everything that the answers depend on."""
         state = {f"{k} {n}": t for k, m in self.networks.items() for n, t in m.state_dict().items()}
         state |= {"mean": self.mean, "std": self.std}
         return hashlib.sha256(f"{files.tensor_hash(state)}{self.labels}{self.size}".encode()).hexdigest()
@@ -71,7 +59,7 @@ class Classifiers:
 
     @torch.inference_mode()
     def logits(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """As Judge.logits."""
+        """{kind: (N, classes)} logits of uint8 pictures (N, 3, H, W)."""
         parts = [{n: m(x).float().cpu() for n, m in self.networks.items()} for x in self._batches(images)]
         return {n: torch.cat([p[n] for p in parts]) for n in self.networks}
 
@@ -84,24 +72,25 @@ class Classifiers:
 
 
 class ClipClassifiers:
-    """The unedited CLIP, zero-shot, for concepts that no classifier knows; a Judge."""
+    """The unedited CLIP, zero-shot, for concepts that no classifier knows."""
 
     def __init__(self, clip: Any, labels: Labels) -> None:
         """
         Args:
             clip: models.Clip at its original weights.
-            labels: as Judge.labels; a kind without labels is not judged.
+            labels: a kind without labels is not judged.
         """
-        self.clip, self.labels = clip, {k: v for k, v in labels.items() if v}
+        self.clip = clip
+        self.labels: Labels = {k: v for k, v in labels.items() if v}
         templates = {"style": ("{} style.",), "object": ("{}",)}
         self.weights = {k: zeroshot.classifier(clip, v, templates[k]) for k, v in self.labels.items()}
 
     def hash(self) -> str:
-        """As Judge.hash."""
+        """As Classifiers.hash."""
         return hashlib.sha256(f"{files.tensor_hash(self.weights)}{self.labels}".encode()).hexdigest()
 
     def logits(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """As Judge.logits: cosines."""
+        """As Classifiers.logits: cosines."""
         side = self.clip.side
         if images.shape[-1] != side:
             images = torch.nn.functional.interpolate(images.float(), side, mode="bicubic", antialias=True)
@@ -110,13 +99,11 @@ class ClipClassifiers:
         return {k: (features @ w.T).cpu() for k, w in self.weights.items()}
 
 
-def correct(asked: Sequence[Request], logits: Mapping[str, torch.Tensor], labels: Labels) -> Answers:
-    """Whether a Judge takes each of N pictures for what was asked for. SlugError if it does not know a name.
+Judge = Classifiers | ClipClassifiers
 
-    Args:
-        asked: the N Requests.
-        logits, labels: the Judge's.
-    """
+
+def correct(asked: Sequence[Request], logits: Mapping[str, torch.Tensor], labels: Labels) -> Answers:
+    """Whether a judge takes the pictures of N Requests for what was asked for. SlugError if it does not know a name."""
     check_known(asked, labels)
     out = {}
     for kind, found in logits.items():

@@ -43,6 +43,11 @@ class Concept(NamedTuple):
     kind: str
     name: str
 
+    @property
+    def plain(self) -> "Concept":
+        """The concept by its name as people write it, which records hold."""
+        return Concept(self.kind, plain_name(self.name))
+
     def shown_by(self, asked: Iterable[Request]) -> list[bool]:
         """Whether each Request asks for the concept."""
         return [plain_name(getattr(r, self.kind)) == plain_name(self.name) for r in asked]
@@ -64,7 +69,7 @@ def concepts(asked: settings.Concepts) -> list[Concept]:
 def concepts_of(asked: Iterable[Request]) -> list[Concept]:
     """All concepts that Requests ask for, by their plain names and in their order, styles first."""
     asked = list(asked)
-    found = dict.fromkeys(Concept(kind, plain_name(getattr(r, kind))) for kind in KINDS for r in asked)
+    found = dict.fromkeys(Concept(kind, getattr(r, kind)).plain for kind in KINDS for r in asked)
     return [c for c in found if c.name]
 
 

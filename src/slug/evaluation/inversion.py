@@ -21,8 +21,7 @@ BATCH = 8
 
 def prompt_with(request: Request, kind: str) -> str:
     """The prompt of a Request with TOKEN instead of its style or its object."""
-    changed: dict[str, Any] = {kind: TOKEN}
-    return request._replace(**changed).prompt
+    return (request._replace(style=TOKEN) if kind == "style" else request._replace(object=TOKEN)).prompt
 
 
 def _place(pipe: Any) -> tuple[torch.nn.Embedding, int]:
@@ -40,8 +39,8 @@ def spoken(diffusion: Diffusion, vector: torch.Tensor) -> Iterator[None]:
     """Context within which TOKEN has the embedding `vector`, (W,)."""
     module, token = _place(diffusion.pipe)
 
-    def replace(_: Any, given: tuple[torch.Tensor, ...], out: torch.Tensor) -> torch.Tensor:
-        return torch.where((given[0] == token)[..., None], vector.to(out.dtype), out)
+    def replace(_: Any, inputs: tuple[torch.Tensor, ...], out: torch.Tensor) -> torch.Tensor:
+        return torch.where((inputs[0] == token)[..., None], vector.to(out.dtype), out)
 
     hook = module.register_forward_hook(replace)
     try:

@@ -8,11 +8,16 @@ from slug import files, system
 from slug.artifacts import canvas_records, deltas
 from slug.artifacts.records import Record
 from slug.core.edit import Edit
-from slug.evaluation import canvas_classifiers, canvas_prompts
-from slug.evaluation.canvas_classifiers import Answers
-from slug.evaluation.canvas_prompts import Request
+from slug.evaluation import canvas_prompts
+from slug.evaluation.canvas_classifiers import Answers, ClipClassifiers, Judge, correct, load_classifiers
+from slug.evaluation.canvas_prompts import Concept, Request
 from slug.models import diffusion
 from slug.settings import Judging, Pipeline, Run
+
+
+def concept_of(record: Record) -> Concept:
+    """What a record forgot."""
+    return Concept(record["kind"], record["name"])
 
 
 class Canvas:
@@ -36,12 +41,11 @@ class Canvas:
         self.results = files.check_writable(run.result_dir)
         self.pipeline = diffusion.from_settings(pipeline, run.precision, self.device)
         self.base = self.pipeline.hash()
-        self.judge: Any
-        if judge == "clip":
-            labels = canvas_prompts.labels_of(self.requests)
-            self.judge = canvas_classifiers.ClipClassifiers(self.pipeline.clip, labels)
-        else:
-            self.judge = canvas_classifiers.load_classifiers(judging.classifiers, self.device)
+        self.judge: Judge = (
+            ClipClassifiers(self.pipeline.clip, canvas_prompts.labels_of(self.requests))
+            if judge == "clip"
+            else load_classifiers(judging.classifiers, self.device)
+        )
         self.marks = {"pipeline_hash": self.base, "prompts_hash": files.file_hash(self.prompts)}
         self.marks["judge_hash"] = self.judge.hash()
 
@@ -78,4 +82,4 @@ class Canvas:
 
     def correct(self, asked: Sequence[Request], paths: Sequence[Path]) -> Answers:
         """Whether the judge takes each of these pictures for what was asked for."""
-        return canvas_classifiers.correct(asked, diffusion.look_at(self.judge.logits, paths), self.judge.labels)
+        return correct(asked, diffusion.look_at(self.judge.logits, paths), self.judge.labels)

@@ -207,7 +207,7 @@ class Forgetting:
                 bar.update()
                 return evaluator.settled(best)
 
-            how: dict[str, Any] = {"enough": lambda best: best.forgotten, "best": best, "settled": settled}
+            how: Any = {"enough": lambda best: best.forgotten, "best": best, "settled": settled}
             return slug.front_by_front(clip, evaluator, ranked, forget, plan, **how), ranked
 
     def gradients_now(self, name: str, left_out: Sequence[str]) -> tuple[slug.Gradient, slug.Gradient]:
@@ -236,12 +236,12 @@ class Forgetting:
     def baseline(self, evaluator: CanvasEvaluator) -> Outcome:
         """A baseline over its grid, which grows while the best setting lies at an end."""
         method, start = self.method, evaluator.start
+        assert method.candidates is not None
         neutral = {r.prompt: evaluator.concept.left_out_of(r) for r in evaluator.own}
         others, seeds = list(dict.fromkeys(r.prompt for r in evaluator.others)), range(FIRST_SEED, FIRST_SEED + len(neutral))
         material = PipelineMaterial([*neutral], [*neutral.values()], others, [*seeds], self.settings.run.seed)
         best, candidates = start, []
         tried: dict[str, float] = {}  # {name of a setting: setting}
-        assert method.candidates is not None
 
         def chosen() -> Sequence[float]:
             return [tried[best.layer]] if best is not start else []

@@ -1,8 +1,8 @@
 """UA, IRA, CRA and FID of a pipeline's records on the test split, with tables and sheets (b3_eval_uncanvas.py)."""
 
 import contextlib
-import functools
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,10 +19,10 @@ from slug.data.names import plain_name
 from slug.errors import SlugError
 from slug.evaluation import canvas_prompts, fid, unlearncanvas
 from slug.evaluation.canvas_classifiers import Answers
-from slug.evaluation.canvas_prompts import Concept
-from slug.experiments.pipeline_setup import Canvas
+from slug.evaluation.canvas_prompts import Concept, Request
+from slug.experiments.pipeline_setup import Canvas, concept_of
 from slug.models import diffusion
-from slug.reports import markdown, plots
+from slug.reports import intervals, markdown, plots
 from slug.reports import pipelines as report
 from slug.settings import Sources
 
@@ -36,11 +36,6 @@ def first_round(method: str) -> str:
     """The method whose edit a method in rounds goes on from; "" for any other method."""
     found = methods.get(method)
     return found.variant.slug if found.rounds else ""
-
-
-def concept_of(record: Record) -> Concept:
-    """What a record forgot."""
-    return Concept(record["kind"], record["name"])
 
 
 def before_rounds(record: Record, records: Sequence[Record]) -> Record | None:
@@ -83,8 +78,8 @@ class Examination:
         """
         self.canvas, self.by_clip, self.fid_weights, self.reference = canvas, by_clip, fid_weights, reference
         self.asked, self.records = canvas.split("test"), canvas.records()
-        self.dealt: list[Any] = []
-        self.real: list[Any] = []
+        self.dealt: list[tuple[Concept, Request]] = []
+        self.real: list[Path] = []
         self.remark = "FID was left out (--no-fid, --judge clip)."
         if with_fid and not by_clip:
             forgotten: dict[str, list[Concept]] = {}
@@ -129,8 +124,8 @@ class Examination:
     def draw_part(self, part: tuple[int, int]) -> None:
         """Make the pictures of the I-th of N parts of all states, and nothing else."""
         once = [r for r in self.records if drawn_as(r, self.records) is r]
-        states: list[Any] = [self.original, *(functools.partial(self.by_delta, r) for r in once)]
-        states += [functools.partial(self.by_lora, r) for r in once if r["lora"]]
+        states: list[Callable[[], State]] = [self.original, *(partial(self.by_delta, r) for r in once)]
+        states += [partial(self.by_lora, r) for r in once if r["lora"]]
         for state in tqdm(cli.part_of(part, states), desc="pictures", unit="pipeline"):
             self.draw(state())
 
@@ -289,12 +284,12 @@ def write_candidates(out: Path, records: Sequence[Record], steps: pd.DataFrame, 
         own["seeds"] = seeds[r["method"], r["kind"], r["name"]]
     files.write_json(out / "settings.json", {"common": common, "records": rest})
     panels: dict[str, Any] = {}
-    for kind, part in steps.groupby("kind", sort=False):
-        of = {str(m): f for m, f in part.groupby("method", sort=False)}
+    for kind, part in intervals.groups(steps, "kind", sort=False):
+        of = dict(intervals.groups(part, "method", sort=False))
         # A method in rounds has the candidates of its first round, too.
         whole = {m: pd.concat([f, of[first]]) if (first := first_round(m)) in of else f for m, f in of.items()}
         curves = {m: report.curve(f, SHARES) for m, f in whole.items()}
-        marks = {"target of one layer": (KEPT_TARGET, ONE_LAYER_TARGET[str(kind)])}
+        marks = {"target of one layer": (KEPT_TARGET, ONE_LAYER_TARGET[kind])}
         marks |= {"target of rounds": (KEPT_TARGET, ROUNDS_TARGET)}
         panels[f"{part['name'].nunique()} {kind}s"] = SHARES, curves, marks
     title = f"{title}: what candidates reach on the validation split; those that could not win are not scored in full"

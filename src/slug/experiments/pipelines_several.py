@@ -15,7 +15,7 @@ from slug.errors import SlugError
 from slug.evaluation import statistics, unlearncanvas
 from slug.evaluation.canvas_classifiers import Answers
 from slug.evaluation.canvas_prompts import OTHER, Concept, Request
-from slug.experiments.pipeline_setup import Canvas
+from slug.experiments.pipeline_setup import Canvas, concept_of
 
 
 def groups(concepts: Sequence[Concept]) -> list[list[Concept]]:
@@ -63,14 +63,11 @@ def rows_of(
 
 def chosen_records(records: Sequence[Record], concepts: Sequence[Concept], method: str) -> dict[Concept, Record]:
     """{concept: its record by a method}. SlugError where there is none."""
-    by_name = {(r["kind"], r["name"]): r for r in records if r["method"] == method}
-    found = {}
-    for concept in concepts:
-        if (concept.kind, plain_name(concept.name)) not in by_name:
-            what = f"{concept.kind} {concept.name}"
-            raise SlugError(f"no record of {method} for the {what} with these prompts; run b2_unlearn_sd.py first")
-        found[concept] = by_name[concept.kind, plain_name(concept.name)]
-    return found
+    by_concept = {concept_of(r): r for r in records if r["method"] == method}
+    lacks = next((" ".join(c) for c in concepts if c.plain not in by_concept), None)
+    if lacks:
+        raise SlugError(f"no record of {method} for the {lacks} with these prompts; run b2_unlearn_sd.py first")
+    return {c: by_concept[c.plain] for c in concepts}
 
 
 def evaluate(canvas: Canvas, concepts: Sequence[Concept], method: str) -> list[dict[str, Any]]:

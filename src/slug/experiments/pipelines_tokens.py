@@ -7,11 +7,10 @@ from tqdm import tqdm
 
 from slug.artifacts.records import Record
 from slug.core.edit import Edit
-from slug.data.names import plain_name
 from slug.errors import SlugError
 from slug.evaluation import canvas_classifiers, canvas_prompts, inversion
 from slug.evaluation.canvas_prompts import Concept, Request
-from slug.experiments.pipeline_setup import Canvas
+from slug.experiments.pipeline_setup import Canvas, concept_of
 
 FIRST_SEED, TIMES = 7000, 4  # of the pictures that a token is trained on, TIMES for each cell; neither split has these seeds
 START = {"style": "style", "object": "thing"}  # words from whose embeddings a token starts
@@ -19,13 +18,12 @@ START = {"style": "style", "object": "thing"}  # words from whose embeddings a t
 
 def concepts(canvas: Canvas, records: Sequence[Record], asked: Sequence[Concept]) -> list[Concept]:
     """The concepts asked for, or all that have records. SlugError where one has none."""
-    edited = {(r["kind"], r["name"]) for r in records}
-    lacks = [c.name for c in asked if (c.kind, plain_name(c.name)) not in edited]
+    edited = {concept_of(r) for r in records}
+    lacks = [c.name for c in asked if c.plain not in edited]
     if lacks:
         folder = canvas.results / "sd"
         raise SlugError(f"no record of {', '.join(lacks)} in {folder}; run b2_unlearn_sd.py for them first")
-    every = [Concept(*c) for c in canvas_prompts.concepts_of(canvas.requests)]
-    return list(asked) or [c for c in every if (c.kind, c.name) in edited]
+    return list(asked) or [c for c in canvas_prompts.concepts_of(canvas.requests) if c in edited]
 
 
 def rows(canvas: Canvas, concept: Concept, records: Sequence[Record], steps: int, rate: float) -> list[dict[str, Any]]:
@@ -47,16 +45,16 @@ def rows(canvas: Canvas, concept: Concept, records: Sequence[Record], steps: int
     latents = pipeline.latents([r.prompt for r in wanted], [r.seed for r in wanted])
     training, spoken = ([inversion.prompt_with(r, kind) for r in part] for part in (wanted, test))
     states = {"original": Edit()}
-    states |= {r["method"]: canvas.edit(r) for r in records if (r["kind"], r["name"]) == (kind, plain_name(concept.name))}
-    found = []
+    states |= {r["method"]: canvas.edit(r) for r in records if concept_of(r) == concept.plain}
+    found: list[dict[str, Any]] = []
     for method, edit in tqdm(states.items(), desc=f"{concept.name}: tokens", unit="pipeline"):
         with edit.applied(pipeline):
             by_name = shown(canvas, test, kind, [r.prompt for r in test])
-            how: dict[str, Any] = {"start": START[kind], "steps": steps, "rate": rate, "seed": seed}
-            vector = inversion.learn(pipeline, training, latents, **how)
+            how: Any = {"steps": steps, "rate": rate, "seed": seed}
+            vector = inversion.learn(pipeline, training, latents, start=START[kind], **how)
             with inversion.spoken(pipeline, vector):
                 by_token = shown(canvas, test, kind, spoken)
-        row = {"method": method, "kind": kind, "name": plain_name(concept.name), "n": len(test)}
+        row = {"method": method, **concept.plain._asdict(), "n": len(test)}
         found.append(row | {"by_name": by_name, "by_token": by_token, "seed": seed})
     return found
 

@@ -43,7 +43,7 @@ def candidates(pipeline: Any, material: PipelineMaterial, weight: float) -> "Ite
         inverse = torch.linalg.inv(weight * of + stay + KEEP * eye)
         move = (weight * to + stay + KEEP * eye) @ inverse - eye  # W' = W (I + move)
         changes = {n: (pipeline.tensors[n].double() @ move).float() for n in projections(pipeline)}
-    yield Edit(changes, f"weight {weight:g}", 1)
+    yield Edit(changes, f"weight {weight:g}", 1.0)
 
 
 CITED = "UCE (Gandikota et al.; WACV 2024), the cross-attention solved in closed form"

@@ -18,8 +18,8 @@ def test_a_checkpoint_of_another_recipe_is_not_gone_on_from(tmp_path):
     first = part()
     first.run(lambda _: first.modules["x"](torch.ones(1, 2)).square().sum())
     assert part().step == 3
-    with pytest.raises(SlugError, match="of another recipe"):
+    with pytest.raises(SlugError, match="by another recipe"):
         part(decay=0.1)
     source.write_text("a = 2")
-    with pytest.raises(SlugError, match="of another recipe"):
+    with pytest.raises(SlugError, match="by another recipe"):
         part()

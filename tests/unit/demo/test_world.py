@@ -360,7 +360,7 @@ def test_a_build_that_was_cut_off_is_made_again(tiny_build, tmp_path):
 
 def test_data_of_somebody_else_is_never_replaced(tiny_build, tmp_path):
     (tmp_path / "celeba").mkdir()
-    with pytest.raises(SlugError, match="celeba that is not of the demo world"):
+    with pytest.raises(SlugError, match="celeba, which is not from the demo world"):
         tiny_build(tmp_path)
     assert list(tmp_path.iterdir()) == [tmp_path / "celeba"]
 
@@ -372,4 +372,4 @@ def test_names_of_the_study_are_enough_and_were_not_used_for_settling(concepts):
     kinds = {name.casefold(): c.kind for name, c in concepts.items()}
     found = [kinds[n] for n in forget + more]
     assert found.count("identity") == 10 and found.count("object") == 5
-    assert not {n.casefold() for n in draw_names.SETTLING} & set(more)
+    assert not {n.casefold() for n in draw_names.DEVELOPMENT} & set(more)
