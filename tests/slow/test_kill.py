@@ -15,14 +15,13 @@ import time
 
 import pandas as pd
 import pytest
-import test_lasting
 import tiny
 import tiny_canvas as canvas
 import tiny_llava as assistants
+import tiny_run
 import torch
 from safetensors.torch import load_file
-from test_stages import CHANGING, NAMES, Run
-from test_study import Prepared
+from tiny_run import CHANGING, NAMES
 
 pytestmark = pytest.mark.slow
 KILLS = 10
@@ -33,7 +32,6 @@ QUICK = (
     "import runpy, sys, time; clock = time.perf_counter; time.perf_counter = lambda: 60 * clock(); del sys.argv[0]; "
     "runpy.run_path(sys.argv[0], run_name='__main__')"
 )
-lasting = test_lasting.run  # a fixture
 
 
 def start(script, arguments):
@@ -122,7 +120,7 @@ def check(stages, tmp_path):
 
 def test_stages_go_on_after_a_kill(taught_clip, tiny_world, tmp_path):
     def stages(folder):
-        run = Run(tiny_world, taught_clip / "open_clip", folder)
+        run = tiny_run.Run(tiny_world, taught_clip / "open_clip", folder)
         methods = ["--unlearn-method", "ft", "gaft", "salun", "--lr", "1e-3", "3e-3", "--epochs", "2"]
         given = {"a0_create_tar": run.a0(), "a1_compute_grad": run.a1(), "a2_unlearn_slug": run.a2()}
         together = ["--celeb-name", *NAMES, *run.model, *run.evaluation, *run.out, "--joint"]
@@ -167,16 +165,20 @@ def test_the_assistants_stages_go_on_after_a_kill(tiny_llava, tmp_path):
 
 def test_the_study_goes_on_after_a_kill(taught_clip, tiny_world, tmp_path):
     def stages(folder):
-        prepared = Prepared(tiny_world, taught_clip / "open_clip", folder)
-        return [("a6_study", prepared.arguments("r", "--variant", "standard", "vision", "evaluations_5", "drawings_1"))]
+        run = tiny_run.prepare(tiny_world, taught_clip / "open_clip", folder)
+        return [("a6_study", [*run.a6(), "--variant", "standard", "vision", "evaluations_5", "drawings_1"])]
 
     check(stages, tmp_path)
 
 
-def test_what_lasts_is_told_after_a_kill(lasting, tmp_path):
+def test_tests_of_durability_go_on_after_a_kill(taught_clip, tiny_world, tmp_path):
+    run = tiny_run.prepare(tiny_world, taught_clip / "open_clip", tmp_path)
+    tiny.run("a2_unlearn_slug", *run.a2())
+    tiny.run("a3_unlearn_compare", *run.a3())
+
     def stages(folder):
-        shutil.copytree(lasting.folder / "results", folder / "results")
-        return [("a7_lasting", [*lasting.flags, "--result-dir", folder / "results"])]
+        shutil.copytree(run.results, folder / "results", symlinks=True)
+        return [("a7_lasting", [*run.a7(), "--result-dir", folder / "results"])]
 
     check(stages, tmp_path)
 
