@@ -47,6 +47,7 @@ def test_conda_and_setup_install_the_same_extras_at_the_locked_versions():
 def test_the_version_is_the_newest_of_the_changelog():
     newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)[1]
     assert newest == project()["version"] == slug.__version__
+    assert f"\nversion: {newest}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 def test_only_slug_is_installed_and_it_is_typed():
