@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Lint, format check, types and tests, with set-up if nothing is installed. Tests run in one process for each core. Further
-# arguments go to pytest, e.g. -k profile, or -n 0 for a single process.
+# Lint, format check, types, the checks of the source's shape, and tests, with set-up if nothing is installed. Tests run in one
+# process for each core. Further arguments go to pytest, e.g. -k profile, or -n 0 for a single process.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 run "$PYTHON" -m ruff check .
 run "$PYTHON" -m ruff format --check .
 run "$PYTHON" -m mypy
+run "$PYTHON" scripts/tools/check_house.py
+run "$PYTHON" scripts/tools/module_tree.py --check
 # One thread in each process, for the tests' models are small. The tests of a file share its fixtures, hence its process.
 OMP_NUM_THREADS=1 run "$PYTHON" -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder "$@"

@@ -20,6 +20,7 @@ from slug import files
 from slug.errors import SlugError
 
 Settings = TypeVar("Settings")
+EXTRAS = {"diffusers": "diffusion", "peft": "diffusion", "transformers": "vlm", "resvg_py": "demo"}  # {package: extra}
 
 
 def flag(
@@ -136,8 +137,12 @@ def exit_with(main: Callable[[], None]) -> None:
     """Run a stage's main(); an expected failure prints one line and ends with exit code 2."""
     try:
         main()
-    except SlugError as err:
-        print(f"error: {err}", file=sys.stderr)
+    except (SlugError, ModuleNotFoundError) as err:
+        package = getattr(err, "name", None)
+        if isinstance(err, ModuleNotFoundError) and package not in EXTRAS:
+            raise
+        lacks = f"{package} is not installed; run: pip install -c scripts/constraints.txt -e '.[{EXTRAS.get(str(package))}]'"
+        print(f"error: {lacks if package else err}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; what was finished is kept", file=sys.stderr)

@@ -26,6 +26,30 @@ def kept(model: Any, names: Iterable[str]) -> Iterator[dict[str, torch.Tensor]]:
 
 
 @dataclass(frozen=True, eq=False)
+class Multiple(Mapping):
+    """A factor times tensors, multiplied when asked for: a search keeps many steps along one gradient, none of them a copy.
+
+    Attributes:
+        tensors: {parameter name: tensor}.
+        factor: what they are multiplied by.
+        devices: {parameter name: where the product is wanted}; its names are those of the mapping.
+    """
+
+    tensors: Mapping[str, torch.Tensor]
+    factor: float
+    devices: Mapping[str, torch.device]
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self.factor * self.tensors[name].to(self.devices[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.devices)
+
+    def __len__(self) -> int:
+        return len(self.devices)
+
+
+@dataclass(frozen=True, eq=False)
 class Edit:
     """A change of some parameters.
 
@@ -50,9 +74,8 @@ class Edit:
             layer: name of the layer, whose whole group moves.
             names: the parameters that move, where they are not the layer's group.
         """
-        parameters = model.parameters
         chosen = model.group(layer) if names is None else names
-        return cls({n: step * gradient[n].to(parameters[n].device) for n in chosen}, layer, step)
+        return cls(Multiple(gradient, step, {n: model.parameters[n].device for n in chosen}), layer, step)
 
     def values(self, model: Any) -> dict[str, torch.Tensor]:
         """{parameter name: value} that the edit gives the model's parameters."""

@@ -103,6 +103,13 @@ def test_a_step_is_the_step_size_times_the_gradient_of_the_whole_group(clip):
         assert (edit.layer, edit.step) == (layer, 2.5)
 
 
+def test_many_steps_share_one_gradient(model, names):
+    gradient = {n: torch.ones_like(model.parameters[n]) for n in names}
+    edits = [Edit.along(model, "layer", gradient, step, names) for step in (1.0, 2.0)]
+    assert all(e.changes.tensors is gradient for e in edits)
+    assert [float(e.changes[names[0]].flatten()[0]) for e in edits] == [1.0, 2.0]
+
+
 def test_a_step_may_name_its_parameters(model, names):
     forget = {n: torch.ones_like(p) for n, p in model.parameters.items()}
     edit = Edit.along(model, "together", forget, 1.0, names)
