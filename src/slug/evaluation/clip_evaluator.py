@@ -63,12 +63,9 @@ class ClipEvaluator:
         """
         Args:
             forget_pairs: the forget set, for membership inference; None infers none.
-            masks: the split's pictures.
-            k: rank of FA@k, which brackets the step.
-            limit: retained pictures of each task, at most, drawn by `seed`; those of the first blocks come first (a block
-                without pictures needs no classifier).
-            trace: retained pictures of each task that are scored at every step, so that plots have a value even where the
-                rest is not worth scoring.
+            limit: retained pictures of each task, at most, drawn by `seed`, first those of the first blocks: a block without
+                pictures needs no classifier.
+            trace: retained pictures of each task that are scored at every step, for plots.
             rule: "paper" brackets the step by FA@k alone.
         """
         self.evaluation, self.target, self.pairs, self.masks = evaluation, target, forget_pairs, masks
@@ -139,10 +136,8 @@ class ClipEvaluator:
         return self.candidate(edit, scores, time.perf_counter() - started)
 
     def retained(self, beat: float = -math.inf) -> dict[str, float]:
-        """Retained accuracies as columns, or {} as soon as their mean cannot reach `beat` any more.
-
-        Pictures that the unedited model gets wrong come first, then those that it gets right by the least margin.
-        """
+        """Retained accuracies as columns, or {} as soon as their mean cannot reach `beat` any more. Pictures that the
+        unedited model gets wrong come first, then those that it gets right by the least margin."""
         done: dict[str, list[torch.Tensor]] = {task: [] for task in self.retain_rows}
         parts, scores = {}, {}
         for task, rows in self.retain_rows.items():

@@ -36,11 +36,9 @@ def round_to_nearest(weight: torch.Tensor, bits: int) -> torch.Tensor:
 
 
 def quantised(clip: Clip, form: str) -> Replacement:
-    """The present weights with the values that a form of FORMS can hold; products stay in float32.
-
-    fp16 rounds every parameter. int8 and 4-bit round the weights of linear layers (and of the patch embedding, which is one)
-    to the nearest; biases, norms, embeddings and the scale keep their values, as is usual.
-    """
+    """The present weights with the values that a form of FORMS can hold; products stay in float32. fp16 rounds every
+    parameter, int8 and 4-bit the weights of linear layers (and of the patch embedding, which is one) to the nearest: biases,
+    norms, embeddings and the scale keep their values, as is usual."""
     values = {n: p.detach().clone() for n, p in clip.parameters.items()}
     if FORMS[form] == 16:
         return Replacement({n: p.half().float() for n, p in values.items()})
@@ -188,11 +186,9 @@ class Subject:
         return found
 
     def probe(self) -> list[Row]:
-        """Logistic regression on picture features: this name against the others of its block; balanced accuracy.
-
-        Trained on the validation split and tested on the test split. The interval is that of the forgotten pictures
-        (Clopper-Pearson), with the share of the others taken as known: there are many times more of them.
-        """
+        """Balanced accuracy of logistic regression on picture features, this name against the others of its block: trained
+        on the validation split, tested on the test split. The interval is that of the forgotten pictures (Clopper-Pearson),
+        with the share of the others taken as known: there are many times more of them."""
         from sklearn.linear_model import LogisticRegression
 
         known, others = self.known, self.others["validation"]
@@ -222,19 +218,15 @@ class Subject:
         right = self.evaluation.ranks(self.target.task, self.rows) < 1
         styles, found = [style_of(g) for g in self.groups], []
         for style in sorted(set(styles)):
-            mine = torch.tensor([s == style for s in styles])
-            row = share(int(right[mine].sum()), int(mine.sum()))
-            found.append({"setting": style, **row, "chance": 0.0, "n_drawings": 1})
+            mine = right[torch.tensor([s == style for s in styles])]
+            found.append({"setting": style, **share(int(mine.sum()), len(mine)), "chance": 0.0, "n_drawings": 1})
         return found
 
     def arithmetic(self) -> list[Row]:
-        """Whether sums of features still single the name out, zero-shot among its block.
-
-        * shifted: a picture less the mean picture of other names, plus the mean name. It would undo an edit that only moves
-          the pictures against the names.
-        * rebuilt: the name's direction made from REBUILT_OF other names, its own text unused: the coefficients come from
-          orthogonal matching pursuit on the unedited model's names and are applied to the present ones.
-        """
+        """Whether sums of features still single the name out, zero-shot among its block. shifted: a picture less the mean
+        picture of other names, plus the mean name, which would undo an edit that only moves the pictures against the names.
+        rebuilt: the name's direction from REBUILT_OF other names, its own text unused; the coefficients come from orthogonal
+        matching pursuit on the unedited model's names and are applied to the present ones."""
         from sklearn.linear_model import OrthogonalMatchingPursuit
 
         rivals = self.blocks == self.blocks[self.target.label]

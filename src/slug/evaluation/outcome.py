@@ -50,11 +50,9 @@ def changes(
 
 
 def one_side(evaluator: ClipEvaluator) -> dict[str, float]:
-    """Top-1 forget accuracy where only one tower carries the edit and the other is the unedited model's, as columns.
-
-    Where the language tower alone forgets, only the name was lost: the pictures are still recognised by any other name for
-    them. Where the vision tower alone forgets, the pictures were lost.
-    """
+    """Top-1 forget accuracy where only one tower carries the edit and the other is the unedited model's, as columns. Where
+    the language tower alone forgets, only the name was lost: the pictures are still recognised by any other name for them.
+    Where the vision tower alone forgets, the pictures were lost."""
     task, rows = evaluator.evaluation.tasks[evaluator.target.task], evaluator.forget_rows
     features, weights = evaluator.evaluation.sides(evaluator.target.task, rows)
     labels, blocks = task.pictures.labels[rows], task.pictures.blocks
@@ -105,10 +103,8 @@ def similarity(
 def shown(
     evaluation: Evaluation, target: Target, masks: Masks, *, count: int = 7, seed: int = 0
 ) -> tuple[torch.Tensor, list[str], list[str]]:
-    """Pictures to look at: (images (2 * count, 3, S, S), true names, guessed names), first the target's, then others'.
-
-    Source images that were never seen come first among the target's pictures; the others are drawn by `seed`.
-    """
+    """Pictures to look at: (images (2 * count, 3, S, S), true names, guessed names), first the target's, with source images
+    that were never seen in front, then others', drawn by `seed`."""
     pictures, g = evaluation.tasks[target.task].pictures, torch.Generator().manual_seed(seed)
     rivals, mask = pictures.blocks[pictures.labels] == pictures.blocks[target.label], masks[target.task]
     own = evaluation.rows(target.task, mask, label=target.label)

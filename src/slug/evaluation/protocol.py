@@ -13,14 +13,11 @@ TOLERANCE = 1e-6  # accuracies are means in float32: a tie must not read as a lo
 
 
 class Evaluator(Protocol):
-    """Scores edits of one model for one concept on one split: of a CLIP, of a pipeline, of an assistant.
-
-    Attributes:
-        start: the unedited model, everything scored.
-    """
+    """Scores edits of one model for one concept on one split: of a CLIP, of a pipeline, of an assistant."""
 
     @property
-    def start(self) -> Candidate: ...
+    def start(self) -> Candidate:
+        """The unedited model, everything scored."""
 
     def score(self, edit: Edit, best: Candidate | None = None, *, log_all: bool = False) -> Candidate:
         """The candidate of an edit. Retained tasks are scored only where it forgets and can still win against `best`, or
@@ -52,9 +49,7 @@ def score_while_it_can_win(
 
     Args:
         rounds: {task: (n,) bool, whether each item of the next part is correct}, computed when it is asked for.
-        sizes: {task: items in all}.
-        beat: mean accuracy of the best candidate so far.
-        floors: {task: accuracy that must remain}.
+        sizes, floors: {task: items in all}, {task: accuracy that must remain}.
     """
     wrong, bounds = dict.fromkeys(sizes, 0), dict.fromkeys(sizes, 1.0)
     for part in rounds:

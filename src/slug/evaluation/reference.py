@@ -25,13 +25,6 @@ class PlainEvaluation(Evaluation):
     def __init__(self, clip: Clip, sets: Sequence[TaskSet], *, batch_size: int = BATCH, cache_gb: float = 0.0) -> None:
         super().__init__(clip, sets, batch_size=BATCH, cache_gb=0.0)
 
-    @classmethod
-    def of(cls, evaluation: Evaluation) -> "PlainEvaluation":
-        """The plain way over the tasks of an Evaluation, whose features of the unedited model are taken over."""
-        made = cls.__new__(cls)
-        made.__dict__.update(evaluation.__dict__)
-        return made
-
     @contextlib.contextmanager
     def _applied(self, edit: Edit) -> Iterator[None]:
         """As Evaluation's, on a copy of the whole model."""

@@ -20,12 +20,16 @@ from slug.errors import SlugError, brief
 Row = dict[str, Any]
 
 
-def read_table(path: Path, remedy: str) -> pd.DataFrame:
-    """A Parquet table. SlugError if it is damaged."""
+def read_table(path: Path, remedy: str, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """A Parquet table. SlugError if it is damaged, lacks one of `columns`, or has no rows although columns are asked for."""
     try:
-        return pd.read_parquet(path)
+        frame = pd.read_parquet(path)
     except (OSError, ValueError, pa.ArrowException) as err:
         raise SlugError(f"{path} is not a whole Parquet file ({brief(err)}); {remedy}") from err
+    lacks = next((c for c in columns if c not in frame), None)
+    if lacks or (columns and frame.empty):
+        raise SlugError(f"{path} has {'no column ' + lacks if lacks else 'no rows'}; {remedy}")
+    return frame
 
 
 class Parts:

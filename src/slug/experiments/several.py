@@ -27,17 +27,12 @@ Header = Mapping[str, str]
 
 
 class Group:
-    """Names that are forgotten together, on both splits of one evaluation.
-
-    Attributes:
-        targets: in the order of the names.
-        retain_rows: {task: indices of the test split's pictures that show no name of the group}.
-    """
+    """Names that are forgotten together, on both splits of one evaluation; `masks`: {split: {task: (N,) bool}}. The pictures
+    `retain_rows` of the test split, {task: indices}, show no name of the group."""
 
     def __init__(
         self, evaluation: Evaluation, masks: dict[str, Masks], names: Sequence[str], edits: dict[str, Edit], seed: int
     ) -> None:
-        """`masks`: {split: {task: (N,) bool}}."""
         self.evaluation, self.names, self.seed, self.masks = evaluation, list(names), seed, masks
         self.edits = [edits[n] for n in names]
         self.targets = [evaluation.target(n) for n in names]
@@ -131,12 +126,8 @@ class Group:
         return self._common(method) | about | more, groups
 
     def rows(self, method: str, factors: Factors, before: Any, after: Any, sigmas: float = 0.0) -> list[Row]:
-        """A row for each name, then one of what is retained; the model is unedited.
-
-        Args:
-            before, after: (`own`, `rest`) of the unedited model and of the edited one.
-            sigmas: as for `forgets`.
-        """
+        """A row for each name, then one of what is retained, by (`own`, `rest`) of the unedited model and of the edited
+        one; `sigmas` as for `forgets`. The model is unedited."""
         (own_before, rest_before), (own, rest) = before, after
         out = [self._named(method, i, f, own_before[i], own[i])[0] for i, f in enumerate(factors)]
         row = self._common(method) | {"name": "all", **_counted(own), "n_drawings": sum(r["n_drawings"] for r in out)}

@@ -11,7 +11,6 @@ from slug.artifacts import deltas, records
 from slug.artifacts.gradient_files import Loaded
 from slug.core import layers, search, slug, variants
 from slug.core.edit import Edit
-from slug.core.layers import Layer
 from slug.core.search import Found, Plan, Schedule
 from slug.core.selection import Candidate
 from slug.data.names import plain_name
@@ -52,14 +51,6 @@ def run(settings: Forget) -> None:
         records.write_important_layers(folder, world.clip.label)
 
 
-def known_layer(ranked: list[Layer], name: str) -> Layer:
-    """The layer of a name. SlugError for one that SLUG may not edit."""
-    for layer in ranked:
-        if layer.name == name:
-            return layer
-    raise SlugError(f"SLUG may not edit a layer {name!r}; it may edit e.g. {ranked[0].name}, {ranked[-1].name}")
-
-
 class Name:
     """One name: its search and everything that is written of it."""
 
@@ -82,7 +73,10 @@ class Name:
         _ = evaluator.start  # before the clock starts
         front = [layer for part in layers.fronts(self.ranked, wanted.fronts).values() for layer in part]
         if wanted.layer:
-            front = [known_layer(self.ranked, wanted.layer)]
+            front = [layer for layer in self.ranked if layer.name == wanted.layer]
+            if not front:
+                some = f"{self.ranked[0].name}, {self.ranked[-1].name}"
+                raise SlugError(f"SLUG may not edit a layer {wanted.layer!r}; it may edit e.g. {some}")
         started = time.perf_counter()
         if wanted.step:
             best = evaluator.score(Edit.along(world.clip, wanted.layer, forget, wanted.step), log_all=True)

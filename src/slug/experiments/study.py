@@ -48,10 +48,11 @@ def parts(settings: Study) -> Parts:
 
 class Remembering:
     """An evaluator that scores a step of a layer once: variants of one name try the same ones. The winner is the same: a
-    step that was scored more fully than a search needed is one that loses in it."""
+    step that was scored more fully than a search needed is one that loses in it.
+
+    `known`, {(layer, step): candidate}, is of the same weights, gradient and pictures; it grows."""
 
     def __init__(self, evaluator: ClipEvaluator, known: dict[tuple[str, float], Candidate]) -> None:
-        """`known`, {(layer, step): candidate}, is of the same weights, gradient and pictures; it grows."""
         self.evaluator, self.known, self.look_ahead = evaluator, known, evaluator.look_ahead
 
     def score(self, edit: Edit, best: Candidate | None = None, *, log_all: bool = False) -> Candidate:
@@ -195,10 +196,7 @@ class StudyWorld(World):
         return row, found.moved
 
 
-@functools.lru_cache(1)
-def world_of(settings: Study) -> StudyWorld:
-    """The world of these settings, made once in a process."""
-    return StudyWorld(settings)
+world_of = functools.lru_cache(1)(StudyWorld)  # made once in a process
 
 
 class Planned(NamedTuple):

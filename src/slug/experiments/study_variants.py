@@ -13,30 +13,19 @@ from slug.schema import STANDARD
 
 @dataclass(frozen=True)
 class StudyVariant:
-    """One way to forget a name; the defaults are the standard's.
+    """One way to forget a name; the defaults are the standard's."""
 
-    Attributes:
-        ranking: which layers of an encoder: its Pareto front; as many by importance or by alignment alone; or all.
-        together: move all these layers by one step instead of the best one.
-        scale: factor on the first step.
-        evaluations: steps of a layer, at most.
-        renderings, drawings: pictures of each source image in the forget set, and source images, at most; 0: all.
-        retain_share: fraction of the retain set, the `draw`-th random part of that size.
-        choose: see core.search.Plan.
-        rounds: layers moved one after the other, with gradients taken anew.
-    """
-
-    ranking: str = "front"
+    ranking: str = "front"  # layers of an encoder: its Pareto front; as many by importance or alignment alone; or all
     encoders: tuple[str, ...] = ("vision", "language")
-    together: bool = False
-    scale: float = 1.0
+    together: bool = False  # all these layers by one step instead of the best one
+    scale: float = 1.0  # factor on the first step
     evaluations: int = 10
-    renderings: int = 0
-    drawings: int = 0
-    retain_share: float = 1.0
+    renderings: int = 0  # of each source image in the forget set, at most; 0: all
+    drawings: int = 0  # source images in the forget set, at most; 0: all
+    retain_share: float = 1.0  # of the retain set: the `draw`-th random part of that size
     draw: int = 0
-    choose: str = "retain"
-    rounds: int = 1
+    choose: str = "retain"  # see core.search.Plan
+    rounds: int = 1  # layers that are moved one after the other, with gradients taken anew
 
     @property
     def plan(self) -> Plan:

@@ -9,7 +9,7 @@ import tiny
 import torch
 
 from slug.errors import SlugError
-from slug.experiments.runner import Parts, deal
+from slug.experiments.runner import Parts, deal, read_table
 
 KEY = ("name", "test")
 
@@ -98,6 +98,19 @@ def test_a_damaged_table_is_refused_with_its_remedy(parts, content):
     parts.table.write_bytes(content)
     with pytest.raises(SlugError, match=r"is not a whole Parquet file .*; do it again"):
         parts.collect("do it again")
+
+
+def test_a_table_without_a_column_is_refused(parts):
+    parts.merge([row("a")])
+    with pytest.raises(SlugError, match="has no column other; again"):
+        read_table(parts.table, "again", ("name", "other"))
+
+
+def test_a_table_without_rows_is_refused_where_columns_are_asked_for(parts):
+    pd.DataFrame(columns=["name"]).to_parquet(parts.table)
+    assert read_table(parts.table, "again").empty
+    with pytest.raises(SlugError, match="has no rows; again"):
+        read_table(parts.table, "again", ("name",))
 
 
 # ----------------------------------------------------------------------------------------------------------- processes
