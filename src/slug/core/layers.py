@@ -105,6 +105,7 @@ def first_step(theta: Iterable[torch.Tensor], grads: Iterable[torch.Tensor]) -> 
     """lambda_0 = ||theta|| / (10 ||grad||): a 10% relative change. For a group of tensors, the norms of the group."""
 
     def norm(tensors: Iterable[torch.Tensor]) -> float:
-        return sum((t.detach().double().square().sum() for t in tensors), torch.zeros((), dtype=torch.double)).sqrt().item()
+        total: Any = sum(t.detach().double().square().sum() for t in tensors)
+        return torch.sqrt(total).item()  # not math.sqrt, whose last bit may differ: records keep the step
 
     return norm(theta) / (10 * norm(grads))
