@@ -62,8 +62,10 @@ FILES = [(r"(/pictures/[^/]+)-[0-9a-f]{16}/", r"\1/"), (r"/compare/\d{8}_", "/co
 # Files left out: what the stages printed, the parts of tables, and what only saves time in the next run.
 SKIPPED = re.compile(r"^[^/]+/output/|/(parts|cache)/")
 # Keys and columns that no two runs share.
-VOLATILE = re.compile(r"(^|_)(s|seconds|time|times|hours|mem_mb)$|^(versions|process|date)$")
-# The same in reports: columns of a table by their header, and figures in a sentence.
+VOLATILE = re.compile(r"(^|_)(s|seconds|times?|hours|mem_mb)$|^(versions|process|date)$")
+# Lists that peft writes out of a set, in any order.
+UNORDERED = ("target_modules",)
+# What no two runs share in reports: columns of a table by their header, and figures in a sentence.
 TIMED_COLUMN, TIMED = re.compile(r"\b(seconds|s|min|hours|MB)\b"), re.compile(r"[\d.,]+ (seconds|s|minutes|hours|h|MB)\b")
 # Keys whose value a rename changes although the answer is the same.
 HASHES = {
@@ -394,8 +396,8 @@ def lines_of(text: str) -> list[str]:
     for line in lines:
         between = " & " if " & " in line and not line.startswith("|") else " | "
         cells = line.split(between)
-        if len(cells) == 1 and not line.startswith("|"):
-            left_out = set()
+        if len(cells) == 1:
+            left_out = left_out if line.startswith(("|", "\\")) else set()  # a rule of a table, or its end
         elif not left_out:  # a header
             left_out = {i for i, cell in enumerate(cells) if TIMED_COLUMN.search(cell)} | {-1}
         line = between.join(cell for i, cell in enumerate(cells) if i not in left_out)
@@ -438,8 +440,9 @@ def plain(value: Any, folder: str = "", key: str = "") -> Any:
         named = {VALUES.get(key, {}).get(k, KEYS.get(k, k)): v for k, v in value.items()}
         return {k: plain(v, folder, k) for k, v in named.items() if k not in HASHES and not VOLATILE.search(k)}
     if isinstance(value, (list, tuple)):
-        return [plain(v, folder, "" if key in LISTS else key) for v in value]
-    if key in LISTS and not isinstance(value, list):
+        found = [plain(v, folder, "" if key in LISTS else key) for v in value]
+        return sorted(found) if key in UNORDERED else found
+    if key in LISTS:
         return [plain(value, folder)]
     if isinstance(value, float) and math.isnan(value):
         return "nan"
@@ -487,6 +490,7 @@ def compare(args: argparse.Namespace) -> int:
     """Print a line a file that differs; returns 1 if there is one. Groups that only one side recorded are left out."""
     a, b = tree(args.a), tree(args.b)
     groups = [{name.split("/")[0] for name in side} for side in (a, b)]
+    groups = [side & set(args.only or side) for side in groups]
     names = sorted(n for n in a.keys() | b.keys() if n.split("/")[0] in groups[0] & groups[1])
     wrong = 0
     for name in names:
@@ -515,11 +519,12 @@ def main() -> int:
         command.set_defaults(do=do)
         for folder in folders.split():
             command.add_argument(folder, type=lambda path: Path(path).resolve())
+        if do is not prepare:
+            command.add_argument("--only", nargs="+", default=[], metavar="GROUP")
         if do is compare:
             command.add_argument("--numbers", action="store_true", help="of reports and logs compare the numbers alone")
         if do is record:
             command.add_argument("--part", choices=("tiny", "mini", "all"), default="all")
-            command.add_argument("--only", nargs="+", default=[], metavar="GROUP")
             command.add_argument("--new-names", action="store_true", help="questions have their new keys")
     args = parser.parse_args()
     return args.do(args)
