@@ -1,10 +1,10 @@
 #!/usr/bin/env python
 """Does a change of the code leave every answer as it was? Run the stages of two checkouts on the same inputs and compare.
 
-Example: python scripts/tools/compare_runs.py prepare ../before /tmp/inputs
-         python scripts/tools/compare_runs.py record ../before /tmp/inputs /tmp/answers-before
-         python scripts/tools/compare_runs.py record . /tmp/inputs /tmp/answers-after --part tiny --only clip sd
-         python scripts/tools/compare_runs.py compare /tmp/answers-before /tmp/answers-after
+Example: python scripts/tools/compare_runs.py prepare ../before results/inputs
+         python scripts/tools/compare_runs.py record ../before results/inputs results/answers-before
+         python scripts/tools/compare_runs.py record . results/inputs results/answers-after --part tiny --only clip sd
+         python scripts/tools/compare_runs.py compare results/answers-before results/answers-after
 `prepare` makes data and models once, by the code of one checkout. `record` runs every line of CALLS by its command line, as
 a user would, and imports nothing of the checkout; a group of calls works in OUT/{group}. `compare` reads both trees: tensors
 to the bit; tables, records, reports and logs but for times, memory, versions and hashes of these; plots have to be there.
