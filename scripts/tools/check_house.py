@@ -67,6 +67,7 @@ WORDS = {
     r"\bupper bound of a zero\b": "one-sided 95% upper bound",
     r"\btraps? \d+": "the reason itself",
 }
+NAME_OLD_WORDS = ("scripts/tools/check_house.py", "scripts/tools/compare_runs.py")  # because that is what they are for
 PATH = re.compile(r"(?<![\w/.{}$-])(?:src|scripts|docs|tests|notebooks)/[\w./*-]*[\w*/]")
 FILE = re.compile(r"(?<![\w/.{}*$-])[A-Za-z][\w-]*\.(?:md|py|sh)\b(?![\w/*])")
 WRITTEN = {"report.md", "tokens.md", "multi.md", "table.md", "record.md"}  # by stages, into result folders
@@ -92,7 +93,7 @@ def sources(*folders: str) -> Iterator[tuple[str, str]]:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     for path in listed:
         top = path.split("/")[0] if "/" in path else ""
-        kind = path.endswith((".py", ".sh", ".md", ".ipynb")) and path != "scripts/tools/check_house.py"
+        kind = path.endswith((".py", ".sh", ".md", ".ipynb")) and path not in NAME_OLD_WORDS
         if kind and top in folders and (ROOT / path).is_file():
             yield path, (ROOT / path).read_text(encoding="utf-8")
 
