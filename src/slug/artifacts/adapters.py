@@ -84,6 +84,8 @@ def save_peft(folder: Path, factors: Mapping[str, Factor], base: str, delta: tup
 
     Raises SlugError if the folder holds something else than an adapter, which would be replaced.
     """
+    import slug.torchvision_cpu  # noqa: F401  (before peft, which imports transformers)
+
     from peft import LoraConfig
     from safetensors.torch import save_file
 

@@ -48,6 +48,8 @@ class HuggingFaceClip(Clip):
                 lambda x, _: last(x, None)[:, 0],
                 lambda x, _: module.visual_projection(tower.post_layernorm(x)),
             ]
+        import slug.torchvision_cpu  # noqa: F401  (before transformers)
+
         from transformers.masking_utils import create_causal_mask
 
         def causal(x: Tensor, layer: Any) -> Tensor:

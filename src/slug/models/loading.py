@@ -61,6 +61,8 @@ def local_folder(model: str) -> Path | None:
 
 def _check_open_clip(model: str, pretrained: str) -> None:
     """SlugError unless open_clip has this model and these weights, or they are a folder and a file that exist."""
+    import slug.torchvision_cpu  # noqa: F401  (before open_clip)
+
     import open_clip
 
     if model.startswith(LOCAL):
