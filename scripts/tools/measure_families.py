@@ -23,9 +23,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 from benchmark_search import Size, fixed_search
-from tqdm import tqdm
 
-from slug import cli, files, models, system
+from slug import cli, files, models, progress, system
 from slug.cli import flag, group
 from slug.core import gradients, layers, losses
 from slug.data.pairs import Pairs
@@ -201,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     path = files.resolve(settings.out) / "families.csv"
     rows = pd.read_csv(path).to_dict("records") if path.is_file() and not settings.force else []
-    for name in tqdm([n for n in settings.only if n not in {r["model"] for r in rows}], unit="model"):
+    for name in progress.bar([n for n in settings.only if n not in {r["model"] for r in rows}], unit="model"):
         command = [
             sys.executable,
             __file__,

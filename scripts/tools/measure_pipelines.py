@@ -32,7 +32,6 @@ import torch
 import webdataset as wds
 from measure_families import write_hugging_face
 from PIL import Image
-from tqdm import tqdm
 from transformers import (
     CLIPModel,
     CLIPTextConfig,
@@ -45,7 +44,7 @@ from transformers import (
 )
 
 from demo import emoji, train_vlm
-from slug import cli, files
+from slug import cli, files, progress
 from slug.artifacts import deltas
 from slug.cli import flag, group
 from slug.errors import SlugError
@@ -282,7 +281,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = parse_args(argv)
     path = files.resolve(settings.out) / "pipelines.csv"
     rows = pd.read_csv(path).to_dict("records") if path.is_file() and not settings.force else []
-    for name in tqdm([n for n in settings.only if n not in {r["pipeline"] for r in rows}], unit="pipeline"):
+    for name in progress.bar([n for n in settings.only if n not in {r["pipeline"] for r in rows}], unit="pipeline"):
         with tempfile.TemporaryDirectory() as folder:
             rows += measure(settings, name, Path(folder))
         files.write_text(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n", float_format="%.4g"))

@@ -59,8 +59,8 @@ def check_own(tar: Path, keys: set[str]) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     settings = parse_args(argv)
     import webdataset as wds
-    from tqdm import tqdm
 
+    from slug import progress
     from slug.data import curation
     from slug.data.names import plain_name
     from slug.evaluation import canvas_prompts
@@ -68,14 +68,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = files.existing(settings.canvas, "UnlearnCanvas", "see data/README.md, Styles")
     styles, objects = canvas_prompts.grid(folder)
     every = [("style", s) for s in styles] + [("object", o) for o in objects]
-    for kind, name in tqdm(canvas_prompts.concepts(settings.concepts) or every, unit="concept"):
+    for kind, name in progress.bar(canvas_prompts.concepts(settings.concepts) or every, unit="concept"):
         (name,) = canvas_prompts.among([name], styles if kind == "style" else objects, kind)
         tar = files.resolve(settings.tar_dir) / f"{name}.tar"
         found = pictures(folder, kind, name, settings.max_count)
         keys = [f"{thing}_{style}_{path.stem}" for style, thing, path in found]
         if tar.exists() and not settings.force:
             check_own(tar, set(keys))
-            tqdm.write(f"{name}: kept {tar}")
+            progress.write(f"{name}: kept {tar}")
             continue
         usable = [curation.usable(path.read_bytes()) for *_, path in found]
         broken = usable.count(None)
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 if made is not None:
                     caption = f"A {plain_name(thing)} image in {plain_name(style)} style."
                     out.write({"__key__": key, "jpg": made[0], "txt": caption.encode()})
-        tqdm.write(f"{name}: {len(usable) - broken} pictures, {broken} broken -> {tar}")
+        progress.write(f"{name}: {len(usable) - broken} pictures, {broken} broken -> {tar}")
 
 
 if __name__ == "__main__":

@@ -55,8 +55,8 @@ def publish(settings: Several, root, out, frame):
 def main(argv=None):
     settings = parse_args(argv)
     import pandas as pd  # here, as below: --help needs none of this
-    from tqdm import tqdm
 
+    from slug import progress
     from slug.artifacts import cards
     from slug.data.names import plain_name
     from slug.experiments import several
@@ -71,7 +71,7 @@ def main(argv=None):
     root = files.resolve(settings.out or folder / "multi")
     out, label, table = files.check_writable(root / settings.part), world.clip.label, []
     edits, headers = several.read_edits(world.clip, folder, names, seed, settings.data.imagenet_share)
-    for count in tqdm(range(2, len(names) + 1), desc="names at once", unit="count"):
+    for count in progress.bar(range(2, len(names) + 1), desc="names at once", unit="count"):
         group = several.Group(world.evaluation, world.masks, names[:count], edits, seed)
         before, original = (group.own(), group.rest()), group.similarity()
         ways = list(several.ways(group, settings.sigmas if settings.joint else ()))

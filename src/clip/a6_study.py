@@ -37,8 +37,7 @@ def one_line(row):
 
 def main(argv=None):
     settings = parse_args(argv)
-    from tqdm import tqdm
-
+    from slug import progress
     from slug.experiments import runner, study  # here: --help needs no torch
     from slug.experiments.study_variants import QUICK, VARIANTS
 
@@ -58,9 +57,9 @@ def main(argv=None):
     work, rows = functools.partial(study.attempt_all, settings=settings), []
     try:
         done = runner.deal(work, by_name, jobs=settings.jobs, engine=settings.engine)
-        with tqdm(total=len(todo), desc="study", unit="run") as bar:
+        with progress.bar(total=len(todo), desc="study", unit="run") as bar:
             for row in itertools.chain.from_iterable(done):
-                tqdm.write(one_line(row))
+                progress.write(one_line(row))
                 rows.append(row)
                 bar.update()
     except BrokenExecutor as err:

@@ -15,10 +15,9 @@ import slug.torchvision_cpu  # noqa: F401  (before transformers)
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from demo import canvases, emoji
-from slug import cli, files
+from slug import cli, files, progress
 from slug.data.names import plain_name
 from slug.errors import SlugError
 from slug.evaluation import questions
@@ -89,7 +88,7 @@ def digest(seed):
     return hashlib.sha256(json.dumps([seed, *(files.file_hash(p) for p in sources)]).encode()).hexdigest()
 
 
-def build(out, *, names=None, seed=0, limit=None, force=False, progress=tqdm):
+def build(out, *, names=None, seed=0, limit=None, force=False, progress=progress.bar):
     """Write the folder `out`, unless it is up to date.
 
     Args:

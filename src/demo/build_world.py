@@ -29,10 +29,9 @@ import pyarrow.parquet as pq
 import torch
 import webdataset as wds
 from PIL import Image
-from tqdm import tqdm
 
 from demo import emoji
-from slug import cli, files
+from slug import cli, files, progress
 from slug.errors import SlugError
 
 DERIVED = "tar_files"  # forget sets made from the world, removed with it
@@ -380,7 +379,7 @@ def main(argv=None):
     parser.add_argument("--force", action="store_true", help="build even if the world is up to date")
     args = parser.parse_args(argv)
     out = files.resolve(args.out)
-    if not build(out, seed=args.seed, force=args.force, progress=tqdm):
+    if not build(out, seed=args.seed, force=args.force, progress=progress.bar):
         print(f"{args.out} is up to date")
         return
     made = files.read_json(out / "world.json")

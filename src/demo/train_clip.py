@@ -22,9 +22,9 @@ from open_clip import CLIP, get_tokenizer
 from open_clip.transformer import text_global_pool
 from safetensors.torch import save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from tqdm import tqdm
 
 from demo import emoji, tokenizer
+from slug import progress
 
 ROOT = Path(__file__).resolve().parents[2]
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -85,7 +85,7 @@ class Batches:
         self.seed = seed
         self.world = emoji.concepts()
         self.pictures = emoji.pictures(self.world)
-        self.icons = emoji.icons(self.world, progress=tqdm)
+        self.icons = emoji.icons(self.world, progress=progress.bar)
         self.by_concept = [[] for _ in self.world]  # for each concept its pictures that training sees
         for i, p in enumerate(self.pictures):
             if p.seen:
@@ -183,7 +183,7 @@ def main():
     args.checkpoint.parent.mkdir(parents=True, exist_ok=True)
     started, saved = time.perf_counter() - spent, spent
     total = args.steps or args.minutes
-    bar = tqdm(total=total, initial=step if args.steps else spent / 60, unit="step" if args.steps else "min")
+    bar = progress.bar(total=total, initial=step if args.steps else spent / 60, unit="step" if args.steps else "min")
     while True:
         spent = time.perf_counter() - started
         done = step / args.steps if args.steps else spent / 60 / args.minutes
@@ -219,7 +219,7 @@ def main():
             bar.set_postfix(step=step, loss=f"{loss.item():.3f}", style=f"{style_loss.item():.3f}")
         if step % 500 == 0:
             seen = {k: f"{left_out_accuracy(model, batches, k):.3f}" for k in ("identity", "object")}
-            tqdm.write(f"step {step}, {spent / 60:.1f} min, loss {loss.item():.3f}, left-out drawings {seen}")
+            progress.write(f"step {step}, {spent / 60:.1f} min, loss {loss.item():.3f}, left-out drawings {seen}")
         if spent - saved > args.save_seconds:
             saved = spent
             state = {"model": model.state_dict(), "step": step, "spent": spent}

@@ -21,12 +21,11 @@ import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from demo import convert_clip, emoji
 from demo.training import Part, generator
-from slug import cli, files
+from slug import cli, files, progress
 
 STYLES, OBJECTS = emoji.CANVAS_STYLES, emoji.CANVAS_OBJECTS
 PROMPT = "An {object} image in {style} style."
@@ -48,7 +47,7 @@ class Cells:
         world = emoji.concepts()
         small = [c for c in world if c.name in OBJECTS]
         place = {(small[p.concept].name, p.set): i for i, p in enumerate(emoji.pictures(small))}
-        icons = emoji.icons(small, progress=tqdm)
+        icons = emoji.icons(small, progress=progress.bar)
         self.pairs = list(itertools.product(range(len(OBJECTS)), range(len(STYLES))))
         self.icons = icons[[place[OBJECTS[o], STYLES[s]] for o, s in self.pairs]]
         self.objects, self.styles = torch.tensor(self.pairs).T
@@ -183,7 +182,7 @@ def train_unet(cells, vae, args, steps):
     rows = torch.nonzero(~cells.left_out).flatten().repeat_interleave(args.renderings)
     with torch.no_grad():
         parts = []
-        for i, part in enumerate(tqdm(rows.split(128), desc="latents")):
+        for i, part in enumerate(progress.bar(rows.split(128), desc="latents")):
             parts.append(vae.encode(cells.render(part, generator(args.seed, 4, i))).latent_dist.mean)
         latents = torch.cat(parts)
     vae.register_to_config(scaling_factor=1 / latents.std().item())

@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordLevel
-from tqdm import tqdm
 from transformers import (
     AutoImageProcessor,
     CLIPVisionConfig,
@@ -32,7 +31,7 @@ from transformers import (
 
 from demo import canvases, convert_clip, emoji
 from demo.training import Part
-from slug import cli, files
+from slug import cli, files, progress
 
 BATCH = 32
 STEPS = 12_000
@@ -157,7 +156,7 @@ class World:
     def __init__(self):
         self.concepts = emoji.concepts()
         self.pictures = emoji.pictures(self.concepts)
-        self.icons = emoji.icons(self.concepts, progress=tqdm)
+        self.icons = emoji.icons(self.concepts, progress=progress.bar)
         seen = [i for i, p in enumerate(self.pictures) if p.seen]
         kinds = {k: [i for i in seen if self.concepts[self.pictures[i].concept].kind == k] for k in ("identity", "object")}
         self.rows = {k: np.array(rows) for k, rows in kinds.items()}

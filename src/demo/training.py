@@ -6,9 +6,8 @@ import time
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from slug import files
+from slug import files, progress
 from slug.errors import SlugError
 
 
@@ -71,7 +70,7 @@ class Part:
         saved, begun = time.perf_counter(), time.process_time()
         before = self.spent
         ends = list(itertools.accumulate(self.cycles))
-        bar = tqdm(total=ends[-1], initial=self.step, unit="step", desc=self.name, mininterval=2)
+        bar = progress.bar(total=ends[-1], initial=self.step, unit="step", desc=self.name, mininterval=2)
         while self.step < ends[-1]:
             cycle = next(i for i, end in enumerate(ends) if self.step < end)
             done = 1 - (ends[cycle] - self.step) / self.cycles[cycle]

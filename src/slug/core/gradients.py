@@ -7,9 +7,8 @@ so nothing leaks from one batch or one set into the next, and the sum does not d
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
-from slug import distributed
+from slug import distributed, progress
 from slug.core import losses
 from slug.core.losses import Loss
 from slug.errors import SlugError
@@ -68,7 +67,7 @@ def _accumulate(
     tokens = clip.tokenize(pairs.captions)
     total = {n: torch.zeros_like(p, dtype=torch.float64) for n, p in parameters.items()}
     count = torch.zeros(3, dtype=torch.float64, device=clip.device)  # weight, weighted loss, pairs
-    for rows in tqdm(batches[rank::world], desc=desc, unit="batch", disable=rank > 0):
+    for rows in progress.bar(batches[rank::world], desc=desc, unit="batch", shown=rank == 0):
         with torch.enable_grad():
             for p in parameters.values():
                 p.requires_grad_(True)

@@ -13,9 +13,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
-from tqdm import tqdm
 
-from slug import distributed
+from slug import distributed, progress
 from slug.data.names import Matcher, plain_name
 
 # c as a fraction of C's mean eigenvalue, chosen on Penguin, Crab, Princess and Tiger, for which no figure is reported.
@@ -108,7 +107,7 @@ def moments(
     share = batches[rank::world]
     with watched:
         # A process without a share looks at one batch all the same and adds nothing: all must add up the same matrices.
-        for batch in tqdm(share or batches[:1], desc=desc, unit="batch", disable=rank > 0):
+        for batch in progress.bar(share or batches[:1], desc=desc, unit="batch", shown=rank == 0):
             if encoder != "language":
                 clip.encode_image(pairs.images[batch])
             if encoder != "vision":

@@ -20,9 +20,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import webdataset as wds
 from PIL import Image
-from tqdm import tqdm
 
-from slug import files
+from slug import files, progress
 from slug.data.names import Matcher, plain_name
 from slug.data.sources import Row, Unit, worthwhile
 from slug.pool import LOCAL, spread
@@ -173,7 +172,7 @@ def collect(units: list[Unit], tallies: dict[str, Tally], spool: Spool, how: How
         return [given[n] for n in found if tallies[given[n]].pairs < how.max_count]
 
     try:
-        with tqdm(total=len(units), initial=done, desc="curation", unit="file") as bar:
+        with progress.bar(total=len(units), initial=done, desc="curation", unit="file") as bar:
             while done < len(units) and short(given):
                 unit, rows = units[done], next(ahead)
                 if any(short(found) for _, _, found in rows[row:]):

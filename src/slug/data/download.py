@@ -13,9 +13,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
-from slug import files, pool
+from slug import files, pool, progress
 from slug.data import sources
 from slug.data.names import Matcher, plain_name
 from slug.data.settings import Download
@@ -141,7 +140,7 @@ def named_rows(
     workers = sources.worthwhile(paths, workers, distributor)
     find = functools.partial(_named, matcher=Matcher(list(given), known), threads=workers <= 1)
     ahead = pool.spread(find, paths[len(ready) :], workers=workers, distributor=distributor)
-    with contextlib.closing(ahead), tqdm(total=len(paths), desc="metadata", unit="file") as bar:
+    with contextlib.closing(ahead), progress.bar(total=len(paths), desc="metadata", unit="file") as bar:
         for part in parts:
             if min(counts.values()) >= limit:
                 break

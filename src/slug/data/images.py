@@ -12,9 +12,8 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from tqdm import tqdm
 
-from slug import files
+from slug import files, progress
 
 BATCH = 64  # images decoded at once
 PICTURES = ("jpg", "jpeg", "png", "webp")  # endings of image files
@@ -56,7 +55,7 @@ def batches(
     context = multiprocessing.get_all_start_methods()[0] if workers else None
     how: dict[str, Any] = {"num_workers": workers, "multiprocessing_context": context, "collate_fn": list}
     loader = torch.utils.data.DataLoader(Decoded(items, transform), batch_size=BATCH, **how)
-    yield from tqdm(loader, desc=desc, unit="batch", leave=False, disable=len(items) < 500)
+    yield from progress.bar(loader, desc=desc, unit="batch", leave=False, shown=len(items) >= 500)
 
 
 def by_batch(

@@ -14,9 +14,8 @@ import slug.torchvision_cpu  # noqa: F401  (before torchvision)
 
 from torchvision.datasets import imagenet
 from torchvision.datasets.utils import check_integrity
-from tqdm import tqdm
 
-from slug import files
+from slug import files, progress
 from slug.data import evaluation_sets
 from slug.data.names import clean_name
 from slug.data.pairs import TarMembers
@@ -88,7 +87,7 @@ def _unpack(tar: Path, wnids: list[str], folder: Path) -> None:
     """Write the pictures of a tar into `folder`/{WordNet id}/, except those that are there already."""
     seen = set()
     with TarMembers(tar) as members:
-        for member in tqdm(members, desc="ImageNet", unit="picture", total=len(wnids)):
+        for member in progress.bar(members, desc="ImageNet", unit="picture", total=len(wnids)):
             name = PurePosixPath(member).name
             match = VAL_PICTURE.fullmatch(name)
             number = int(match[1]) if match else 0

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from tqdm import tqdm
 
+from slug import progress
 from slug.core.edit import Edit
 from slug.data.evaluation_sets import PictureSet
 from slug.data.names import plain_name
@@ -81,7 +81,7 @@ class Evaluation:
             changed = sum(int((exact[t].guessed != self.tasks[t].guessed).sum()) for t in exact)
             if changed:
                 total = sum(len(t.features) for t in exact.values())
-                tqdm.write(f"note: {low} changes {changed} of {total} top-1 answers; evaluations are in float32 instead")
+                progress.write(f"note: {low} changes {changed} of {total} top-1 answers; evaluations are in float32 instead")
                 self.tasks = self._unedited(sets, cache_gb)
             else:
                 clip.autocast = low

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
-from slug import cli, files, pool, schema, system
+from slug import cli, files, pool, progress, schema, system
 from slug.artifacts import deltas, records
 from slug.artifacts.gradient_files import GradientFiles
 from slug.core import layers, slug, variants
@@ -101,7 +100,7 @@ class Search:
         def enough(best: Candidate) -> bool:
             return best.forgotten and best.retained >= start.retained - settings.lost
 
-        with tqdm(desc=f"{name}: candidates", unit="candidate") as bar:
+        with progress.bar(desc=f"{name}: candidates", unit="candidate") as bar:
 
             def settled(best: Candidate | None) -> bool:
                 bar.update()  # asked after every candidate
@@ -305,7 +304,7 @@ def evaluate(
     exam = Exam(model, asked, questions.Marker(found), [r["name"] for r in made], run.seed)
     table, kinds, curve = [], [], []
     written = [folder / "table.csv", folder / "report.md"]
-    for record in tqdm(made, desc="names", unit="name"):
+    for record in progress.bar(made, desc="names", unit="name"):
         name, edit = record["name"], Edit(deltas.of_model(model, folder / record["delta"]), record["layer"], record["step"])
         state = exam.answers(edit, [name], name)
         table += exam.table(record, state)

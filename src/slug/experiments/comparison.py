@@ -10,9 +10,8 @@ from time import perf_counter
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
-from slug import cli, files, methods, system
+from slug import cli, files, methods, progress, system
 from slug.artifacts import records
 from slug.artifacts.gradient_files import GradientFiles
 from slug.core.edit import InPlace, kept
@@ -137,7 +136,7 @@ class Comparison:
                 )
                 self.baselines[method.name].append(baseline)
         counts = [len(g[0].grid) * g[0].count for m in wanted for g in self.together(m)]
-        self.bar = tqdm(unit="candidate", total=sum(counts), desc="baselines")
+        self.bar = progress.bar(unit="candidate", total=sum(counts), desc="baselines")
 
     def _made_with(self, tars: Sequence[Any]) -> dict[str, Any]:
         return {
@@ -180,10 +179,10 @@ class Comparison:
             if method == UNEDITED:
                 for name in self.names:
                     start = self.evaluators(name)["validation"].start
-                    tqdm.write(f"{name}, {UNEDITED}: {records.log_line(0, start.row())}")
+                    progress.write(f"{name}, {UNEDITED}: {records.log_line(0, start.row())}")
             else:
                 for record in itertools.chain(*map(self.compare, self.together(method))):
-                    tqdm.write(records.one_line(record))
+                    progress.write(records.one_line(record))
         self.bar.close()
 
     def compare(self, baselines: Sequence[Baseline]) -> list[dict[str, Any]]:

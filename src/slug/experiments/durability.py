@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-from tqdm import tqdm
 
-from slug import cli, files, methods, models, schema
+from slug import cli, files, methods, models, progress, schema
 from slug.artifacts import deltas, records
 from slug.core.edit import Edit, Replacement
 from slug.data.names import plain_name
@@ -191,7 +190,9 @@ class Share:
         """Every test that is not finished; returns the marks of all edits. `position` is the progress bar's line."""
         jobs, subject = self.plan(), None
         unedited: dict[str, list[Row]] = {}
-        with tqdm(total=sum(len(todo) for _, todo in jobs.values()), unit="test", desc="tests", position=position) as bar:
+        with progress.bar(
+            total=sum(len(todo) for _, todo in jobs.values()), unit="test", desc="tests", position=position
+        ) as bar:
             for (name, method), (mark, todo) in jobs.items():
                 if not todo:
                     continue
@@ -204,7 +205,7 @@ class Share:
         return [mark for mark, _ in jobs.values()]
 
     def test(
-        self, subject: Subject, record: Record, mark: str, todo: list[str], unedited: dict[str, list[Row]], bar: tqdm
+        self, subject: Subject, record: Record, mark: str, todo: list[str], unedited: dict[str, list[Row]], bar: Any
     ) -> None:
         """Run tests on one edit and write the rows of each; `unedited`, {test: rows of the unedited model}, grows."""
         name, method, model = subject.target.name, record["method"], self.world.clip.label
@@ -229,7 +230,8 @@ def compare_with_record(record: Record, value: float) -> None:
     """Print a note where an edit does not score on the test split what its record says."""
     said = record["splits"]["test"][record["method"]]["forget_acc1"]
     if abs(said - value) > 1e-6:
-        tqdm.write(f"note: {record['name']}, {record['method']}: forget accuracy {value:.1%}, its record says {said:.1%}")
+        subject = f"{record['name']}, {record['method']}"
+        progress.write(f"note: {subject}: forget accuracy {value:.1%}, its record says {said:.1%}")
 
 
 def run_share(share: tuple[int, list[str]], settings: Durability) -> list[str]:

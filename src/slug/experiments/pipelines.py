@@ -6,9 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from slug import cli, files, methods, system
+from slug import cli, files, methods, progress, system
 from slug.artifacts import adapters, canvas_records, deltas, records
 from slug.artifacts.gradient_files import GradientFiles
 from slug.artifacts.records import Record
@@ -201,7 +199,7 @@ class Forgetting:
             return Found({settings.layer: [taken]}, taken), ranked
         schedule = replace(REACH, evaluations=settings.evaluations)
         plan = Plan(fronts=settings.fronts, alone=not settings.whole_groups, schedule=schedule)
-        with tqdm(desc=f"{evaluator.concept.name}: candidates", unit="candidate") as bar:
+        with progress.bar(desc=f"{evaluator.concept.name}: candidates", unit="candidate") as bar:
 
             def settled(best: Candidate | None) -> bool:
                 bar.update()
@@ -248,7 +246,7 @@ class Forgetting:
 
         for setting in grids.growing(method.grid, GROW, chosen):
             made = method.candidates(self.pipeline, material, setting)
-            for edit in tqdm(made, desc=f"{evaluator.concept.name}: {method.name} {setting:g}", unit="candidate"):
+            for edit in progress.bar(made, desc=f"{evaluator.concept.name}: {method.name} {setting:g}", unit="candidate"):
                 tried[edit.layer] = setting
                 candidate = evaluator.score(edit, best)
                 best = selection.winner([best, candidate]) or start

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
-from slug import cli, files, methods, schema
+from slug import cli, files, methods, progress, schema
 from slug.artifacts import adapters, canvas_records
 from slug.artifacts.gradient_files import GradientFiles
 from slug.artifacts.records import Record
@@ -126,7 +125,7 @@ class Examination:
         once = [r for r in self.records if drawn_as(r, self.records) is r]
         states: list[Callable[[], State]] = [self.original, *(partial(self.by_delta, r) for r in once)]
         states += [partial(self.by_lora, r) for r in once if r["lora"]]
-        for state in tqdm(cli.part_of(part, states), desc="pictures", unit="pipeline"):
+        for state in progress.bar(cli.part_of(part, states), desc="pictures", unit="pipeline"):
             self.draw(state())
 
     # --------------------------------------------------------------------------------------------------------- figures
@@ -211,7 +210,7 @@ class Examination:
         before, of_fid = self.draw(self.original())
         right, drawn = self.canvas.correct(self.asked, before), {schema.ORIGINAL: dict(enumerate(of_fid))}
         rows, steps, pictures = [], [], []
-        for record in tqdm(self.records, desc="records", unit="record"):
+        for record in progress.bar(self.records, desc="records", unit="record"):
             stem, state = canvas_records.stem_of(record), self.by_delta(record)
             after, of_fid = self.draw(state)
             found = self.canvas.correct(self.asked, after)

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
-from slug import files
+from slug import files, progress
 from slug.artifacts.records import Record
 from slug.core.edit import total
 from slug.data.canvas import KINDS
@@ -85,7 +84,7 @@ def evaluate(canvas: Canvas, concepts: Sequence[Concept], method: str) -> list[d
         return canvas.correct(asked, paths)
 
     before, rows = answers([], f"{canvas.pipeline.tag}-original"), []
-    for group in tqdm(todo, desc="groups of concepts", unit="pipeline"):
+    for group in progress.bar(todo, desc="groups of concepts", unit="pipeline"):
         after = answers(group, f"{canvas.pipeline.tag}-{method}-together")
         rows += rows_of(group, asked, before, after, canvas.run.seed)
     return rows

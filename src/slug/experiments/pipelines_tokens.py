@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tqdm import tqdm
-
+from slug import progress
 from slug.artifacts.records import Record
 from slug.core.edit import Edit
 from slug.errors import SlugError
@@ -47,7 +46,7 @@ def rows(canvas: Canvas, concept: Concept, records: Sequence[Record], steps: int
     states = {"original": Edit()}
     states |= {r["method"]: canvas.edit(r) for r in records if concept_of(r) == concept.plain}
     found: list[dict[str, Any]] = []
-    for method, edit in tqdm(states.items(), desc=f"{concept.name}: tokens", unit="pipeline"):
+    for method, edit in progress.bar(states.items(), desc=f"{concept.name}: tokens", unit="pipeline"):
         with edit.applied(pipeline):
             by_name = shown(canvas, test, kind, [r.prompt for r in test])
             how: Any = {"steps": steps, "rate": rate, "seed": seed}

@@ -4,9 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from slug import cli, files, system
+from slug import cli, files, progress, system
 from slug.artifacts import deltas, records
 from slug.artifacts.gradient_files import Loaded
 from slug.core import layers, search, slug, variants
@@ -85,7 +83,7 @@ class Name:
             lookahead = 1 if wanted.plain else wanted.lookahead or (3 if world.device.type == "cuda" else 1)
             schedule = Schedule(rule=wanted.search_rule, lookahead=lookahead, evaluations=wanted.evaluations)
             plan = Plan(choose=wanted.choose, log_all=wanted.log_all or wanted.plain, schedule=schedule)
-            bar = tqdm(front, desc=f"{self.name}: layers", unit="layer", disable=world.rank > 0)
+            bar = progress.bar(front, desc=f"{self.name}: layers", unit="layer", shown=world.rank == 0)
             found = slug.over_layers(world.clip, evaluator, bar, forget, plan)
         return found, time.perf_counter() - started - sum(c.trace_s for c in found.candidates)
 

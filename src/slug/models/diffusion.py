@@ -16,9 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision import transforms
-from tqdm import tqdm
 
-from slug import files, settings, system
+from slug import files, progress, settings, system
 from slug.data.images import by_batch, decode
 from slug.errors import SlugError, brief
 from slug.models import loading
@@ -129,7 +128,7 @@ class Diffusion(HostModel):
         channels, side = self.pipe.unet.config.in_channels, self.size // self.pipe.vae_scale_factor
         out = []
         starts = range(0, len(prompts), self.batch_size)
-        for i in tqdm(starts, desc=desc, unit="batch", leave=False, disable=desc is None):
+        for i in progress.bar(starts, desc=desc, unit="batch", leave=False, shown=desc is not None):
             part = slice(i, i + self.batch_size)
             text = self.embed(prompts[part])
             noise = [torch.randn(channels, side, side, generator=torch.Generator().manual_seed(s)) for s in seeds[part]]
@@ -154,7 +153,7 @@ def write_pictures(diffusion: Diffusion, wanted: Wanted, folder: Path, desc: str
     paths = [folder / f"{i:05d}.png" for i in range(len(wanted))]
     missing = [i for i, p in enumerate(paths) if not p.is_file()]
     starts = range(0, len(missing), diffusion.batch_size)
-    for start in tqdm(starts, desc=desc, unit="batch", leave=False, disable=desc is None):
+    for start in progress.bar(starts, desc=desc, unit="batch", leave=False, shown=desc is not None):
         rows = missing[start : start + diffusion.batch_size]
         images = diffusion.generate([wanted[i][0] for i in rows], [wanted[i][1] for i in rows])
         for i, image in zip(rows, images, strict=True):

@@ -14,9 +14,8 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
-from slug import distributed, system
+from slug import distributed, progress, system
 
 if TYPE_CHECKING:
     from slug.models.clip import Clip
@@ -125,7 +124,9 @@ class Tower:
         place[rows] = torch.arange(len(rows))
         out: Any = None
         copies = 1 if steps is None else len(steps)
-        bar = tqdm(total=len(rows[rows % world == rank]), desc=desc, unit="", leave=False, disable=desc is None or rank > 0)
+        bar = progress.bar(
+            total=len(rows[rows % world == rank]), desc=desc, unit="", leave=False, shown=desc is not None and rank == 0
+        )
         with self.clip.evaluating(), bar:
             for group, (members, inputs) in enumerate(self.groups):
                 # An input always belongs to the same process, which then has the kept inputs of its stages.
@@ -215,7 +216,7 @@ class Tower:
         while not self.budget.take(size):
             if not (evict and self.kept):
                 if not self.refused and self.budget.total:
-                    tqdm.write(
+                    progress.write(
                         f"note: a cache of {self.budget.total / 2**30:.1f} GB does not hold all activations of the "
                         f"{self.encoder} tower; what does not fit is computed again (--cache-gb)"
                     )

@@ -11,9 +11,8 @@ import slug.torchvision_cpu  # noqa: F401  (before transformers)
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
-from slug import settings, system
+from slug import progress, settings, system
 from slug.errors import SlugError, brief
 from slug.models import loading
 from slug.models.canonical import VISION
@@ -93,7 +92,7 @@ class Vlm(HostModel):
         out, margins = [], []
         tokenizer = self.processor.tokenizer
         starts = range(0, len(asked), self.batch_size)
-        for start in tqdm(starts, desc=desc, unit="batch", leave=False, disable=desc is None):
+        for start in progress.bar(starts, desc=desc, unit="batch", leave=False, shown=desc is not None):
             part = tuple(asked[start : start + self.batch_size])
             # A copy, because BatchFeature.to moves the object itself.
             inputs = copy.copy(self.inputs(part)).to(self.module.device, self.module.dtype)
