@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every command of README in order: those in code blocks and those named in sentences and tables. With --dry-run, as the
+# Runs every command of README and docs/ in order: those in code blocks and those named in sentences and tables. With --dry-run, as the
 # tests call it, it runs their dry runs and --help instead, which takes seconds.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -25,8 +25,8 @@ while IFS=$'\t' read -r chapter line; do
         esac
       fi
       echo "\$ $line"
-      # `python` in README is the environment's.
-      PATH="$(dirname -- "$PYTHON"):$PATH" DRY_RUN='' bash -c "$line" || die "README's command failed: $line"
+      # `python` in the documents is the environment's.
+      PATH="$(dirname -- "$PYTHON"):$PATH" DRY_RUN='' bash -c "$line" || die "a command of the documents failed: $line"
       ;;
   esac
 done <<<"$commands"

@@ -8,13 +8,14 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 no_more_arguments "$@"
 
 bash scripts/run_demo.sh
-run "$PYTHON" src/demo/evaluate_clip.py --out results/demo --readme README.md
-run "$PYTHON" src/clip/a4_report.py --result-dir "$RESULT_DIR" --out results/demo --readme README.md
+run "$PYTHON" src/demo/evaluate_clip.py --out results/demo --readme results/demo/README.md
+run "$PYTHON" src/clip/a4_report.py --result-dir "$RESULT_DIR" --out results/demo --readme results/demo/README.md
 REFERENCE=results/demo bash scripts/run_multi.sh
 REFERENCE=results/demo SD_METHODS='slug slug_w slug_w_rounds uce esd' bash scripts/run_uncanvas.sh
 REFERENCE=results/demo bash scripts/run_uncanvas_multi.sh
 REFERENCE=results/demo bash scripts/run_tokens.sh
 REFERENCE=results/demo RECORDS=results/demo bash scripts/run_lasting.sh
 REFERENCE=results/demo VLM_FACTORS='0.5 0.7 1.4 2' bash scripts/run_vlm.sh
-run "$PYTHON" src/demo/evaluate_vlm.py --out results/demo --readme README.md
+run "$PYTHON" src/demo/evaluate_vlm.py --out results/demo --readme results/demo/vlm/README.md
 REFERENCE=results/demo bash scripts/run_study.sh
+run "$PYTHON" scripts/tools/rewrite_reports.py # README's table, and the index of all results

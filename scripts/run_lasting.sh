@@ -22,4 +22,4 @@ IFS=' ' read -r -a aliases <<<"$ALIASES"
 run "$PYTHON" src/clip/a7_lasting.py --celeb-name "${NAME_LIST[@]}" --records "$RECORDS" ${ALIASES:+--aliases "${aliases[@]}"} \
   --relearn-lr "$RELEARN_LR" --jobs "$LASTING_JOBS" --tar-dir "$TAR_DIR" --train-data "$TRAIN_DATA" --val-data "$VAL_DATA" \
   --imagenet-val "$IMAGENET_VAL" --imagenet-share "$IMAGENET_SHARE" "${MODEL_FLAGS[@]}" "${RUN_FLAGS[@]}" \
-  ${REFERENCE:+--out "$REFERENCE/lasting" --readme README.md} "$@"
+  ${REFERENCE:+--out "$REFERENCE/lasting" --readme "$REFERENCE/lasting/README.md"} "$@"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs README's real-data chapter, command by command, on stand-ins: a bare copy of this repository (STANDIN_DIR, made anew) gets
+# Runs the chapter on real data (docs/reproduce.md), command by command, on stand-ins: a bare copy of this repository (STANDIN_DIR, made anew) gets
 # files with the names and formats of the real downloads, made from the embedded world, and the demo's model
 # (src/demo/build_standin.py). Writes every command and its output to STANDIN_RECORD, results/standin/README.md. Names and grids
 # are small; each can be overridden. Takes minutes on 2 cores.

@@ -21,5 +21,5 @@ run "$PYTHON" src/clip/a6_study.py --celeb-name "${NAME_LIST[@]}" --jobs "$STUDY
   --train-data "$TRAIN_DATA" --laion-dir "$LAION_DIR" --val-data "$VAL_DATA" --imagenet-val "$IMAGENET_VAL" \
   --imagenet-share "$IMAGENET_SHARE" "${MODEL_FLAGS[@]}" "${RUN_FLAGS[@]}" "$@"
 run "$PYTHON" src/clip/a4_report.py --study "$RESULT_DIR" \
-  ${REFERENCE:+--out "$REFERENCE/study" --report results/REPORT.md --readme README.md}
+  ${REFERENCE:+--out "$REFERENCE/study" --report results/REPORT.md --readme "$REFERENCE/study/README.md"}
 [ -n "$DRY_RUN" ] || echo "all stages: $SECONDS s"

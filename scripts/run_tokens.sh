@@ -8,4 +8,4 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 need "$RESULT_DIR/sd/prompts.csv" "bash scripts/run_uncanvas.sh"
 run "$PYTHON" src/sd/b4_optimised_tokens.py --style $TOKEN_STYLES --object $TOKEN_OBJECTS \
   --prompts "$RESULT_DIR/sd/prompts.csv" --classifiers "$CLASSIFIERS" "${SD_FLAGS[@]}" "${RUN_FLAGS[@]}" \
-  ${REFERENCE:+--out "$REFERENCE/uncanvas" --readme README.md} "$@"
+  ${REFERENCE:+--out "$REFERENCE/uncanvas" --readme "$REFERENCE/uncanvas/README.md"} "$@"

@@ -78,5 +78,5 @@ jobs=()
 trap '[ ${#jobs[@]} -eq 0 ] || kill -- "${jobs[@]/#/-}" 2>/dev/null || true' EXIT
 at_once forget
 [ "$SD_JOBS" = 1 ] || at_once draw
-evaluate ${REFERENCE:+--out "$REFERENCE/uncanvas" --readme README.md}
+evaluate ${REFERENCE:+--out "$REFERENCE/uncanvas" --readme "$REFERENCE/uncanvas/README.md"}
 [ -n "$DRY_RUN" ] || echo "all stages: $SECONDS s; tables and sheets: ${REFERENCE:-$RESULT_DIR}/uncanvas/"

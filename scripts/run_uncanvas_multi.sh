@@ -13,4 +13,4 @@ fi
 need "$RESULT_DIR/sd/prompts.csv" "bash scripts/run_uncanvas.sh"
 run "$PYTHON" src/sd/b5_unlearn_multi.py --style $MULTI_STYLES --object $MULTI_SD_OBJECTS --method "$MULTI_METHOD" \
   --prompts "$RESULT_DIR/sd/prompts.csv" --classifiers "$CLASSIFIERS" "${SD_FLAGS[@]}" "${RUN_FLAGS[@]}" \
-  ${REFERENCE:+--out "$REFERENCE/uncanvas" --readme README.md} "$@"
+  ${REFERENCE:+--out "$REFERENCE/uncanvas" --readme "$REFERENCE/uncanvas/README.md"} "$@"

@@ -22,5 +22,5 @@ run "$PYTHON" src/vlm/c1_unlearn_vlm.py --celeb-name "${names[@]}" --questions "
   --unlearn-method "$VLM_METHOD" "${model[@]}" "$@"
 run "$PYTHON" src/vlm/c2_eval_vlm.py --questions "$QUESTIONS" ${VLM_UTILITY:+--utility $VLM_UTILITY} \
   ${VLM_FACTORS:+--factors $VLM_FACTORS} \
-  ${REFERENCE:+--out "$REFERENCE/vlm" --readme README.md} "${model[@]}"
+  ${REFERENCE:+--out "$REFERENCE/vlm" --readme "$REFERENCE/vlm/README.md"} "${model[@]}"
 [ -n "$DRY_RUN" ] || echo "all stages: $SECONDS s; table, transcripts and sheets: ${REFERENCE:-$RESULT_DIR}/vlm/"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Prints the commands of README in order, those in bash blocks and those named in sentences and tables.
+"""Prints the commands of README and docs/ in order, those in bash blocks and those named in sentences and tables.
 
 Example: python scripts/tools/readme_commands.py
          python scripts/tools/readme_commands.py --chapter "Real data" --follow results/standin-clone
@@ -24,13 +24,18 @@ START = re.compile(
     r"(?:[A-Z_]+=(?:\"[^\"]*\"|'[^']*'|\S+) )*(?:bash|python) (?:scripts|src)/\S+|python -m zipfile |git |cd "
 )
 SHOWN = 60  # lines of a command's output, at most
-HEAD = """# README's real-data chapter, followed on stand-ins
+HEAD = """# The chapter on real data, followed on stand-ins
 
-Written by `scripts/run_standin.sh`: every command of the chapter's blocks, unchanged and in order, run in a bare copy of
-this repository whose `data/` held only what a user would have downloaded. The downloads are stand-ins with the same names
-and formats, made from the embedded world (`src/demo/build_standin.py`), and the model is the demo's. The run shows that
-commands, file formats and stages fit together; its numbers say nothing about the paper's experiment.
+Written by `scripts/run_standin.sh`: every command in the blocks of docs/reproduce.md, unchanged and in order, run in a bare
+copy of this repository whose `data/` held only what a user would have downloaded. The downloads are stand-ins with the same
+names and formats, made from the embedded world (`src/demo/build_standin.py`), and the model is the demo's. The run shows
+that commands, file formats and stages fit together; its numbers say nothing about the paper's experiment.
 """
+
+
+def documents():
+    """README and the pages of docs/."""
+    return [files.ROOT / "README.md", *sorted((files.ROOT / "docs").glob("*.md"))]
 
 
 def commands(text):
@@ -81,7 +86,7 @@ def follow(chosen, clone, record):
             break
     files.write_text(record, "\n".join(text).rstrip() + "\n")
     if failed:
-        raise SlugError(f"README's command failed on the stand-ins: {failed}; what it said is in {record}")
+        raise SlugError(f"a command failed on the stand-ins: {failed}; what it said is in {record}")
 
 
 @dataclass(frozen=True)
@@ -93,10 +98,10 @@ class Settings:
 
 def main(argv: Sequence[str] | None = None) -> None:
     settings = cli.parse(__doc__, Settings, argv)
-    text = (files.ROOT / "README.md").read_text(encoding="utf-8")
-    chosen = [c for c in commands(text) if settings.chapter in ("", c[0])]
+    found = [c for path in documents() for c in commands(path.read_text(encoding="utf-8"))]
+    chosen = [c for c in found if settings.chapter in ("", c[0])]
     if not chosen:
-        raise SlugError(f"README has no command in a chapter {settings.chapter!r}")
+        raise SlugError(f"no document has a command in a chapter {settings.chapter!r}")
     if not settings.follow:
         print("\n".join(dict.fromkeys(f"{title}\t{command}" for title, command, _ in chosen)))
         return

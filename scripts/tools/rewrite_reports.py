@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write the committed reports and README's blocks again from the committed tables, without running a model.
+"""Write the committed reports, the tables of README and of the pages in results/, and their index from the committed tables.
 
 Example: python scripts/tools/rewrite_reports.py        after a change of words or layout in slug.reports
 """
@@ -7,6 +7,7 @@ Example: python scripts/tools/rewrite_reports.py        after a change of words 
 import json
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -29,11 +30,6 @@ DEMO = files.ROOT / "results" / "demo"
 Blocks = dict[str, str]
 
 
-def from_readme(text: str, folder: Path) -> str:
-    """A report's text with links that start from the repository's root instead of the report's folder."""
-    return re.sub(r"\]\(([^)]*)\)", lambda m: f"]({os.path.relpath(folder / m[1], files.ROOT)})", text)
-
-
 def notes(path: Path) -> list[str]:
     """The paragraphs of a report that are not tables."""
     return [p for p in path.read_text(encoding="utf-8").strip().split("\n\n") if not p.startswith("|")]
@@ -44,7 +40,12 @@ def clip() -> Blocks:
     frame = pd.read_csv(DEMO / "table.csv")
     files.write_text(DEMO / "report.md", clip_report.markdown(frame))
     files.write_text(DEMO / "comparison.tex", comparison.latex(frame))
-    return clip_report.readme_blocks(frame, records.read_all(DEMO))
+    return clip_report.page_blocks(frame, records.read_all(DEMO))
+
+
+def headline() -> Blocks:
+    """README's table."""
+    return {"headline": clip_report.headline(pd.read_csv(DEMO / "table.csv"))}
 
 
 def study() -> Blocks:
@@ -60,7 +61,7 @@ def durability() -> Blocks:
     frame = pd.read_parquet(folder / "runs.parquet")
     plot = next(folder.glob("*-relearning.png")).name
     files.write_text(folder / "REPORT.md", durability_report.report(frame, plot))
-    return {"lasting": durability_report.readme_block(frame)}
+    return {"lasting": durability_report.page_block(frame)}
 
 
 def multi() -> Blocks:
@@ -70,7 +71,7 @@ def multi() -> Blocks:
         frame = pd.read_csv(path)
         plots = sorted(path.parent.glob(f"*-cosine-sum-{frame['count'].max()}*.png"))
         files.write_text(path.with_name("report.md"), several.report(frame, [p.name for p in plots]) + "\n")
-        parts.append((frame, [os.path.relpath(p, files.ROOT) for p in plots]))
+        parts.append((frame, [os.path.relpath(p, DEMO / "multi") for p in plots]))
     return {"multi": several.parts_report(parts)}
 
 
@@ -86,7 +87,7 @@ def canvas() -> Blocks:
     }
     for (name, text), block in zip(texts.items(), ("uncanvas", "tokens", "uncanvas-multi"), strict=True):
         files.write_text(folder / f"{name}.md", text + "\n")
-        blocks[block] = from_readme(text, folder)
+        blocks[block] = text
     return blocks
 
 
@@ -110,7 +111,7 @@ def assistant() -> Blocks:
     plot = next(folder.glob("*-curve.png")).name
     text += "\n\n" + assistants.curve_report(pd.read_csv(folder / "curve.csv"), plot)
     files.write_text(folder / "report.md", text + "\n")
-    return {"vlm": from_readme(text, folder)}
+    return {"vlm": text}
 
 
 def timing() -> Blocks:
@@ -118,12 +119,41 @@ def timing() -> Blocks:
     return {"benchmark": bench.table(pd.read_csv(files.ROOT / "results" / "bench" / "table.csv"))}
 
 
+PAGES = {  # what the tables of each page are made by
+    "README.md": headline,
+    "results/demo/README.md": clip,
+    "results/demo/study/README.md": study,
+    "results/demo/lasting/README.md": durability,
+    "results/demo/multi/README.md": multi,
+    "results/demo/uncanvas/README.md": canvas,
+    "results/demo/vlm/README.md": assistant,
+    "results/bench/README.md": timing,
+}
+
+
+def index() -> str:
+    """results/README.md: every committed page and report, by its title."""
+    lines = [
+        "# Committed results",
+        "",
+        "Written by `scripts/tools/rewrite_reports.py`. Runs write elsewhere in this folder, where git ignores them.",
+        "",
+    ]
+    root = files.ROOT / "results"
+    tracked = subprocess.run(["git", "ls-files", "results"], cwd=files.ROOT, capture_output=True, text=True, check=True)
+    for path in sorted(files.ROOT / line for line in tracked.stdout.splitlines() if line.endswith(".md")):
+        if path.parent != root or path.name != "README.md":
+            title = next(line for line in path.read_text(encoding="utf-8").splitlines() if line)
+            name = path.relative_to(root)
+            lines.append(f"* [{name}]({name})" + (f": {title[2:]}" if title.startswith("# ") else ""))
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
-    blocks: Blocks = {}
-    for part in (clip, study, durability, multi, canvas, assistant, timing):
-        blocks |= part()
-    markdown.fill_blocks(files.ROOT / "README.md", blocks)
-    print(f"README blocks and their reports: {', '.join(blocks)}")
+    for page, made in PAGES.items():
+        markdown.fill_blocks(files.ROOT / page, made())
+    files.write_text(files.ROOT / "results" / "README.md", index())
+    print(f"pages, their reports and the index: {', '.join(PAGES)}")
 
 
 if __name__ == "__main__":

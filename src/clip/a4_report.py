@@ -1,7 +1,7 @@
 """Turn the records in results/clip into table.csv and report.md, draw the plots, and print the table.
 
 Example: python src/clip/a4_report.py --result-dir results            writes results/clip/report/
-         python src/clip/a4_report.py --out results/demo --readme README.md    also copies plots and logs, fills README
+         python src/clip/a4_report.py --out results/demo --readme results/demo/README.md  (fills it, copies plots)
          python src/clip/a4_report.py --study results/study            a6_study.py's runs: verdicts on the paper's claims
 """
 
@@ -44,7 +44,7 @@ def on_records(settings: Report) -> None:
     if settings.out:
         clip_report.copy(found, source, out)
     if settings.readme:
-        markdown.fill_blocks(settings.readme, clip_report.readme_blocks(frame, found))
+        markdown.fill_blocks(settings.readme, clip_report.page_blocks(frame, found))
     print(clip_report.summary(frame, found))
     print(f"table and report: {out}; pictures: {source}/*.png")
 

@@ -37,7 +37,7 @@ def read_table(folder, start):
 
 
 def publish(settings: Several, root, out, frame):
-    """Write table.csv and report.md, and fill the README's block from all tables in `root` and one level below."""
+    """Write table.csv and report.md, and fill the page's block from all tables in `root` and one level below."""
     from slug.reports import markdown
     from slug.reports import several as report
 

@@ -3,7 +3,7 @@ spellings, design houses, sums of features; SLUG and the baselines alike.
 
 Example: python src/clip/a7_lasting.py --celeb-name Elon_Musk --model ViT-B-32 --pretrained laion400m_e32
          python src/clip/a7_lasting.py --celeb-name Lion Owl --records results/demo --unlearn-method slug ssd
-         python src/clip/a7_lasting.py --celeb-name Lion Owl --model ... --report --readme README.md    (runs that are there)
+         python src/clip/a7_lasting.py --celeb-name Lion Owl --model ... --report    (of runs that are there)
 Needs the records of a2_unlearn_slug.py and a3_unlearn_compare.py, and the tars. SLUG's edits are its deltas. The weights of
 a baseline's chosen candidate are not kept, so its training is done again with the setting, seed and data of its record
 (salun and ssd need their gradients, a1_compute_grad.py); where an edit does not score what its record says, a note says so.
@@ -63,7 +63,7 @@ def main(argv=None):
             files.place(png, png)
     files.write_text(out / "REPORT.md", durability_report.report(frame, png.name if curves else ""))
     if settings.readme:
-        markdown.fill_blocks(settings.readme, {"lasting": durability_report.readme_block(frame)})
+        markdown.fill_blocks(settings.readme, {"lasting": durability_report.page_block(frame)})
     print(durability_report.overview(durability_report.table(frame)))
     print(f"{len(frame)} rows: {out / 'runs.parquet'}; report: {out / 'REPORT.md'}")
 

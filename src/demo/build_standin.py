@@ -1,6 +1,7 @@
 """Make a bare copy of this repository with stand-ins for the real downloads, which have the same names and formats.
 
-Example: python src/demo/build_standin.py --out results/standin-clone      (scripts/run_standin.sh then follows README there)
+Example: python src/demo/build_standin.py --out results/standin-clone
+scripts/run_standin.sh then follows docs/reproduce.md there.
 Writes the repository's files into OUT and, into its otherwise empty data/, what a user would have downloaded:
     ImageNet/              ILSVRC2012_img_val.tar: the embedded world's pictures of objects that ImageNet has a class for;
                            ILSVRC2012_devkit_t12.tar.gz: all 1,000 classes, their ids shuffled, and some inner nodes
@@ -30,7 +31,17 @@ from slug import cli, files
 from slug.data import evaluation_sets
 from slug.errors import SlugError
 
-COPIED = ("src", "scripts", "pyproject.toml", "README.md", "data/README.md", "data/emoji", "data/models", "data/uncanvas")
+COPIED = (
+    "src",
+    "scripts",
+    "pyproject.toml",
+    "README.md",
+    "docs",
+    "data/README.md",
+    "data/emoji",
+    "data/models",
+    "data/uncanvas",
+)
 COPIED += ("results/bench",)
 PER_CLASS, PER_IDENTITY = 12, 20  # pictures
 INNER = ("n00001740", "n00015388", "n03574816")  # WordNet nodes that are not classes: entity, animal, instrument
@@ -116,7 +127,7 @@ def write_celeba(folder, world, rng):
 
 
 def copy_repository(out):
-    """Copy the files that README's commands need to `out`, with data/ as it is after cloning."""
+    """Copy the files that the commands of docs/reproduce.md need to `out`, with data/ as it is after cloning."""
     ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
     for name in COPIED:
         source, target = files.ROOT / name, out / name
@@ -130,7 +141,7 @@ def copy_repository(out):
 def build(out, world, seed=0):
     """Build everything in the folder `out`, which must not exist; returns one line about what was made."""
     if out.exists():
-        raise SlugError(f"{out} exists; delete it, so that README's commands start with an empty data/")
+        raise SlugError(f"{out} exists; delete it, so that its commands start with an empty data/")
     files.existing(world / "world.json", "embedded world", "build it with: python src/demo/build_world.py")
     rng = np.random.default_rng(seed)
     try:

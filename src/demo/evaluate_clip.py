@@ -1,6 +1,7 @@
 """Zero-shot accuracy of mini-CLIP on the embedded world, against the targets set before its training.
 
-Example: python src/demo/evaluate_clip.py --out results/demo --readme README.md Writes mini-clip.csv (one row for each task:
+Example: python src/demo/evaluate_clip.py --out results/demo --readme results/demo/README.md
+Writes mini-clip.csv (one row for each task:
 counts, accuracy, 95% interval) and prints it. No choice depends on these results.
 """
 

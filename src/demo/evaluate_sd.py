@@ -1,6 +1,7 @@
 """Accuracy of mini-SD and its classifiers against the targets set before their training, and a sheet of samples.
 
-Example: python src/demo/evaluate_sd.py --out results/demo --readme README.md Writes mini-sd.csv (one row for each result:
+Example: python src/demo/evaluate_sd.py --out results/demo --readme results/demo/uncanvas/README.md
+Writes mini-sd.csv (one row for each result:
 counts, accuracy, 95% interval) and mini-sd-samples.png to --out. The pipeline makes new pictures of every cell, which
 neither choose nor report an edit. Cells that its training left out are counted apart. No choice depends on these results.
 """

@@ -1,6 +1,6 @@
 """Accuracy of mini-LLaVA on new pictures, against the targets set before its training.
 
-Example: python src/demo/evaluate_vlm.py --out results/demo --readme README.md
+Example: python src/demo/evaluate_vlm.py --out results/demo --readme results/demo/vlm/README.md
 Writes mini-llava.csv (one row for each kind of question: counts, accuracy, 95% interval, target) to --out. Naming questions
 are split into identities and objects, and into drawings that training saw or never saw; they are compared with mini-CLIP's
 zero-shot answers to the same pictures. Other kinds are compared with the most frequent answer. No choice depends on these

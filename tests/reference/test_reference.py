@@ -15,7 +15,10 @@ from slug.data.names import plain_name
 from slug.evaluation import zeroshot
 
 DEMO = files.ROOT / "results" / "demo"
-REPORTS = sorted(str(p.relative_to(files.ROOT)) for p in DEMO.rglob("*.md"))
+DOCUMENTS = [
+    "README.md",
+    *sorted(str(p.relative_to(files.ROOT)) for d in ("docs", "results") for p in (files.ROOT / d).rglob("*.md")),
+]
 MODEL = files.ROOT / "data" / "models" / "mini-clip"
 COLUMNS = (
     "method name kind model layer step forget_acc1 forget_acc5 identities_acc1 objects_acc1 n_forget n_identities n_objects "
@@ -43,7 +46,7 @@ def test_table_has_every_drawn_name_and_the_fixed_columns(table):
 
 
 def test_reports_and_readme_are_written_from_the_committed_tables(monkeypatch):
-    """rewrite_reports.py changes nothing: every report and every block of README is what its table says."""
+    """rewrite_reports.py changes nothing: every report and every block of a page is what its table says."""
     spec = importlib.util.spec_from_file_location("rewrite", files.ROOT / "scripts" / "tools" / "rewrite_reports.py")
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
@@ -54,15 +57,15 @@ def test_reports_and_readme_are_written_from_the_committed_tables(monkeypatch):
     assert [p for p, text in written.items() if p.read_text(encoding="utf-8") != text] == []
 
 
-@pytest.mark.parametrize("report", ["README.md", "results/REPORT.md", *REPORTS])
+@pytest.mark.parametrize("report", DOCUMENTS)
 def test_links_of_reports_lead_to_files(report):
     path = files.ROOT / report
-    links = re.findall(r"\]\((?!http|#)([^)]*)\)", path.read_text(encoding="utf-8"))
+    links = re.findall(r"\]\((?!http|#)([^)#]*)[^)]*\)", path.read_text(encoding="utf-8"))
     assert [link for link in links if not (path.parent / link).exists()] == []
 
 
-def test_what_readme_says_of_several_at_once_is_in_its_tables():
-    text = (files.ROOT / "README.md").read_text(encoding="utf-8")
+def test_what_the_page_says_of_several_at_once_is_in_its_tables():
+    text = (DEMO / "multi" / "README.md").read_text(encoding="utf-8")
     block = text.split("<!-- multi -->")[1].split("<!-- /multi -->")[0]
     for part in (".", "objects", "mixture", "ws", "ws-objects", "ws-mixture"):
         report_text = (DEMO / "multi" / part / "report.md").read_text(encoding="utf-8")
@@ -86,8 +89,8 @@ def test_what_readme_says_of_several_at_once_is_in_its_tables():
     assert back["forget_change"].drop(least).abs().max() <= 0.05 + 1e-6 and back["forget_change_high"][least] >= 0
 
 
-def test_what_readme_says_of_the_assistant_is_in_its_table():
-    text = (files.ROOT / "README.md").read_text(encoding="utf-8")
+def test_what_the_page_says_of_the_assistant_is_in_its_table():
+    text = (DEMO / "vlm" / "README.md").read_text(encoding="utf-8")
     text = " ".join(text.split())
 
     def figures(path, method):

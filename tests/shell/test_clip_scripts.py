@@ -93,7 +93,7 @@ def test_the_demo_builds_its_world_in_a_fresh_clone(script, tmp_path):
 def test_the_reference_run_has_every_part(tmp_path):
     done = shell(ROOT / "scripts/make_reference.sh", "--dry-run", RESULT_DIR=tmp_path / "r")
     (call,) = calls(done, "a7_lasting")
-    wanted = {"--out": "results/demo/lasting", "--readme": "README.md", "--records": "results/demo"}
+    wanted = {"--out": "results/demo/lasting", "--readme": "results/demo/lasting/README.md", "--records": "results/demo"}
     assert {flag: given(call, flag) for flag in wanted} == {flag: [value] for flag, value in wanted.items()}
     (call,) = calls(done, "b5_unlearn_multi")
     assert given(call, "--style") == ["Noto", "EmojiOne", "Blob"] and given(call, "--object") == ["bell", "rocket", "skull"]

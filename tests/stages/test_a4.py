@@ -77,7 +77,7 @@ def test_readme_is_filled(folder):
     report(folder, "--readme", folder / "README.md")
     text = (folder / "README.md").read_text()
     frame = pd.read_csv(folder / "results/clip/report/table.csv")
-    for block, content in clip_report.readme_blocks(frame, records.read_all(folder / "results/clip")).items():
+    for block, content in clip_report.page_blocks(frame, records.read_all(folder / "results/clip")).items():
         assert f"<!-- {block} -->\n{content}\n<!-- /{block} -->" in text
     assert "<!-- study -->\nold\n" in text
 

@@ -27,7 +27,7 @@ from slug.settings import Sources
 
 SHOWN = 4, 6  # pictures on a sheet: of the forgotten concept, of others
 SHARES = [0.8 + 0.005 * i for i in range(41)]  # of IRA and CRA, for each of which the best UA is given
-# Targets, of the README too: UA of one layer and of several rounds where this share of IRA and CRA is retained.
+# Targets: UA of one layer and of several rounds where this share of IRA and CRA is retained.
 KEPT_TARGET, ONE_LAYER_TARGET, ROUNDS_TARGET = 0.85, {"style": 0.86, "object": 0.75}, 0.95
 
 

@@ -1,4 +1,4 @@
-"""The report on a folder of a CLIP's records: table.csv, report.md, plots, README's blocks, and a copy without the run."""
+"""The report on a folder of a CLIP's records: table.csv, report.md, plots, blocks of a page, and a copy without the run."""
 
 from pathlib import Path
 from typing import Any
@@ -53,14 +53,18 @@ def compares(frame: pd.DataFrame) -> bool:
     return comparison.has_baselines(frame) and "slug" in set(frame["method"])
 
 
-def readme_blocks(frame: pd.DataFrame, found: list[Record]) -> dict[str, str]:
-    """What README quotes: {block: Markdown}."""
-    ours = frame[frame["method"].map(lambda m: m == schema.ORIGINAL or schema.is_slug(m))]
-    parts = [clip_tables.pooled(frame), clip_tables.means_table(ours), clip_tables.names_table(frame)]
+def headline(frame: pd.DataFrame) -> str:
+    """The table of README: SLUG beside the unedited model, as means over names."""
+    return clip_tables.means_table(frame[frame["method"].map(lambda m: m == schema.ORIGINAL or schema.is_slug(m))])
+
+
+def page_blocks(frame: pd.DataFrame, found: list[Record]) -> dict[str, str]:
+    """What the README.md of the result folder quotes: {block: Markdown}."""
+    parts = [clip_tables.pooled(frame), headline(frame), clip_tables.names_table(frame)]
     by_known = sorted(found, key=lambda r: r["splits"]["test"][schema.ORIGINAL]["forget_acc1"])
     best_known = {r["kind"]: r for r in by_known if r["method"] == "slug"}
     links = [
-        f"![{r['name']} before and after](results/demo/{schema.file_name(r['model'], r['name'], '.png', 'pictures')})"
+        f"![{r['name']} before and after]({schema.file_name(r['model'], r['name'], '.png', 'pictures')})"
         for r in (best_known[k] for k in ("identity", "object") if k in best_known)
     ]
     blocks = {"results": "\n\n".join(parts), "pictures": "\n\n".join(links)}

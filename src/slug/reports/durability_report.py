@@ -157,8 +157,8 @@ def report(frame: pd.DataFrame, plot: str = "") -> str:
     return "\n\n".join([*parts, ""])
 
 
-def readme_block(frame: pd.DataFrame) -> str:
-    """What README quotes."""
+def page_block(frame: pd.DataFrame) -> str:
+    """What a page on durability quotes."""
     return "\n\n".join([overview(table(frame)), counted(frame)])
 
 

@@ -61,7 +61,7 @@ def report(frame: pd.DataFrame, matrices: Iterable[str] = ()) -> str:
 
 
 def parts_report(parts: Iterable[tuple[pd.DataFrame, Sequence[str]]]) -> str:
-    """README's block: `report` on all names of each part, (table, matrices), under what the part consists of."""
+    """A page's block: `report` on all names of each part, (table, matrices), under what the part consists of."""
     texts = []
     for frame, matrices in parts:
         frame = frame[frame["count"] == frame["count"].max()]

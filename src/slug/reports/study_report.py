@@ -122,12 +122,12 @@ def report(frame: pd.DataFrame, picture: str) -> str:
 
 
 def blocks(frame: pd.DataFrame) -> dict[str, str]:
-    """What README quotes: {block: Markdown}."""
+    """What a page on the study quotes: {block: Markdown}."""
     return {"study": "\n\n".join([counts(frame), verdicts_table(frame), claims.RULE])}
 
 
 def write(frame: pd.DataFrame, source: Path, out: Path, path: Path, readme: str = "") -> None:
-    """Write the report on a study and its plot, copy its table, and fill README's block.
+    """Write the report on a study and its plot, copy its table, and fill the block of a page.
 
     Args:
         source: folder of runs.parquet.

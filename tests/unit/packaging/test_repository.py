@@ -9,8 +9,12 @@ import subprocess
 from wrappers import ROOT
 
 
-def test_readme_names_only_paths_that_exist():
-    text = (ROOT / "README.md").read_text()
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
+
+
+def test_documents_name_only_paths_that_exist():
+    text = "".join(p.read_text() for p in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
     paths = {p.rstrip("./") for p in re.findall(r"(?<![\w/])(?:scripts|src|notebooks)/[\w./*-]*", text)}
     assert {"scripts/run_demo.sh", "scripts/run_tests.sh"} <= paths
     assert [p for p in sorted(paths) if not any(ROOT.glob(p))] == []

@@ -49,9 +49,9 @@ def test_a_report_of_slug_alone_has_no_comparison(tmp_path):
     assert "## Comparison" not in (tmp_path / "report.md").read_text() and not (tmp_path / "comparison.tex").exists()
 
 
-def test_readme_quotes_slug_and_links_the_best_known_name(frame):
+def test_the_page_quotes_slug_and_links_the_best_known_name(frame):
     records = hand_made.clip_records()
-    blocks = clip_report.readme_blocks(frame, records)
+    blocks = clip_report.page_blocks(frame, records)
     assert set(blocks) == {"results", "pictures", "comparison"}
     assert "| identities | slug |" in blocks["results"] and "| identities | ga |" not in blocks["results"]
-    assert blocks["pictures"] == "![c before and after](results/demo/m-pictures-c.png)"
+    assert blocks["pictures"] == "![c before and after](m-pictures-c.png)"

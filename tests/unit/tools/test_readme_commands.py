@@ -1,4 +1,4 @@
-"""The commands of README's chapter on real data, found and followed."""
+"""The commands of the documents, found and followed."""
 
 import pytest
 import tiny
@@ -6,7 +6,7 @@ import tiny
 from slug.errors import SlugError
 
 
-def test_readmes_commands_are_found_by_chapter():
+def test_commands_are_found_by_chapter():
     text = "## A\n```bash\nbash scripts/a.sh   # says\nls\n```\nsee `bash scripts/a.sh` and `X=1 python src/b.py --c`\n"
     text += "## B\n`bash scripts/d.sh`"
     found = [("A", "bash scripts/a.sh", True), ("A", "bash scripts/a.sh", False)]
@@ -15,7 +15,7 @@ def test_readmes_commands_are_found_by_chapter():
 
 
 def test_the_chapter_prepares_checks_plans_and_runs():
-    found = tiny.script("tools/readme_commands").commands((tiny.ROOT / "README.md").read_text())
+    found = tiny.script("tools/readme_commands").commands((tiny.ROOT / "docs/reproduce.md").read_text())
     chapter = [command for title, command, block in found if title == "Real data" and block]
     wanted = ["check_data.py", "valprep.sh", "prepare_celeba.sh", "run_all_clip.sh --dry-run", "run_all_clip.sh"]
     pipelines = ["a0_create_prompts_uncanvas.py", "run_uncanvas.sh", "run_compute_grad_sd.sh", "run_sd.sh"]
