@@ -7,7 +7,7 @@ export PROFILE=demo COMPARE_NAMES='' SETTINGS_FROM='' TRACE=200
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 no_more_arguments "$@"
 
-bash scripts/run_demo.sh
+bash scripts/run_demo.sh --with-baselines
 run "$PYTHON" src/demo/evaluate_clip.py --out results/demo --readme results/demo/README.md
 run "$PYTHON" src/clip/a4_report.py --result-dir "$RESULT_DIR" --out results/demo --readme results/demo/README.md
 REFERENCE=results/demo bash scripts/run_multi.sh

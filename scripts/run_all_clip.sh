@@ -1,35 +1,40 @@
 #!/usr/bin/env bash
 # Table 1 on CLIP for all NAMES: forget sets, gradients, SLUG, the baselines, report. A second run keeps valid files.
+# --without-baselines leaves the baselines out.
 # Reads LAION_DIR, TRAIN_DATA, VAL_DATA and IMAGENET_VAL; writes TAR_DIR, IMAGE_DIR and RESULT_DIR. PROFILE=paper runs the
 # paper's five names. A dry run ends with the state of the data and an estimate of what each stage will take, by
 # scripts/tools/estimate.py (NO_PLAN=1 skips both).
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
-no_more_arguments "$@"
 need_names
-
-times=""
-timed() { # timed LABEL COMMAND...
-  local label="$1" from="$SECONDS"
+stages=(data curation gradients slug baselines report)
+if [ "${1:-}" = --without-baselines ]; then
+  stages=(data curation gradients slug report)
   shift
+fi
+no_more_arguments "$@"
+
+number=0
+timed() { # timed COMMAND...: the next stage, with its number and its seconds
+  local from="$SECONDS" label="${stages[$number]}"
+  number=$((number + 1))
+  [ -n "$DRY_RUN" ] || echo "[$number/${#stages[@]}] $label"
   "$@"
-  times+="$(printf '%-10s %5d s' "$label" $((SECONDS - from)))"$'\n'
+  [ -n "$DRY_RUN" ] || echo "[$number/${#stages[@]}] $label: $((SECONDS - from)) s; $((SECONDS + ${STARTED:-0})) s since the start"
 }
 
 # Report missing data now, not after hours.
 places=(--laion-dir "$LAION_DIR" --tar-dir "$TAR_DIR" --train-data "$TRAIN_DATA" --val-data "$VAL_DATA"
   --imagenet-val "$IMAGENET_VAL")
-timed data run "$PYTHON" scripts/check_data.py --only laion retain celeba imagenet --name "${NAME_LIST[@]}" "${places[@]}" \
+timed run "$PYTHON" scripts/check_data.py --only laion retain celeba imagenet --name "${NAME_LIST[@]}" "${places[@]}" \
   --strict
-timed curation run "$PYTHON" src/clip/a0_create_tar.py --name "${NAME_LIST[@]}" --laion-dir "$LAION_DIR" \
+timed run "$PYTHON" src/clip/a0_create_tar.py --name "${NAME_LIST[@]}" --laion-dir "$LAION_DIR" \
   --tar-dir "$TAR_DIR" --image-dir "$IMAGE_DIR" --known-names "$KNOWN_NAMES" --max-count "$MAX_COUNT" "${RUN_FLAGS[@]}"
-timed gradients bash scripts/run_compute_grad.sh
-timed slug bash scripts/run_clip_slug.sh
-timed baselines bash scripts/run_clip_comparison.sh
-timed report run "$PYTHON" src/clip/a4_report.py --result-dir "$RESULT_DIR"
-if [ -z "$DRY_RUN" ]; then
-  printf '%s' "$times"
-elif [ -z "${NO_PLAN:-}" ]; then
+timed bash scripts/run_compute_grad.sh
+timed bash scripts/run_clip_slug.sh
+[[ " ${stages[*]} " != *" baselines "* ]] || timed bash scripts/run_clip_comparison.sh
+timed run "$PYTHON" src/clip/a4_report.py --result-dir "$RESULT_DIR"
+if [ -n "$DRY_RUN" ] && [ -z "${NO_PLAN:-}" ]; then
   IFS=' ' read -r -a lr <<<"$LR"
   IFS=' ' read -r -a selection <<<"$SELECTION"
   IFS=' ' read -r -a methods <<<"$METHODS"

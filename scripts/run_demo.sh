@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
-# The whole demo from a bare clone: set-up, world, forget sets, gradients, SLUG on all NAMES, the baselines on two of them at
-# stored settings, report. A second run keeps valid files.
+# The whole demo from a bare clone: set-up, world, forget sets, gradients, SLUG on all NAMES, report. With --with-baselines also
+# the baselines, on two of the names at stored settings. A second run keeps valid files.
 # Reads data/emoji/ and data/models/; writes data/demo/ and RESULT_DIR. Expected time: scripts/profiles/demo.sh.
 set -euo pipefail
 export PROFILE=demo
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
-no_more_arguments "$@"
 need_names
+baselines=(--without-baselines)
+if [ "${1:-}" = --with-baselines ]; then
+  baselines=()
+  shift
+fi
+no_more_arguments "$@"
 
 run "$PYTHON" src/demo/build_world.py --out "$DATA_DIR"
-NO_PLAN=1 bash scripts/run_all_clip.sh
-[ -n "$DRY_RUN" ] || echo "all stages, with set-up and world: $SECONDS s"
+NO_PLAN=1 STARTED="$SECONDS" bash scripts/run_all_clip.sh "${baselines[@]}"

@@ -69,6 +69,7 @@ base_python() {
 venv="$ROOT/.venv"
 python="$venv/bin/python"
 
+[ -z "$DRY_RUN" ] || [ "${SLUG_PYTHON:-}" != "$python" ] || use "$python" # a dry run names it before it is there
 if [ -n "${SLUG_PYTHON:-}" ]; then
   missing="$(lacks "$SLUG_PYTHON")"
   [ -z "$missing" ] || die "SLUG_PYTHON ($SLUG_PYTHON) lacks $missing; install it there, or unset SLUG_PYTHON"
@@ -85,18 +86,33 @@ if [ -f "$venv/slug-stamp" ] && [ "$(stamp "$python")" = "$(cat "$venv/slug-stam
   use "$python"
 fi
 
+# quiet COMMAND...: run it with its output in the log; its last lines are shown if it fails.
+log="$venv/setup.log"
+quiet() {
+  if [ -n "$DRY_RUN" ]; then
+    run "$@"
+  elif ! "$@" >>"$log" 2>&1; then
+    tail -n 20 "$log"
+    die "this command failed, and $log holds all that it said: $*"
+  fi
+}
+
 [ -n "$DRY_RUN" ] || rm -f "$venv/slug-stamp"
 if ! "$python" -m pip --version >/dev/null 2>&1; then
   base="$(base_python)"
   run "$base" -m venv --clear "$venv" || die "$base -m venv failed; on Debian and Ubuntu: apt install python3-venv"
 fi
+if [ -z "$DRY_RUN" ]; then
+  rm -f "$log"
+  echo "set-up: installing the packages into $venv; one to three minutes, said in $log"
+fi
 install=("$python" -m pip install --no-input --disable-pip-version-check -c "$LOCK")
-run "${install[@]}" torch                 # first, so that nothing below asks for another build of it
-run "${install[@]}" --no-deps torchvision # a CUDA build: without its dependencies it keeps torch as it is
-run "${install[@]}" -e ".[$EXTRAS]"
-run "$python" -c 'import slug.torchvision_cpu, open_clip' || die "the packages are installed in $venv but do not import"
+quiet "${install[@]}" torch                 # first, so that nothing below asks for another build of it
+quiet "${install[@]}" --no-deps torchvision # a CUDA build: without its dependencies it keeps torch as it is
+quiet "${install[@]}" -e ".[$EXTRAS]"
+quiet "$python" -c 'import slug.torchvision_cpu, open_clip'
 if [ -z "$DRY_RUN" ]; then
   stamp "$python" >"$venv/slug-stamp"
-  echo "set-up took $SECONDS s -> $venv"
+  echo "set-up: $SECONDS s"
 fi
 use "$python"

@@ -1,6 +1,6 @@
 # The embedded world, EmojiCanvas, with mini-CLIP: 2 CPU cores, no network. All other variables: scripts/profiles/base.sh.
 # Any can be set from the environment, e.g. NAMES='Santa_Claus' bash scripts/run_demo.sh
-# Expected on 2 cores: set-up 2 minutes, the demo about 11. Results: results/demo/report.md.
+# Expected on 2 cores: set-up 2 minutes, the demo about 5, with baselines 11. Committed results: results/demo/README.md.
 : "${DATA_DIR:=$ROOT/data/demo}"
 : "${WORKERS:=2}"
 

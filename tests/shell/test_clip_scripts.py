@@ -21,6 +21,13 @@ def test_settings_and_further_flags_reach_the_stage():
     assert len(re.findall(r"/my\\ world(?: |/)", done.stdout)) > 8 and "data/demo" not in done.stdout
 
 
+def test_the_demo_runs_baselines_only_where_asked():
+    for more, compares in ((), 0), (("--with-baselines",), 1):
+        done = shell(ROOT / "scripts/run_demo.sh", "--dry-run", *more, COMPARE_NAMES="")
+        assert len(calls(done, "a2_unlearn_slug")) == 1 and len(calls(done, "a3_unlearn_compare")) == compares
+    assert "unknown argument --baselines" in shell(ROOT / "scripts/run_demo.sh", "--dry-run", "--baselines").stderr
+
+
 def test_the_whole_of_table_1_is_the_stages_in_order_and_what_they_take(tmp_path):
     done = shell(ROOT / "scripts/run_all_clip.sh", "--dry-run", PROFILE="paper", NAMES="", DATA_DIR=tmp_path)
     stages = re.findall(r"^\+ .*?((?:src/clip|scripts)/\w+\.py)", done.stdout, re.M)

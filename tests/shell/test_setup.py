@@ -9,6 +9,7 @@ import pytest
 from wrappers import ROOT, shell
 
 FAKE_PYTHON = """#!/bin/bash
+[ -z "${BROKEN_PIP:-}" ] || [[ "$*" != *install* ]] || { echo "no such package"; exit 1; }
 # A python that makes no environment and installs nothing, but writes down what it was asked for.
 case "$*" in
   "-m venv"*) mkdir -p "${@: -1}/bin" && cp "$0" "${@: -1}/bin/python" ;;
@@ -52,6 +53,16 @@ def test_setup_installs_torch_first_and_every_package_at_its_locked_version(bare
     assert all("-c scripts/constraints.txt" in a for a in installs)
     assert torch.split()[-1] == "torch" and torchvision.split()[-1] == "torchvision" and "--no-deps" in torchvision
     assert rest.endswith("-e .[demo,diffusion,download,vlm,dev]")
+
+
+def test_setup_is_quiet_and_shows_the_end_of_its_log_where_it_fails(bare):
+    clone, setup = bare
+    assert [line.split()[0] for line in setup()[0].stderr.splitlines() if not line.startswith("+")] == ["set-up:"] * 2
+    with (clone / "pyproject.toml").open("a") as f:
+        f.write("# changed\n")
+    done, _ = setup(BROKEN_PIP=1)
+    assert done.returncode == 2 and done.stdout == ""
+    assert "no such package" in done.stderr and f"{clone}/.venv/setup.log holds all" in done.stderr
 
 
 @pytest.mark.parametrize("file", ["pyproject.toml", "scripts/constraints.txt"])
