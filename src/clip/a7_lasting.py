@@ -59,8 +59,6 @@ def main(argv=None):
     png = plot.with_name(f"{plot.name}.png")
     if curves:  # there are none where a run was stopped before
         plots.relearning(curves, original, title, plot)
-        if settings.out:
-            files.place(png, png)
     files.write_text(out / "REPORT.md", durability_report.report(frame, png.name if curves else ""))
     if settings.readme:
         markdown.fill_blocks(settings.readme, {"lasting": durability_report.page_block(frame)})

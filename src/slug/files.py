@@ -106,16 +106,9 @@ def check_writable(folder: str | Path) -> Path:
 
 
 def place(source: Path, target: Path) -> None:
-    """Copy a file for committing; a PNG is reduced to 128 colours, a quarter of its size. `target` may be `source`."""
+    """Copy a file, whole or not at all."""
     with replacing(target) as temporary:
-        if source.suffix == ".png":
-            from PIL import Image
-
-            with Image.open(source) as image:
-                plain = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
-                plain.save(temporary, format="PNG", optimize=True)
-        else:
-            shutil.copyfile(source, temporary)
+        shutil.copyfile(source, temporary)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -115,18 +115,18 @@ class Name:
     def _views(self) -> tuple[Any, Any]:
         """What plots show of the model as it is: cosines of names, and pictures with the names they are taken for."""
         test, seed = self.evaluators["test"], self.settings.run.seed
-        similar = outcome.similarity(self.evaluation, [test.target], test.masks, seed=seed)
+        similar = outcome.similarity(self.evaluation, [test.target], test.masks)
         return similar, outcome.shown(self.evaluation, test.target, test.masks, seed=seed)
 
     def _plot(self, folder: Path, best: Candidate, before: tuple[Any, Any], after: tuple[Any, Any]) -> None:
-        name, label = plain_name(self.name), self.world.clip.label
+        name = plain_name(self.name)
         for encoder, front in self.fronts.items():
             every, stem = [r for r in self.ranked if r.encoder == encoder], folder / self.file("", f"pareto-{encoder}")
-            plots.pareto(every, front, best.layer, f"{name}: {encoder} encoder of {label}", stem)
+            plots.pareto(every, front, best.layer, f"{name}: layers of the {encoder} encoder", stem)
         (names, similar, count), (images, truth, said) = after
-        title, stem = f"{name}, test split, {count} pictures", folder / self.file("", "cosine")
+        title, stem = f"{name} and its nearest names ({count} pictures)", folder / self.file("", "cosine")
         plots.similarity(before[0][1], similar, names, title, stem)
-        title, stem = f"{name}, test split: top-1 before and after", folder / self.file("", "pictures")
+        title, stem = f"{name}: what the model calls a picture, before \u2192 after", folder / self.file("", "pictures")
         plots.pictures(images, truth, before[1][2], said, title, stem)
 
     def _record(self, found: Found, best: Candidate, splits: Any, seconds: float, delta: Path) -> dict[str, Any]:

@@ -109,14 +109,13 @@ def draw_comparison(found: list[Record], folder: Path) -> None:
             points[method] = rows[["forget_acc1", "retain"]].dropna().to_numpy()[1:]
             rows = rows[(rows["layer"] == best["layer"]) & np.isclose(rows["step"], best["step"])]
             chosen[method] = rows[["forget_acc1", "retain"]].to_numpy()[0]
-        title = f"{name}: every candidate, validation split; filled: the chosen one; line: SLUG's Pareto front"
+        title = f"{name}: every candidate; filled: the chosen one; line: SLUG's own Pareto front"
         stem = folder / schema.file_name(records_of["slug"]["model"], name, "", "tradeoff")
         plots.tradeoff(points, chosen, title, stem)
     means = frame[frame["method"] != schema.ORIGINAL].groupby("method", observed=True)
-    costs = {
-        m: (s, mb, size / 1e3) for m, s, mb, size in means[["seconds", "peak_mem_mb", "delta_bytes"]].mean().itertuples()
-    }
-    title = f"Cost of the chosen edit, mean over {frame['name'].nunique()} names"
+    spent = means[["search_s", "seconds", "peak_mem_mb", "delta_bytes"]].mean()
+    costs = {method: (tried, chosen, memory, size / 1e3) for method, tried, chosen, memory, size in spent.itertuples()}
+    title = f"Cost, mean over {frame['name'].nunique()} names"
     plots.costs(costs, title, folder / f"{files.safe_name(found[0]['model'])}-costs")
 
 
