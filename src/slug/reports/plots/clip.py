@@ -12,8 +12,8 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 
 from slug.reports import naming
-from slug.reports.plots.layout import STYLES, WIDTH, horizontal_bars, legend_below, marker, save, show_picture, tick
-from slug.schema import ORIGINAL, layer_label
+from slug.reports.plots.layout import STYLES, WIDTH, legend_below, marker, save, show_picture, tick
+from slug.schema import ORIGINAL, is_slug, layer_label
 
 Names = Sequence[str]
 Interval = Callable[[pd.Series], tuple[float, float, float]]  # gives (mean, low, high)
@@ -178,7 +178,7 @@ def tradeoff(
     axes.set_ylabel("retained accuracy, %\n(mean of other identities and objects)")
     near.set_xticks(range(len(methods)), [naming.label(m) for m in methods])
     near.set_xlim(-0.6, len(methods) - 0.4)
-    near.set_ylabel("the same, near the unedited model (dotted)")
+    near.set_ylabel("the same (dotted: unedited model)")
     near.set_xlabel(f"candidates that forget (FA@1 at most {forgotten:.0%})")
     figure.suptitle(title)
     legend_below(figure, axes, 7)
@@ -186,17 +186,19 @@ def tradeoff(
 
 
 def costs(rows: dict[str, tuple[float, float, float, float]], title: str, stem: Path) -> None:
-    """Bars of what each method costs on a log axis, {method: (seconds of all candidates, seconds of the chosen one, peak MB,
-    kB on disk)}."""
-    rows = {naming.label(method): row for method, row in rows.items()}
-    size = (1.5 * WIDTH, 0.7 + 0.22 * len(rows))
+    """What each method costs, on log axes, {method: (seconds of all candidates, of the chosen one, peak MB, kB on disk)}."""
+    size = (1.5 * WIDTH, 0.8 + 0.2 * len(rows))
     figure, panels = plt.subplots(1, 4, figsize=size, sharey=True, layout="constrained")
     for i, what in enumerate(("all candidates, s", "the chosen one, s", "peak memory, MB", "size on disk, kB")):
         panel, values = panels[i], [row[i] for row in rows.values()]
-        horizontal_bars(panel, rows, values, ["C1" if m.startswith("SLUG") else "0.6" for m in rows], 10)
+        for y, (method, value) in enumerate(zip(rows, values, strict=True)):
+            panel.plot(value, y, "o", ms=5, color="C1" if is_slug(method) else "0.5")
+            panel.text(value, y, f"   {value:,.0f}" if value >= 10 else f"   {value:.2g}", va="center", fontsize=7)
         panel.set_xscale("log")
-        panel.set_xlim(right=panel.get_xlim()[1] * 12)
+        panel.set_xlim(min(values) / 2, max(values) * 20)  # room for the numbers
+        panel.xaxis.set_minor_formatter(ticker.NullFormatter())
         panel.set_xlabel(what)
+    panels[0].set_yticks(range(len(rows)), [naming.label(method) for method in rows])
     panels[0].invert_yaxis()
     figure.suptitle(title)
     save(figure, stem)
