@@ -4,6 +4,7 @@ Example: python src/clip/a2_unlearn_slug.py --celeb-name Elon_Musk --model ViT-B
          python src/clip/a2_unlearn_slug.py --celeb-name Elon_Musk --layer visual.proj --step 3.5      (repeat one edit)
          python src/clip/a2_unlearn_slug.py apply  --delta results/clip/X.delta.safetensors [more] --model-dir M --out E
          python src/clip/a2_unlearn_slug.py revert --delta X.delta.safetensors [more] --model-dir E --out M
+         python src/clip/a2_unlearn_slug.py seal --model-dir E --out S            (nothing left to revert with: to give away)
          python src/clip/a2_unlearn_slug.py list --model-dir E
          python src/clip/a2_unlearn_slug.py adapter --delta X.delta.safetensors --out A              (LoRA, for peft)
 Needs a1_compute_grad.py. Searches every layer of both Pareto fronts on the validation split and reports the winner on the
@@ -13,35 +14,10 @@ On several devices: torchrun --nproc-per-node=N src/clip/a2_unlearn_slug.py ...
 """
 
 import sys
-from dataclasses import dataclass
 
 from slug import cli, files
-from slug.cli import flag
+from slug.artifacts.settings import FOLDERS, Adapter
 from slug.settings import Forget
-
-
-@dataclass(frozen=True)
-class Folder:
-    """list."""
-
-    model_dir: str = flag(help="model folder to start from")
-
-
-@dataclass(frozen=True)
-class FolderWithDeltas(Folder):
-    """apply and revert."""
-
-    delta: tuple[str, ...] = flag(help=".delta.safetensors files; to revert, their names are enough")
-    out: str = flag(help="model folder to write; may be the same")
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """adapter."""
-
-    delta: str = flag(help="a .delta.safetensors file that edits linear layers")
-    out: str = flag(help="folder to write")
-    residual: float = flag(0.02, "fraction of the edit that the adapter may leave out")
 
 
 def parse_args(argv=None) -> Forget:
@@ -62,21 +38,23 @@ def write_adapter(argv):
 
 
 def edit_folder(command, argv):
-    about = f"{command} deltas of a model folder (open_clip, Hugging Face, diffusers, LLaVA)."
+    about = f"{command}: deltas of a model folder (open_clip, Hugging Face, diffusers, LLaVA)."
     from slug.artifacts import deltas
 
+    given = dict(vars(cli.parse(about, FOLDERS[command], argv)))
+    source = given.pop("model_dir")
     if command == "list":
-        for name, header in deltas.of_folder(cli.parse(about, Folder, argv).model_dir).items():
+        for name, header in deltas.of_folder(source).items():
             print(f"{name}: {header['layer']}, step {float(header['step']):.6g}, made for {header['model']}")
         return
-    settings = cli.parse(about, FolderWithDeltas, argv)
-    out = getattr(deltas, command)(settings.delta, settings.model_dir, settings.out)
-    print(f"{command}: {', '.join(settings.delta)} -> {out}")
+    out, paths = given.pop("out"), given.pop("delta", ())
+    written = getattr(deltas, command)(*([paths] if paths else []), source, out, say=print, **given)
+    print(f"{command}: {', '.join(paths) or source} -> {written}")
 
 
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
-    if argv and argv[0] in ("apply", "revert", "list"):
+    if argv and argv[0] in FOLDERS:
         edit_folder(argv[0], argv[1:])
     elif argv and argv[0] == "adapter":
         write_adapter(argv[1:])
