@@ -16,7 +16,7 @@ On several devices: torchrun --nproc-per-node=N src/clip/a2_unlearn_slug.py ...
 import sys
 
 from slug import cli, files
-from slug.artifacts.settings import FOLDERS, Adapter
+from slug.artifacts.settings import Adapter, Apply, List, Revert, Seal
 from slug.settings import Forget
 
 
@@ -24,7 +24,41 @@ def parse_args(argv=None) -> Forget:
     return cli.parse(__doc__, Forget, argv)
 
 
-def write_adapter(argv):
+def apply(argv):
+    settings = cli.parse(
+        "Write a model folder with deltas applied (open_clip, Hugging Face, diffusers, LLaVA).", Apply, argv
+    )
+    from slug.artifacts import deltas
+
+    how = {"seal": settings.seal, "partial": settings.partial}
+    out = deltas.apply(settings.delta, settings.model_dir, settings.out, say=print, **how)
+    print(f"apply: {', '.join(settings.delta)} -> {out}")
+
+
+def revert(argv):
+    settings = cli.parse("Write an edited model folder without some of its deltas, exact to the bit.", Revert, argv)
+    from slug.artifacts import deltas
+
+    out = deltas.revert(settings.delta, settings.model_dir, settings.out, say=print)
+    print(f"revert: {', '.join(settings.delta)} -> {out}")
+
+
+def seal(argv):
+    settings = cli.parse("Write an edited model folder with nothing from which the original can be computed.", Seal, argv)
+    from slug.artifacts import deltas
+
+    print(f"seal: {settings.model_dir} -> {deltas.seal(settings.model_dir, settings.out, say=print)}")
+
+
+def list_deltas(argv):
+    settings = cli.parse("List the deltas of an edited model folder.", List, argv)
+    from slug.artifacts import deltas
+
+    for name, header in deltas.of_folder(settings.model_dir).items():
+        print(f"{name}: {header['layer']}, step {float(header['step']):.6g}, made for {header['model']}")
+
+
+def adapter(argv):
     about = "Write a delta as a LoRA adapter that peft.PeftModel.from_pretrained takes beside a Hugging Face CLIP."
     settings = cli.parse(about, Adapter, argv)
     from slug.artifacts import adapters, deltas
@@ -37,32 +71,18 @@ def write_adapter(argv):
     print(f"adapter: {said} -> {out}")
 
 
-def edit_folder(command, argv):
-    about = f"{command}: deltas of a model folder (open_clip, Hugging Face, diffusers, LLaVA)."
-    from slug.artifacts import deltas
-
-    given = dict(vars(cli.parse(about, FOLDERS[command], argv)))
-    source = given.pop("model_dir")
-    if command == "list":
-        for name, header in deltas.of_folder(source).items():
-            print(f"{name}: {header['layer']}, step {float(header['step']):.6g}, made for {header['model']}")
-        return
-    out, paths = given.pop("out"), given.pop("delta", ())
-    written = getattr(deltas, command)(*([paths] if paths else []), source, out, say=print, **given)
-    print(f"{command}: {', '.join(paths) or source} -> {written}")
+COMMANDS = {"apply": apply, "revert": revert, "seal": seal, "list": list_deltas, "adapter": adapter}
 
 
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
-    if argv and argv[0] in FOLDERS:
-        edit_folder(argv[0], argv[1:])
-    elif argv and argv[0] == "adapter":
-        write_adapter(argv[1:])
-    else:
-        settings = parse_args(argv)
-        from slug.experiments import single  # here: --help needs no torch
+    if argv and argv[0] in COMMANDS:
+        COMMANDS[argv[0]](argv[1:])
+        return
+    settings = parse_args(argv)
+    from slug.experiments import single  # here: --help needs no torch
 
-        single.run(settings)
+    single.run(settings)
 
 
 if __name__ == "__main__":

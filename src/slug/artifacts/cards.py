@@ -43,6 +43,9 @@ class Contents(NamedTuple):
     sealed: bool = False
 
 
+UNKNOWN = Contents([], {}, [])  # nothing is said of what the folder holds
+
+
 def few(names: Sequence[str], most: int = 8) -> str:
     """Names in one line; of many the first ones and a count."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
@@ -110,7 +113,7 @@ def _head(
     ]
 
 
-def text(original: str, base: str, headers: Mapping[str, Header], contents: Contents) -> str:
+def text(original: str, base: str, headers: Mapping[str, Header], contents: Contents = UNKNOWN) -> str:
     """The card of a folder with deltas, {file name: header}, of the model `base`, whose card's text is `original` or "".
 
     Raises SlugError if the YAML header of the base model's card cannot be read.

@@ -41,6 +41,3 @@ class Adapter:
     delta: str = flag(help="a .delta.safetensors file that edits linear layers")
     out: str = flag(help="folder to write")
     residual: float = flag(0.02, "fraction of the edit that the adapter may leave out")
-
-
-FOLDERS = {"apply": Apply, "revert": Revert, "seal": Seal, "list": List}  # by subcommand
