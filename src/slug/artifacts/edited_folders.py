@@ -5,6 +5,7 @@ original model card. Applying and reverting compute base + deltas (sorted by fil
 copy of the weights in its own dtype, so that a revert is exact to the bit. A sealed folder has no slug_edits/.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -23,7 +24,9 @@ from slug.artifacts.folders import EDITS, ModelFolder
 from slug.artifacts.weight_files import Copy
 from slug.errors import SlugError, brief
 
-BASE = "base.safetensors"  # in EDITS: {"file:name in it": original tensor}; earlier versions wrote {name: original tensor}
+# In EDITS: {"file:name in it": original tensor}, and in its header the hash of each edited file as it was written. Earlier
+# versions wrote {name: original tensor} and no hashes.
+BASE = "base.safetensors"
 
 
 @dataclass
@@ -93,6 +96,7 @@ def edit(
     for encoder in folder.encoders:
         if plan.of(before | new, encoder):
             _plan_encoder(plan, encoder)
+    _check_unchanged(folder)
     _check_strays(plan)
     contents = _contents(plan, seal)
     if contents.left_out and out == source:
@@ -147,6 +151,25 @@ def _kept(folder: ModelFolder) -> dict[str, Tensor]:
             copy = next((c for c in folder.copies if key in c.files), None)
             found |= {f"{copy.files[key]}:{key}": tensor} if copy else {}
     return found
+
+
+def _check_unchanged(folder: ModelFolder) -> None:
+    """SlugError if an edited file is not as it was written: other tensors than the edited ones are no originals, either."""
+    source, base = folder.path, folder.path / EDITS / BASE
+    try:
+        written = json.loads(weight_files.metadata(base).get("written", "{}")) if base.is_file() else {}
+        changed = [f for f, sha in written.items() if f in folder.shapes and files.file_hash(source / f) != sha]
+    except (ValueError, AttributeError, TypeError, RecursionError) as err:
+        raise SlugError(f"{base} has a damaged header; get the original model again") from err
+    if changed:
+        raise _was_changed(changed[0], source, "not in the edited tensors")
+
+
+def _was_changed(file: str, source: Path, where: str) -> SlugError:
+    return SlugError(
+        f"{file} in {source} was changed after it was edited ({where}), so that its original is not known; edit the "
+        "original model anew, and train or cast it after sealing"
+    )
 
 
 def _originals(plan: Plan, copy: Copy, names: Iterable[str]) -> dict[str, Tensor]:
@@ -211,11 +234,7 @@ def _plan_encoder(plan: Plan, encoder: str) -> None:
         left = _sums(copy, {n: originals[n] for n in is_kept}, old)
         changed = [n for n in sorted(is_kept) if not _same(now[n], left[n])]
         if changed:
-            raise SlugError(
-                f"{copy.label} in {plan.folder.path} was changed after it was edited ({len(changed)} of the edited tensors: "
-                f"{cards.few(changed)}), so that this edit would drop the change; edit the original model anew, and "
-                "train or cast it after sealing"
-            )
+            raise _was_changed(copy.label, plan.folder.path, f"{len(changed)} of the edited tensors: {cards.few(changed)}")
         wanted = _sums(copy, originals, new)
         bad = next(
             (n for n, t in wanted.items() if not torch.isfinite(t).all() and torch.isfinite(originals[n]).all()), None
@@ -295,7 +314,8 @@ def _write(plan: Plan, out: Path, contents: cards.Contents, paths: Mapping[str, 
         cards.write(out, original, next(iter(headers.values()))["model"], headers, contents)
     if paths and not contents.sealed:
         (out / EDITS).mkdir()
-        save_file({n: t.contiguous() for n, t in plan.originals.items()}, out / EDITS / BASE)
+        written = {"written": json.dumps({f: files.file_hash(out / f) for f in sorted(changes)})}
+        save_file({n: t.contiguous() for n, t in plan.originals.items()}, out / EDITS / BASE, metadata=written)
         for name, path in paths.items():
             shutil.copyfile(path, out / EDITS / name)
     if original and not contents.sealed:

@@ -229,7 +229,7 @@ def test_a_folder_edited_by_an_earlier_version_reverts_and_is_completed(every_ki
     assert not (back / "slug_edits").exists()
 
 
-@pytest.mark.parametrize("what", ["fine-tuned", "cast", "one value"])
+@pytest.mark.parametrize("what", ["fine-tuned", "cast", "one value", "another tensor"])
 def test_a_folder_changed_after_its_edit_is_refused(tiny_clip, tmp_path, what):
     path = tmp_path / "a.delta.safetensors"
     make_delta(path, tiny_clip / "hugging_face")
@@ -240,11 +240,12 @@ def test_a_folder_changed_after_its_edit_is_refused(tiny_clip, tmp_path, what):
     elif what == "cast":
         weights = {n: t.half() for n, t in weights.items()}
     else:
-        weights[TEXT][0, 0] += 1
+        weights[TEXT if what == "one value" else VISION][0, 0] += 1
+    said = "not in the edited tensors" if what == "another tensor" else TEXT
     save_file(weights, edited / "model.safetensors")
     before = edits.contents(edited)
     for run in (lambda: deltas.revert(path, edited, edited), lambda: deltas.seal(edited, tmp_path / "out")):
-        with pytest.raises(SlugError, match=f"was changed after it was edited .*{TEXT}"):
+        with pytest.raises(SlugError, match=f"was changed after it was edited .*{said}"):
             run()
     assert edits.contents(edited) == before and not (tmp_path / "out").exists()
 
