@@ -121,6 +121,8 @@ def _there(library: str) -> bool:
 def _open_clip(folder: Path, file: Path) -> Mapping[str, Tensor]:
     import open_clip
 
+    if config(folder / "open_clip_config.json")["model_cfg"].get("text_cfg", {}).get("hf_model_name"):
+        raise SlugError("its text tower is another model, which open_clip fetches")
     module = open_clip.create_model(f"{LOCAL}{folder}", require_pretrained=True)
     open_clip.load_checkpoint(module, str(file))  # the folder's other files, too, not only the one that it prefers
     return module.state_dict()
@@ -140,7 +142,14 @@ def _diffusers(folder: Path, found: ModelFolder, encoder: str, way: Way, pipe: d
     import diffusers
 
     if not pipe:
-        parts = {n for n in config(folder / "model_index.json") if (folder / n).is_dir() and n not in found.encoders}
+        index = config(folder / "model_index.json")
+        libraries = [v[0] for v in index.values() if isinstance(v, list) and v]
+        known = all(x in (None, "diffusers", "transformers") or hasattr(diffusers.pipelines, str(x)) for x in libraries)
+        if not known or not isinstance(index.get("_class_name"), str):
+            raise SlugError(
+                "it has code of its own, which is not run"
+            )  # as diffusers would do with a folder of this machine
+        parts = {n for n in index if (folder / n).is_dir() and n not in found.encoders}
         how = {"variant": way[0] or None, "use_safetensors": way[1], "local_files_only": True, **dict.fromkeys(parts)}
         pipe["line"] = diffusers.DiffusionPipeline.from_pretrained(folder, dtype="auto", **how)
     return getattr(pipe["line"], encoder).state_dict()

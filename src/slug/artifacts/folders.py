@@ -30,7 +30,9 @@ INDEX = re.compile(r"[^/]+\.(?:safetensors|bin)\.index(?:\.\w+)?\.json")
 # What trainings and converters leave beside the weights: no library loads these as the model, and pickles of them hold more.
 NOT_TENSORS = re.compile(r"(?:openvino|training_args|optimizer|scheduler|scaler|rng_state|random_states)[^/]*")
 # Files without weights that are no text: pictures, and the vocabularies of tokenizers.
-HARMLESS = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".pdf", ".model", ".gz"}
+HARMLESS = re.compile(
+    r".+\.(?:png|jpe?g|gif|webp|pdf|txt\.gz)|(?:tokenizer|spiece|sentencepiece\.bpe)\.model", re.IGNORECASE
+)
 
 
 @dataclass
@@ -90,7 +92,7 @@ def _walk(folder: Path) -> Iterator[str]:
 
 def _is_harmless(path: Path) -> bool:
     """Whether a file holds no weights: a text, a picture, a vocabulary."""
-    if path.suffix.lower() in HARMLESS:
+    if HARMLESS.fullmatch(path.name):
         return True
     if not path.is_file():
         return False

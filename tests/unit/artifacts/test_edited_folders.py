@@ -421,3 +421,19 @@ def test_a_read_only_folder_can_be_edited_elsewhere(tiny_clip, tmp_path):
     out = deltas.apply(tmp_path / "a.delta.safetensors", source, tmp_path / "out")
     assert out.stat().st_mode & 0o200 and (out / "model.safetensors").stat().st_mode & 0o200
     source.chmod(0o755)
+
+
+@pytest.mark.parametrize("place", ["_class_name", "unet", "text_encoder"])
+def test_code_of_a_pipeline_is_not_run(tiny_clip, tmp_path, place):
+    """diffusers runs modules of a folder of this machine without asking."""
+    make_delta(tmp_path / "a.delta.safetensors", tiny_clip / "hugging_face")
+    tiny.write_pipeline(tmp_path / "m", tiny_clip / "hugging_face")
+    index = json.loads((tmp_path / "m" / "model_index.json").read_text())
+    index[place] = ["mine", "Mine"]
+    (tmp_path / "m" / "model_index.json").write_text(json.dumps(index))
+    for folder in (tmp_path / "m", tmp_path / "m" / "unet", tmp_path / "m" / "text_encoder"):
+        (folder / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Mine: pass\n")
+    said = []
+    deltas.apply(tmp_path / "a.delta.safetensors", tmp_path / "m", tmp_path / "out", say=said.append)
+    assert not (tmp_path / "ran").exists()
+    assert any("could not be loaded for a check" in line and "code of its own" in line for line in said)

@@ -110,7 +110,16 @@ def test_what_cannot_be_edited_is_named(tiny_clip, tmp_path):
     """Formats of other libraries, histories and files of trainings; texts, pictures and vocabularies are no weights."""
     shutil.copytree(tiny_clip / "open_clip", tmp_path / "m")
     weights = bytes(range(256)) * 4
-    fixed = ["flax_model.msgpack", "tf_model.h5", "onnx/model.onnx", "training_args.bin", "rust_model.ot", "x.gguf"]
+    fixed = [
+        "flax_model.msgpack",
+        "tf_model.h5",
+        "onnx/model.onnx",
+        "training_args.bin",
+        "rust_model.ot",
+        "x.gguf",
+        "w.gz",
+        "w.model",
+    ]
     for name in [*fixed, ".git/objects/ab", "tokenizer.model", "picture.png"]:
         tiny.write_file(tmp_path / "m" / name, weights)
     for name in ["notes.md", "onnx/config.json", "LICENSE", "é.txt"]:
