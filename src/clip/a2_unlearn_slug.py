@@ -4,6 +4,7 @@ Example: python src/clip/a2_unlearn_slug.py --celeb-name Elon_Musk --model ViT-B
          python src/clip/a2_unlearn_slug.py --celeb-name Elon_Musk --layer visual.proj --step 3.5      (repeat one edit)
          python src/clip/a2_unlearn_slug.py apply  --delta results/clip/X.delta.safetensors [more] --model-dir M --out E
          python src/clip/a2_unlearn_slug.py revert --delta X.delta.safetensors [more] --model-dir E --out M
+         python src/clip/a2_unlearn_slug.py seal --model-dir E --out S            (nothing left to revert with: to give away)
          python src/clip/a2_unlearn_slug.py list --model-dir E
          python src/clip/a2_unlearn_slug.py adapter --delta X.delta.safetensors --out A              (LoRA, for peft)
 Needs a1_compute_grad.py. Searches every layer of both Pareto fronts on the validation split and reports the winner on the
@@ -13,42 +14,51 @@ On several devices: torchrun --nproc-per-node=N src/clip/a2_unlearn_slug.py ...
 """
 
 import sys
-from dataclasses import dataclass
 
 from slug import cli, files
-from slug.cli import flag
+from slug.artifacts.settings import Adapter, Apply, List, Revert, Seal
 from slug.settings import Forget
-
-
-@dataclass(frozen=True)
-class Folder:
-    """list."""
-
-    model_dir: str = flag(help="model folder to start from")
-
-
-@dataclass(frozen=True)
-class FolderWithDeltas(Folder):
-    """apply and revert."""
-
-    delta: tuple[str, ...] = flag(help=".delta.safetensors files; to revert, their names are enough")
-    out: str = flag(help="model folder to write; may be the same")
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """adapter."""
-
-    delta: str = flag(help="a .delta.safetensors file that edits linear layers")
-    out: str = flag(help="folder to write")
-    residual: float = flag(0.02, "fraction of the edit that the adapter may leave out")
 
 
 def parse_args(argv=None) -> Forget:
     return cli.parse(__doc__, Forget, argv)
 
 
-def write_adapter(argv):
+def apply(argv):
+    settings = cli.parse(
+        "Write a model folder with deltas applied (open_clip, Hugging Face, diffusers, LLaVA).", Apply, argv
+    )
+    from slug.artifacts import deltas
+
+    how = {"seal": settings.seal, "partial": settings.partial}
+    out = deltas.apply(settings.delta, settings.model_dir, settings.out, say=print, **how)
+    print(f"apply: {', '.join(settings.delta)} -> {out}")
+
+
+def revert(argv):
+    settings = cli.parse("Write an edited model folder without some of its deltas, exact to the bit.", Revert, argv)
+    from slug.artifacts import deltas
+
+    out = deltas.revert(settings.delta, settings.model_dir, settings.out, say=print)
+    print(f"revert: {', '.join(settings.delta)} -> {out}")
+
+
+def seal(argv):
+    settings = cli.parse("Write an edited model folder with nothing from which the original can be computed.", Seal, argv)
+    from slug.artifacts import deltas
+
+    print(f"seal: {settings.model_dir} -> {deltas.seal(settings.model_dir, settings.out, say=print)}")
+
+
+def list_deltas(argv):
+    settings = cli.parse("List the deltas of an edited model folder.", List, argv)
+    from slug.artifacts import deltas
+
+    for name, header in deltas.of_folder(settings.model_dir).items():
+        print(f"{name}: {header['layer']}, step {float(header['step']):.6g}, made for {header['model']}")
+
+
+def adapter(argv):
     about = "Write a delta as a LoRA adapter that peft.PeftModel.from_pretrained takes beside a Hugging Face CLIP."
     settings = cli.parse(about, Adapter, argv)
     from slug.artifacts import adapters, deltas
@@ -61,30 +71,18 @@ def write_adapter(argv):
     print(f"adapter: {said} -> {out}")
 
 
-def edit_folder(command, argv):
-    about = f"{command} deltas of a model folder (open_clip, Hugging Face, diffusers, LLaVA)."
-    from slug.artifacts import deltas
-
-    if command == "list":
-        for name, header in deltas.of_folder(cli.parse(about, Folder, argv).model_dir).items():
-            print(f"{name}: {header['layer']}, step {float(header['step']):.6g}, made for {header['model']}")
-        return
-    settings = cli.parse(about, FolderWithDeltas, argv)
-    out = getattr(deltas, command)(settings.delta, settings.model_dir, settings.out)
-    print(f"{command}: {', '.join(settings.delta)} -> {out}")
+COMMANDS = {"apply": apply, "revert": revert, "seal": seal, "list": list_deltas, "adapter": adapter}
 
 
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
-    if argv and argv[0] in ("apply", "revert", "list"):
-        edit_folder(argv[0], argv[1:])
-    elif argv and argv[0] == "adapter":
-        write_adapter(argv[1:])
-    else:
-        settings = parse_args(argv)
-        from slug.experiments import single  # here: --help needs no torch
+    if argv and argv[0] in COMMANDS:
+        COMMANDS[argv[0]](argv[1:])
+        return
+    settings = parse_args(argv)
+    from slug.experiments import single  # here: --help needs no torch
 
-        single.run(settings)
+    single.run(settings)
 
 
 if __name__ == "__main__":

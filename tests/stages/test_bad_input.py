@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from slug.artifacts import deltas
+from slug.artifacts import deltas, weight_files
 from slug.data.pairs import TarMembers
 
 NAME = "Alien"
@@ -329,7 +329,7 @@ def test_a_failure_while_a_folder_is_written_leaves_the_old_one(place, fails, mo
     def full(*a, **k):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(deltas, "save_file", full)
+    monkeypatch.setattr(weight_files, "save_file", full)
     assert "No space left" in fails(*place.apply("--out", place.model))
 
 
