@@ -12,13 +12,15 @@ A run that was stopped resumes where it was. A whole tar that is there already i
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from slug import cli, files
-from slug.cli import flag, group
+from slug.cli import Count, Positive, flag, group
 from slug.data.settings import Download
 from slug.errors import SlugError
 from slug.settings import Run
+
+Bits = Annotated[int, "a whole number from 0 to 64, or -1 to leave none out", lambda x: -1 <= x <= 64]
 
 if TYPE_CHECKING:
     from slug.data.sources import Unit
@@ -35,11 +37,11 @@ class Settings:
     tar_dir: str = flag("data/tar_files", "folder of the tars")
     image_dir: str = flag("data/laion/laion400m_obj", "folder of the folders of pictures")
     known_names: str = flag("", "file of names, one in each line; the longest name in a caption counts")
-    max_count: int = flag(500, "the largest number of pairs for each name")
-    near_duplicates: int = flag(-1, "leave out pictures whose 64 hash bits differ in at most this many, e.g. 3")
+    max_count: Count = flag(500, "the largest number of pairs for each name")
+    near_duplicates: Bits = flag(-1, "leave out pictures whose 64 hash bits differ in at most this many, e.g. 3")
     force: bool = flag(False, "replace tars that are there already")
     named_dir: str = flag("data/laion/named", "where --download keeps the shards it fetches")
-    rows_per_pair: float = flag(3.0, "rows that --download tries for each name, as a multiple of --max-count")
+    rows_per_pair: Positive = flag(3.0, "rows that --download tries for each name, as a multiple of --max-count")
     fetching: Download = group(Download)
 
 

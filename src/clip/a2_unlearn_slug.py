@@ -16,7 +16,7 @@ import sys
 from dataclasses import dataclass
 
 from slug import cli, files
-from slug.cli import flag
+from slug.cli import Fraction, flag
 from slug.settings import Forget
 
 
@@ -41,7 +41,7 @@ class Adapter:
 
     delta: str = flag(help="a .delta.safetensors file that edits linear layers")
     out: str = flag(help="folder to write")
-    residual: float = flag(0.02, "fraction of the edit that the adapter may leave out")
+    residual: Fraction = flag(0.02, "fraction of the edit that the adapter may leave out")
 
 
 def parse_args(argv=None) -> Forget:

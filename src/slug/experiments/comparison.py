@@ -112,7 +112,9 @@ class Comparison:
         self.world = World(settings.run, settings.model, settings.data, grad_batch_size=settings.grad_batch_size)
         self.clip, self.gradients, self.names = self.world.clip, self.world.gradients, self.world.gradients.names
         loaded = {name: self.gradients.load(name, Variant()) for name in self.names}
-        self.left_out = loaded[self.names[-1]].left_out  # one retain gradient serves all names; FT trains on its pairs
+        # FT trains on the retain set without the pairs of any name; gradients of several calls leave out names of their own.
+        self.left_out = sorted({n for found in loaded.values() for n in found.left_out})
+        self.world.check_names()
         self.methods = list(dict.fromkeys(settings.unlearn_method)) or default_methods()
         wanted = [m for m in self.methods if m != UNEDITED]
         stored = stored_choices(settings.settings_from, self.names, wanted) if settings.settings_from else {}
@@ -127,6 +129,7 @@ class Comparison:
                     name=name,
                     method=method,
                     clip=self.clip,
+                    model_hash=self.world.model_hash,
                     settings=settings,
                     folder=files.resolve(settings.run.result_dir) / "clip",
                     made_with=made_with | {"settings": made_with["settings"] | epochs},
@@ -175,6 +178,7 @@ class Comparison:
 
     def run(self) -> None:
         """Run all methods; valid records are kept."""
+        made = []
         for method in self.methods:
             if method == UNEDITED:
                 for name in self.names:
@@ -183,7 +187,10 @@ class Comparison:
             else:
                 for record in itertools.chain(*map(self.compare, self.together(method))):
                     progress.write(records.one_line(record))
+                    made.append(record)
         self.bar.close()
+        if records.ending(made):
+            print(records.ending(made))
 
     def compare(self, baselines: Sequence[Baseline]) -> list[dict[str, Any]]:
         """Run all jobs of baselines that share their training; writes and returns their records."""
