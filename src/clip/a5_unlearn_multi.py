@@ -29,9 +29,10 @@ def matrices(folder, label, method, count, tasks):
 
 def read_table(folder, start):
     """(table.csv of a folder as its readers see it, rounded; paths from `start` of the matrices of the sum of all names)."""
-    import pandas as pd
+    from slug.reports import reading
 
-    frame = pd.read_csv(folder / "table.csv")
+    remedy = "run a5_unlearn_multi.py again, or take the file away"
+    frame = reading.csv_table(folder / "table.csv", ("model", "count", "task", "method", "name", "forget_acc1"), remedy)
     stems = matrices(folder, frame["model"].iloc[0], "sum", frame["count"].max(), frame["task"].dropna().unique())
     return frame, [f"{os.path.relpath(stem, start)}.png" for stem in stems.values()]
 

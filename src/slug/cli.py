@@ -24,7 +24,9 @@ Settings = TypeVar("Settings")
 # Numbers that a flag takes: a field of one of these types refuses all others when a command line is parsed.
 Count = Annotated[int, "a whole number of at least 1", lambda x: x >= 1]
 Whole = Annotated[int, "a whole number of at least 0", lambda x: x >= 0]
-Pairs = Annotated[int, "a whole number of at least 2; of a batch of one pair the contrastive gradient is 0", lambda x: x >= 2]
+Pairs = Annotated[
+    int, "a whole number of at least 2; of a batch of one pair the contrastive gradient is 0", lambda x: x >= 2
+]
 Seed = Annotated[int, "a whole number from 0 to 2^32 - 1", lambda x: 0 <= x < 2**32]
 Finite = Annotated[float, "a number", math.isfinite]
 Amount = Annotated[float, "a number of at least 0", lambda x: 0 <= x < math.inf]

@@ -240,7 +240,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def read_object(path: str | Path) -> dict[str, Any]:
-    """Read JSON that is an object, as records and fingerprints are. SlugError if it is missing, damaged or something else."""
+    """Read JSON that is an object, as records and fingerprints are. SlugError if it is missing, damaged or no object."""
     found = read_json(path)
     if not isinstance(found, dict):
         raise SlugError(f"{path} holds no JSON object; delete it and run its stage again")

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from slug import cli
 from slug.cli import Positive, flag, group
-from slug.errors import SlugError
 from slug.settings import Assistant, Run
 
 

@@ -25,7 +25,9 @@ def stem_of(record: Record) -> str:
 def check_whole(path: Path, record: Any) -> Record:
     """The record that `path` holds, as b2_unlearn_sd.py writes it. SlugError if it is not whole."""
     lacks = lacking(record, WHOLE)
-    if not lacks and not all(isinstance(c, list) and len(c) == 2 and isinstance(c[1], (int, float)) for c in record["chosen"]):
+    if not lacks and not all(
+        isinstance(c, list) and len(c) == 2 and isinstance(c[1], (int, float)) for c in record["chosen"]
+    ):
         lacks = "chosen"
     if not lacks and record["lora"] and lacking(record["lora"], {"folder": str, "bytes": int}):
         lacks = "lora"

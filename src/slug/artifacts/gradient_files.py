@@ -1,9 +1,9 @@
 """Gradient files: where they lie, what they were made from, and how they are written and checked.
 
 results/grads/{name}_{tag}/ holds a name's forget gradients and a link to the one retain gradient, which serves all names of
-a call and lies in results/grads/retain_{tag}/: train_grads.pt, and train_grads-{hash}.pt of later calls for other names, so that
-the first names' gradients stay what they are. A file is a plain dict {parameter name: tensor}; the JSON beside it is its
-fingerprint. A file is used only where its fingerprint is what is asked for and its content is what the fingerprint says.
+a call and lies in results/grads/retain_{tag}/: train_grads.pt, and train_grads-{hash}.pt of later calls for other names, so
+that the first names' gradients stay what they are. A file is a plain dict {parameter name: tensor}; the JSON beside it is
+its fingerprint. A file is used only where its fingerprint is what is asked for and its content is what that says.
 """
 
 import functools
@@ -251,7 +251,7 @@ class GradientFiles:
         force: bool,
         where: Callable[[], Path] | None = None,
     ) -> Path:
-        """Write a gradient file unless it is valid. Returns its path: `path`, or what `where` says once it can be written."""
+        """Write a gradient file unless it is valid. Returns its path: `path`, or what `where` says when it is written."""
         mark = self.mark(tar, loss, variant, left_out)
         if not force and is_valid(path, mark):
             print(f"{subject}: valid, kept: {path}")
@@ -321,9 +321,8 @@ def _of_another_model(path: Path, model: str) -> bool:
 
 
 def _retain_file(plain: Path, mark: Mapping[str, Any], *, claim: bool = False) -> Path:
-    """Where the retain gradient with this mark lies: at `plain`, or beside it where the gradient there leaves out other names,
-    whose files are links to it. With `claim` no other process takes `plain` from then on, which may be started now for others.
-    """
+    """Where the retain gradient with this mark lies: at `plain`, or beside it where the gradient there leaves out other
+    names, whose files are links to it. With `claim` no process that runs at the same time takes `plain` from then on."""
     digest = hashlib.sha256(repr(mark["left_out"]).encode()).hexdigest()[:8]
     beside = plain.with_name(f"{plain.stem}-{digest}{plain.suffix}")
     try:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # reports read records without torch
 
 Record = dict[str, Any]
 NUMBERS = ("step", "seconds", "delta_bytes", "params_share", "peak_mem_mb", "n_candidates", "seed")  # of every CLIP's record
+PLOTTED = ("step", "forget_acc1", "identities_acc1", "objects_acc1")
+COSTS = ("gradient_s", "shared_s", "search_s", "params_touched", "relative_step")
 CONVENTION = "# ratio is the step size; a positive step ADDS the gradient of 1 - cos. Validation split; nan: not evaluated."
 
 
@@ -46,8 +48,8 @@ BEGINNING = re.compile(r"^iter:|\biter: \d+, (?:ratio|fgt_acc)")
 
 
 def parse_log(path: Path) -> list[dict[str, float]]:
-    """The lines of a step log or a comparison log, [{column: value}] with NaN for a missing value; other text, such as progress
-    bars, is passed over. SlugError: a bad line."""
+    """The lines of a step log or a comparison log, [{column: value}] with NaN for a missing value; other text, such as
+    progress bars, is passed over. SlugError: a bad line."""
     rows = []
     for number, line in enumerate(files.read_text(path).splitlines(), 1):
         begins = BEGINNING.search(line)
@@ -148,9 +150,8 @@ def check_weights(path: Path, key: str, value: str) -> None:
     except SlugError:  # none, or a damaged one
         return
     if found != value:
-        raise SlugError(
-            f"{path} is of other weights or settings of the same model name; give another --result-dir, or --force to replace it"
-        )
+        said = f"{path} is of other weights of a model with this name"
+        raise SlugError(f"{said}; give another --result-dir, or --force to replace it")
 
 
 def own_label(folder: Path, clip: "Clip", model_hash: str) -> str:
@@ -231,11 +232,18 @@ def lacking(record: Any, wanted: Mapping[str, Any]) -> str:
     return next((k for k, kind in wanted.items() if not isinstance(record.get(k), kind)), "")
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value of a record is a number that a table can show: NaN, too, but nothing of astronomical size."""
+    return isinstance(value, (int, float)) and not abs(value) > 1e18
+
+
 def missing(record: Record) -> str:
     """What a record lacks of what reports read, in words; empty for a whole record."""
     texts = [k for k in ("method", "name", "kind", "model", "layer") if not isinstance(record.get(k), str)]
     if texts or record["kind"] not in schema.KINDS:
         return texts[0] if texts else "kind"
+    if isinstance(record["splits"], dict) and (odd := set(record["splits"]) - set(schema.SPLITS)):
+        return f"sound splits: {', '.join(sorted(odd))} is none"
     for split in schema.SPLITS:
         states = record["splits"].get(split) if isinstance(record["splits"], dict) else None
         for state in (schema.ORIGINAL, record["method"]):
@@ -243,17 +251,29 @@ def missing(record: Record) -> str:
             if not isinstance(figures, dict):
                 return f"the figures of {state}, {split} split"
             wanted = schema.FIGURES + (() if state == schema.ORIGINAL else schema.CHANGES)
-            bad = [k for k in wanted if not isinstance(figures.get(k), (int, float))]
+            bad = [k for k in wanted if k not in figures] + [k for k, v in figures.items() if not is_number(v)]
             if bad:
                 return f"{bad[0]} of {state}, {split} split"
-    lacks = [k for k in NUMBERS if not isinstance(record.get(k), (int, float))]
+    lacks = [k for k in NUMBERS if not is_number(record.get(k))]
+    lacks += [k for k in COSTS if k in record and not is_number(record[k])]
     lacks += [k for k in ("settings", "winner_validation") if not isinstance(record.get(k), dict)]
     if "fronts" in record and not lacks:  # of SLUG: its plot is drawn from these
+        lacks += [f"{k} of winner_validation" for k in PLOTTED if not is_number(record["winner_validation"].get(k))]
         lacks += [f"settings of {k}" for k in ("select_pictures", "trace") if not isinstance(record["settings"].get(k), int)]
         lacks += [k for k in ("delta",) if not isinstance(record.get(k), str)]
-        whole = isinstance(record["fronts"], dict) and all(isinstance(part, list) for part in record["fronts"].values())
-        lacks += [] if whole else ["fronts"]
+        lacks += [] if _are_fronts(record["fronts"]) else ["fronts"]
     return lacks[0] if lacks else ""
+
+
+def _are_fronts(found: Any) -> bool:
+    """Whether these are {encoder: its Pareto front} as records hold them."""
+    if not isinstance(found, dict) or not all(isinstance(part, list) for part in found.values()):
+        return False
+    layers = [layer for part in found.values() for layer in part]
+    numbers = ("importance", "alignment")
+    return all(
+        isinstance(r, dict) and isinstance(r.get("name"), str) and all(is_number(r.get(k)) for k in numbers) for r in layers
+    )
 
 
 def check_whole(path: Path, record: Any) -> Record:
@@ -261,6 +281,8 @@ def check_whole(path: Path, record: Any) -> Record:
     lacks = missing(record) if isinstance(record, dict) and "splits" in record else "its splits"
     if lacks:
         raise SlugError(f"{path} is no whole record: it lacks {lacks}; delete it and run its stage again")
+    if record.get("delta"):
+        files.inside(path.parent, record["delta"])
     return record
 
 
@@ -280,8 +302,8 @@ def check_splits(record: Record, seed: int, imagenet_share: float) -> None:
 
 
 def read_all(folder: Path, label: str | None = None) -> list[Record]:
-    """All records in results/clip, or those of one model, sorted by kind and name; copies of records under other names are left
-    out, and named. SlugError for one that is not whole."""
+    """All records in results/clip, or those of one model, sorted by kind and name; copies of records under other names are
+    left out, and named. SlugError for one that is not whole."""
     found = []
     for path in sorted(folder.glob("*.json")):
         record = files.read_json(path)

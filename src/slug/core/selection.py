@@ -69,8 +69,8 @@ def preference(*, forgotten: bool, retained: float, accuracy: float, margin: flo
     """What `winner` compares: among candidates that forget, the highest retained accuracy; else the lowest forget accuracy,
     and of several with that one the highest retained accuracy where it is known.
 
-    Ties go to the lower margin of the forgotten name, that is to the more complete forgetting, then to the smaller step; where
-    the name is not forgotten to the higher margin, since the lowest one is that of the most damaged model.
+    Ties go to the lower margin of the forgotten name, that is to the more complete forgetting, then to the smaller step.
+    Where the name is not forgotten they go to the higher margin: the lowest one is that of the most damaged model.
     """
     if forgotten and not math.isnan(retained):
         return (1, retained, -margin, -step)
@@ -92,8 +92,8 @@ def winner(candidates: Iterable[Candidate | None]) -> Candidate | None:
 def spare(
     curves: Mapping[str, list[Candidate]], best: Candidate | None, score: Callable[[Edit], Candidate]
 ) -> tuple[dict[str, list[Candidate]], Candidate | None]:
-    """(curves, winner) where the winner of a search, `best`, does not forget: retained accuracy, which the search left out, is
-    scored for all that share the lowest forget accuracy, and the one that retains most is kept.
+    """(curves, winner) where the winner of a search, `best`, does not forget: retained accuracy, which the search left out,
+    is scored for all that share the lowest forget accuracy, and the one that retains most is kept.
 
     Args:
         curves: {layer: candidates}.

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
-import pandas as pd
-
 from slug import cli, files, methods, progress, system
 from slug.artifacts import records
 from slug.artifacts.gradient_files import GradientFiles
@@ -26,6 +24,7 @@ from slug.experiments.setup import World
 from slug.methods import Material, Method, grids
 from slug.methods._training import Schedule
 from slug.models.clip import Clip
+from slug.reports import reading
 from slug.settings import MAX_FORGET, SIGMAS, UNEDITED, Compare
 
 # These change no result, or a record says them elsewhere.
@@ -46,12 +45,16 @@ def stored_choices(path: str, names: Iterable[str], wanted: Iterable[str]) -> di
     SlugError if the table lacks one of them.
     """
     file = files.existing(path, "table of an earlier comparison", "leave --settings-from out to search the grid")
-    table, found = pd.read_csv(file), {}
+    remedy = "leave --settings-from out to search the grid"
+    table, found = reading.csv_table(file, ("name", "method", "split", "layer", "step"), remedy), {}
     rows = {(r["name"], r["method"]): r for r in table[table["split"] == "validation"].to_dict("records")}
     for key in itertools.product(map(plain_name, names), wanted):
         if key not in rows:
             raise SlugError(f"{file} has no row of {key[1]} for {key[0]}; leave --settings-from out to search the grid")
-        found[key] = float(rows[key]["layer"].split()[-1]), int(rows[key]["step"])
+        try:
+            found[key] = float(rows[key]["layer"].split()[-1]), int(rows[key]["step"])
+        except (ValueError, AttributeError, IndexError) as err:
+            raise SlugError(f"{file} does not say the setting of {key[1]} for {key[0]}; {remedy}") from err
     return found
 
 
