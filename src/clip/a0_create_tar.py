@@ -12,15 +12,13 @@ A run that was stopped resumes where it was. A whole tar that is there already i
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from slug import cli, files
-from slug.cli import Count, Positive, flag, group
+from slug.cli import Bits, Count, Positive, flag, group
 from slug.data.settings import Download
 from slug.errors import SlugError
 from slug.settings import Run
-
-Bits = Annotated[int, "a whole number from 0 to 64, or -1 to leave none out", lambda x: -1 <= x <= 64]
 
 if TYPE_CHECKING:
     from slug.data.sources import Unit

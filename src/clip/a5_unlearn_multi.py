@@ -31,8 +31,7 @@ def read_table(folder, start):
     """(table.csv of a folder as its readers see it, rounded; paths from `start` of the matrices of the sum of all names)."""
     from slug.reports import reading
 
-    remedy = "run a5_unlearn_multi.py again, or take the file away"
-    frame = reading.csv_table(folder / "table.csv", ("model", "count", "task", "method", "name", "forget_acc1"), remedy)
+    frame = reading.csv_table(folder / "table.csv", reading.SEVERAL, "run this stage again, or take the file away")
     stems = matrices(folder, frame["model"].iloc[0], "sum", frame["count"].max(), frame["task"].dropna().unique())
     return frame, [f"{os.path.relpath(stem, start)}.png" for stem in stems.values()]
 

@@ -28,6 +28,7 @@ Pairs = Annotated[
     int, "a whole number of at least 2; of a batch of one pair the contrastive gradient is 0", lambda x: x >= 2
 ]
 Seed = Annotated[int, "a whole number from 0 to 2^32 - 1", lambda x: 0 <= x < 2**32]
+Bits = Annotated[int, "a whole number from 0 to 64, or -1 for none", lambda x: -1 <= x <= 64]
 Finite = Annotated[float, "a number", math.isfinite]
 Amount = Annotated[float, "a number of at least 0", lambda x: 0 <= x < math.inf]
 Positive = Annotated[float, "a number above 0", lambda x: 0 < x < math.inf]

@@ -7,7 +7,7 @@ from slug import files
 from slug.artifacts.records import Record, lacking
 from slug.errors import SlugError
 
-WHOLE = dict.fromkeys(("method", "kind", "name", "pipeline", "pipeline_hash", "prompts_hash", "delta"), str)
+WHOLE: dict[str, Any] = dict.fromkeys(("method", "kind", "name", "pipeline", "pipeline_hash", "prompts_hash", "delta"), str)
 WHOLE |= {"chosen": list, "settings": dict, "winner_validation": dict, "original_validation": dict}
 WHOLE |= dict.fromkeys(("seconds", "peak_mem_mb", "params_share", "n_candidates", "delta_bytes"), (int, float))
 

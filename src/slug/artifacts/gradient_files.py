@@ -155,9 +155,8 @@ class GradientFiles:
     def remedy(self, variant: Variant) -> str:
         """The command that makes the gradients of all names of this run."""
         script, kind = STAGES[self.encoder]
-        one = kind is ForgetAssistant  # its --unlearn-method is of one variant
         given = {**self.flags, **cli.values(self.sources), "celeb_name": tuple(self.names), "result_dir": self.result_dir}
-        method = variant.gradient if one else (variant.gradient,)
+        method = variant.gradient if kind is ForgetAssistant else (variant.gradient,)
         return cli.command(script, kind, {**given, "batch_size": self.batch_size, "unlearn_method": method})
 
     @property
@@ -232,9 +231,8 @@ class GradientFiles:
         retain = self._write(where(), "retain set", retain_tar, *how, where=functools.partial(where, claim=True))
         if distributed.mine()[0] == 0:
             for name in self.names:
-                link = self.path(name, "train", plain)
-                _link(retain, link)
-                _link(retain.with_suffix(".json"), link.with_suffix(".json"))
+                for end in (".pt", ".json"):
+                    _link(retain.with_suffix(end), self.path(name, "train", plain).with_suffix(end))
         if variant.preconditioned:
             self._precondition(variant, workers, force)
 

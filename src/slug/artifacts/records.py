@@ -23,6 +23,10 @@ if TYPE_CHECKING:  # reports read records without torch
 
 Record = dict[str, Any]
 NUMBERS = ("step", "seconds", "delta_bytes", "params_share", "peak_mem_mb", "n_candidates", "seed")  # of every CLIP's record
+OF_ASSISTANTS: dict[str, Any] = dict.fromkeys(("method", "name", "model", "layer", "delta"), str)
+OF_ASSISTANTS |= dict.fromkeys(
+    ("step", "seconds", "peak_mem_mb", "params_share", "n_candidates", "delta_bytes"), (int, float)
+)
 PLOTTED = ("step", "forget_acc1", "identities_acc1", "objects_acc1")
 COSTS = ("gradient_s", "shared_s", "search_s", "params_touched", "relative_step")
 CONVENTION = "# ratio is the step size; a positive step ADDS the gradient of 1 - cos. Validation split; nan: not evaluated."
@@ -230,6 +234,16 @@ def lacking(record: Any, wanted: Mapping[str, Any]) -> str:
     if not isinstance(record, dict):
         return "all of it: it is no JSON object"
     return next((k for k, kind in wanted.items() if not isinstance(record.get(k), kind)), "")
+
+
+def check_assistants(path: Path) -> Record:
+    """The record at `path`, as c1_unlearn_vlm.py writes it. SlugError if it is not whole."""
+    record = files.read_object(path)
+    lacks = lacking(record, OF_ASSISTANTS)
+    if lacks:
+        raise SlugError(f"{path} is no whole record: it lacks {lacks}; delete it and run its stage again")
+    files.inside(path.parent, record["delta"])
+    return record
 
 
 def is_number(value: Any) -> bool:

@@ -35,8 +35,6 @@ from slug.settings import Assistant, ForgetAssistant, Run
 NOT_SETTINGS = ("force", "celeb_name", "device", "workers", "result_dir", "jobs")  # these change no result
 SHOWN = 4, 5  # images on a sheet: of the forgotten name, of others
 Record = dict[str, Any]
-WHOLE = dict.fromkeys(("method", "name", "model", "layer", "delta"), str)  # what the report reads of a record
-WHOLE |= dict.fromkeys(("step", "seconds", "peak_mem_mb", "params_share", "n_candidates", "delta_bytes"), (int, float))
 
 # -------------------------------------------------------------------------------------------------------------- search
 
@@ -83,7 +81,7 @@ class Search:
         folder, made = files.resolve(self.settings.run.result_dir) / "vlm", []
         for name in names if not self.settings.force else ():
             path = folder / records.file_name(self.model.label, name, ".json")
-            records.check_weights(path, "vlm_hash", common["vlm_hash"])
+            records.check_weights(path, "vlm_hash", str(common["vlm_hash"]))
         for name in names:
             mark = common | self.gradients.hashes(name, self.variant)
             path = folder / records.file_name(self.model.label, name, ".json")
@@ -287,11 +285,7 @@ def made_records(folder: Path, model: vlm.Vlm, path: str) -> list[Record]:
     """The records of an assistant. SlugError where there is none, or one is of other weights or questions."""
     made = []
     for file in sorted(folder.glob(f"{files.safe_name(model.label)}-*.json")):
-        record = files.read_object(file)
-        lacks = records.lacking(record, WHOLE)
-        if lacks:
-            raise SlugError(f"{file} is no whole record: it lacks {lacks}; delete it and run its stage again")
-        files.inside(folder, record["delta"])
+        record = records.check_assistants(file)
         own = records.file_name(record["model"], record["name"], ".json")
         if own == file.name:
             made.append(record)

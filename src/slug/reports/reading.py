@@ -8,6 +8,7 @@ import pandas as pd
 from slug.errors import SlugError, brief
 
 STEPS = ("layer", "step", "forget_acc1", "identities_acc1", "objects_acc1")  # of the CSV of a CLIP's candidates
+SEVERAL = ("model", "count", "task", "method", "name", "forget_acc1")  # of the table of several names forgotten together
 TEXTS = ("layer", "name", "kind", "method", "model", "split", "task")  # columns of words; all others hold numbers
 
 
