@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from demo import emoji, tokenizer
-from slug import progress
+from slug import cli, progress
 
 ROOT = Path(__file__).resolve().parents[2]
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
