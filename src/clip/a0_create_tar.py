@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slug import cli, files
-from slug.cli import flag, group
+from slug.cli import Bits, Count, Positive, flag, group
 from slug.data.settings import Download
 from slug.errors import SlugError
 from slug.settings import Run
@@ -35,11 +35,11 @@ class Settings:
     tar_dir: str = flag("data/tar_files", "folder of the tars")
     image_dir: str = flag("data/laion/laion400m_obj", "folder of the folders of pictures")
     known_names: str = flag("", "file of names, one in each line; the longest name in a caption counts")
-    max_count: int = flag(500, "the largest number of pairs for each name")
-    near_duplicates: int = flag(-1, "leave out pictures whose 64 hash bits differ in at most this many, e.g. 3")
+    max_count: Count = flag(500, "the largest number of pairs for each name")
+    near_duplicates: Bits = flag(-1, "leave out pictures whose 64 hash bits differ in at most this many, e.g. 3")
     force: bool = flag(False, "replace tars that are there already")
     named_dir: str = flag("data/laion/named", "where --download keeps the shards it fetches")
-    rows_per_pair: float = flag(3.0, "rows that --download tries for each name, as a multiple of --max-count")
+    rows_per_pair: Positive = flag(3.0, "rows that --download tries for each name, as a multiple of --max-count")
     fetching: Download = group(Download)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slug import cli, files
-from slug.cli import flag, group
+from slug.cli import Share, flag, group
 from slug.settings import Model, Run
 
 
@@ -16,7 +16,7 @@ class Settings:
     run: Run = group(Run)
     model: Model = group(Model)
     imagenet_val: str = flag("data/ImageNet/val", "folder with one subfolder for each class")
-    imagenet_share: float = flag(1.0, "fraction of its pictures, drawn by --seed")
+    imagenet_share: Share = flag(1.0, "fraction of its pictures, drawn by --seed")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Settings:

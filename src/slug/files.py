@@ -228,8 +228,16 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as err:
         raise SlugError(f"cannot read {path}: {err.strerror}") from err
-    except ValueError as err:
-        raise SlugError(f"{path} is not valid JSON ({err}); delete it and run its stage again") from err
+    except (ValueError, RecursionError) as err:  # the second: lists in lists, a thousand deep
+        raise SlugError(f"{path} is not valid JSON ({brief(err)}); delete it and run its stage again") from err
+
+
+def read_object(path: str | Path) -> dict[str, Any]:
+    """Read JSON that is an object, as records and fingerprints are. SlugError if it is missing, damaged or no object."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise SlugError(f"{path} holds no JSON object; delete it and run its stage again")
+    return found
 
 
 def read_tensors(path: str | Path, remedy: str, **how: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from slug.cli import flag
+from slug.cli import Fraction, flag
 
 
 @dataclass(frozen=True)
@@ -40,4 +40,4 @@ class Adapter:
 
     delta: str = flag(help="a .delta.safetensors file that edits linear layers")
     out: str = flag(help="folder to write")
-    residual: float = flag(0.02, "fraction of the edit that the adapter may leave out")
+    residual: Fraction = flag(0.02, "fraction of the edit that the adapter may leave out")

@@ -21,7 +21,7 @@ from slug.evaluation.canvas_classifiers import Answers
 from slug.evaluation.canvas_prompts import Concept, Request
 from slug.experiments.pipeline_setup import Canvas, concept_of
 from slug.models import diffusion
-from slug.reports import intervals, markdown, plots
+from slug.reports import intervals, markdown, plots, reading
 from slug.reports import pipelines as report
 from slug.settings import Sources
 
@@ -205,6 +205,8 @@ class Examination:
             copied: whether `out` is for committing: it gets the prompts.
             readme: Markdown file whose uncanvas block is filled.
         """
+        for record in self.records:
+            reading.csv_table(*steps_of(self.canvas, record))  # now, not after the pictures
         target = self.reference_features()  # before what takes long: it finds what is wrong with the reference
         before, of_fid = self.draw(self.original())
         right, drawn = self.canvas.correct(self.asked, before), {schema.ORIGINAL: dict(enumerate(of_fid))}
@@ -215,7 +217,7 @@ class Examination:
             found = self.canvas.correct(self.asked, after)
             drawn.setdefault(record["method"], {}).update(zip(state.share, of_fid, strict=True))
             rows += self.rows(record, right, found)
-            part = pd.read_csv(self.canvas.results / "sd" / f"{stem}-steps.csv")
+            part = reading.csv_table(*steps_of(self.canvas, record))
             steps.append(part.assign(method=record["method"], kind=record["kind"], name=record["name"]))
             self.sheet(record, (before, after), (right, found), out / f"sheet-{stem}")
         frame = pd.DataFrame(rows).drop_duplicates(["method", "kind", "name"], ignore_index=True)
@@ -249,6 +251,12 @@ class Examination:
                     found.append(f"{method} {made.seconds(name, methods.get(method).variant, 'train'):.0f} s")
         said = "Seconds are of one concept, without what SLUG takes of the retain set once for all of them"
         return [f"{said}: {', '.join(found)}."] if found else []
+
+
+def steps_of(canvas: Canvas, record: Record) -> tuple[Path, tuple[str, ...], str]:
+    """The arguments of reading.csv_table for the candidates of a record."""
+    path = canvas.results / "sd" / f"{canvas_records.stem_of(record)}-steps.csv"
+    return path, ("layer", "step", *report.SCORES), f"run b2_unlearn_sd.py for {record['name']} again with --force"
 
 
 def write_tables(out: Path, frame: pd.DataFrame) -> None:

@@ -28,7 +28,8 @@ def run(settings: Forget) -> None:
     system.reset_peak_memory(world.device)
     variant, folder = variants.get(settings.unlearn_method), files.resolve(settings.run.result_dir) / "clip"
     loaded = {name: world.gradients.load(name, variant) for name in world.gradients.names}
-    evaluation = None
+    evaluation, made = None, []
+    world.check_names()
     for name, found in loaded.items():
         mark = {
             "settings": cli.flat(settings, NOT_SETTINGS),
@@ -43,10 +44,12 @@ def run(settings: Forget) -> None:
             record = Name(settings, world, evaluation, name, found).forget(folder, mark)
         elif world.rank == 0:
             print(f"{name}: valid, kept: {path}")
+        made.append(record)
         if world.rank == 0:
             print(records.one_line(record))
     if world.rank == 0:
         records.write_important_layers(folder, world.clip.label)
+        print(records.ending(made), end="\n" if records.ending(made) else "")
 
 
 class Name:
@@ -148,6 +151,9 @@ class Name:
             "delta": delta.name,
             "delta_bytes": delta.stat().st_size,
             "params_touched": touched,
+            "forgotten": best.forgotten,
+            "caveat": records.clip_caveat(splits, best.forgotten),
+            "model_hash": self.world.model_hash,
             "params_share": touched / sum(p.numel() for p in clip.parameters.values()),
             "n_candidates": len(found.candidates),
             "fronts": {e: [r._asdict() for r in part] for e, part in self.fronts.items()},
