@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     pipeline = diffusion.from_settings(settings.pipeline, settings.run.precision, device)
     tar_dir, image_dir = files.resolve(settings.tar_dir), files.resolve(settings.image_dir)
     for concept in canvas_prompts.concepts(settings.concepts):
-        tar = tar_dir / f"{files.safe_name(concept.name.replace(' ', '_'))}.tar"
+        tar = tar_dir / f"{files.name_stem(concept.name)}.tar"
         wanted = asked(settings, concept)
         asked_hash = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()
         mark = {"pipeline": pipeline.tag, "pipeline_hash": pipeline.hash(), "prompts_and_seeds": asked_hash}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from slug.cli import flag, group, positive
 from slug.errors import SlugError
+from slug.files import checked_name
 from slug.pool import LOCAL
 from slug.schema import STUDY_VARIANTS
 
@@ -66,7 +67,7 @@ class Model:
 class Sources:
     """The forget and retain sets of some names."""
 
-    celeb_name: tuple[str, ...] = flag(help="names to forget; underscores stand for spaces")
+    celeb_name: tuple[str, ...] = flag(help="names to forget; underscores stand for spaces", parse=checked_name)
     forget_data: str = flag("", "tar of the forget set, with one name only; without it {tar-dir}/{name}.tar")
     tar_dir: str = flag("data/tar_files", "folder of the curated forget sets")
     train_data: str = flag("data/laion/laion400m/00000.tar", "tar of the retain set")
@@ -251,8 +252,8 @@ class Pipeline:
 class Concepts:
     """Styles and objects."""
 
-    style: tuple[str, ...] = flag((), "styles", nargs="*")
-    object: tuple[str, ...] = flag((), "objects, characters or people", nargs="*")
+    style: tuple[str, ...] = flag((), "styles", nargs="*", parse=checked_name)
+    object: tuple[str, ...] = flag((), "objects, characters or people", nargs="*", parse=checked_name)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from slug import cli, distributed, files
 from slug.core import gradients, losses, preconditioning
 from slug.core.gradients import BOTH
 from slug.core.variants import Variant
-from slug.data.names import Matcher, plain_name
+from slug.data.names import Matcher, distinct, plain_name
 from slug.data.pairs import load_pairs
 from slug.errors import SlugError
 from slug.models.clip import Clip
@@ -87,7 +87,7 @@ class GradientFiles:
         """`encoder` is "vision" or "language" for the parameters of that tower alone."""
         self.clip, self.sources, self.result_dir = clip, sources, result_dir
         self.batch_size, self.encoder = batch_size, encoder
-        self.names = list(dict.fromkeys(sources.celeb_name))
+        self.names = distinct(sources.celeb_name)
 
     @functools.cached_property
     def model_hash(self) -> str:
@@ -96,7 +96,7 @@ class GradientFiles:
 
     def folder(self, name: str) -> Path:
         """results/grads/{name}_{tag}."""
-        return files.resolve(self.result_dir) / "grads" / f"{files.safe_name(name)}_{self.clip.tag}"
+        return files.resolve(self.result_dir) / "grads" / f"{files.name_stem(name)}_{self.clip.tag}"
 
     def path(self, name: str, side: str, variant: Variant) -> Path:
         """A name's gradient file; `side` is "forget", or "train" for the retain set."""
@@ -112,7 +112,7 @@ class GradientFiles:
         """The forget set of a name: --forget-data (with one name only), else {tar-dir}/{name}.tar. SlugError if missing."""
         if self.sources.forget_data and len(self.names) > 1:
             raise SlugError("--forget-data is the tar of ONE name; with several names use --tar-dir")
-        file = f"{self.sources.tar_dir}/{files.safe_name(name.replace(' ', '_'))}.tar"
+        file = f"{self.sources.tar_dir}/{files.name_stem(name)}.tar"
         return files.existing(self.sources.forget_data or file, "forget set", f"run src/clip/a0_create_tar.py --name {name}")
 
     @property

@@ -166,7 +166,7 @@ def states(root: Path, keys: Iterable[str], names: Sequence[str] = (), **paths: 
 
     laion, tars = place("laion_dir", root / "laion/laion400m"), place("tar_dir", root / "tar_files")
     train, styles = place("train_data", laion / "00000.tar"), place("canvas", root / "UnlearnCanvas")
-    stems = [files.safe_name(n.replace(" ", "_")) for n in names] or sorted(p.stem for p in tars.glob("*.tar")) or ["NAME"]
+    stems = [files.name_stem(n) for n in names] or sorted(p.stem for p in tars.glob("*.tar")) or ["NAME"]
 
     looks: dict[str, tuple[str, Path, Callable[[Path], Looked]]] = {
         "laion": ("LAION shards", laion, shards),
