@@ -22,7 +22,7 @@ PLACES = ("laion_dir", "tar_dir", "train_data", "val_data", "imagenet_val", "can
 class Settings:
     data_dir: str = flag("data", "folder with laion/, celeba/, ImageNet/ and UnlearnCanvas/")
     name: tuple[str, ...] = flag(
-        (), "forget names; without any, the tars that are there", nargs="*", parse=files.checked_name
+        (), "forget names; without any, all tars", nargs="*", parse=files.checked_name
     )
     laion_dir: str = flag("", "shards, where not in {data-dir}/laion/laion400m")
     tar_dir: str = flag("", "forget sets, where not in {data-dir}/tar_files")

@@ -73,7 +73,7 @@ class Settings:
     model: Model = group(Model)
     sets: Data = group(Data, celeb_name=NAMES, imagenet_share=0.05)
     compare_names: tuple[str, ...] = flag(
-        (), "names that the baselines run on; none: all", nargs="*", parse=files.checked_name
+        (), "names of the baselines; none: all", nargs="*", parse=files.checked_name
     )
     laion_dir: str = flag("data/laion/laion400m", "folder of the shards")
     max_count: int = flag(500, "pairs in a forget set, at most")
