@@ -72,9 +72,7 @@ class Settings:
     run: Run = group(Run, workers=4)  # defaults as in the profile "paper"
     model: Model = group(Model)
     sets: Data = group(Data, celeb_name=NAMES, imagenet_share=0.05)
-    compare_names: tuple[str, ...] = flag(
-        (), "names of the baselines; none: all", nargs="*", parse=files.checked_name
-    )
+    compare_names: tuple[str, ...] = flag((), "names of the baselines; none: all", nargs="*", parse=files.checked_name)
     laion_dir: str = flag("data/laion/laion400m", "folder of the shards")
     max_count: int = flag(500, "pairs in a forget set, at most")
     unlearn_method: tuple[str, ...] = flag(("ft", "ga", "gaft", "salun", "ssd"), "baselines", nargs="*")

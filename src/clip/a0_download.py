@@ -1,7 +1,8 @@
 """Fetch LAION-400M's pictures into shards, by img2dataset with the paper's settings.
 
 Example: python src/clip/a0_download.py --metadata-dir data/laion/metadata --laion-dir data/laion/laion400m
-The metadata (columns URL, TEXT, NSFW, similarity, LICENSE) must be there already (data/README.md). A run that was stopped
+The metadata (columns URL, TEXT, NSFW, similarity, LICENSE; the last three may be missing, and later releases call the first
+two url and caption) must be there already (data/README.md). Addresses other than http and https are left out. A run that was stopped
 resumes where it was. To fetch only the pictures of some names, use a0_create_tar.py --download.
 """
 
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = files.resolve(settings.laion_dir)
     got = download.fetch(files.resolve(settings.fetching.metadata_dir), out, settings.fetching)
     lost = f"{got.failed} could not be fetched, {got.broken} are no pictures"
+    lost += f", {got.refused} more rows have no http or https address" if got.refused else ""
     print(f"{got.pictures} of {got.rows} pictures in {got.shards} shards ({lost}) -> {out}")
 
 

@@ -80,6 +80,7 @@ class Data(Sources):
     val_data: str = flag("data/celeba", "CelebA folder")
     imagenet_val: str = flag("data/ImageNet/val", "ImageNet validation folder")
     imagenet_share: float = flag(1.0, "fraction of its pictures, drawn by --seed")
+    allow_missing: float = flag(0.01, "fraction of each task's pictures that may be missing or damaged")
     select_pictures: int = flag(4000, "retained pictures of each task that candidates are chosen by, at most")
     trace: int = flag(0, "retained pictures of each task that are scored at every candidate, for plots")
     cache_gb: float = flag(-1.0, "GB of kept activations; below 0: a quarter of the free memory")

@@ -257,7 +257,12 @@ class GradientFiles:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Make `target` a relative link to `source`, replacing what stood there."""
+    """Make `target` a relative link to `source`, replacing what stood there.
+
+    They are the same where a name is called as the folder of the retain gradient is.
+    """
+    if source == target:
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(target) as temporary:
         os.symlink(os.path.relpath(source, target.parent), temporary)

@@ -4,6 +4,14 @@ from dataclasses import dataclass
 
 from slug.cli import flag
 from slug.pool import DISTRIBUTORS, LOCAL
+from slug.settings import Data
+
+
+@dataclass(frozen=True)
+class Whole:
+    """How much of an evaluation may be lost."""
+
+    allow_missing: float = flag(Data.allow_missing, "fraction of the pictures that may be missing or damaged")
 
 
 @dataclass(frozen=True)
