@@ -1,9 +1,9 @@
 """Fetch LAION-400M's pictures into shards, by img2dataset with the paper's settings.
 
 Example: python src/clip/a0_download.py --metadata-dir data/laion/metadata --laion-dir data/laion/laion400m
-The metadata (columns URL, TEXT, NSFW, similarity, LICENSE; the last three may be missing, and later releases call the first
-two url and caption) must be there already (data/README.md). Addresses other than http and https are left out. A run that was stopped
-resumes where it was. To fetch only the pictures of some names, use a0_create_tar.py --download.
+The metadata (columns URL and TEXT, or url and caption; NSFW, similarity and LICENSE are kept) must be there already
+(data/README.md). Addresses other than http and https are left out. A run that was stopped resumes where it was. To fetch
+only the pictures of some names, use a0_create_tar.py --download.
 """
 
 from collections.abc import Sequence

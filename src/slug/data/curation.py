@@ -66,11 +66,11 @@ class Found(NamedTuple):
     @property
     def lack(self) -> str:
         """Why a name has no pairs, in words that follow `captions name it, but`; empty where no caption names it."""
-        gone = f"{self.missing} of their pictures are not there (e.g. {self.example})"
-        if self.missing < self.broken:
-            whole = "none of their pictures can be decoded"
-            return f"{gone} and the others cannot be decoded" if self.missing else whole
-        return gone.replace(f"{self.missing} of their pictures are", "none of their pictures is") if self.missing else ""
+        if not self.missing:
+            return "none of their pictures can be decoded" if self.broken else ""
+        if self.missing == self.broken:
+            return f"none of their pictures is there (e.g. {self.example})"
+        return f"{self.missing} of their pictures are not there (e.g. {self.example}) and the others cannot be decoded"
 
 
 def reasons(found: Iterable[Found], where: Path, *, folder: bool) -> str:

@@ -84,7 +84,8 @@ def _check_share(folder: Path, left_out: dict[str, int], asked: int, lost: list[
     """Tell how many pictures of an evaluation cannot be used; SlugError if they are more than the fraction `allowed`."""
     if not lost:
         return
-    said = f"{folder}: {len(lost)} of {asked} pictures of the evaluation cannot be used ({told(left_out)}), e.g. {lost[0]}"
+    why = told(+Counter(left_out))
+    said = f"{folder}: {len(lost)} of {asked} pictures of the evaluation cannot be used ({why}), e.g. {lost[0]}"
     if len(lost) > allowed * asked:
         share = math.ceil(1000 * len(lost) / asked) / 1000
         raise SlugError(f"{said}; get them again, or accept figures without them by --allow-missing {share}")

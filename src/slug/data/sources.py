@@ -16,7 +16,7 @@ import pyarrow.csv
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from slug import progress
+from slug import files, progress
 from slug.data.images import is_system, listed, told
 from slug.data.names import Matcher, plain_name
 from slug.data.pairs import TarMembers, caption_of, pictures_of
@@ -184,7 +184,11 @@ class Table(NamedTuple):
             convert_options=pyarrow.csv.ConvertOptions(column_types={"image": pa.string(), "caption": pa.string()}),
         )
         what, remedy = "a CSV with the columns image and caption", "see data/README.md"
-        return _named(self.path, "image", what, remedy, matcher, form=form, threads=threads)
+        try:
+            return _named(self.path, "image", what, remedy, matcher, form=form, threads=threads)
+        except SlugError:
+            files.read_text(self.path, "save it as UTF-8, e.g. with iconv")  # raises where this is what is wrong
+            raise
 
     @contextlib.contextmanager
     def pictures(self) -> Iterator[Callable[[str], bytes | None]]:
