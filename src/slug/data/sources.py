@@ -63,6 +63,9 @@ def find_rows(
     lacking = [c for c in columns if c not in data.schema.names]
     if lacking:
         raise KeyError(f"it has no column {', '.join(lacking)}, only {', '.join(data.schema.names)[:80]}")
+    views = [c for c in columns if data.schema.field(c).type in (pa.string_view(), pa.binary_view())]
+    if views:  # Arrow cannot filter them
+        raise KeyError(f"its column {views[0]} is of the type {data.schema.field(views[0]).type}; write it as string")
     screen = matcher.screen()
     if screen is not None:
         named = pc.match_substring_regex(as_text(data.schema, caption), screen)

@@ -74,7 +74,6 @@ REWRITTEN = {
     "as img2dataset": table(),
     "categories": pa.table({n: c.dictionary_encode() for n, c in zip(table().column_names, table().columns, strict=True)}),
     "large text": table(caption=pa.array(CAPTIONS, pa.large_string()), key=pa.array(KEYS, pa.large_string())),
-    "text views": table(caption=pa.array(CAPTIONS, pa.string_view())),
     "keys as numbers": table(key=[0, 1, 2, 3]),
     "keys as fractions": table(key=[0.0, 1.0, 2.0, 3.0]),
     "bytes": table(key=[k.encode() for k in KEYS], caption=[c.encode() for c in CAPTIONS], status=[b"success"] * 3 + [b"f"]),
@@ -117,8 +116,14 @@ def test_a_key_that_may_mean_two_pictures_means_none(tmp_path):
 
 @pytest.mark.parametrize("column", ["key", "caption"])
 def test_a_column_that_is_missing_is_named_with_those_there_are(tmp_path, column):
-    pq.write_table(table().rename_columns(lambda n: "other" if n == column else n), tmp_path / "a.parquet")
+    pq.write_table(table().rename_columns({column: "other"}), tmp_path / "a.parquet")
     with pytest.raises(SlugError, match=rf"no column {column}, only .*other.*give it these columns"):
+        sources.Shard(tmp_path / "a.parquet").rows(Matcher(["Alien"]), threads=False)
+
+
+def test_a_type_that_cannot_be_searched_is_named(tmp_path):
+    pq.write_table(table(caption=pa.array(CAPTIONS, pa.string_view())), tmp_path / "a.parquet")
+    with pytest.raises(SlugError, match="column caption is of the type string_view; write it as string"):
         sources.Shard(tmp_path / "a.parquet").rows(Matcher(["Alien"]), threads=False)
 
 
