@@ -43,7 +43,7 @@ class Parts:
 
     def path(self, *key: str) -> Path:
         """The file of a piece of work."""
-        return self.folder / "parts" / f"{'-'.join(map(files.name_stem, key))}.parquet"
+        return self.folder / "parts" / f"{files.safe_name('-'.join(k.replace(' ', '_') for k in key))}.parquet"
 
     def write(self, rows: Sequence[Row], *key: str) -> None:
         """Write the rows of a piece of work, whole or not at all."""
