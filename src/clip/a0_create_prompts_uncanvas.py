@@ -22,7 +22,7 @@ class Settings:
     run: Run = group(Run)
     canvas: str = flag(f"{CANVAS}/data", "folder of <Style>/<Object>/<n>.jpg")
     concepts: Concepts = group(Concepts)
-    names: tuple[str, ...] = flag((), "ask for these names, without styles; no folder is read")
+    names: tuple[str, ...] = flag((), "ask for these names, without styles; no folder is read", parse=files.checked_name)
     leave_out: str = flag("", 'JSON with a list "left_out" of prompts that the pipeline never learned')
     classifiers: str = flag("", "folder of both classifiers; what they do not know is refused")
     test_seeds: tuple[Seed, ...] = flag(

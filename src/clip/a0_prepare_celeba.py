@@ -17,7 +17,9 @@ from slug.settings import Run
 class Settings:
     run: Run = group(Run)
     data_root: str = flag("data/celeba", "folder with img_align_celeba and its lists")
-    name: tuple[str, ...] = flag((), "names that are shown in any case: the forget names", nargs="*")
+    name: tuple[str, ...] = flag(
+        (), "names that are shown in any case: the forget names", nargs="*", parse=files.checked_name
+    )
     count: Count = flag(100, "number of most frequent identities")
     min_pictures: Count = flag(4, "fewest pictures of such an identity")
     force: bool = flag(False, "replace frequent_celebs.txt")

@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import shutil
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import torch
 
 ROOT = Path(__file__).resolve().parents[2]  # of the repository; relative paths start here, whatever the working directory
+
+LONGEST_STEM = 120  # bytes of a name in a file name, which holds model, method and layer besides, in 255 bytes
 
 
 def resolve(path: str | Path) -> Path:
@@ -75,6 +78,38 @@ def remove(path: Path) -> None:
         with contextlib.suppress(OSError):
             os.chmod(folder, 0o700)
     shutil.rmtree(path, ignore_errors=True)
+
+
+def plain_name(name: str) -> str:
+    """A name as people write it, in Unicode's composed form (NFC): `Elon_Musk` -> `Elon Musk`."""
+    return " ".join(unicodedata.normalize("NFC", name).replace("_", " ").split())
+
+
+def name_stem(name: str) -> str:
+    """The name of a person or thing as part of a file name: `Elon_Musk` for `Elon Musk`, `AC=2FDC` for `AC/DC`.
+
+    Two names have the same stem only if their plain names are the same. Letters, marks and digits of any script stay, and
+    `.`, `-` and apostrophes; other characters become `=` and the two hex digits of each of their UTF-8 bytes, as a `.` or
+    `-` does in front, which would hide the file or read as a flag. SlugError: no letter and no digit, or too long.
+    """
+    plain = plain_name(name)
+    if not any(c.isalnum() for c in plain):  # it would be a folder itself, or every folder of a parent
+        raise SlugError(f"{name!r} is no name: it has neither a letter nor a digit; give a name as captions write it")
+    stem = ""
+    for c in plain.replace(" ", "_"):
+        kept = unicodedata.category(c)[0] in "LMN" or c in "_.-'\u2019"
+        stem += (
+            c if kept and (stem or c not in ".-") else "".join(f"={byte:02X}" for byte in c.encode("utf-8", "surrogatepass"))
+        )
+    if len(stem.encode("utf-8", "surrogatepass")) > LONGEST_STEM:
+        raise SlugError(f"the name {name[:40]!r}... is longer than the {LONGEST_STEM} bytes that file names have for it")
+    return stem
+
+
+def checked_name(text: str) -> str:
+    """A name that a user gave, unchanged. SlugError if it cannot be one (see name_stem)."""
+    name_stem(text)
+    return text
 
 
 @functools.cache  # once for each folder in a process: a folder may hold 100,000 pictures

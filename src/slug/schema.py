@@ -92,7 +92,7 @@ def note(record: dict[str, Any]) -> str:
 def file_name(label: str, name: str, end: str, part: str = "") -> str:
     """Name of a result file: `{model}-{name}{end}`, or `{model}-{part}-{name}{end}`."""
     middle = f"-{part}" if part else ""
-    return f"{files.safe_name(label)}{middle}-{files.safe_name(name.replace(' ', '_'))}{end}"
+    return f"{files.safe_name(label)}{middle}-{files.name_stem(name)}{end}"
 
 
 def record_file(record: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from slug.cli import Amount, Count, Finite, Fraction, Pairs, Positive, Seed, Share, Whole, flag, group
 from slug.errors import SlugError
+from slug.files import checked_name
 from slug.pool import LOCAL
 from slug.schema import STUDY_VARIANTS
 
@@ -66,7 +67,7 @@ class Model:
 class Sources:
     """The forget and retain sets of some names."""
 
-    celeb_name: tuple[str, ...] = flag(help="names to forget; underscores stand for spaces")
+    celeb_name: tuple[str, ...] = flag(help="names to forget; underscores stand for spaces", parse=checked_name)
     forget_data: str = flag("", "tar of the forget set, with one name only; without it {tar-dir}/{name}.tar")
     tar_dir: str = flag("data/tar_files", "folder of the curated forget sets")
     train_data: str = flag("data/laion/laion400m/00000.tar", "tar of the retain set")
@@ -79,6 +80,7 @@ class Data(Sources):
     val_data: str = flag("data/celeba", "CelebA folder")
     imagenet_val: str = flag("data/ImageNet/val", "ImageNet validation folder")
     imagenet_share: Share = flag(1.0, "fraction of its pictures, drawn by --seed")
+    allow_missing: Fraction = flag(0.01, "fraction of each task's pictures that may be missing or damaged")
     select_pictures: Whole = flag(4000, "retained pictures of each task that candidates are chosen by, at most")
     trace: Whole = flag(0, "retained pictures of each task that are scored at every candidate, for plots")
     cache_gb: Finite = flag(-1.0, "GB of kept activations; below 0: a quarter of the free memory")
@@ -247,8 +249,8 @@ class Pipeline:
 class Concepts:
     """Styles and objects."""
 
-    style: tuple[str, ...] = flag((), "styles", nargs="*")
-    object: tuple[str, ...] = flag((), "objects, characters or people", nargs="*")
+    style: tuple[str, ...] = flag((), "styles", nargs="*", parse=checked_name)
+    object: tuple[str, ...] = flag((), "objects, characters or people", nargs="*", parse=checked_name)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ WHOLE |= dict.fromkeys(("seconds", "peak_mem_mb", "params_share", "n_candidates"
 
 def file_stem(pipeline: str, method: str, kind: str, name: str) -> str:
     """Name of a concept's result files, without their endings."""
-    return files.safe_name(f"{pipeline}-{method}-{kind}-{name.replace(' ', '_')}")
+    return f"{files.safe_name(f'{pipeline}-{method}-{kind}')}-{files.name_stem(name)}"
 
 
 def stem_of(record: Record) -> str:

@@ -6,6 +6,7 @@ that the first names' gradients stay what they are. A file is a plain dict {para
 its fingerprint. A file is used only where its fingerprint is what is asked for and its content is what that says.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -21,7 +22,7 @@ from slug import cli, distributed, files
 from slug.core import gradients, losses, preconditioning
 from slug.core.gradients import BOTH
 from slug.core.variants import Variant
-from slug.data.names import Matcher, plain_name
+from slug.data.names import Matcher, distinct, plain_name
 from slug.data.pairs import load_pairs
 from slug.errors import SlugError
 from slug.models.clip import Clip
@@ -121,7 +122,7 @@ class GradientFiles:
         self.flags = flags or {}
         self.clip, self.sources, self.result_dir = clip, sources, result_dir
         self.batch_size, self.encoder = batch_size, encoder
-        self.names = list(dict.fromkeys(sources.celeb_name))
+        self.names = distinct(sources.celeb_name)
 
     @functools.cached_property
     def model_hash(self) -> str:
@@ -130,7 +131,7 @@ class GradientFiles:
 
     def folder(self, name: str) -> Path:
         """results/grads/{name}_{tag}."""
-        return files.resolve(self.result_dir) / "grads" / f"{files.safe_name(name)}_{self.clip.tag}"
+        return files.resolve(self.result_dir) / "grads" / f"{files.name_stem(name)}_{self.clip.tag}"
 
     def path(self, name: str, side: str, variant: Variant) -> Path:
         """A name's gradient file; `side` is "forget", or "train" for the retain set."""
@@ -146,7 +147,7 @@ class GradientFiles:
         """The forget set of a name: --forget-data (with one name only), else {tar-dir}/{name}.tar. SlugError if missing."""
         if self.sources.forget_data and len(self.names) > 1:
             raise SlugError("--forget-data is the tar of ONE name; with several names use --tar-dir")
-        file = f"{self.sources.tar_dir}/{files.safe_name(name.replace(' ', '_'))}.tar"
+        file = f"{self.sources.tar_dir}/{files.name_stem(name)}.tar"
         words = ["src/clip/a0_create_tar.py", "--name", name]
         if self.sources.tar_dir != Sources.tar_dir:
             words += ["--tar-dir", self.sources.tar_dir]
@@ -312,10 +313,9 @@ class GradientFiles:
 
 def _of_another_model(path: Path, model: str) -> bool:
     """Whether a gradient file says that it is of another model than the one with this hash."""
-    try:
+    with contextlib.suppress(SlugError):
         return files.read_object(path.with_suffix(".json")).get("model", model) != model
-    except SlugError:
-        return False
+    return False
 
 
 def _retain_file(plain: Path, mark: Mapping[str, Any], *, claim: bool = False) -> Path:
@@ -344,6 +344,8 @@ def _retain_file(plain: Path, mark: Mapping[str, Any], *, claim: bool = False) -
 
 def _link(source: Path, target: Path) -> None:
     """Make `target` a relative link to `source`, replacing what stood there."""
+    if source == target:  # a name that is called as the folder of the retain gradient is
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(target) as temporary:
         os.symlink(os.path.relpath(source, target.parent), temporary)

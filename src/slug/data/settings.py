@@ -2,8 +2,16 @@
 
 from dataclasses import dataclass
 
-from slug.cli import Count, Whole, flag
+from slug.cli import Count, Fraction, Whole, flag
 from slug.pool import DISTRIBUTORS, LOCAL
+from slug.settings import Data
+
+
+@dataclass(frozen=True)
+class Missing:
+    """How much of an evaluation may be lost."""
+
+    allow_missing: Fraction = flag(Data.allow_missing, "fraction of the pictures that may be missing or damaged")
 
 
 @dataclass(frozen=True)

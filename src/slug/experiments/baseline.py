@@ -141,7 +141,7 @@ class Baseline:
 
     def _write_log(self, setting: float, candidates: Sequence[Candidate], times: Sequence[float]) -> None:
         """Write the published comparison log, `{date}_{model}_{name}_{method}_lr{lr}.txt`, instead of older ones."""
-        parts = files.safe_name(self.clip.label), files.safe_name(self.name), self.method.name, self.label(setting)
+        parts = files.safe_name(self.clip.label), files.name_stem(self.name), self.method.name, self.label(setting)
         end, folder = f"_{'_'.join(parts)}.txt".replace(" ", ""), self.folder / "compare"
         for old in folder.glob(f"*{end}"):
             old.unlink()

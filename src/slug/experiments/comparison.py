@@ -29,7 +29,7 @@ from slug.settings import MAX_FORGET, SIGMAS, UNEDITED, Compare
 
 # These change no result, or a record says them elsewhere.
 NOT_SETTINGS = (
-    *("force", "celeb_name", "device", "workers", "result_dir", "cache_gb"),
+    *("force", "celeb_name", "device", "workers", "result_dir", "cache_gb", "allow_missing"),
     *("unlearn_method", "lr", "selection", "epochs", "forget_epochs", "settings_from", "grow"),
 )
 

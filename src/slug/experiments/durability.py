@@ -26,7 +26,7 @@ from slug.settings import Durability
 
 NOT_SETTINGS = (  # change no row
     "force celeb_name device workers jobs result_dir cache_gb records unlearn_method out readme report "
-    "select_pictures trace fa_k"
+    "select_pictures trace fa_k allow_missing"
 ).split()
 Record = dict[str, Any]
 AGAIN = "delete it and run this stage again"

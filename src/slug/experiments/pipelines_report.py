@@ -245,9 +245,9 @@ class Examination:
         found, clip, run = [], self.canvas.pipeline.clip, self.canvas.run
         for method in methods.names(methods.PIPELINE, searched=True):
             name = next((r["name"].replace(" ", "_") for r in self.records if r["method"] == method), "")
-            made = GradientFiles(clip, Sources(celeb_name=(name,)), run.result_dir, 1, encoder="language")
             with contextlib.suppress(SlugError):
                 if name and not first_round(method):
+                    made = GradientFiles(clip, Sources(celeb_name=(name,)), run.result_dir, 1, encoder="language")
                     found.append(f"{method} {made.seconds(name, methods.get(method).variant, 'train'):.0f} s")
         said = "Seconds are of one concept, without what SLUG takes of the retain set once for all of them"
         return [f"{said}: {', '.join(found)}."] if found else []

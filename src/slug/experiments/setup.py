@@ -24,6 +24,7 @@ from slug.settings import Data, Model, Run
 def task_sets(run: Run, data: Data, transform: Any) -> list[TaskSet]:
     """The tasks of an evaluation: identities among all CelebA names, objects among ImageNet's classes."""
     how: dict[str, Any] = {"workers": run.workers, "cache": files.resolve(run.result_dir) / "cache"}
+    how["allow_missing"] = data.allow_missing
     identities = evaluation_sets.load_celeba(files.resolve(data.val_data), transform, **how)
     val = files.resolve(data.imagenet_val)
     objects = evaluation_sets.load_imagenet(val, transform, share=data.imagenet_share, seed=run.seed, **how)
@@ -89,6 +90,11 @@ class World:
     def pictures(self) -> list[evaluation_sets.PictureSet]:
         """The labelled pictures of the tasks."""
         return [s.pictures for s in self.sets]
+
+    @property
+    def left_out(self) -> dict[str, dict[str, int]]:
+        """{task: {why: pictures}} that its evaluation could not use."""
+        return {s.name: dict(s.pictures.left_out) for s in self.sets}
 
     def pairs(self, name: str) -> Pairs:
         """The forget set of a name."""

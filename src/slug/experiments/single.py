@@ -19,7 +19,7 @@ from slug.reports import clip_report, plots
 from slug.settings import MAX_FORGET, SIGMAS, Forget
 
 # These change no result.
-NOT_SETTINGS = ("force", "celeb_name", "device", "workers", "result_dir", "cache_gb", "lookahead")
+NOT_SETTINGS = ("force", "celeb_name", "device", "workers", "result_dir", "cache_gb", "lookahead", "allow_missing")
 
 
 def run(settings: Forget) -> None:
@@ -164,5 +164,6 @@ class Name:
             "search_s": seconds,
             "peak_mem_mb": system.peak_memory_mb(self.world.device),
             "splits": splits,
+            "left_out": self.world.left_out,
             "seed": self.settings.run.seed,
         }
