@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import slug.torchvision_cpu  # noqa: F401  (before a spawned worker unpickles a transform, which imports torchvision)
+
 import numpy as np
 import torch
 from PIL import Image
