@@ -1,12 +1,11 @@
 """Gradient files: where they lie, what they were made from, and how they are written and checked.
 
 results/grads/{name}_{tag}/ holds a name's forget gradients and a link to the one retain gradient, which serves all names of
-a call and lies in results/grads/retain_{tag}/: train_grads.pt, and train_grads-{hash}.pt of later calls for other names, so
-that the first names' gradients stay what they are. A file is a plain dict {parameter name: tensor}; the JSON beside it is
-its fingerprint. A file is used only where its fingerprint is what is asked for and its content is what that says.
+a call and lies in results/grads/retain_{tag}/: train_grads.pt, and train_grads-{hash}.pt of later calls for other names. A
+file is a plain dict {parameter name: tensor}; the JSON beside it is its fingerprint. A file is used only where its
+fingerprint is what is asked for and its content is what that says.
 """
 
-import contextlib
 import functools
 import hashlib
 import os
@@ -139,8 +138,7 @@ class GradientFiles:
 
     @property
     def retain_folder(self) -> Path:
-        """Where the one retain gradient lies. Pipelines and assistants may share a CLIP, and each needs one encoder
-        alone."""
+        """Where the one retain gradient lies; pipelines and assistants may share a CLIP, and each needs one encoder."""
         return self.folder("retain" if self.encoder == BOTH else f"retain-{self.encoder}")
 
     def tar(self, name: str) -> Path:
@@ -313,9 +311,10 @@ class GradientFiles:
 
 def _of_another_model(path: Path, model: str) -> bool:
     """Whether a gradient file says that it is of another model than the one with this hash."""
-    with contextlib.suppress(SlugError):
+    try:
         return files.read_object(path.with_suffix(".json")).get("model", model) != model
-    return False
+    except SlugError:
+        return False
 
 
 def _retain_file(plain: Path, mark: Mapping[str, Any], *, claim: bool = False) -> Path:
