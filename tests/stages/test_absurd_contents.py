@@ -358,7 +358,7 @@ def test_absurd_contents_are_refused_in_one_line_or_used_as_they_are(sound, tmp_
         if tiny.left_over(place) or not all("made" in p.parts for p in made):
             failures.append(f"{said}: left {sorted(map(str, made))[:3]}")
         shutil.rmtree(place / "made", ignore_errors=True)
-    assert not failures, "\n".join(failures)
+    assert not failures, "\n".join(failures).encode("utf-8", "backslashreplace").decode()
 
 
 def test_there_are_enough_of_them():
