@@ -20,13 +20,18 @@ from torchvision import transforms
 from slug import files, progress, settings, system
 from slug.data.images import by_batch, decode
 from slug.errors import SlugError, brief
-from slug.models import loading
+from slug.models import folders, loading
 from slug.models.canonical import TEXT
 from slug.models.clip import Clip
 from slug.models.host import HostModel
 
 UNET = "unet."  # prefix of the names of the UNet's parameters in an edit
+PARTS = {"text_encoder": "CLIPTextModel", "unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}  # {part: its class}
 Wanted = Sequence[tuple[str, int]]  # (prompt, seed) of each image
+
+
+class BrokenPictures(SlugError):
+    """Pictures that are NaN: they would be saved as black ones, and pass for forgotten."""
 
 
 class Diffusion(HostModel):
@@ -144,6 +149,12 @@ class Diffusion(HostModel):
                     guidance_scale=self.guidance,
                     output_type=kind,
                 ).images
+            broken = int((~torch.isfinite(images).flatten(1).all(1)).sum())
+            if broken:
+                raise BrokenPictures(
+                    f"{broken} of {len(images)} pictures of {self.label} are NaN, which would be saved as black pictures; "
+                    "none is scored or kept: give --precision fp32, or a smaller step"
+                )
             out.append(images.cpu())
         return torch.cat(out)
 
@@ -191,14 +202,35 @@ def load(
 
     Raises SlugError if the pipeline is missing or damaged, or has another CLIP.
     """
-    from diffusers import StableDiffusionPipeline
+    import diffusers
+    import transformers
 
-    source = str(loading.local_folder(pipeline) or pipeline)
+    local = loading.local_folder(pipeline)
+    source = str(local or pipeline)
+    if local:
+        folders.check(local)
     try:
-        pipe = StableDiffusionPipeline.from_pretrained(source, dtype=dtype, use_safetensors=True)
+        index = diffusers.StableDiffusionPipeline.load_config(source)
+        parts = {}
+        for part, kind in PARTS.items():
+            own = folders.variant(local / part) if local else None
+            how_read = {"subfolder": part, "variant": own, "output_loading_info": True}
+            how_read |= {"dtype" if part == "text_encoder" else "torch_dtype": dtype}
+            maker = getattr(transformers if part == "text_encoder" else diffusers, kind)
+            parts[part], info = maker.from_pretrained(source, **how_read)
+            folders.check_loaded(info, f"{part} of the pipeline {pipeline}")
+        # Without its checker: what a checker blackens would pass for forgotten.
+        parts |= {"safety_checker": None, "requires_safety_checker": False}
+        pipe = diffusers.StableDiffusionPipeline.from_pretrained(source, dtype=dtype, **parts)
+    except SlugError:
+        raise
     except Exception as err:  # diffusers, safetensors and the hub raise many kinds; each is a bad or absent folder
         raise SlugError(f"cannot load the pipeline {pipeline}: {brief(err)}") from err
-    return Diffusion(pipe.to(device), clip, **how)
+    if (index.get("safety_checker") or [None])[0]:
+        print(f"note: the safety checker of {pipeline} is off: SLUG measures what the UNet draws")
+    loaded = Diffusion(pipe.to(device), clip, **how)
+    folders.check_finite(loaded.modules, f"the pipeline {pipeline}")
+    return loaded
 
 
 def from_settings(which: settings.Pipeline, precision: str, device: str | torch.device) -> Diffusion:
