@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def check(folder: Path) -> None:
             if "config" in path.name or path.name == "model_index.json":
                 config = read_config(path)
                 _refuse_code(path, config)
-                if path.name in ("config.json", "open_clip_config.json"):
+                if path.name in ("config.json", "open_clip_config.json") and part.name != "safety_checker":  # never built
                     _check_sizes(path, config, size)
 
 
@@ -42,11 +42,11 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def open_clip_config(folder: Path) -> dict[str, Any]:
-    """`model_cfg` of an open_clip folder. SlugError if the file lacks it or one of the towers."""
+def open_clip_config(folder: Path, towers: Sequence[str] = ("vision_cfg",)) -> dict[str, Any]:
+    """`model_cfg` of an open_clip folder. SlugError if the file lacks it or one of these towers."""
     path = folder / "open_clip_config.json"
     config = read_config(path).get("model_cfg")
-    for part in ("vision_cfg", "text_cfg"):
+    for part in towers:
         if not isinstance(config, dict) or not isinstance(config.get(part), dict):
             raise SlugError(f"{path} has no model_cfg with {part}, so it describes no CLIP; get the model folder again")
     return dict(config or {})

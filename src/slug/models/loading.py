@@ -67,7 +67,7 @@ def _check_open_clip(model: str, pretrained: str) -> None:
         folder = files.existing(model.removeprefix(LOCAL), "model folder", "give --model local-dir:FOLDER of a model")
         if not (folder / "open_clip_config.json").is_file():
             raise SlugError(f"{folder} has no open_clip_config.json, so it is not an open_clip model folder")
-        folders.open_clip_config(folder)
+        folders.open_clip_config(folder, ("vision_cfg", "text_cfg"))
         folders.check(folder)
     elif model not in open_clip.list_models():
         close = [m for m in open_clip.list_models() if m.lower().startswith(model[:5].lower())]
@@ -113,6 +113,8 @@ def _load_open_clip(model: str, pretrained: str) -> "Clip":
 
 def _note_activation(model: str, pretrained: str) -> None:
     """Print a note if open_clip's model has another activation than its published weights were trained with."""
+    import slug.torchvision_cpu  # noqa: F401  (before open_clip)
+
     import open_clip
 
     def quick(name: str) -> bool:
@@ -132,8 +134,8 @@ def _pickled(err: Exception) -> str:
     found = re.search(r"GLOBAL (\S+)|[Uu]nsupported (?:global|class|operand)[: ]+(\S+)", str(err))
     what = f" ({(found[1] or found[2]).rstrip('.,')})" if found else ""
     return (
-        f"it holds more than tensors{what}, or is damaged; SLUG reads checkpoints with weights_only=True, since a pickle may run "
-        "code. Where you trust the file, load it yourself and save its state_dict alone with torch.save"
+        f"it holds more than tensors{what}, or is damaged; SLUG reads checkpoints with weights_only=True, since a pickle may "
+        "run code. Where you trust the file, load it yourself and save its state_dict alone with torch.save"
     )
 
 
