@@ -159,10 +159,22 @@ class Diffusion(HostModel):
         return torch.cat(out)
 
 
+def is_black(path: Path) -> bool:
+    """Whether an image file is black all over, as a safety checker and NaN leave it. False for a damaged file."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB").getbbox() is None
+    except (OSError, ValueError):
+        return False  # those who read it say so
+
+
 def write_pictures(diffusion: Diffusion, wanted: Wanted, folder: Path, desc: str | None = None) -> list[Path]:
-    """Write one PNG for each (prompt, seed) into `folder`, batch by batch; existing files are kept. Returns their paths."""
+    """Write one PNG for each (prompt, seed) into `folder`, batch by batch. Returns their paths.
+
+    Existing files are kept, except black ones, which a safety checker or NaN left in an earlier run.
+    """
     paths = [folder / f"{i:05d}.png" for i in range(len(wanted))]
-    missing = [i for i, p in enumerate(paths) if not p.is_file()]
+    missing = [i for i, p in enumerate(paths) if not p.is_file() or is_black(p)]
     starts = range(0, len(missing), diffusion.batch_size)
     for start in progress.bar(starts, desc=desc, unit="batch", leave=False, shown=desc is not None):
         rows = missing[start : start + diffusion.batch_size]

@@ -106,13 +106,13 @@ def _check_sizes(path: Path, config: dict[str, Any], weights: int) -> None:
         over = [k for k, count in wanted.items() if weights and count > most]
         if over:
             raise SlugError(
-                f"{path} describes a model of other sizes ({', '.join(over)} by a width of {width}) than its weight files of "
-                f"{weights:,} bytes can hold; get the model folder again"
+                f"{path} describes a model of other sizes ({', '.join(over)} by a width of {width}) than its weight files "
+                f"of {weights:,} bytes can hold; get the model folder again"
             )
 
 
 def check_loaded(info: Any, what: str) -> None:
-    """SlugError if a library left tensors of a model untrained (`output_loading_info`); a note of tensors that it left out."""
+    """SlugError if a library left tensors of a model untrained (`output_loading_info`); a note of those it left out."""
     info = info if isinstance(info, dict) else vars(info)
     missing, left = (sorted(map(str, info.get(k) or ())) for k in ("missing_keys", "unexpected_keys"))
     if missing:

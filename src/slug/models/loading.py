@@ -134,8 +134,8 @@ def _pickled(err: Exception) -> str:
     found = re.search(r"GLOBAL (\S+)|[Uu]nsupported (?:global|class|operand)[: ]+(\S+)", str(err))
     what = f" ({(found[1] or found[2]).rstrip('.,')})" if found else ""
     return (
-        f"it holds more than tensors{what}, or is damaged; SLUG reads checkpoints with weights_only=True, since a pickle may "
-        "run code. Where you trust the file, load it yourself and save its state_dict alone with torch.save"
+        f"it holds more than tensors{what}, or is damaged; SLUG reads checkpoints with weights_only=True, since a pickle "
+        "may run code. Where you trust the file, load it yourself and save its state_dict alone with torch.save"
     )
 
 

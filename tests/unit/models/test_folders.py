@@ -6,6 +6,7 @@ import shutil
 import pytest
 import tiny
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from slug import models
@@ -66,7 +67,7 @@ def test_a_configuration_that_is_none_is_refused(copies, family, text):
         tiny.load(copies, family)
 
 
-@pytest.mark.parametrize("value", [10**9, 0, -1, 10**5])
+@pytest.mark.parametrize("value", [10**9, 0, -1, 10**7])
 @pytest.mark.parametrize(
     ("family", "keys"),
     [
@@ -87,7 +88,7 @@ def test_absurd_sizes_are_refused_before_a_model_is_built(copies, monkeypatch, f
     monkeypatch.setattr(open_clip, "create_model_and_transforms", build)
     monkeypatch.setattr(transformers.CLIPModel, "from_pretrained", build)
     change(copies / family / CLIPS[family], *keys, value=value)
-    with pytest.raises(SlugError, match="no size of this model|describes a model of other sizes"):
+    with pytest.raises(SlugError, match=r"no size of this model|describes a model of other sizes"):
         tiny.load(copies, family)
 
 
@@ -203,7 +204,7 @@ def test_a_llava_that_lacks_tensors_or_is_another_model_is_refused(tiny_llava, t
     path = tmp_path / "llava/model.safetensors"
     lost = next(n for n in load_file(path) if "projector" in n)
     drop(path, lost)
-    with pytest.raises(SlugError, match="lack .*projector"):
+    with pytest.raises(SlugError, match=r"lack .*projector"):
         vlm.load(str(tmp_path / "llava"), clip)
     with pytest.raises(SlugError, match="model_type 'clip'; supported is 'llava'"):
         vlm.load(str(tiny_clip / "hugging_face"), clip)
@@ -213,5 +214,14 @@ def test_checkpoints_that_hold_more_than_tensors_are_refused_with_the_way_out(tm
     import argparse
 
     torch.save({"state_dict": {}, "args": argparse.Namespace(lr=1)}, tmp_path / "x.pt")
-    with pytest.raises(SlugError, match="weights_only=True.*save its state_dict alone"):
+    with pytest.raises(SlugError, match=r"weights_only=True.*save its state_dict alone"):
         models.load("RN50", str(tmp_path / "x.pt"))
+
+
+def test_a_black_picture_of_an_earlier_run_is_drawn_anew(tiny_pipeline, tmp_path):
+    loaded = tiny.load_pipeline(tiny_pipeline)
+    [path] = diffusion.write_pictures(loaded, [("alien", 0)], tmp_path)
+    drawn = path.read_bytes()
+    Image.new("RGB", (16, 16)).save(path)
+    assert diffusion.is_black(path) and diffusion.write_pictures(loaded, [("alien", 0)], tmp_path) == [path]
+    assert path.read_bytes() == drawn and not diffusion.is_black(path)
