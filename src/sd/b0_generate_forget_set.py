@@ -87,11 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         paths = diffusion.write_pictures(
             pipeline, wanted, work, desc=f"{concept.name}: pictures"
         )  # a stopped run goes on here
-        rows = [(p, prompt) for p, (prompt, _) in zip(paths, wanted, strict=True) if not diffusion.is_black(p)]
-        if len(rows) < len(paths):
-            print(f"{concept.name}: left out {len(paths) - len(rows)} of {len(paths)} pictures, which are black all over")
-        if not rows:
-            raise SlugError(f"all pictures of {concept.name} are black; give --precision fp32, or a sound pipeline")
+        rows = diffusion.not_black(paths, wanted, concept.name)
         pairs = [(curation.usable(p.read_bytes())[0], prompt) for p, prompt in rows]
         curation.write(pairs, tar.stem, tar_dir, image_dir)
         files.write_json(tar.with_suffix(".json"), mark)

@@ -168,6 +168,16 @@ def is_black(path: Path) -> bool:
         return False  # those who read it say so
 
 
+def not_black(paths: Sequence[Path], wanted: Wanted, what: str) -> list[tuple[Path, str]]:
+    """(image file, prompt) of the pictures that are not black all over; the others are counted. SlugError if all are."""
+    rows = [(p, prompt) for p, (prompt, _) in zip(paths, wanted, strict=True) if not is_black(p)]
+    if not rows:
+        raise SlugError(f"all pictures of {what} are black; give --precision fp32, or a sound pipeline")
+    if len(rows) < len(paths):
+        print(f"{what}: left out {len(paths) - len(rows)} of {len(paths)} pictures, which are black all over")
+    return rows
+
+
 def write_pictures(diffusion: Diffusion, wanted: Wanted, folder: Path, desc: str | None = None) -> list[Path]:
     """Write one PNG for each (prompt, seed) into `folder`, batch by batch. Returns their paths.
 
@@ -226,7 +236,7 @@ def load(
         parts = {}
         for part, kind in PARTS.items():
             own = folders.variant(local / part) if local else None
-            how_read = {"subfolder": part, "variant": own, "output_loading_info": True}
+            how_read: dict[str, Any] = {"subfolder": part, "variant": own, "output_loading_info": True}
             how_read |= {"dtype" if part == "text_encoder" else "torch_dtype": dtype}
             maker = getattr(transformers if part == "text_encoder" else diffusers, kind)
             parts[part], info = maker.from_pretrained(source, **how_read)

@@ -90,7 +90,8 @@ def _check_sizes(path: Path, config: dict[str, Any], weights: int) -> None:
 
     for part in _parts(config):
         for key in SIZES:
-            for value in part[key] if isinstance(part.get(key), list) else [part.get(key)]:
+            values: list[Any] = part[key] if isinstance(part.get(key), list) else [part.get(key)]
+            for value in values:
                 given = isinstance(value, int | float) and not isinstance(value, bool)
                 if given and not (0 < value <= MOST.get(key, most) and math.isfinite(value)):
                     raise SlugError(f"{path}: {key} is {value}, which is no size of this model; get the folder again")

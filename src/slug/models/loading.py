@@ -4,7 +4,7 @@ import pickle
 import re
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slug import files, settings
 from slug.errors import SlugError, brief
@@ -103,9 +103,7 @@ def _load_open_clip(model: str, pretrained: str) -> "Clip":
             )
         tokenizer = open_clip.get_tokenizer(name)
     except Exception as err:  # open_clip, safetensors and the hub raise a dozen kinds; each is a bad or absent weight file
-        if isinstance(err, pickle.UnpicklingError):
-            raise SlugError(f"cannot load {model} {pretrained}: {_pickled(err)}") from err
-        raise SlugError(f"cannot load {model} {pretrained}: {brief(err)}") from err
+        raise SlugError(f"cannot load {model} {pretrained}: {_why(err)}") from err
     label = label_of(model)
     tag = files.safe_name(f"{label}_{'local' if local else pretrained}")
     return OpenClip(module, tokenizer, preprocess, label=label, tag=tag)
@@ -129,14 +127,17 @@ def _note_activation(model: str, pretrained: str) -> None:
     print(f"note: {pretrained} weights were trained with QuickGELU; {model} runs them with GELU. {remedy}")
 
 
-def _pickled(err: Exception) -> str:
-    """Why a checkpoint is not read with weights_only, and the way out."""
-    found = re.search(r"GLOBAL (\S+)|[Uu]nsupported (?:global|class|operand)[: ]+(\S+)", str(err))
-    what = f" ({(found[1] or found[2]).rstrip('.,')})" if found else ""
-    return (
-        f"it holds more than tensors{what}, or is damaged; SLUG reads checkpoints with weights_only=True, since a pickle "
-        "may run code. Where you trust the file, load it yourself and save its state_dict alone with torch.save"
-    )
+def _why(err: Exception) -> str:
+    """Why a library cannot load weights, with the way out where there is one."""
+    if isinstance(err, pickle.UnpicklingError):
+        found = re.search(r"GLOBAL (\S+)", str(err))
+        what = f"more than tensors ({found[1]})" if found else "more than tensors, or is damaged"
+        return (
+            f"it holds {what}; SLUG reads checkpoints with weights_only=True, since a pickle may run code. Where you trust "
+            "the file, load it yourself and save its state_dict alone with torch.save"
+        )
+    held = re.search(r"Unexpected key\(s\) in state_dict: (\"[^\"]*\")", str(err))
+    return f"{brief(err)}{f'; it holds {held[1]} and more instead: rename its tensors' if held else ''}"
 
 
 def _load_hugging_face(model_id: str) -> "Clip":
@@ -151,19 +152,23 @@ def _load_hugging_face(model_id: str) -> "Clip":
     source = str(local or model_id)
     if local:
         folders.check(local)
+        if not any((local / f).is_file() for f in ("preprocessor_config.json", "processor_config.json")):
+            raise SlugError(
+                f"{local} has no preprocessor_config.json, which says how to prepare pictures; get the model's own"
+            )
     try:
         kind = CLIPConfig.get_config_dict(source)[0].get("model_type")
         if kind != "clip":
             raise SlugError(
                 f"it is of model_type {kind!r}; supported are Hugging Face folders of model_type 'clip', with both towers"
             )
-        how = {"trust_remote_code": False}
-        module, info = CLIPModel.from_pretrained(source, output_loading_info=True, variant=folders.variant(local), **how)
+        how: dict[str, Any] = {"trust_remote_code": False}
+        found: Any = CLIPModel.from_pretrained(source, output_loading_info=True, variant=folders.variant(local), **how)
         tokenizer = AutoTokenizer.from_pretrained(source, **how)
         processor = AutoImageProcessor.from_pretrained(source, backend="pil", **how)
     except Exception as err:  # transformers, safetensors and the hub raise many kinds; each is a bad or absent folder
-        why = _pickled(err) if isinstance(err, pickle.UnpicklingError) else brief(err)
-        raise SlugError(f"cannot load Hugging Face CLIP {model_id}: {why}; give a folder or a known id") from err
+        raise SlugError(f"cannot load Hugging Face CLIP {model_id}: {_why(err)}; give a folder or a known id") from err
+    module, info = found
     folders.check_loaded(info, f"Hugging Face CLIP {model_id}")
     preprocess = preprocessing.of_processor(processor, module.config.vision_config.image_size, model_id)
     label = label_of(clip_model_id=model_id)
