@@ -88,7 +88,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         paths = diffusion.write_pictures(
             pipeline, wanted, work, desc=f"{concept.name}: pictures"
         )  # a stopped run goes on here
-        pairs = [(curation.usable(p.read_bytes())[0], prompt) for p, (prompt, _) in zip(paths, wanted, strict=True)]
+        rows = diffusion.not_black(paths, wanted, concept.name)
+        pairs = [(curation.usable(p.read_bytes())[0], prompt) for p, prompt in rows]
         curation.write(pairs, concept.name, tar_dir, image_dir)
         files.write_json(tar.with_suffix(".json"), mark)
         shutil.rmtree(work)

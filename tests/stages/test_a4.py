@@ -42,7 +42,7 @@ def folder(tmp_path):
         record["delta"] = f"{record['name']}.delta"
         if record["method"] == "slug":
             record |= {"fronts": {}, "settings": {"select_pictures": 0, "trace": 0}}
-            record["winner_validation"] = {k: v for k, v in steps.iloc[1].items() if k != "layer"}
+            record["winner_validation"] = dict(steps.iloc[1])
         for state in record["splits"]["validation"].values():
             state |= {"n_identities": 50, "n_objects": 50}
         files.write_json(source / records.record_file(record), record)

@@ -122,6 +122,12 @@ def load_classifiers(folder: str | Path, device: str | torch.device = "cpu") -> 
     folder = files.existing(folder, "classifiers", "give --classifiers, a folder as data/README.md describes")
     settings = classifier_settings(folder)
     networks = {}
+    fetching = [
+        k for k in settings.get("options", {}) if k.startswith("pretrained") or k in ("checkpoint_path", "cache_dir")
+    ]
+    if ":" in settings["arch"] or fetching:
+        what = ", ".join(fetching) or settings["arch"]
+        raise SlugError(f"{folder}/classifiers.json asks timm for other weights ({what}); name one of timm's own networks")
     for kind in KINDS:
         path = weights_of(folder, kind)
         if path is None:

@@ -16,6 +16,7 @@ from slug.errors import SlugError
 from slug.evaluation.canvas_classifiers import Answers, Judge, correct
 from slug.evaluation.canvas_prompts import OTHER, Concept, Request, check_known
 from slug.evaluation.protocol import score_while_it_can_win
+from slug.models.diffusion import BrokenPictures
 
 CHUNK = 32  # pictures between two looks at whether a candidate can still win
 PARTS = 3  # of the forgotten concept's pictures; after each, a candidate that is far behind is given up
@@ -135,12 +136,18 @@ class CanvasEvaluator:
         """As Evaluator.score. The concept's own pictures, too, are made only while the candidate is not far behind."""
         started = time.perf_counter()
         so_far = best.preference[0] if best is not None and best.preference else -math.inf
-        with edit.applied(self.diffusion):
-            found = self._forgetting(so_far / 2)
-            far = self._reached(found)
-            if log_all or so_far <= far > 0:
-                beat = best.retained if best is not None and so_far == far and not log_all else -math.inf
-                found |= self._retaining(beat)
+        try:
+            with edit.applied(self.diffusion):
+                found = self._forgetting(so_far / 2)
+                far = self._reached(found)
+                if log_all or so_far <= far > 0:
+                    beat = best.retained if best is not None and so_far == far and not log_all else -math.inf
+                    found |= self._retaining(beat)
+        except BrokenPictures as err:
+            if log_all:  # the unedited pipeline, or a final figure
+                raise
+            print(f"not scored: {err}")
+            found = {"kept": False}  # a step that went too far, without figures
         return self.candidate(edit, found | {"seconds": time.perf_counter() - started})
 
     def pictures(self, asked: Sequence[Request]) -> tuple[Answers, dict[str, torch.Tensor]]:

@@ -48,7 +48,8 @@ class Clip:
     @property
     def side(self) -> int:
         """Side S in pixels of the uint8 images (3, S, S) that `transform` makes of PIL images."""
-        size = self.transform.transforms[0].size
+        # The crop, if there is one, comes after the resize.
+        size = [t.size for t in self.transform.transforms if hasattr(t, "size")][-1]
         return size if isinstance(size, int) else size[0]
 
     def normalise(self, images: Tensor) -> Tensor:

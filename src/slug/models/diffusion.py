@@ -20,13 +20,18 @@ from torchvision import transforms
 from slug import files, progress, settings, system
 from slug.data.images import by_batch, decode
 from slug.errors import SlugError, brief
-from slug.models import loading
+from slug.models import folders, loading
 from slug.models.canonical import TEXT
 from slug.models.clip import Clip
 from slug.models.host import HostModel
 
 UNET = "unet."  # prefix of the names of the UNet's parameters in an edit
+PARTS = {"text_encoder": "CLIPTextModel", "unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}  # {part: its class}
 Wanted = Sequence[tuple[str, int]]  # (prompt, seed) of each image
+
+
+class BrokenPictures(SlugError):
+    """Pictures that are NaN: they would be saved as black ones, and pass for forgotten."""
 
 
 class Diffusion(HostModel):
@@ -144,14 +149,42 @@ class Diffusion(HostModel):
                     guidance_scale=self.guidance,
                     output_type=kind,
                 ).images
+            broken = int((~torch.isfinite(images).flatten(1).all(1)).sum())
+            if broken:
+                raise BrokenPictures(
+                    f"{broken} of {len(images)} pictures of {self.label} are NaN, which would be saved as black pictures; "
+                    "none is scored or kept: give --precision fp32, or a smaller step"
+                )
             out.append(images.cpu())
         return torch.cat(out)
 
 
+def is_black(path: Path) -> bool:
+    """Whether an image file is black all over, as a safety checker and NaN leave it. False for a damaged file."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB").getbbox() is None
+    except (OSError, ValueError):
+        return False  # those who read it say so
+
+
+def not_black(paths: Sequence[Path], wanted: Wanted, what: str) -> list[tuple[Path, str]]:
+    """(image file, prompt) of the pictures that are not black all over; the others are counted. SlugError if all are."""
+    rows = [(p, prompt) for p, (prompt, _) in zip(paths, wanted, strict=True) if not is_black(p)]
+    if not rows:
+        raise SlugError(f"all pictures of {what} are black; give --precision fp32, or a sound pipeline")
+    if len(rows) < len(paths):
+        print(f"{what}: left out {len(paths) - len(rows)} of {len(paths)} pictures, which are black all over")
+    return rows
+
+
 def write_pictures(diffusion: Diffusion, wanted: Wanted, folder: Path, desc: str | None = None) -> list[Path]:
-    """Write one PNG for each (prompt, seed) into `folder`, batch by batch; existing files are kept. Returns their paths."""
+    """Write one PNG for each (prompt, seed) into `folder`, batch by batch. Returns their paths.
+
+    Existing files are kept, except black ones, which a safety checker or NaN left in an earlier run.
+    """
     paths = [folder / f"{i:05d}.png" for i in range(len(wanted))]
-    missing = [i for i, p in enumerate(paths) if not p.is_file()]
+    missing = [i for i, p in enumerate(paths) if not p.is_file() or is_black(p)]
     starts = range(0, len(missing), diffusion.batch_size)
     for start in progress.bar(starts, desc=desc, unit="batch", leave=False, shown=desc is not None):
         rows = missing[start : start + diffusion.batch_size]
@@ -191,14 +224,35 @@ def load(
 
     Raises SlugError if the pipeline is missing or damaged, or has another CLIP.
     """
-    from diffusers import StableDiffusionPipeline
+    import diffusers
+    import transformers
 
-    source = str(loading.local_folder(pipeline) or pipeline)
+    local = loading.local_folder(pipeline)
+    source = str(local or pipeline)
+    if local:
+        folders.check(local)
     try:
-        pipe = StableDiffusionPipeline.from_pretrained(source, dtype=dtype, use_safetensors=True)
+        index = diffusers.StableDiffusionPipeline.load_config(source)
+        parts = {}
+        for part, kind in PARTS.items():
+            own = folders.variant(local / part) if local else None
+            how_read: dict[str, Any] = {"subfolder": part, "variant": own, "output_loading_info": True}
+            how_read |= {"dtype" if part == "text_encoder" else "torch_dtype": dtype}
+            maker = getattr(transformers if part == "text_encoder" else diffusers, kind)
+            parts[part], info = maker.from_pretrained(source, **how_read)
+            folders.check_loaded(info, f"{part} of the pipeline {pipeline}")
+        # Without its checker: what a checker blackens would pass for forgotten.
+        parts |= {"safety_checker": None, "requires_safety_checker": False}
+        pipe = diffusers.StableDiffusionPipeline.from_pretrained(source, dtype=dtype, **parts)
+    except SlugError:
+        raise
     except Exception as err:  # diffusers, safetensors and the hub raise many kinds; each is a bad or absent folder
         raise SlugError(f"cannot load the pipeline {pipeline}: {brief(err)}") from err
-    return Diffusion(pipe.to(device), clip, **how)
+    if (index.get("safety_checker") or [None])[0]:
+        print(f"note: the safety checker of {pipeline} is off: SLUG measures what the UNet draws")
+    loaded = Diffusion(pipe.to(device), clip, **how)
+    folders.check_finite(loaded.modules, f"the pipeline {pipeline}")
+    return loaded
 
 
 def from_settings(which: settings.Pipeline, precision: str, device: str | torch.device) -> Diffusion:

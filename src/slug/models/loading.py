@@ -1,11 +1,14 @@
 """Load a CLIP of any family. Libraries are imported when a model is loaded."""
 
+import pickle
+import re
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slug import files, settings
 from slug.errors import SlugError, brief
+from slug.models import folders
 
 if TYPE_CHECKING:
     import torch
@@ -24,8 +27,6 @@ def load(
     precision: str = "fp32",  # autocast of evaluations: fp32, bf16 or fp16
 ) -> "Clip":
     """Load a CLIP in float32 and eval mode. SlugError: unknown name, missing folder, damaged or not finite weights."""
-    import torch
-
     from slug import system
 
     if precision not in system.PRECISIONS:
@@ -33,9 +34,7 @@ def load(
     clip = _load_hugging_face(clip_model_id) if clip_model_id else _load_open_clip(model, pretrained)
     clip.module.to(device).float().eval().requires_grad_(False)
     clip.autocast = system.PRECISIONS[precision]
-    broken = [n for n, p in clip.module.named_parameters() if not torch.isfinite(p).all()]
-    if broken:
-        raise SlugError(f"the weights of {clip.label} hold NaN or infinity ({broken[0]}); get a sound copy of the weights")
+    folders.check_finite({"": clip.module}, clip.label)
     return clip
 
 
@@ -68,6 +67,8 @@ def _check_open_clip(model: str, pretrained: str) -> None:
         folder = files.existing(model.removeprefix(LOCAL), "model folder", "give --model local-dir:FOLDER of a model")
         if not (folder / "open_clip_config.json").is_file():
             raise SlugError(f"{folder} has no open_clip_config.json, so it is not an open_clip model folder")
+        folders.open_clip_config(folder, ("vision_cfg", "text_cfg"))
+        folders.check(folder)
     elif model not in open_clip.list_models():
         close = [m for m in open_clip.list_models() if m.lower().startswith(model[:5].lower())]
         raise SlugError(f"open_clip has no model {model!r}; similar names: {', '.join(close[:6]) or 'none'}")
@@ -89,11 +90,7 @@ def _load_open_clip(model: str, pretrained: str) -> "Clip":
     _check_open_clip(model, pretrained)
     local = model.startswith(LOCAL)
     name = LOCAL + str(files.resolve(model.removeprefix(LOCAL))) if local else model
-    if pretrained.startswith(("laion400m", "openai")) and "quickgelu" not in model and model.startswith("ViT-"):
-        print(
-            f"note: {pretrained} weights were trained with QuickGELU; {model} runs them with GELU, as the published "
-            f"runs did. {model}-quickgelu is the exact model."
-        )
+    _note_activation(model, pretrained)
     weights = None if pretrained == "random" or local else pretrained
     if weights and files.resolve(weights).exists():
         weights = str(files.resolve(weights))
@@ -106,37 +103,74 @@ def _load_open_clip(model: str, pretrained: str) -> "Clip":
             )
         tokenizer = open_clip.get_tokenizer(name)
     except Exception as err:  # open_clip, safetensors and the hub raise a dozen kinds; each is a bad or absent weight file
-        raise SlugError(f"cannot load {model} {pretrained}: {brief(err)}") from err
+        raise SlugError(f"cannot load {model} {pretrained}: {_why(err)}") from err
     label = label_of(model)
     tag = files.safe_name(f"{label}_{'local' if local else pretrained}")
     return OpenClip(module, tokenizer, preprocess, label=label, tag=tag)
 
 
+def _note_activation(model: str, pretrained: str) -> None:
+    """Print a note if open_clip's model has another activation than its published weights were trained with."""
+    import slug.torchvision_cpu  # noqa: F401  (before open_clip)
+
+    import open_clip
+
+    def quick(name: str) -> bool:
+        return bool((open_clip.get_model_config(name) or {}).get("quick_gelu"))
+
+    published = {} if model.startswith(LOCAL) else open_clip.get_pretrained_cfg(model, pretrained) or {}
+    if not published.get("quick_gelu") or quick(model):
+        return
+    exact = f"{model}-quickgelu"
+    there = exact in open_clip.list_models() and quick(exact) and open_clip.get_pretrained_cfg(exact, pretrained)
+    remedy = f"{exact} is the exact model." if there else "open_clip has no exact model of this name and tag."
+    print(f"note: {pretrained} weights were trained with QuickGELU; {model} runs them with GELU. {remedy}")
+
+
+def _why(err: Exception) -> str:
+    """Why a library cannot load weights, with the way out where there is one."""
+    if isinstance(err, pickle.UnpicklingError):
+        found = re.search(r"GLOBAL (\S+)", str(err))
+        what = f"more than tensors ({found[1]})" if found else "more than tensors, or is damaged"
+        return (
+            f"it holds {what}; SLUG reads checkpoints with weights_only=True, since a pickle may run code. Where you trust "
+            "the file, load it yourself and save its state_dict alone with torch.save"
+        )
+    held = re.search(r"Unexpected key\(s\) in state_dict: (\"[^\"]*\")", str(err))
+    return f"{brief(err)}{f'; it holds {held[1]} and more instead: rename its tensors' if held else ''}"
+
+
 def _load_hugging_face(model_id: str) -> "Clip":
     import slug.torchvision_cpu  # noqa: F401  (before open_clip and transformers)
 
-    import open_clip
-    from safetensors import SafetensorError
-    from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+    from transformers import AutoImageProcessor, AutoTokenizer, CLIPConfig, CLIPModel
 
+    from slug.models import preprocessing
     from slug.models.hugging_face import HuggingFaceClip
 
     local = local_folder(model_id)
     source = str(local or model_id)
+    if local:
+        folders.check(local)
+        if not any((local / f).is_file() for f in ("preprocessor_config.json", "processor_config.json")):
+            raise SlugError(
+                f"{local} has no preprocessor_config.json, which says how to prepare pictures; get the model's own"
+            )
     try:
-        module = CLIPModel.from_pretrained(source)
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        processor = AutoImageProcessor.from_pretrained(source, backend="pil")
-    except (OSError, ValueError, RuntimeError, SafetensorError) as err:
-        raise SlugError(f"cannot load Hugging Face CLIP {model_id}: {brief(err)}; give a folder or a known id") from err
-    preprocess = open_clip.image_transform(
-        processor.crop_size["height"],
-        is_train=False,
-        mean=tuple(processor.image_mean),
-        std=tuple(processor.image_std),
-        resize_mode="shortest",
-        interpolation="bicubic",
-    )
+        kind = CLIPConfig.get_config_dict(source)[0].get("model_type")
+        if kind != "clip":
+            raise SlugError(
+                f"it is of model_type {kind!r}; supported are Hugging Face folders of model_type 'clip', with both towers"
+            )
+        how: dict[str, Any] = {"trust_remote_code": False}
+        found: Any = CLIPModel.from_pretrained(source, output_loading_info=True, variant=folders.variant(local), **how)
+        tokenizer = AutoTokenizer.from_pretrained(source, **how)
+        processor = AutoImageProcessor.from_pretrained(source, backend="pil", **how)
+    except Exception as err:  # transformers, safetensors and the hub raise many kinds; each is a bad or absent folder
+        raise SlugError(f"cannot load Hugging Face CLIP {model_id}: {_why(err)}; give a folder or a known id") from err
+    module, info = found
+    folders.check_loaded(info, f"Hugging Face CLIP {model_id}")
+    preprocess = preprocessing.of_processor(processor, module.config.vision_config.image_size, model_id)
     label = label_of(clip_model_id=model_id)
     tag = files.safe_name(f"{label}_{'local' if local else 'hf'}")
     return HuggingFaceClip(module, tokenizer, preprocess, label=label, tag=tag)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from slug import progress, settings, system
 from slug.errors import SlugError, brief
-from slug.models import loading
+from slug.models import folders, loading
 from slug.models.canonical import VISION
 from slug.models.clip import Clip
 from slug.models.host import HostModel
@@ -130,20 +130,29 @@ def load(
     **how: Any,  # further arguments of Vlm
 ) -> Vlm:
     """The Vlm of a LLaVA and the CLIP of its vision tower, ids or folders. SlugError if one cannot be loaded or used."""
-    from transformers import AutoProcessor, BitsAndBytesConfig, LlavaForConditionalGeneration
+    from transformers import AutoProcessor, BitsAndBytesConfig, LlavaConfig, LlavaForConditionalGeneration
 
     loaded, local = loading.load(clip_model_id=clip, device=device), loading.local_folder(vlm)
     source = str(local or vlm)
+    if local:
+        folders.check(local)
     options: dict[str, Any] = {"dtype": dtype} | ({"device_map": device_map} if device_map else {})
     if four_bit:
         # The vision tower keeps its precision: its tensors are edited. The library matches whole names from their beginning.
         skip = [r"model\.vision_tower", r"model\.multi_modal_projector", "lm_head"]
         options["quantization_config"] = BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=skip)
     try:
-        module: Any = LlavaForConditionalGeneration.from_pretrained(source, **options)
-        processor = AutoProcessor.from_pretrained(source)
+        kind = LlavaConfig.get_config_dict(source)[0].get("model_type")
+        if kind != "llava":
+            raise SlugError(f"it is of model_type {kind!r}; supported is 'llava'")
+        options |= {"trust_remote_code": False, "variant": folders.variant(local)}
+        found: Any = LlavaForConditionalGeneration.from_pretrained(source, output_loading_info=True, **options)
+        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
     except Exception as err:  # transformers, safetensors and the hub raise many kinds; each is a bad or absent folder
         raise SlugError(f"cannot load the model {vlm}: {brief(err, 300)}") from err
+    module, info = found
+    folders.check_loaded(info, f"the model {vlm}")
+    folders.check_finite({"": module}, f"the model {vlm}")
     if not (device_map or four_bit):
         module.to(device)
     processor.tokenizer.padding_side = "left"
