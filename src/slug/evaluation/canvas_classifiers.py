@@ -123,7 +123,7 @@ def load_classifiers(folder: str | Path, device: str | torch.device = "cpu") -> 
     settings = classifier_settings(folder)
     networks = {}
     fetching = [
-        k for k in settings.get("options", {}) if k.startswith("pretrained") or k in ("checkpoint_path", "cache_dir")
+        k for k in settings.get("options", {}) if str(k).startswith("pretrained") or k in ("checkpoint_path", "cache_dir")
     ]
     if ":" in settings["arch"] or fetching:
         what = ", ".join(fetching) or settings["arch"]

@@ -104,3 +104,12 @@ def test_a_clip_judges_only_kinds_with_labels(tiny_canvas):
     judge = ClipClassifiers(tiny.load_pipeline(tiny_canvas).clip, {"style": [], "object": ["bell", "key"]})
     found = judge.logits(torch.zeros(2, 3, 16, 16, dtype=torch.uint8))
     assert set(found) == {"object"} and found["object"].shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "options", [{"pretrained": True}, {"pretrained_cfg": {"hf_hub_id": "x/y"}}, {"checkpoint_path": "x.pth"}]
+)
+def test_classifiers_that_ask_for_other_weights_are_refused(copy, options):
+    change(copy, options=options)
+    with pytest.raises(SlugError, match="asks timm for other weights"):
+        load_classifiers(copy)

@@ -18,6 +18,7 @@ from slug.errors import SlugError
 from slug.evaluation import canvas_classifiers, canvas_prompts, unlearncanvas
 from slug.evaluation.canvas_prompts import Concept
 from slug.models.canonical import ALONE
+from slug.models.diffusion import BrokenPictures
 
 NOTO = Concept("style", "Noto")
 
@@ -150,6 +151,19 @@ def test_a_candidate_below_a_floor_is_given_up_early_and_not_kept():
     candidate, made = score(make(), no_bells)
     assert candidate.scores["UA"] == 1 and math.isnan(candidate.retained) and candidate.scores["kept"] is False
     assert candidate.preference is None and 180 < made < 360
+
+
+def test_a_candidate_whose_pictures_are_nan_is_not_scored(capsys):
+    evaluator = make()
+
+    def broken(prompt, seed):
+        raise BrokenPictures("1 of 1 pictures are NaN")
+
+    found, _ = score(evaluator, broken)
+    assert not found.forgotten and found.preference is None and found.progress == 1.0
+    assert math.isnan(found.scores["UA"]) and "not scored: 1 of 1" in capsys.readouterr().out
+    with pytest.raises(BrokenPictures):
+        score(evaluator, broken, log_all=True)
 
 
 def test_a_candidate_on_its_floor_is_kept():
