@@ -17,12 +17,13 @@ from slug.models.clip import Clip
 
 
 class TaskSet(NamedTuple):
-    """A labelled picture set with the prompts of its classes."""
+    """A picture set with the prompts of its classes; where nobody labelled it, the labels are the unedited model's answers."""
 
     name: str  # of the task, e.g. identities: `identities_acc1` is its column
     kind: str  # what one of its classes is, e.g. identity
     pictures: PictureSet
     templates: tuple[str, ...]
+    own_answers: bool = False  # whether the labels are replaced by what the unedited model answers among all classes
 
 
 class Task(NamedTuple):
@@ -89,11 +90,14 @@ class Evaluation:
     def _unedited(self, sets: Sequence[TaskSet], cache_gb: float) -> dict[str, Task]:
         clip, tasks = self.clip, {}
         how: dict[str, Any] = {"batch_size": self.batch_size, "budget": towers.Budget(cache_gb, clip.device)}
-        for name, kind, pictures, templates in sets:
+        for name, kind, pictures, templates, own_answers in sets:
             language = towers.Tower(clip, "language", clip.tokenize(prompts(pictures.names, templates)), **how)
             vision = towers.Tower(clip, "vision", pictures.images, **how)
             weights = mean_prompts(language.fill(desc=f"prompts of {name}"), len(pictures.names))
             features = vision.fill(desc=f"features of {name}")
+            if own_answers:
+                labels = guesses(features, weights, torch.zeros(len(features), dtype=torch.long), pictures.blocks)
+                pictures = pictures._replace(labels=labels)
             margin = margins(features, weights, pictures.labels, pictures.blocks)
             tasks[name] = Task(kind, pictures, templates, vision, language, features, weights, margin)
         return tasks
