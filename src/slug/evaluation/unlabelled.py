@@ -16,16 +16,11 @@ from slug.data.photographs import Photographs
 from slug.evaluation import statistics, zeroshot
 from slug.evaluation.clip_evaluator import ClipEvaluator
 from slug.evaluation.clip_tasks import Evaluation, Masks, Target, TaskSet
+from slug.schema import AGREEMENT, NAMES, PAIRS
 
-NAMES, AGREEMENT, PAIRS = "names", "agreement", "pairs"  # tasks
 CONCEPT = "concept"  # kind of what is forgotten
 TEMPLATES = ("{}.", "a photo of a {}.")
 NEIGHBOURS = 10  # classes nearest to the concept
-WORDS = {  # of the tasks' figures in tables: what they are fractions of
-    NAMES: "recognised pictures of the other names",
-    AGREEMENT: "same top-1 answer as the unedited model",
-    PAIRS: "own caption nearest to a picture",
-}
 
 
 def _pictures(found: Photographs, labels: torch.Tensor, names: Sequence[str]) -> PictureSet:

@@ -15,7 +15,7 @@ import torch
 
 from slug import cli, methods, progress
 from slug.core import gradients, layers, losses, preconditioning, search, selection, slug
-from slug.core.edit import Edit, InPlace, Replacement, kept
+from slug.core.edit import Edit, InPlace, Replacement, kept, total
 from slug.core.search import Plan, Schedule
 from slug.core.selection import Candidate
 from slug.core.variants import Variant
@@ -33,7 +33,7 @@ from slug.experiments.baseline import Scored
 from slug.experiments.comparison import argument
 from slug.methods import Material, Method, grids
 from slug.models.clip import Clip
-from slug.schema import ORIGINAL, SPLITS
+from slug.schema import AGREEMENT, NAMES, ORIGINAL, PAIRS, SPLITS
 from slug.settings import MAX_FORGET, SIGMAS, Compare
 
 KNOWN = 0.5  # recognition by the unedited model below which a warning says that there is little to forget
@@ -194,7 +194,7 @@ class Forgetting:
         sets = unlabelled.task_sets(held_out, self.retain.part(others), self.classes)
         first = torch.cat([torch.arange(len(r)) < len(self.parts[n]["validation"]) for n, r in rows.items()])
         of_retain = torch.arange(len(others)) < len(self.retain_parts["validation"])
-        validation = {unlabelled.NAMES: first, unlabelled.AGREEMENT: of_retain, unlabelled.PAIRS: of_retain}
+        validation = {NAMES: first, AGREEMENT: of_retain, PAIRS: of_retain}
         for name, (pictures, templates) in self.labelled.items():
             sets.append(TaskSet(name, "class", pictures, templates or zeroshot.object_templates()))
             validation[name] = validation_mask(pictures, self.wanted.seed)
@@ -204,7 +204,7 @@ class Forgetting:
     def evaluators(self, name: str) -> dict[str, ClipEvaluator]:
         """{split: ClipEvaluator} of a name."""
         evaluation, masks = self._tasks
-        target = Target(name, unlabelled.CONCEPT, unlabelled.NAMES, self.names.index(name))
+        target = Target(name, unlabelled.CONCEPT, NAMES, self.names.index(name))
         left_out, seed = unlabelled.own_labels(evaluation, target), self.wanted.seed
         how: dict[str, Any] = {"seed": seed, "left_out": left_out}
         limits = {"validation": self.wanted.select_pictures, "test": None}
@@ -355,16 +355,27 @@ class Forgetting:
             splits[split]["said"] = said[split]
         return splits, before._replace(after=after.before)
 
+    def together(self, edits: Mapping[str, Edit]) -> dict[str, dict[str, float]]:
+        """How much of each name is recognised on the test split where all edits are applied at once."""
+        evaluation, found = self._tasks[0], {}
+        rows = {name: self.evaluators(name)["test"].forget_rows for name in self.names}
+        before = {name: (evaluation.ranks(NAMES, r) < 1) for name, r in rows.items()}
+        with evaluation.carrying(total(edits.values())):
+            for name, r in rows.items():
+                hits, n = int((evaluation.ranks(NAMES, r) < 1).sum()), len(r)
+                found[name] = {"before": before[name].float().mean().item(), "after": hits / n, "recognised": hits, "n": n}
+        return found
+
     def _shown(self, evaluator: ClipEvaluator, count: int = 7) -> Shown:
         images, own, said = [], [], []
-        for task, rows in ((unlabelled.NAMES, evaluator.forget_rows), (unlabelled.AGREEMENT, evaluator.retain_rows["agreement"])):
+        for task, rows in ((NAMES, evaluator.forget_rows), (AGREEMENT, evaluator.retain_rows[AGREEMENT])):
             order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.wanted.seed))
             chosen = rows[order[:count]]
             pictures = evaluator.evaluation.tasks[task].pictures
             features, weights = evaluator.evaluation.sides(task, chosen)
             guess = zeroshot.guesses(features, weights, pictures.labels[chosen], pictures.blocks)
             images.append(pictures.images[chosen])
-            own += [task == unlabelled.NAMES] * len(chosen)
+            own += [task == NAMES] * len(chosen)
             said += [pictures.names[i] for i in guess.tolist()]
         return Shown(torch.cat(images), own, said, said)
 
@@ -386,7 +397,7 @@ class Forgetting:
         """A note where the unedited model recognises less than half of the held-out pictures by the name."""
         rows = torch.cat([e.forget_rows for e in evaluators.values()])
         evaluation = self._tasks[0]
-        hits = int((evaluation.ranks(unlabelled.NAMES, rows) < 1).sum())
+        hits = int((evaluation.ranks(NAMES, rows) < 1).sum())
         if hits >= KNOWN * len(rows):
             return
         said = ", ".join(f"{answer} ({share:.0%})" for answer, share in unlabelled.answers(evaluation, rows))

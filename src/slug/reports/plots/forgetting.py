@@ -1,0 +1,115 @@
+"""Plots of a concept that was forgotten by someone's own pictures."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from slug.reports.plots.layout import STYLES, legend_below, marker, save, show_picture, thick
+from slug.schema import layer_label
+
+SURE = 0.02  # forget accuracy up to which a candidate counts as forgetting
+
+
+def _curves(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """{label of a layer: its candidates}, in the order of the search."""
+    sides = {name: "vision" if name.startswith("vis") else "text" for name in rows["layer"].unique()}
+    plain = {name for name in sides if name.startswith(("lr ", "alpha "))}
+    return {
+        (name if name in plain else f"{sides[name]} {layer_label(name)}"): part.sort_values("step")
+        for name, part in rows.groupby("layer", sort=False)
+    }
+
+
+def tradeoff(rows: pd.DataFrame, start: Mapping[str, Any], winner: Mapping[str, Any], tasks: Mapping[str, str],
+             counts: Mapping[str, int], title: str, stem: Path) -> None:
+    """Retained figures against recognition of the concept, of every candidate whose retained figures were scored.
+
+    Args:
+        rows, start, winner: candidates, the unedited model and the chosen candidate, on the validation split.
+        tasks: {task: words}; each has a panel.
+        counts: {"forget" or task: pictures}.
+    """
+    figure, panels = plt.subplots(1, len(tasks), figsize=(3.9 * len(tasks) + 0.6, 3.9), squeeze=False, layout="constrained")
+    for panel, (task, words) in zip(panels[0], tasks.items(), strict=True):
+        column = f"{task}_acc1"
+        for i, (label, part) in enumerate(_curves(rows).items()):
+            known = part[part[column].notna()]
+            style: dict[str, Any] = {"marker": marker(i), "edgecolors": f"C{i % 10}", "facecolors": "none", "s": 30}
+            panel.scatter(100 * known["forget_acc1"], 100 * known[column], label=label, **style)
+        panel.scatter(100 * start["forget_acc1"], 100 * start[column], marker="s", s=45, color="k", label="unedited model")
+        panel.scatter(100 * winner["forget_acc1"], 100 * winner[column], marker="*", s=150, color="C3", label="chosen", zorder=5)
+        panel.axvspan(-2, 100 * SURE, color="C2", alpha=0.12, lw=0)
+        panel.set_xlim(-2, 102)
+        panel.set_xlabel(f"recognised pictures, % (n = {counts['forget']})")
+        panel.set_ylabel("\n".join(textwrap.wrap(f"{words}, % (n = {counts[task]})", 42)))
+    figure.suptitle(f"{title}: every candidate, validation split", fontsize=10)
+    legend_below(figure, panels[0, 0], 4)
+    save(figure, stem)
+
+
+def steps(rows: pd.DataFrame, start: Mapping[str, Any], winner: Mapping[str, Any], tasks: Mapping[str, str],
+          counts: Mapping[str, int], title: str, stem: Path) -> None:
+    """Recognition of the concept and retained figures against the step, a curve for each layer; arguments as `tradeoff`."""
+    columns = {"forget": "recognised pictures", **tasks}
+    figure, panels = plt.subplots(1, len(columns), figsize=(3.6 * len(columns), 3.7), layout="constrained", squeeze=False)
+    for panel, (task, words) in zip(panels[0], columns.items(), strict=True):
+        column = f"{task}_acc1"
+        for i, (label, part) in enumerate(_curves(rows).items()):
+            known = part[part[column].notna()]
+            panel.plot(known["step"], 100 * known[column], STYLES[i % 4], marker=marker(i), ms=4, lw=1, label=label)
+        panel.axhline(100 * start[column], color="0.4", lw=1, ls=(0, (1, 1)))
+        panel.plot(winner["step"], 100 * winner[column], "*", color="k", ms=12, zorder=5)
+        panel.set_xscale("log")
+        panel.set_xlabel("step size")
+        panel.set_ylabel("\n".join(textwrap.wrap(f"{words}, % (n = {counts[task]})", 40)))
+    figure.suptitle(f"{title}: validation split; dotted: unedited model; star: chosen", fontsize=10)
+    legend_below(figure, panels[0, 0], 4)
+    save(figure, stem)
+
+
+def pictures(images: Any, own: Sequence[bool], before: Sequence[str], after: Sequence[str], title: str, stem: Path) -> None:
+    """Pictures (K, S, S, 3) of the concept (top) and of other things with the model's answers before and after."""
+    rows = [[i for i, mine in enumerate(own) if mine], [i for i, mine in enumerate(own) if not mine]]
+    columns = max(map(len, rows))
+    figure, panels = plt.subplots(2, columns, figsize=(1.5 * columns, 4.4), layout="constrained", squeeze=False)
+    for line, places in zip(panels, rows, strict=True):
+        for panel in line[len(places) :]:
+            panel.set_axis_off()
+        for panel, i in zip(line, places, strict=False):
+            show_picture(panel, images[i], thick(own[i]))
+            said = [before[i], f"\u2192 {after[i]}"] if after[i] != before[i] else [before[i], "\u2192 the same"]
+            panel.set_xlabel("\n".join(textwrap.fill(text, 19) for text in said), fontsize=7.5)
+    panels[0, 0].set_ylabel("forgotten")
+    panels[1, 0].set_ylabel("other things")
+    figure.suptitle(title, fontsize=10)
+    save(figure, stem)
+
+
+def compared(images: Sequence[Any], before: Sequence[Any], after: Sequence[Any], title: str, stem: Path) -> None:
+    """Pictures with the model's answers before and after, [(name, probability)], as bars."""
+    figure, panels = plt.subplots(
+        len(images), 3, figsize=(8.2, 2.1 * len(images) + 0.4), layout="constrained", squeeze=False, width_ratios=(1, 1.5, 1.5)
+    )
+    for line, image, *answers in zip(panels, images, before, after, strict=True):
+        show_picture(line[0], image)
+        for panel, found, when, color in zip(line[1:], answers, ("before", "after"), ("0.55", "C0"), strict=True):
+            values = np.array([100 * share for _, share in found])
+            panel.barh(range(len(values)), values, color=color)
+            panel.set_yticks(range(len(values)), [textwrap.shorten(name, 26, placeholder="...") for name, _ in found])
+            for y, value in enumerate(values):
+                panel.text(value + 1.5, y, f"{value:.0f}", va="center", fontsize=8)
+            panel.set_xlim(0, 112)
+            panel.set_xticks([0, 50, 100])
+            panel.invert_yaxis()
+            panel.grid(axis="y", visible=False)
+            if line is panels[0]:
+                panel.set_title(when, fontsize=9)
+            if line is panels[-1]:
+                panel.set_xlabel("probability among the names, %")
+    figure.suptitle(title, fontsize=10)
+    save(figure, stem)
