@@ -2,6 +2,7 @@
 
 Example: python src/clip/a2_unlearn_slug.py --celeb-name Elon_Musk --model ViT-B-32 --pretrained laion400m_e32
          python src/clip/a2_unlearn_slug.py --celeb-name Elon_Musk --layer visual.proj --step 3.5      (repeat one edit)
+         python src/clip/a2_unlearn_slug.py --name Zoe --images data/mine/Zoe  (own pictures; no a1, no evaluation sets)
          python src/clip/a2_unlearn_slug.py apply  --delta results/clip/X.delta.safetensors [more] --model-dir M --out E
          python src/clip/a2_unlearn_slug.py revert --delta X.delta.safetensors [more] --model-dir E --out M
          python src/clip/a2_unlearn_slug.py list --model-dir E
@@ -82,6 +83,11 @@ def main(argv=None):
         write_adapter(argv[1:])
     else:
         settings = parse_args(argv)
+        if settings.images:
+            from slug import commands
+
+            commands.of_stage(settings)
+            return
         from slug.experiments import single  # here: --help needs no torch
 
         single.run(settings)

@@ -47,10 +47,13 @@ def group(kind: type, **defaults: Any) -> Any:
     return dataclasses.field(default_factory=made, kw_only=True, metadata={"group": kind, "defaults": defaults})
 
 
-def parse(description: str | None, kind: type[Settings], argv: Sequence[str] | None = None) -> Settings:
-    """The settings `kind` from a command line (the process's own where `argv` is None)."""
+def parse(
+    description: str | None, kind: type[Settings], argv: Sequence[str] | None = None, prog: str | None = None
+) -> Settings:
+    """The settings `kind` from a command line (the process's own where `argv` is None); `prog` is the command's name in its
+    help."""
     plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=description, formatter_class=plain, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog, description=description, formatter_class=plain, allow_abbrev=False)
     add_flags(parser, kind)
     return build(kind, vars(parser.parse_args(argv)))
 

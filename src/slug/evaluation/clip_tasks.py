@@ -37,6 +37,7 @@ class Task(NamedTuple):
     features: torch.Tensor  # (N, D)
     weights: torch.Tensor  # (C, D)
     margins: torch.Tensor  # (N,)
+    classifier: str  # the first task that has these names and templates: one classifier serves them all
 
     @property
     def guessed(self) -> torch.Tensor:
@@ -89,17 +90,22 @@ class Evaluation:
 
     def _unedited(self, sets: Sequence[TaskSet], cache_gb: float) -> dict[str, Task]:
         clip, tasks = self.clip, {}
+        made: dict[Any, str] = {}
         how: dict[str, Any] = {"batch_size": self.batch_size, "budget": towers.Budget(cache_gb, clip.device)}
         for name, kind, pictures, templates, own_answers in sets:
-            language = towers.Tower(clip, "language", clip.tokenize(prompts(pictures.names, templates)), **how)
+            first = made.setdefault((tuple(pictures.names), templates), name)
+            if first == name:
+                language = towers.Tower(clip, "language", clip.tokenize(prompts(pictures.names, templates)), **how)
+                weights = mean_prompts(language.fill(desc=f"prompts of {name}"), len(pictures.names))
+            else:
+                language, weights = tasks[first].language, tasks[first].weights
             vision = towers.Tower(clip, "vision", pictures.images, **how)
-            weights = mean_prompts(language.fill(desc=f"prompts of {name}"), len(pictures.names))
             features = vision.fill(desc=f"features of {name}")
             if own_answers:
                 labels = guesses(features, weights, torch.zeros(len(features), dtype=torch.long), pictures.blocks)
                 pictures = pictures._replace(labels=labels)
             margin = margins(features, weights, pictures.labels, pictures.blocks)
-            tasks[name] = Task(kind, pictures, templates, vision, language, features, weights, margin)
+            tasks[name] = Task(kind, pictures, templates, vision, language, features, weights, margin, first)
         return tasks
 
     def target(self, name: str) -> Target:
@@ -174,7 +180,8 @@ class Evaluation:
             made = self._remembered("vision", task, rows, lambda missing: t.vision.features(missing, starts["vision"]))
             features = made[rows]
         if "language" in starts:
-            weights = self._remembered("language", task, self._rivals(task, t.pictures.labels[rows]), classifier)
+            rivals = self._rivals(task, t.pictures.labels[rows])
+            weights = self._remembered("language", t.classifier, rivals, classifier)
         return features, weights
 
     def ranks(self, task: str, rows: torch.Tensor) -> torch.Tensor:

@@ -52,6 +52,7 @@ class Wanted:
         epochs: of a baseline that trains.
         batch_size, eval_batch_size: of the gradient passes and of evaluations.
         select_pictures: retained pictures of each task that candidates are chosen by, at most.
+        trace: of these, how many are scored at every candidate, for plots.
         cache_gb: see towers.Budget.
         workers: processes that decode pictures.
     """
@@ -65,6 +66,7 @@ class Wanted:
     batch_size: int = 16
     eval_batch_size: int = 256
     select_pictures: int = 4000
+    trace: int = 100
     cache_gb: float = -1.0
     workers: int = 0
 
@@ -207,8 +209,9 @@ class Forgetting:
         target = Target(name, unlabelled.CONCEPT, NAMES, self.names.index(name))
         left_out, seed = unlabelled.own_labels(evaluation, target), self.wanted.seed
         how: dict[str, Any] = {"seed": seed, "left_out": left_out}
-        limits = {"validation": self.wanted.select_pictures, "test": None}
-        return {s: ClipEvaluator(evaluation, target, None, masks[s], limit=limits[s], **how) for s in SPLITS}
+        choosing = {"limit": self.wanted.select_pictures, "trace": self.wanted.trace}
+        more: dict[str, dict[str, Any]] = {"validation": choosing, "test": {}}
+        return {s: ClipEvaluator(evaluation, target, None, masks[s], **more[s], **how) for s in SPLITS}
 
     # -------------------------------------------------------------------------------------------------------- gradients
 

@@ -19,7 +19,10 @@ from slug.reports import clip_report, plots
 from slug.settings import MAX_FORGET, SIGMAS, Forget
 
 # These change no result.
-NOT_SETTINGS = ("force", "celeb_name", "device", "workers", "result_dir", "cache_gb", "lookahead")
+NOT_SETTINGS = (
+    *("force", "celeb_name", "device", "workers", "result_dir", "cache_gb", "lookahead"),
+    *("images", "classes", "evaluate"),
+)
 
 
 def run(settings: Forget) -> None:

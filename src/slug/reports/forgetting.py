@@ -14,7 +14,7 @@ import pandas as pd
 from slug import files
 from slug.errors import SlugError
 from slug.evaluation.statistics import interval
-from slug.schema import AGREEMENT, NAMES, ORIGINAL, PAIRS, layer_label
+from slug.schema import AGREEMENT, NAMES, ORIGINAL, PAIRS
 
 Record = Mapping[str, Any]
 Row = tuple[str, str, str, str]  # what, before, after, how sure
@@ -118,7 +118,7 @@ def text(record: Record) -> str:
     n, hits = after["n_forget"], after["forget_recognised"]
     said = ", ".join(f"{name} {share:.0%}" for name, share in record["splits"]["test"]["said"])
     lines = [
-        f"{record['name']}: {layer_label(record['layer'])}, step {record['step']:.4g} ({record['method']} on {record['model']})",
+        f"{record['name']}: {record['layer'].removesuffix('.weight')}, step {record['step']:.4g} ({record['method']} on {record['model']})",
         f"  recognised {_percent(before['forget_acc1'])} -> {_percent(after['forget_acc1'])} of {n} test pictures "
         f"({_bounds(hits, n)}), {after['n_sources']} source images ({_bounds(after['sources_recognised'], after['n_sources'])})",
         f"  the unedited model says: {said}",
@@ -140,7 +140,8 @@ def _draw(kind: str, record: Record, shown: Any, stem: Path) -> None:
     if kind in ("tradeoff", "steps"):
         start, test = record["start"], record["splits"]["validation"][ORIGINAL]
         found = {task: words(task) for task in tasks(record) if f"{task}_acc1" in start}
-        counts = {"forget": test["n_forget"]} | {task: test[f"n_{task}"] for task in found}
+        counts = {"forget": test["n_forget"], "trace": record["settings"]["trace"]}
+        counts |= {task: test[f"n_{task}"] for task in found}
         rows = pd.DataFrame(record["candidates"])
         for column in (f"{task}_acc1" for task in found):
             rows[column] = rows[column] if column in rows else float("nan")
