@@ -247,8 +247,10 @@ class Forgetting:
         forget = self.forget_gradient(name, self.method.variant)
         ranked = layers.figures(self.clip, forget, self._pass("", Variant()))
         front = [layer for part in layers.fronts(ranked, self.wanted.fronts).values() for layer in part]
+        # Where the model does not know the name, every step "forgets", and there is nothing to search for.
+        evaluations = min(self.wanted.evaluations, 2) if evaluator.start.forgotten else self.wanted.evaluations
         lookahead = 3 if self.clip.device.type == "cuda" else 1
-        plan = Plan(schedule=Schedule(lookahead=lookahead, evaluations=self.wanted.evaluations))
+        plan = Plan(schedule=Schedule(lookahead=lookahead, evaluations=evaluations))
         bar = progress.bar(front, desc=f"{name}: layers", unit="layer")
         return slug.over_layers(self.clip, evaluator, bar, forget, plan), ranked
 

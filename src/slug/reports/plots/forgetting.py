@@ -113,7 +113,8 @@ def steps(
         panel.xaxis.set_minor_formatter(ticker.NullFormatter())
         panel.set_xlabel("step size")
         panel.set_ylabel(_label(words, counts[task]))
-    figure.suptitle(f"{title}: validation split; dotted: unedited model; star: chosen", fontsize=10)
+    hollow = f"; hollow: change on {counts['trace']} pictures" if counts["trace"] else ""
+    figure.suptitle(f"{title}: validation split; dotted: unedited model; star: chosen{hollow}", fontsize=10)
     legend_below(figure, panels[0, 0], 4)
     save(figure, stem)
 
