@@ -45,6 +45,7 @@ LAYERS = (
     {"methods", "evaluation", "artifacts"},
     {"reports"},
     {"experiments"},
+    {"face", "edits", "commands", "__main__"},
 )
 REPORTS_READ = re.compile(r"(?:files|schema|errors|settings|methods|evaluation\.statistics|reports(?:\..*)?)$")
 # {(module, imported): why}: neither makes the importing module depend on what it must not.

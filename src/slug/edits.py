@@ -5,7 +5,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from slug import files
 from slug.artifacts import deltas
 from slug.core import edit as core
+from slug.data.names import plain_name
 from slug.errors import SlugError
 from slug.reports import forgetting as report
-from slug.schema import ORIGINAL
 
 Record = dict[str, Any]
 
@@ -77,7 +77,9 @@ class Edit:
     def __str__(self) -> str:
         if self.record and len(self.parts) == 1 and self.parts[0].factor == 1:
             return report.text(self.record)
-        said = [f"{p.header.get('name')}: {p.header['layer']}, step {float(p.header['step']) * p.factor:.4g}" for p in self.parts]
+        said = [
+            f"{p.header.get('name')}: {p.header['layer']}, step {float(p.header['step']) * p.factor:.4g}" for p in self.parts
+        ]
         return "; ".join(said) + " (not measured together)" * (len(said) > 1)
 
     __repr__ = __str__
@@ -115,9 +117,9 @@ class Edit:
         >>> model = slug.load("data/models/mini-clip")
         >>> edit = slug.load_edit("results/demo/mini-clip-Lion.delta.safetensors")
         >>> with edit.applied(model):
-        ...     (answers,) = model.classify([picture], ["lion", "tiger"], top=1)
+        ...     (answers,) = model.classify([picture], ["lion", "tiger", "owl"], top=1)
         >>> answers[0][0]
-        'tiger'
+        'owl'
         """
         model = self._model(model)
         with self._on(model).applied(getattr(model, "host", model)):
@@ -137,7 +139,7 @@ class Edit:
         >>> edit = slug.load_edit("results/demo/mini-clip-Lion.delta.safetensors")
         >>> compared = edit.compare(picture, ["lion", "tiger", "owl"], model=slug.load("data/models/mini-clip"), top=1)
         >>> compared.table[["before", "after"]].values.tolist()
-        [['lion', 'tiger']]
+        [['lion', 'owl']]
 
         Args:
             pictures: a path or a PIL picture, or a list of them.
@@ -164,7 +166,9 @@ class Edit:
         slug.errors.SlugError: this delta carries no record of a search, so there is no tradeoff to plot; make it with slug.forget
         """
         if not self.record:
-            raise SlugError(f"this delta carries no record of a search, so there is no {kind} to plot; make it with slug.forget")
+            raise SlugError(
+                f"this delta carries no record of a search, so there is no {kind} to plot; make it with slug.forget"
+            )
         return report.plot(kind, self.record, self.shown, None if path is None else Path(path).expanduser().absolute())
 
     def report(self, path: str) -> str:
@@ -210,7 +214,9 @@ class Edit:
             save_file(tensors, temporary, metadata=header)
         return str(out)
 
-    def push_to_hub(self, repo_id: str, *, model: Any = None, folder: str = "", private: bool = True, api: Any = None) -> str:
+    def push_to_hub(
+        self, repo_id: str, *, model: Any = None, folder: str = "", private: bool = True, api: Any = None
+    ) -> str:
         """Give the edited model away on the Hugging Face Hub: sealed, so that nothing in it brings the original back, with its
         card. Returns the address.
 
@@ -230,7 +236,9 @@ class Edit:
         api = api or HfApi()
         with tempfile.TemporaryDirectory() as scratch:
             delta = self.save(f"{scratch}/{files.safe_name(self.name.replace(' ', '_'))}.delta.safetensors", model=model)
-            source = Path(folder).expanduser().absolute() if folder else export.write(self._model(model), Path(scratch) / "base")
+            source = (
+                Path(folder).expanduser().absolute() if folder else export.write(self._model(model), Path(scratch) / "base")
+            )
             edited = deltas.apply(delta, source, Path(scratch) / "edited")
             sealed = deltas.seal(edited, Path(scratch) / "sealed")
             api.create_repo(repo_id, private=private, exist_ok=True)
@@ -240,6 +248,7 @@ class Edit:
 
 def made(model: Any, found: core.Edit, record: Record, shown: Any) -> Edit:
     """The edit that a search found on a model in memory, as its delta file would hold it."""
+    record = json.loads(json.dumps(record))  # as the file will give it back
     test = record["splits"]["test"][record["method"]]
     metrics = {k: v for k, v in test.items() if k != "in_labelled"} | {"split": "test", "method": record["method"]}
     with tempfile.TemporaryDirectory() as scratch:
@@ -253,13 +262,9 @@ def made(model: Any, found: core.Edit, record: Record, shown: Any) -> Edit:
 
 def load(path: str) -> Edit:
     """See slug.load_edit."""
-    tensors, header = deltas.read(Path(path).expanduser().absolute())
+    file = Path(path).expanduser().absolute()
+    tensors, header = deltas.read(file)
+    if not header.get("name"):  # deltas of earlier versions say it by their file's name alone
+        label, stem = header["model"].rpartition("_")[0], file.name.partition(".")[0]
+        header = {**header, "name": plain_name(stem.removeprefix(f"{label}-"))}
     return Edit((Part(tensors, header),), record=json.loads(header["metrics"]).get("record"))
-
-
-def relabelled(edit: Edit, **more: Any) -> Edit:
-    """The edit with other entries in its record."""
-    return replace(edit, record=(edit.record or {}) | more)
-
-
-__all__ = ["ORIGINAL", "Edit", "Part", "load", "made", "relabelled"]

@@ -74,14 +74,20 @@ def load(
             clip.module.to(system.settle(device, 0))
         return clip
     if not isinstance(model, str | os.PathLike):
-        raise SlugError(f"{type(model).__name__} is no model: give a name, a folder, or a module of open_clip or transformers")
+        raise SlugError(
+            f"{type(model).__name__} is no model: give a name, a folder, or a module of open_clip or transformers"
+        )
     name, how = str(model), {"device": system.settle(device, 0), "precision": precision}
     folder = Path(name.removeprefix(models.LOCAL)).expanduser().absolute()
     if folder.is_dir():
         family, _ = models.folder_family(folder)
         if family in HOSTS:
             raise SlugError(f"{folder} is no CLIP but a model that contains one; load it with {HOSTS[family]}")
-        clip = models.load(f"{models.LOCAL}{folder}", **how) if "open_clip" in family else models.load("", "", str(folder), **how)
+        clip = (
+            models.load(f"{models.LOCAL}{folder}", **how)
+            if "open_clip" in family
+            else models.load("", "", str(folder), **how)
+        )
         clip.origin = str(folder)
         return clip
     if pretrained:
@@ -187,7 +193,9 @@ def _check(concepts: Mapping[str, Any], retain: Any) -> None:
         if images is None or (not isinstance(images, os.PathLike) and len(images) == 0):
             raise SlugError(f"no pictures of {name} are given; give images=, a folder, a tar, a CSV or a list of pictures")
     if retain is None or (not isinstance(retain, os.PathLike) and len(retain) == 0):
-        raise SlugError("no retain set is given; give retain=, pairs of other things: a tar, a folder with captions, or a CSV")
+        raise SlugError(
+            "no retain set is given; give retain=, pairs of other things: a tar, a folder with captions, or a CSV"
+        )
 
 
 def _method(method: str, variant: str, *, several: bool) -> str:
@@ -257,5 +265,10 @@ def revert(edit: Any, model_dir: str, out: str) -> str:
 
 
 def seal(model_dir: str, out: str) -> str:
-    """Write an edited model folder without anything from which the original can be computed. Returns the folder."""
+    """Write an edited model folder without anything from which the original can be computed: to give away. Returns it.
+
+    >>> edited = slug.apply("results/demo/mini-clip-Lion.delta.safetensors", "data/models/mini-clip", f"{scratch}/kept")
+    >>> slug.seal(edited, f"{scratch}/sealed") == f"{scratch}/sealed"
+    True
+    """
     return str(deltas.seal(here(model_dir), here(out)))

@@ -142,7 +142,9 @@ class Forget:
 
     def __post_init__(self) -> None:
         if (self.classes or self.evaluate) and not self.images:
-            raise SlugError("--classes and --evaluate go with --images; evaluation sets are given by --val-data and --imagenet-val")
+            raise SlugError(
+                "--classes and --evaluate go with --images; evaluation sets are given by --val-data and --imagenet-val"
+            )
         if self.images and len(self.images) != len(self.data.celeb_name):
             raise SlugError(f"{len(self.data.celeb_name)} names need as many --images, one for each")
 

@@ -19,7 +19,9 @@ from slug.data.names import plain_name
 from slug.data.pairs import TarMembers
 from slug.errors import SlugError
 
-LAYOUTS = "a CelebA folder, an ImageNet folder, a folder with a folder for each class, a CSV (image, label), or CLIP_benchmark's"
+LAYOUTS = (
+    "a CelebA folder, an ImageNet folder, a folder with a folder for each class, a CSV (image, label), or CLIP_benchmark's"
+)
 CLASS_NAMES, TEMPLATES = "classnames.txt", "zeroshot_classification_templates.txt"
 
 

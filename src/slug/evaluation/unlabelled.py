@@ -39,7 +39,9 @@ def task_sets(held_out: Mapping[str, Photographs], retain: Photographs, classes:
     every = [*held_out.values()]
     pairs = [p.pairs for p in every]
     both = every[0].pairs._replace(
-        images=torch.cat([p.images for p in pairs]), keys=[k for p in pairs for k in p.keys], broken=sum(p.broken for p in pairs)
+        images=torch.cat([p.images for p in pairs]),
+        keys=[k for p in pairs for k in p.keys],
+        broken=sum(p.broken for p in pairs),
     )
     # Two names may have pictures of one file name; they are not one source image.
     groups = [f"{n}: {g}" for n, part in enumerate(every) for g in part.groups]

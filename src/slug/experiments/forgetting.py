@@ -126,9 +126,7 @@ class Forgetting:
         started = time.perf_counter()
         # All is found before anything is decoded: a wrong path is an error now.
         found = {n: photographs.find(s, f"pictures of {n}") for n, s in zip(self.names, concepts.values(), strict=True)}
-        samples, self.left_out = photographs.retained(
-            photographs.find(retain, "retain set"), self.names, wanted.seed
-        )
+        samples, self.left_out = photographs.retained(photographs.find(retain, "retain set"), self.names, wanted.seed)
         self.concepts = {name: self._concept(name, part) for name, part in found.items()}
         self.retain = self._retained(samples)
         self.parts = {name: photographs.split(p.groups, wanted.seed) for name, p in self.concepts.items()}
@@ -163,7 +161,10 @@ class Forgetting:
         for concept in self.concepts.values():
             near = photographs.alike(found.features, hashes, concept.features, photographs.hashes(concept.pairs.images))
             repeats |= near.any(1)
-        self.left_out |= {"cannot be decoded": found.pairs.broken, "repeat pictures of what is forgotten": int(repeats.sum())}
+        self.left_out |= {
+            "cannot be decoded": found.pairs.broken,
+            "repeat pictures of what is forgotten": int(repeats.sum()),
+        }
         kept_ones = found.where((~repeats).tolist())
         if len(kept_ones.groups) < photographs.FEWEST_RETAINED:
             raise SlugError(
@@ -417,8 +418,11 @@ class Forgetting:
         before, after = (splits["test"][state] for state in (ORIGINAL, self.method.name))
         n = before["n_forget"]
         if before["forget_acc1"] <= MAX_FORGET:
-            self._note(name, f"nothing was forgotten: the unedited model recognised {before['forget_recognised']} of {n} "
-                       "test pictures before")
+            self._note(
+                name,
+                f"nothing was forgotten: the unedited model recognised {before['forget_recognised']} of {n} "
+                "test pictures before",
+            )
         elif not best.forgotten:
             self._note(
                 name,
@@ -427,8 +431,11 @@ class Forgetting:
             )
         elif after["forget_acc1"] > MAX_FORGET:
             low, high = statistics.interval(after["forget_recognised"], n)
-            self._note(name, f"on the test split {after['forget_recognised']} of {n} pictures are still recognised "
-                       f"({low:.0%} to {high:.0%}), although none was on the validation split")
+            self._note(
+                name,
+                f"on the test split {after['forget_recognised']} of {n} pictures are still recognised "
+                f"({low:.0%} to {high:.0%}), although none was on the validation split",
+            )
 
 
 def _method(name: str) -> Method:

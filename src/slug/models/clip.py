@@ -175,7 +175,12 @@ class Clip:
         self.module.logit_scale.clamp_(0, math.log(100))
 
     def classify(
-        self, images: Sequence[Any], names: Sequence[str], *, top: int = 5, templates: Sequence[str] = ("{}.", "a photo of a {}.")
+        self,
+        images: Sequence[Any],
+        names: Sequence[str],
+        *,
+        top: int = 5,
+        templates: Sequence[str] = ("{}.", "a photo of a {}."),
     ) -> list[list[tuple[str, float]]]:
         """The names that pictures are taken for: for each picture the `top` [(name, probability among the names)].
 

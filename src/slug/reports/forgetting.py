@@ -34,8 +34,11 @@ def words(task: str) -> str:
 def tasks(record: Record) -> list[str]:
     """The retained tasks of a record."""
     test = record["splits"]["test"][ORIGINAL]
-    return [k.removesuffix("_acc1") for k in test if k.endswith("_acc1") and f"n_{k.removesuffix('_acc1')}" in test
-            and not k.startswith(("forget", "neighbours"))]
+    return [
+        k.removesuffix("_acc1")
+        for k in test
+        if k.endswith("_acc1") and f"n_{k.removesuffix('_acc1')}" in test and not k.startswith(("forget", "neighbours"))
+    ]
 
 
 def _percent(value: float) -> str:
@@ -88,8 +91,14 @@ def forget_rows(record: Record) -> list[Row]:
     ]
     for task, found in after["in_labelled"].items():
         was, correct = before["in_labelled"][task]["acc1"], round(found["acc1"] * found["n"])
-        rows.append((f"recognised in {task}, of {found['n']} pictures", _percent(was), _percent(found["acc1"]),
-                     _bounds(correct, found["n"])))
+        rows.append(
+            (
+                f"recognised in {task}, of {found['n']} pictures",
+                _percent(was),
+                _percent(found["acc1"]),
+                _bounds(correct, found["n"]),
+            )
+        )
     return rows
 
 
@@ -101,14 +110,27 @@ def retain_rows(record: Record) -> list[Row]:
         what = f"{words(task)}, of {after[f'n_{task}']} pictures"
         rows.append((what, _percent(before[f"{task}_acc1"]), _percent(after[f"{task}_acc1"]), _change(after, task)))
     if PAIRS in tasks(record):
-        rows.append(("own caption among the five nearest", _percent(before["pairs_acc5"]), _percent(after["pairs_acc5"]), ""))
+        rows.append(
+            ("own caption among the five nearest", _percent(before["pairs_acc5"]), _percent(after["pairs_acc5"]), "")
+        )
     if "neighbours_acc1" in after:
         correct = round(after["neighbours_acc1"] * after["n_neighbours"])
-        rows.append((f"same answer, of {after['n_neighbours']} pictures taken for one of the ten names nearest to it",
-                     _percent(before["neighbours_acc1"]), _percent(after["neighbours_acc1"]),
-                     _bounds(correct, after["n_neighbours"])))
-    rows.append(("cosine of pairs", f"{before['cosine']:.3f}", f"{after['cosine']:.3f}",
-                 f"mean change {after['cosine'] - before['cosine']:+.3f}"))
+        rows.append(
+            (
+                f"same answer, of {after['n_neighbours']} pictures taken for one of the ten names nearest to it",
+                _percent(before["neighbours_acc1"]),
+                _percent(after["neighbours_acc1"]),
+                _bounds(correct, after["n_neighbours"]),
+            )
+        )
+    rows.append(
+        (
+            "cosine of pairs",
+            f"{before['cosine']:.3f}",
+            f"{after['cosine']:.3f}",
+            f"mean change {after['cosine'] - before['cosine']:+.3f}",
+        )
+    )
     return rows
 
 
@@ -267,7 +289,9 @@ code,pre{background:#f4f4f4;padding:.1rem .3rem;border-radius:3px}pre{padding:.7
 def _table(heads: Sequence[str], rows: Sequence[Row]) -> str:
     head = "".join(f"<th{' class=n' if i in (1, 2) else ''}>{markup.escape(h)}</th>" for i, h in enumerate(heads))
     body = "".join(
-        "<tr>" + "".join(f"<td{' class=n' if i in (1, 2) else ''}>{markup.escape(c)}</td>" for i, c in enumerate(row)) + "</tr>"
+        "<tr>"
+        + "".join(f"<td{' class=n' if i in (1, 2) else ''}>{markup.escape(c)}</td>" for i, c in enumerate(row))
+        + "</tr>"
         for row in rows
     )
     return f"<table><tr>{head}</tr>{body}</table>"
@@ -315,7 +339,12 @@ def _together(record: Record) -> str:
     if not record.get("together"):
         return ""
     rows = [
-        (name, _percent(f["before"]), f"{_percent(f['after'])} ({f['recognised']} of {f['n']})", _bounds(f["recognised"], f["n"]))
+        (
+            name,
+            _percent(f["before"]),
+            f"{_percent(f['after'])} ({f['recognised']} of {f['n']})",
+            _bounds(f["recognised"], f["n"]),
+        )
         for name, f in record["together"].items()
     ]
     return "<h2>All names of the call together</h2>" + _table(("sum of the edits", "before", "after", "95% interval"), rows)
@@ -326,7 +355,11 @@ def _sets(record: Record) -> str:
     sets = record["sets"]
     rows = [
         (part, *(f"{sets[what][part]['pictures']} ({sets[what][part]['sources']})" for what in ("concept", "retain")), use)
-        for part, use in (("gradient", "gives the gradients"), ("validation", "chooses the edit"), ("test", "is reported here"))
+        for part, use in (
+            ("gradient", "gives the gradients"),
+            ("validation", "chooses the edit"),
+            ("test", "is reported here"),
+        )
     ]
     left = "; ".join(f"{what}: {n}" for what, n in sets["left_out_of_retain"].items() if n)
     broken = f" {sets['broken']} of the concept's pictures cannot be decoded." if sets["broken"] else ""
@@ -334,7 +367,9 @@ def _sets(record: Record) -> str:
         "<h2>Which pictures</h2>"
         + _table(("part", "of the concept", "of other things", ""), rows)
         + "<p class=small>Pictures, and in brackets source images: pictures that nearly repeat each other are one source image "
-        + f"and stay in one part.{broken}" + (f" Left out of the retain set: {markup.escape(left)}." if left else "") + "</p>"
+        + f"and stay in one part.{broken}"
+        + (f" Left out of the retain set: {markup.escape(left)}." if left else "")
+        + "</p>"
     )
 
 

@@ -106,7 +106,9 @@ def test_neighbours_are_the_names_nearest_by_their_prompts(small):
 
 def test_answers_are_the_commonest_names_with_their_shares(small):
     said = unlabelled.answers(small.evaluation, small.evaluator.forget_rows, count=4)
-    assert sum(share for _, share in said) == pytest.approx(1) and [s for _, s in said] == sorted((s for _, s in said), reverse=True)
+    assert sum(share for _, share in said) == pytest.approx(1) and [s for _, s in said] == sorted(
+        (s for _, s in said), reverse=True
+    )
 
 
 def test_what_is_forgotten_is_left_out_of_every_task_that_has_it_as_a_class(small):

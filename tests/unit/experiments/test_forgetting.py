@@ -31,7 +31,9 @@ def forgetting(clip, tiny_world, images):
     def make(concepts=None, retain=None, *, classes=None, labelled=None, **wanted):
         how = {"classes": classes or own_pictures.classes(tiny_world), "labelled": labelled, "say": said.append}
         settings = Wanted(**({"evaluations": 4, "trace": 10, "epochs": 2} | wanted))
-        return Forgetting(clip, concepts or {NAME: images}, retain or own_pictures.retain(tiny_world), wanted=settings, **how)
+        return Forgetting(
+            clip, concepts or {NAME: images}, retain or own_pictures.retain(tiny_world), wanted=settings, **how
+        )
 
     said: list[str] = []
     make.said = said
@@ -45,7 +47,12 @@ def found(clip, tiny_world, images):
     sets = {"objects": labelled.load(str(tiny_world / "ImageNet" / "val"), clip.transform)}
     wanted = Wanted(evaluations=4, trace=10)
     work = Forgetting(
-        clip, {NAME: images}, own_pictures.retain(tiny_world), labelled=sets, wanted=wanted, classes=own_pictures.classes(tiny_world)
+        clip,
+        {NAME: images},
+        own_pictures.retain(tiny_world),
+        labelled=sets,
+        wanted=wanted,
+        classes=own_pictures.classes(tiny_world),
     )
     result = work.run(NAME)
     assert files.tensor_hash(clip.parameters) == before
@@ -68,7 +75,9 @@ def test_what_gives_gradients_chooses_and_reports_are_three_parts(found):
         held = [{pictures.groups[i] for i in rows.tolist()} for rows in parts.values()]
         assert not held[0] & held[1] and not held[1] & held[2] and not held[0] & held[2]
     evaluators = work.evaluators(NAME)
-    used = {s: {work._tasks[0].tasks["names"].pictures.paths[i] for i in e.forget_rows.tolist()} for s, e in evaluators.items()}
+    used = {
+        s: {work._tasks[0].tasks["names"].pictures.paths[i] for i in e.forget_rows.tolist()} for s, e in evaluators.items()
+    }
     own = {s: {work.concepts[NAME].pairs.keys[i] for i in work.parts[NAME][s].tolist()} for s in used}
     assert used == own and not set(work.forget_pairs(NAME).keys) & (own["validation"] | own["test"])
     sets = result.record["sets"]["concept"]

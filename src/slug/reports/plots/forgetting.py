@@ -69,7 +69,9 @@ def tradeoff(
             panel.scatter(x, 100 * trace, marker=marker(i), edgecolors=color, facecolors="none", s=28)
             panel.scatter(x, 100 * exact, marker=marker(i), color=color, s=28, label=label)
         panel.scatter(100 * start["forget_acc1"], 100 * start[column], marker="s", s=45, color="k", label="unedited model")
-        panel.scatter(100 * winner["forget_acc1"], 100 * winner[column], marker="*", s=170, color="C3", label="chosen", zorder=5)
+        panel.scatter(
+            100 * winner["forget_acc1"], 100 * winner[column], marker="*", s=170, color="C3", label="chosen", zorder=5
+        )
         panel.axvspan(-3, 100 * SURE, color="C2", alpha=0.12, lw=0)
         panel.set_xlim(-3, 103)
         panel.set_xlabel(f"recognised pictures, % (n = {counts['forget']})")
@@ -140,7 +142,12 @@ def pictures(images: Any, own: Sequence[bool], before: Sequence[str], after: Seq
 def compared(images: Sequence[Any], before: Sequence[Any], after: Sequence[Any], title: str, stem: Path) -> None:
     """Pictures with the model's answers before and after, [(name, probability)], as bars."""
     figure, panels = plt.subplots(
-        len(images), 3, figsize=(8.2, 2.1 * len(images) + 0.4), layout="constrained", squeeze=False, width_ratios=(1, 1.5, 1.5)
+        len(images),
+        3,
+        figsize=(8.2, 2.1 * len(images) + 0.4),
+        layout="constrained",
+        squeeze=False,
+        width_ratios=(1, 1.5, 1.5),
     )
     for row, (line, image, *answers) in enumerate(zip(panels, images, before, after, strict=True)):
         show_picture(line[0], image)
