@@ -16,9 +16,9 @@ On several devices: torchrun --nproc-per-node=N src/clip/a2_unlearn_slug.py ...
 import sys
 from dataclasses import dataclass
 
-from slug import cli, files
+from slug import cli, commands, files
 from slug.cli import flag
-from slug.settings import Forget
+from slug.commands import ForgetStage
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Adapter:
     residual: float = flag(0.02, "fraction of the edit that the adapter may leave out")
 
 
-def parse_args(argv=None) -> Forget:
-    return cli.parse(__doc__, Forget, argv)
+def parse_args(argv=None) -> ForgetStage:
+    return cli.parse(__doc__, ForgetStage, argv)
 
 
 def write_adapter(argv):
@@ -84,8 +84,6 @@ def main(argv=None):
     else:
         settings = parse_args(argv)
         if settings.images:
-            from slug import commands
-
             commands.of_stage(settings)
             return
         from slug.experiments import single  # here: --help needs no torch

@@ -25,6 +25,13 @@ from slug.errors import SlugError
 from slug.settings import Forget
 
 
+def check_evaluate(given: Sequence[str]) -> None:
+    """SlugError unless each labelled set is given as NAME=PATH."""
+    wrong = next((e for e in given if "=" not in e), None)
+    if wrong is not None:
+        raise SlugError(f"--evaluate takes NAME=PATH, e.g. celeba=data/celeba, not {wrong}")
+
+
 @dataclass(frozen=True)
 class Which:
     """The CLIP that is meant."""
@@ -65,9 +72,25 @@ class ForgetCommand:
         positive(eval_batch_size=self.eval_batch_size)
         if len(self.name) > 1 and len(self.images) != len(self.name):
             raise SlugError(f"{len(self.name)} names need as many --images, one for each; {len(self.images)} are given")
-        wrong = next((e for e in self.evaluate if "=" not in e), None)
-        if wrong is not None:
-            raise SlugError(f"--evaluate takes NAME=PATH, e.g. celeba=data/celeba, not {wrong}")
+        check_evaluate(self.evaluate)
+
+
+@dataclass(frozen=True)
+class ForgetStage(Forget):
+    """a2_unlearn_slug.py: with --images by own pictures, else on evaluation sets."""
+
+    images: tuple[str, ...] = flag(
+        (), "judge by held-out pictures of the name instead of evaluation sets: a folder, a tar or a CSV for each name"
+    )
+    classes: str = flag("", "with --images: text file of the names that it competes with")
+    evaluate: tuple[str, ...] = flag((), "with --images: labelled sets as NAME=PATH, on which retention is measured as well")
+
+    def __post_init__(self) -> None:
+        if (self.classes or self.evaluate) and not self.images:
+            raise SlugError("--classes and --evaluate go with --images; else --val-data and --imagenet-val are evaluated on")
+        if self.images and len(self.images) != len(self.data.celeb_name):
+            raise SlugError(f"{len(self.data.celeb_name)} names need as many --images, one for each")
+        check_evaluate(self.evaluate)
 
 
 @dataclass(frozen=True)
@@ -139,7 +162,12 @@ def forget(settings: ForgetCommand) -> None:
         what = settings.name[0]
     images = None if several else list(settings.images)
     evaluate = dict(e.split("=", 1) for e in settings.evaluate)
-    how = {"evaluations": settings.evaluations, "fronts": settings.fronts, "seed": settings.seed, "epochs": settings.epochs}
+    how: dict[str, Any] = {
+        "evaluations": settings.evaluations,
+        "fronts": settings.fronts,
+        "seed": settings.seed,
+        "epochs": settings.epochs,
+    }
     how |= {"batch_size": settings.batch_size, "eval_batch_size": settings.eval_batch_size, "workers": settings.workers}
     retain, classes = list(settings.retain), settings.classes or None
     found = face.forget(model, what, images, retain, classes=classes, evaluate=evaluate, method=settings.method, **how)
@@ -149,8 +177,8 @@ def forget(settings: ForgetCommand) -> None:
         print(f"-> {out / stem(edit)}.html")
 
 
-def of_stage(settings: Forget) -> None:
-    """As `forget`, by the flags of a2_unlearn_slug.py --images, into {result-dir}/clip/own/; paths start at the repository."""
+def of_stage(settings: ForgetStage) -> None:
+    """As `forget`, by the flags of a2_unlearn_slug.py, into {result-dir}/clip/own/; paths start at the repository."""
     from slug import face, files, models, system
 
     run, data, search = settings.run, settings.data, settings.search

@@ -163,12 +163,10 @@ class Edit:
 
         >>> slug.load_edit("results/demo/mini-clip-Lion.delta.safetensors").plot("tradeoff")
         Traceback (most recent call last):
-        slug.errors.SlugError: this delta carries no record of a search, so there is no tradeoff to plot; make it with slug.forget
+        slug.errors.SlugError: this delta carries no record of a search, so there is no tradeoff plot: slug.forget makes one
         """
         if not self.record:
-            raise SlugError(
-                f"this delta carries no record of a search, so there is no {kind} to plot; make it with slug.forget"
-            )
+            raise SlugError(f"this delta carries no record of a search, so there is no {kind} plot: slug.forget makes one")
         return report.plot(kind, self.record, self.shown, None if path is None else Path(path).expanduser().absolute())
 
     def report(self, path: str) -> str:
@@ -217,8 +215,8 @@ class Edit:
     def push_to_hub(
         self, repo_id: str, *, model: Any = None, folder: str = "", private: bool = True, api: Any = None
     ) -> str:
-        """Give the edited model away on the Hugging Face Hub: sealed, so that nothing in it brings the original back, with its
-        card. Returns the address.
+        """Give the edited model away on the Hugging Face Hub: sealed, so that nothing in it brings the original back, and
+        with its card. Returns the address.
 
         Args:
             folder: a model folder that the edit is applied to, instead of the model in memory.

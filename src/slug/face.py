@@ -5,6 +5,7 @@ something about are slug.errors.SlugError, with one line that says what.
 """
 
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,8 @@ def load(
         raise SlugError(
             f"{type(model).__name__} is no model: give a name, a folder, or a module of open_clip or transformers"
         )
-    name, how = str(model), {"device": system.settle(device, 0), "precision": precision}
+    name = str(model)
+    how: dict[str, Any] = {"device": system.settle(device, 0), "precision": precision}
     folder = Path(name.removeprefix(models.LOCAL)).expanduser().absolute()
     if folder.is_dir():
         family, _ = models.folder_family(folder)
@@ -151,10 +153,9 @@ def forget(
     >>> edit = slug.forget(model, "Lion", images=lions, retain=retain, evaluations=4, say=print)
     >>> edit.name, edit.record["splits"]["test"]["slug"]["forget_acc1"]
     ('Lion', 0.0)
-    >>> slug.forget(model, "Lion", images=lions[:3], retain=retain)
+    >>> slug.forget(model, "Lion", images="nowhere", retain=retain)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    slug.errors.SlugError: Lion has 3 source images, and at least 10 are needed: some give the gradient, others choose the step, \
-and others report it. With fewer, a zero says nothing: 0 of 2 may still be 78%. Add pictures
+    slug.errors.SlugError: pictures of Lion not found: ...nowhere; check the path
     """
     concepts = dict(name) if isinstance(name, Mapping) else {name: images}
     _check(concepts, retain)
@@ -234,12 +235,11 @@ def apply(edit: Any, model_dir: str, out: str) -> str:
         edit: the path of a delta file, an Edit, or a list of them.
         model_dir, out: the folder of the model, and where to write; they may be the same.
 
-    >>> slug.apply("results/demo/mini-clip-Lion.delta.safetensors", "data/models/mini-clip", f"{scratch}/edited") == f"{scratch}/edited"
+    >>> edited = slug.apply("results/demo/mini-clip-Lion.delta.safetensors", "data/models/mini-clip", f"{scratch}/edited")
+    >>> edited == f"{scratch}/edited"
     True
     """
     given = edit if isinstance(edit, list | tuple) else [edit]
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         paths = [_file(one, folder) if isinstance(one, Edit) else here(one) for one in given]
         return str(deltas.apply(paths, here(model_dir), here(out)))

@@ -134,19 +134,6 @@ class Forget:
     unlearn_method: str = flag("slug", "variant of SLUG", choices=lambda: _methods("clip", searched=True))
     search: Search = group(Search)
     force: bool = flag(False, "do again what is valid")
-    images: tuple[str, ...] = flag(
-        (), "judge by held-out pictures of the name instead of evaluation sets: a folder, a tar or a CSV for each name"
-    )
-    classes: str = flag("", "with --images: text file of the names that it competes with")
-    evaluate: tuple[str, ...] = flag((), "with --images: labelled sets as NAME=PATH, on which retention is measured as well")
-
-    def __post_init__(self) -> None:
-        if (self.classes or self.evaluate) and not self.images:
-            raise SlugError(
-                "--classes and --evaluate go with --images; evaluation sets are given by --val-data and --imagenet-val"
-            )
-        if self.images and len(self.images) != len(self.data.celeb_name):
-            raise SlugError(f"{len(self.data.celeb_name)} names need as many --images, one for each")
 
 
 @dataclass(frozen=True)

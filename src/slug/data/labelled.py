@@ -1,7 +1,7 @@
 """Labelled evaluation sets in whatever layout they come: CelebA, ImageNet, a folder for each class, a CSV, CLIP_benchmark's.
 
-A CLIP_benchmark data set is a folder with `classnames.txt`, where it has its own prompts `zeroshot_classification_templates.txt`
-(lines with `{c}` for the class), and tars of pictures with their class numbers (`.cls`) in `test/`.
+A CLIP_benchmark data set is a folder with `classnames.txt`, tars of pictures with their class numbers (`.cls`) in `test/`,
+and, where it has its own prompts, `zeroshot_classification_templates.txt` (lines with `{c}` for the class).
 """
 
 import tarfile

@@ -64,8 +64,8 @@ class Photographs(NamedTuple):
 
 
 def find(source: Source, what: str) -> list[Sample]:
-    """The pictures of a folder (with those of its subfolders), a tar of pairs, a CSV with a column `image`, a picture file, or
-    of a sequence of these and of PIL pictures. A caption is the text of the .txt beside a picture, or a tar's or CSV's own.
+    """The pictures of a folder with its subfolders, a tar of pairs, a CSV with a column `image`, a picture file, or of a
+    sequence of these and of PIL pictures. A caption is the text of the .txt beside a picture, or a tar's or CSV's own.
 
     Args:
         what: what the pictures are, for messages.
@@ -73,14 +73,14 @@ def find(source: Source, what: str) -> list[Sample]:
         SlugError: something is missing or cannot be read, or there is no picture.
     """
     if isinstance(source, str | os.PathLike):
-        found = _of_path(files.existing(source, what, "check the path"), what)
+        found = _of_path(files.existing(Path(source), what, "check the path"), what)
     else:
         found = []
         for number, one in enumerate(source):
             if isinstance(one, Image.Image):
                 found.append(Sample(f"picture {number}", _png(one), ""))
             elif isinstance(one, str | os.PathLike):
-                found += _of_path(files.existing(one, what, "check the path"), what)
+                found += _of_path(files.existing(Path(one), what, "check the path"), what)
             else:
                 raise SlugError(f"{what}: {type(one).__name__} is neither a path nor a PIL picture")
     if not found:
@@ -142,8 +142,8 @@ def decoded(samples: Sequence[Sample], transform: Transform, what: str, workers:
 
 
 def hashes(images: Tensor) -> np.ndarray:
-    """Difference hashes (N,) uint64 of pictures (N, 3, S, S): whether the right one of 8 x 8 neighbours of the grey picture at
-    9 x 8 pixels is lighter. Scaling and recompression change few of the bits."""
+    """Difference hashes (N,) uint64 of pictures (N, 3, S, S): whether the right one of 8 x 8 neighbours of the grey picture
+    at 9 x 8 pixels is lighter. Scaling and recompression change few of the bits."""
     parts = []
     for part in images.split(256):
         small = F.interpolate(part.float().mean(1, keepdim=True), size=(8, 9), mode="area")[:, 0]
@@ -182,7 +182,7 @@ def split(groups: Sequence[str], seed: int) -> dict[str, Tensor]:
     names = list(dict.fromkeys(groups))
     order = np.random.default_rng([seed, len(names)]).permutation(len(names))
     counts = {part: round(share * len(names)) for part, share in SHARES.items() if part != "gradient"}
-    part_of, place = {}, 0
+    part_of, place = dict[str, str](), 0
     for part, count in counts.items():
         part_of |= {names[i]: part for i in order[place : place + count]}
         place += count
@@ -196,7 +196,7 @@ def split(groups: Sequence[str], seed: int) -> dict[str, Tensor]:
 
 
 def name_all(pairs: Pairs, name: str) -> tuple[Pairs, int]:
-    """Pairs whose captions all say the name: a caption that does not is replaced by it. Also how many others were replaced."""
+    """Pairs whose captions all say the name, which replaces a caption that does not; and how many it replaced."""
     matcher, plain = Matcher([plain_name(name)]), plain_name(name)
     named = [bool(matcher.find(caption)) for caption in pairs.captions]
     captions = [c if hit else plain for c, hit in zip(pairs.captions, named, strict=True)]

@@ -68,14 +68,15 @@ class ClipEvaluator:
                 pictures needs no classifier.
             trace: retained pictures of each task that are scored at every step, for plots.
             rule: "paper" brackets the step by FA@k alone.
-            left_out: {task: label} of pictures that are not retained, besides the target's own; a task without others is none.
+            left_out: {task: label} of pictures that are not retained, besides the target's own.
         """
         self.evaluation, self.target, self.pairs, self.masks = evaluation, target, forget_pairs, masks
         self.k, self.seed, self.rule = k, seed, rule
         self.forget_rows = forget_rows(evaluation, target, masks)
         without = {**(left_out or {}), target.task: target.label}
-        rows = {task: evaluation.rows(task, masks[task], without=without.get(task)) for task in evaluation.tasks}
-        self.retain_rows = {task: found for task, found in rows.items() if len(found) or task != target.task}
+        every = {task: evaluation.rows(task, masks[task], without=without.get(task)) for task in evaluation.tasks}
+        # The target's own task may hold no other pictures than the target's: then it retains nothing.
+        self.retain_rows = {task: found for task, found in every.items() if len(found) or task != target.task}
         self.trace_rows = {}
         for task, rows in self.retain_rows.items():
             pictures = evaluation.tasks[task].pictures

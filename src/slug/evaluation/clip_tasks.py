@@ -17,7 +17,7 @@ from slug.models.clip import Clip
 
 
 class TaskSet(NamedTuple):
-    """A picture set with the prompts of its classes; where nobody labelled it, the labels are the unedited model's answers."""
+    """A picture set with the prompts of its classes; without labels, those are the unedited model's answers."""
 
     name: str  # of the task, e.g. identities: `identities_acc1` is its column
     kind: str  # what one of its classes is, e.g. identity
@@ -91,7 +91,7 @@ class Evaluation:
                 clip.autocast = low
 
     def _unedited(self, sets: Sequence[TaskSet], cache_gb: float) -> dict[str, Task]:
-        clip, tasks = self.clip, {}
+        clip, tasks = self.clip, dict[str, Task]()
         made: dict[Any, str] = {}  # {names and templates, or pictures: the first task that has them}
         how: dict[str, Any] = {"batch_size": self.batch_size, "budget": towers.Budget(cache_gb, clip.device)}
         for name, kind, pictures, templates, own_answers in sets:

@@ -138,8 +138,9 @@ def in_labelled(evaluation: Evaluation, target: Target, masks: Masks) -> dict[st
 
 def own_labels(evaluation: Evaluation, target: Target) -> dict[str, int]:
     """{task: label of the target's name} of all tasks that have it among their classes: such pictures are not retained."""
-    wanted, found = target.name.casefold(), {}
+    wanted, found = target.name.casefold(), dict[str, int]()
     for task, held in evaluation.tasks.items():
         if task != PAIRS:
-            found |= {task: label for label, known in enumerate(held.pictures.names) if known.casefold() == wanted}
+            labels = [label for label, known in enumerate(held.pictures.names) if known.casefold() == wanted]
+            found |= {task: labels[0]} if labels else {}
     return found

@@ -40,8 +40,8 @@ def check_names(sets: Sequence[TaskSet], names: Sequence[str]) -> None:
         if not held:
             kinds = " and no ".join(s.kind for s in sets)
             raise SlugError(
-                f"no {kinds} of the evaluation is called {name!r}; check the spelling. If it is in no evaluation set, {own}, or "
-                "add its pictures to one as data/README.md says"
+                f"no {kinds} of the evaluation is called {name!r}; check the spelling. If no evaluation set has it, {own}, "
+                "or add its pictures to one as data/README.md says"
             )
         if not any((s.pictures.labels == label).any() for s, label in held):
             listed = "list_identity_celeba.txt has it, frequent_celebs.txt has not: name it there to show its pictures"

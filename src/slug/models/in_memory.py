@@ -29,8 +29,8 @@ def wrap(module: torch.nn.Module, *, tokenizer: Any = None, preprocess: Any = No
         clip = _hugging_face(module, tokenizer, preprocess)
     else:
         raise SlugError(
-            f"{type(module).__name__} is no CLIP whose family is known: give a CLIP of open_clip or a CLIPModel of transformers, "
-            "or load a pipeline or an assistant with slug.load_pipeline or slug.load_vlm"
+            f"{type(module).__name__} is no CLIP whose family is known: give a CLIP of open_clip or a CLIPModel of "
+            "transformers, or load a pipeline or an assistant with slug.load_pipeline or slug.load_vlm"
         )
     clip.module.float().eval().requires_grad_(False)
     broken = [n for n, p in clip.module.named_parameters() if not torch.isfinite(p).all()]

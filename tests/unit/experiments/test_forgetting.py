@@ -1,4 +1,4 @@
-"""Forgetting by someone's own pictures: it works, is honest about the splits, says what it did not do, and leaves the model."""
+"""Forgetting by someone's own pictures: honest about the splits, says what it did not do, leaves the model as it was."""
 
 import own_pictures
 import pytest
@@ -71,15 +71,15 @@ def test_the_name_is_forgotten_and_every_figure_has_its_count(found):
 
 def test_what_gives_gradients_chooses_and_reports_are_three_parts(found):
     work, result = found
-    for pictures, parts in ((work.concepts[NAME], work.parts[NAME]), (work.retain, work.retain_parts)):
+    for pictures, parts in ((work.sets.concepts[NAME], work.sets.parts[NAME]), (work.sets.retain, work.sets.retain_parts)):
         held = [{pictures.groups[i] for i in rows.tolist()} for rows in parts.values()]
         assert not held[0] & held[1] and not held[1] & held[2] and not held[0] & held[2]
     evaluators = work.evaluators(NAME)
     used = {
         s: {work._tasks[0].tasks["names"].pictures.paths[i] for i in e.forget_rows.tolist()} for s, e in evaluators.items()
     }
-    own = {s: {work.concepts[NAME].pairs.keys[i] for i in work.parts[NAME][s].tolist()} for s in used}
-    assert used == own and not set(work.forget_pairs(NAME).keys) & (own["validation"] | own["test"])
+    own = {s: {work.sets.concepts[NAME].pairs.keys[i] for i in work.sets.parts[NAME][s].tolist()} for s in used}
+    assert used == own and not set(work.sets.forget_pairs(NAME).keys) & (own["validation"] | own["test"])
     sets = result.record["sets"]["concept"]
     assert [sets[p]["pictures"] for p in ("gradient", "validation", "test")] == [8, 7, 7]
 
@@ -118,12 +118,14 @@ def test_that_no_step_forgets_is_said(forgetting, monkeypatch):
 def test_captions_of_another_name_are_replaced(forgetting, tiny_world, tmp_path):
     folder = own_pictures.write(tiny_world, tmp_path / "a", caption="me at the beach")
     work = forgetting({NAME: folder})
-    assert set(work.forget_pairs(NAME).captions) == {NAME} and "22 captions do not say Alien" in work.notes[NAME][0]
+    assert (
+        set(work.sets.forget_pairs(NAME).captions) == {NAME} and "22 captions do not say Alien" in work.sets.notes[NAME][0]
+    )
 
 
 def test_retain_pictures_that_repeat_the_concept_are_left_out(forgetting, images, tiny_world):
     work = forgetting(retain=[own_pictures.retain(tiny_world), own_pictures_with_captions(tiny_world, images)])
-    assert work.left_out["repeat pictures of what is forgotten"] == 22
+    assert work.sets.left_out["repeat pictures of what is forgotten"] == 22
 
 
 def own_pictures_with_captions(world, images):
@@ -178,5 +180,5 @@ def test_several_names_get_an_edit_each_that_spares_the_others(forgetting, tiny_
     together = work.together({n: r.edit for n, r in results.items()})
     assert set(together) == {NAME, "Baby"} and together[NAME]["n"] == 7
     alone = forgetting(method="slug_w")
-    sides = [w.forget_gradient(NAME, w.method.variant)["visual.proj"] for w in (work, alone)]
+    sides = [w.passes.forget_gradient(NAME, w.method.variant)["visual.proj"] for w in (work, alone)]
     assert not torch.equal(*sides)

@@ -17,13 +17,13 @@ SURE = 0.02  # forget accuracy up to which a candidate counts as forgetting
 
 
 def _curves(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """{label of a layer: its candidates}, in the order of the search."""
-    sides = {name: "vision" if name.startswith("vis") else "text" for name in rows["layer"].unique()}
-    plain = {name for name in sides if name.startswith(("lr ", "alpha "))}
-    return {
-        (name if name in plain else f"{sides[name]} {layer_label(name)}"): part.sort_values("step")
-        for name, part in rows.groupby("layer", sort=False)
-    }
+    """{label of a layer, or of a baseline's setting: its candidates}, in the order of the search."""
+    found = {}
+    for name, part in rows.groupby("layer", sort=False):
+        layer = str(name)
+        side = "" if " " in layer else "vision " if layer.startswith("vis") else "text "
+        found[side + layer_label(layer)] = part.sort_values("step")
+    return found
 
 
 def _label(words: str, count: int, width: int = 34) -> str:
