@@ -21,7 +21,7 @@ PLACES = ("laion_dir", "tar_dir", "train_data", "val_data", "imagenet_val", "can
 @dataclass(frozen=True)
 class Settings:
     data_dir: str = flag("data", "folder with laion/, celeba/, ImageNet/ and UnlearnCanvas/")
-    name: tuple[str, ...] = flag((), "forget names; without any, the tars that are there", nargs="*")
+    name: tuple[str, ...] = flag((), "forget names; without any, all tars", nargs="*", parse=files.checked_name)
     laion_dir: str = flag("", "shards, where not in {data-dir}/laion/laion400m")
     tar_dir: str = flag("", "forget sets, where not in {data-dir}/tar_files")
     train_data: str = flag("", "tar of the retain set, where not {laion-dir}/00000.tar")

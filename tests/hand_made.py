@@ -55,7 +55,9 @@ def clip_records():
             row = {"method": method, "name": name, "kind": "identity", "model": "m", "params_share": 0.5, "n_candidates": 20}
             row |= {"layer": "x", "step": 1, "seed": 0, "inside_grid": not (method == "ga" and name == "c")}
             splits = {split: {"original": dict(original), method: dict(figures)} for split in ("validation", "test")}
-            out.append(row | costs | {"splits": splits})
+            chosen = {k: figures[k] for k in ("forget_acc1", "identities_acc1", "objects_acc1")} | {"step": 1}
+            made_with = {"settings": {"select_pictures": 4000, "trace": 0}, "winner_validation": chosen}
+            out.append(row | costs | made_with | {"splits": splits})
     return out
 
 

@@ -221,7 +221,7 @@ def measure(settings, scratch):
     rows = []
     file_rows = min(FILE_ROWS, *settings.rows)
     paths = alone(write_metadata, scratch / "metadata", settings.run.seed, max(settings.rows), file_rows)[0]
-    kept = (download.COLUMNS, "TEXT")
+    kept = ([*download.NEEDED, *download.EXTRAS], "TEXT")
     for asked in sorted(settings.rows):
         part = paths[: -(-asked // file_rows)]
         count = len(part) * file_rows

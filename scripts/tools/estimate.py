@@ -72,7 +72,7 @@ class Settings:
     run: Run = group(Run, workers=4)  # defaults as in the profile "paper"
     model: Model = group(Model)
     sets: Data = group(Data, celeb_name=NAMES, imagenet_share=0.05)
-    compare_names: tuple[str, ...] = flag((), "names that the baselines run on; none: all", nargs="*")
+    compare_names: tuple[str, ...] = flag((), "names of the baselines; none: all", nargs="*", parse=files.checked_name)
     laion_dir: str = flag("data/laion/laion400m", "folder of the shards")
     max_count: int = flag(500, "pairs in a forget set, at most")
     unlearn_method: tuple[str, ...] = flag(("ft", "ga", "gaft", "salun", "ssd"), "baselines", nargs="*")
@@ -272,7 +272,7 @@ def count(settings):
             assumed.append(what)
         return paper if there is None else there
 
-    tars = [files.resolve(settings.sets.tar_dir) / f"{files.safe_name(n.replace(' ', '_'))}.tar" for n in names]
+    tars = [files.resolve(settings.sets.tar_dir) / f"{files.name_stem(n)}.tar" for n in names]
     forget = [pictures_of(t) if t.is_file() else None for t in tars]
     train, root = files.resolve(settings.sets.train_data), files.resolve(settings.sets.val_data)
     shown = people = None

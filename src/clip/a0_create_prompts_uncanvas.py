@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slug import cli, files
-from slug.cli import flag, group
+from slug.cli import Seed, flag, group
 from slug.errors import SlugError
 from slug.evaluation import canvas_prompts
 from slug.settings import CANVAS, Concepts, Run
@@ -22,13 +22,13 @@ class Settings:
     run: Run = group(Run)
     canvas: str = flag(f"{CANVAS}/data", "folder of <Style>/<Object>/<n>.jpg")
     concepts: Concepts = group(Concepts)
-    names: tuple[str, ...] = flag((), "ask for these names, without styles; no folder is read")
+    names: tuple[str, ...] = flag((), "ask for these names, without styles; no folder is read", parse=files.checked_name)
     leave_out: str = flag("", 'JSON with a list "left_out" of prompts that the pipeline never learned')
     classifiers: str = flag("", "folder of both classifiers; what they do not know is refused")
-    test_seeds: tuple[int, ...] = flag(
+    test_seeds: tuple[Seed, ...] = flag(
         canvas_prompts.TEST_SEEDS, "seeds of the test split, for the first cell", aliases=("--report-seeds",)
     )
-    validation_seeds: tuple[int, ...] = flag(
+    validation_seeds: tuple[Seed, ...] = flag(
         canvas_prompts.VALIDATION_SEEDS, "seeds of the validation split, for the first cell", aliases=("--select-seeds",)
     )
     shared_seeds: bool = flag(False, "use the same seeds in every cell, as published")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slug import cli, files
-from slug.cli import flag, group
+from slug.cli import Bits, Count, Positive, flag, group
 from slug.data.settings import Download
 from slug.errors import SlugError
 from slug.settings import Run
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Settings:
     run: Run = group(Run)
-    name: tuple[str, ...] = flag(help="names to look for; underscores stand for spaces")
+    name: tuple[str, ...] = flag(help="names to look for; underscores stand for spaces", parse=files.checked_name)
     laion_dir: str = flag("data/laion/laion400m", "folder of NNNNN.parquet and NNNNN.tar", exclusive="source")
     csv: str = flag("", "take pairs from this file: columns image (relative to the file) and caption", exclusive="source")
     image_folder: str = flag("", "take all pictures of its subfolders {name}", exclusive="source")
@@ -35,11 +35,11 @@ class Settings:
     tar_dir: str = flag("data/tar_files", "folder of the tars")
     image_dir: str = flag("data/laion/laion400m_obj", "folder of the folders of pictures")
     known_names: str = flag("", "file of names, one in each line; the longest name in a caption counts")
-    max_count: int = flag(500, "the largest number of pairs for each name")
-    near_duplicates: int = flag(-1, "leave out pictures whose 64 hash bits differ in at most this many, e.g. 3")
+    max_count: Count = flag(500, "the largest number of pairs for each name")
+    near_duplicates: Bits = flag(-1, "leave out pictures whose 64 hash bits differ in at most this many, e.g. 3")
     force: bool = flag(False, "replace tars that are there already")
     named_dir: str = flag("data/laion/named", "where --download keeps the shards it fetches")
-    rows_per_pair: float = flag(3.0, "rows that --download tries for each name, as a multiple of --max-count")
+    rows_per_pair: Positive = flag(3.0, "rows that --download tries for each name, as a multiple of --max-count")
     fetching: Download = group(Download)
 
 
@@ -70,17 +70,19 @@ def source_of(settings: Settings, names: list[str], known: list[str]) -> "tuple[
 def main(argv: Sequence[str] | None = None) -> None:
     settings = parse_args(argv)
     from slug.data import curation
+    from slug.data.names import distinct
     from slug.data.pairs import is_whole_tar
 
     known = []
     if settings.known_names:
         path = files.existing(settings.known_names, "list of known names", "or leave out --known-names")
         known = files.read_text(path).splitlines()
-    names = [files.safe_name(n.replace(" ", "_")) for n in dict.fromkeys(settings.name)]
+    names = distinct(settings.name)
     tar_dir, image_dir = files.check_writable(settings.tar_dir), files.check_writable(settings.image_dir)
     work = files.check_writable(settings.run.result_dir) / "curation"
-    for name in [n for n in names if not settings.force and is_whole_tar(tar_dir / f"{n}.tar")]:
-        print(f"{name}: kept {tar_dir / name}.tar (to make it anew, give --force or remove it)")
+    tars = {name: tar_dir / f"{files.name_stem(name)}.tar" for name in names}
+    for name in [n for n in names if not settings.force and is_whole_tar(tars[n])]:
+        print(f"{name}: kept {tars[name]} (to make it anew, give --force or remove it)")
         names.remove(name)
     if not names:
         return
@@ -89,10 +91,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     how = curation.How(settings.max_count, known, settings.near_duplicates, run.workers, distributor)
     found = curation.curate(units, names, tar_dir, image_dir, work, how)
     for result in found:
-        print(f"{result} -> {tar_dir / result.name}.tar")
-    empty = [r.name for r in found if not r.pairs]
-    if empty:
-        raise SlugError(f"no caption in {where} names {', '.join(empty)}; nothing was written for it: check the spelling")
+        print(f"{result} -> {tars[result.name]}" if result.pairs else result)
+    if not all(r.pairs for r in found):
+        raise SlugError(curation.reasons(found, where, folder=bool(settings.image_folder)))
 
 
 if __name__ == "__main__":

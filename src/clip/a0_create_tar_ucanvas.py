@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slug import cli, files
-from slug.cli import flag, group
+from slug.cli import Count, flag, group
 from slug.errors import SlugError
 from slug.settings import CANVAS, Concepts, Run
 
@@ -24,7 +24,7 @@ class Settings:
     canvas: str = flag(f"{CANVAS}/data", "folder of <Style>/<Object>/<n>.jpg")
     concepts: Concepts = group(Concepts)
     tar_dir: str = flag("data/tar_files", "folder of the tars")
-    max_count: int = flag(500, "the largest number of pictures in a tar, spread over its cells")
+    max_count: Count = flag(500, "the largest number of pictures in a tar, spread over its cells")
     force: bool = flag(False, "replace tars that are there already")
 
 
@@ -34,13 +34,13 @@ def parse_args(argv: Sequence[str] | None = None) -> Settings:
 
 def pictures(folder: Path, kind: str, name: str, limit: int) -> list[tuple[str, str, Path]]:
     """[(style, object, path)] of a concept: the first picture of each cell, then the second of each, up to `limit`."""
-    from slug.data.images import PICTURES
+    from slug.data.images import listed
 
     pattern = f"{name}/*" if kind == "style" else f"*/{name}"
-    cells = [sorted(p for p in cell.iterdir() if p.suffix[1:].lower() in PICTURES) for cell in sorted(folder.glob(pattern))]
+    cells = [listed(cell)[0] for cell in sorted(folder.glob(pattern)) if cell.is_dir()]
     turns = [(n, i) for i, cell in enumerate(cells) for n in range(len(cell))]
     chosen = [cells[i][n] for n, i in sorted(turns)[:limit]]
-    return [(p.parent.parent.name, p.parent.name, p) for p in chosen]
+    return [(*p.relative_to(folder).parts[:2], p) for p in chosen]
 
 
 def check_own(tar: Path, keys: set[str]) -> None:
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     every = [("style", s) for s in styles] + [("object", o) for o in objects]
     for kind, name in progress.bar(canvas_prompts.concepts(settings.concepts) or every, unit="concept"):
         (name,) = canvas_prompts.among([name], styles if kind == "style" else objects, kind)
-        tar = files.resolve(settings.tar_dir) / f"{name}.tar"
+        tar = files.resolve(settings.tar_dir) / f"{files.name_stem(name)}.tar"
         found = pictures(folder, kind, name, settings.max_count)
         keys = [f"{thing}_{style}_{path.stem}" for style, thing, path in found]
         if tar.exists() and not settings.force:

@@ -1,8 +1,9 @@
 """Fetch LAION-400M's pictures into shards, by img2dataset with the paper's settings.
 
 Example: python src/clip/a0_download.py --metadata-dir data/laion/metadata --laion-dir data/laion/laion400m
-The metadata (columns URL, TEXT, NSFW, similarity, LICENSE) must be there already (data/README.md). A run that was stopped
-resumes where it was. To fetch only the pictures of some names, use a0_create_tar.py --download.
+The metadata (columns URL and TEXT, or url and caption; NSFW, similarity and LICENSE are kept) must be there already
+(data/README.md). Addresses other than http and https are left out. A run that was stopped resumes where it was. To fetch
+only the pictures of some names, use a0_create_tar.py --download.
 """
 
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = files.resolve(settings.laion_dir)
     got = download.fetch(files.resolve(settings.fetching.metadata_dir), out, settings.fetching)
     lost = f"{got.failed} could not be fetched, {got.broken} are no pictures"
+    lost += f", {got.refused} more rows have no http or https address" if got.refused else ""
     print(f"{got.pictures} of {got.rows} pictures in {got.shards} shards ({lost}) -> {out}")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from slug import cli, files
 from slug.cli import flag, group
+from slug.data.settings import Missing
 from slug.settings import Model, Run
 
 
@@ -15,6 +16,7 @@ from slug.settings import Model, Run
 class Settings:
     run: Run = group(Run)
     model: Model = group(Model)
+    missing: Missing = group(Missing)
     data_root: str = flag("data/celeba", "folder with img_align_celeba and its lists")
 
 
@@ -32,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = system.settle(run.device, run.seed)
     out = files.check_writable(run.result_dir) / "clip"
     clip = models.from_settings(settings.model, run.precision, device)
-    pictures = evaluation_sets.load_celeba(files.resolve(settings.data_root), clip.transform, workers=run.workers)
+    root, lost = files.resolve(settings.data_root), settings.missing.allow_missing
+    pictures = evaluation_sets.load_celeba(root, clip.transform, workers=run.workers, allow_missing=lost)
     how = {"batch_size": settings.model.eval_batch_size, "settings": cli.flat(settings)}
     templates = zeroshot.IDENTITY_TEMPLATES
     zeroshot.evaluate_and_report(clip, pictures, templates, out / f"{clip.tag}-celeba.json", **how)

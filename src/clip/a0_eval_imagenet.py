@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slug import cli, files
-from slug.cli import flag, group
+from slug.cli import Share, flag, group
+from slug.data.settings import Missing
 from slug.settings import Model, Run
 
 
@@ -15,8 +16,9 @@ from slug.settings import Model, Run
 class Settings:
     run: Run = group(Run)
     model: Model = group(Model)
+    missing: Missing = group(Missing)
     imagenet_val: str = flag("data/ImageNet/val", "folder with one subfolder for each class")
-    imagenet_share: float = flag(1.0, "fraction of its pictures, drawn by --seed")
+    imagenet_share: Share = flag(1.0, "fraction of its pictures, drawn by --seed")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Settings:
@@ -34,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = files.check_writable(run.result_dir) / "clip"
     clip = models.from_settings(settings.model, run.precision, device)
     val, share = files.resolve(settings.imagenet_val), settings.imagenet_share
-    pictures = evaluation_sets.load_imagenet(val, clip.transform, workers=run.workers, share=share, seed=run.seed)
+    given = {"workers": run.workers, "share": share, "seed": run.seed, "allow_missing": settings.missing.allow_missing}
+    pictures = evaluation_sets.load_imagenet(val, clip.transform, **given)
     how = {"batch_size": settings.model.eval_batch_size, "settings": cli.flat(settings)}
     templates = zeroshot.object_templates()
     zeroshot.evaluate_and_report(clip, pictures, templates, out / f"{clip.tag}-imagenet.json", **how)

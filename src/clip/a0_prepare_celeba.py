@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slug import cli, files
-from slug.cli import flag, group
+from slug.cli import Count, flag, group
 from slug.settings import Run
 
 
@@ -17,9 +17,11 @@ from slug.settings import Run
 class Settings:
     run: Run = group(Run)
     data_root: str = flag("data/celeba", "folder with img_align_celeba and its lists")
-    name: tuple[str, ...] = flag((), "names that are shown in any case: the forget names", nargs="*")
-    count: int = flag(100, "number of most frequent identities")
-    min_pictures: int = flag(4, "fewest pictures of such an identity")
+    name: tuple[str, ...] = flag(
+        (), "names that are shown in any case: the forget names", nargs="*", parse=files.checked_name
+    )
+    count: Count = flag(100, "number of most frequent identities")
+    min_pictures: Count = flag(4, "fewest pictures of such an identity")
     force: bool = flag(False, "replace frequent_celebs.txt")
 
 

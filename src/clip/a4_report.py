@@ -25,7 +25,7 @@ def on_study(settings: Report) -> None:
     out = files.resolve(settings.out) if settings.out else source
     path = files.resolve(settings.report) if settings.report else out / "REPORT.md"
     remedy = "run scripts/run_study.sh first, or give the folder of its table"
-    frame = runner.read_table(source / "runs.parquet", remedy, study_variants.SCHEMA.names)
+    frame = runner.read_table(source / "runs.parquet", remedy, study_variants.SCHEMA)
     study_report.write(frame, source, out, path, settings.readme)
 
 

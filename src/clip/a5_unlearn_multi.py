@@ -29,9 +29,9 @@ def matrices(folder, label, method, count, tasks):
 
 def read_table(folder, start):
     """(table.csv of a folder as its readers see it, rounded; paths from `start` of the matrices of the sum of all names)."""
-    import pandas as pd
+    from slug.reports import reading
 
-    frame = pd.read_csv(folder / "table.csv")
+    frame = reading.csv_table(folder / "table.csv", reading.SEVERAL, "run this stage again, or take the file away")
     stems = matrices(folder, frame["model"].iloc[0], "sum", frame["count"].max(), frame["task"].dropna().unique())
     return frame, [f"{os.path.relpath(stem, start)}.png" for stem in stems.values()]
 
@@ -84,9 +84,7 @@ def main(argv=None):
                 shown, cosines, n = similar[task]
                 mine = sum(t.task == task for t in group.targets)
                 of = f"{count} names" if mine == count else f"{mine} {task} of {count} names"
-                plots.similarity(original[task][1], cosines, shown, f"{of}, {method}, test split, {n} pictures", stem)
-                if settings.out:
-                    files.place(png := stem.with_name(f"{stem.name}.png"), png)
+                plots.similarity(original[task][1], cosines, shown, f"{of}, {method} ({n} pictures)", stem)
             if method != "sum":
                 with files.replacing_folder(out / f"{method}-{count}") as temporary:
                     several.write_deltas(group, factors, headers, rows, temporary)

@@ -12,6 +12,8 @@ the relearning curves. A (model, name, method, test) that was finished with the 
 what is finished lies in parts/ beside runs.parquet. With --out the report, the curves and their rows go to that folder.
 """
 
+import re
+
 from slug import cli, files
 from slug.errors import SlugError
 from slug.settings import Durability
@@ -31,7 +33,11 @@ def rows_of(settings: Durability):
         return durability.run(settings)
     names = {plain_name(n).casefold() for n in settings.data.celeb_name}
     label = durability.label(settings)
-    frame = frame[(frame["model"] == label) & frame["name"].str.casefold().isin(names)]
+    frame = frame[frame["name"].str.casefold().isin(names)]
+    models = [m for m in frame["model"].unique() if re.fullmatch(rf"{re.escape(label)}(-[0-9a-f]{{8}})?", m)]
+    if len(models) > 1:
+        raise SlugError(f"there are rows of several weights, {', '.join(models)}; run without --report to say which")
+    frame = frame[frame["model"].isin(models)]
     if frame.empty:
         said = f"{durability.parts(settings).table} has no rows of {label} on {', '.join(settings.data.celeb_name)}"
         raise SlugError(f"{said}; give their --model, or run without --report")
@@ -59,8 +65,6 @@ def main(argv=None):
     png = plot.with_name(f"{plot.name}.png")
     if curves:  # there are none where a run was stopped before
         plots.relearning(curves, original, title, plot)
-        if settings.out:
-            files.place(png, png)
     files.write_text(out / "REPORT.md", durability_report.report(frame, png.name if curves else ""))
     if settings.readme:
         markdown.fill_blocks(settings.readme, {"lasting": durability_report.page_block(frame)})

@@ -134,7 +134,7 @@ def main(argv=None):
     parser.add_argument(
         "--name", nargs="+", help="names asked for in every wording; without it those of data/emoji/forget_names.txt"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of pictures, questions and splits")
+    parser.add_argument("--seed", type=cli.within(cli.Seed), default=0, help="seed of pictures, questions and splits")
     parser.add_argument("--force", action="store_true", help="write again even if up to date")
     args = parser.parse_args(argv)
     out = files.resolve(args.out)

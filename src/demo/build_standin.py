@@ -167,7 +167,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="results/standin-clone", help="folder to make")
     parser.add_argument("--world", default="data/demo", help="folder of the embedded world")
-    parser.add_argument("--seed", type=int, default=0, help="seed of all random draws")
+    parser.add_argument("--seed", type=cli.within(cli.Seed), default=0, help="seed of all random draws")
     args = parser.parse_args(argv)
     out = files.resolve(args.out)
     print(f"{build(out, files.resolve(args.world), args.seed)} -> {out}")

@@ -375,7 +375,7 @@ def build(out, *, seed=0, limit=None, counts=DEFAULT, force=False, progress=lamb
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="data/demo", help="folder of the world, relative to the repository's root")
-    parser.add_argument("--seed", type=int, default=0, help="seed of all random draws")
+    parser.add_argument("--seed", type=cli.within(cli.Seed), default=0, help="seed of all random draws")
     parser.add_argument("--force", action="store_true", help="build even if the world is up to date")
     args = parser.parse_args(argv)
     out = files.resolve(args.out)

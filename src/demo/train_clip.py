@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from demo import emoji, tokenizer
-from slug import progress
+from slug import cli, progress
 
 ROOT = Path(__file__).resolve().parents[2]
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -144,10 +144,15 @@ def write(path, data):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--minutes", type=float, default=85, help="length of the training and of its learning-rate schedule")
-    parser.add_argument("--steps", type=int, help="train this many steps instead")
-    parser.add_argument("--save-seconds", type=float, default=120, help="seconds between two checkpoints")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--minutes",
+        type=cli.within(cli.Positive),
+        default=85,
+        help="length of the training and of its learning-rate schedule",
+    )
+    parser.add_argument("--steps", type=cli.within(cli.Count), help="train this many steps instead")
+    parser.add_argument("--save-seconds", type=cli.within(cli.Positive), default=120, help="seconds between two checkpoints")
+    parser.add_argument("--seed", type=cli.within(cli.Seed), default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=ROOT / "data" / "models" / "mini-clip")
     parser.add_argument("--checkpoint", type=Path, default=ROOT / "results" / "train" / "mini-clip.pt")

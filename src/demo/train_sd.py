@@ -235,9 +235,12 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=json.loads, default=STEPS, help="training steps of each part, as JSON")
     parser.add_argument(
-        "--renderings", type=int, default=RENDERINGS, help="renderings of each cell, encoded once for the UNet"
+        "--renderings",
+        type=cli.within(cli.Count),
+        default=RENDERINGS,
+        help="renderings of each cell, encoded once for the UNet",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=cli.within(cli.Seed), default=0)
     parser.add_argument("--out", type=Path, default="data/models", help="folder to write")
     parser.add_argument("--checkpoint", type=Path, default="results/train/mini-sd", help="folder of the checkpoints")
     args = parser.parse_args(argv)

@@ -188,8 +188,8 @@ def answers_loss(model, x, packed):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=STEPS, help="training steps")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=cli.within(cli.Count), default=STEPS, help="training steps")
+    parser.add_argument("--seed", type=cli.within(cli.Seed), default=0)
     parser.add_argument("--out", type=Path, default="data/models/mini-llava", help="folder to write")
     parser.add_argument("--checkpoint", type=Path, default="results/train/mini-llava", help="folder of the checkpoint")
     args = parser.parse_args(argv)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from slug import cli, files
-from slug.cli import flag, group
+from slug.cli import Count, flag, group
 from slug.data.names import plain_name
 from slug.errors import SlugError
 from slug.evaluation import canvas_prompts
@@ -33,7 +33,7 @@ class Settings:
     concepts: Concepts = group(Concepts)
     prompts: str = flag("", "CSV of a0_create_prompts_uncanvas.py, whose cells are asked for")
     template: tuple[str, ...] = flag(("{}", "a photo of {}", "{}, digital art"), "prompts where --prompts is not given")
-    count: int = flag(100, "pictures of each concept")
+    count: Count = flag(100, "pictures of each concept")
     tar_dir: str = flag("data/tar_files", "folder of the tars")
     image_dir: str = flag("data/laion/laion400m_obj", "folder of the pictures")
     force: bool = flag(False, "replace tars that are there already")
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     pipeline = diffusion.from_settings(settings.pipeline, settings.run.precision, device)
     tar_dir, image_dir = files.resolve(settings.tar_dir), files.resolve(settings.image_dir)
     for concept in canvas_prompts.concepts(settings.concepts):
-        tar = tar_dir / f"{files.safe_name(concept.name.replace(' ', '_'))}.tar"
+        tar = tar_dir / f"{files.name_stem(concept.name)}.tar"
         wanted = asked(settings, concept)
         asked_hash = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()
         mark = {"pipeline": pipeline.tag, "pipeline_hash": pipeline.hash(), "prompts_and_seeds": asked_hash}
@@ -83,12 +83,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             check_own(tar, mark)
             print(f"{concept.name}: kept {tar}")
             continue
+        curation.check_own(image_dir, concept.name)
         work = results / "sd" / "forget" / hashlib.sha256(json.dumps(mark).encode()).hexdigest()[:16]
         paths = diffusion.write_pictures(
             pipeline, wanted, work, desc=f"{concept.name}: pictures"
         )  # a stopped run goes on here
         pairs = [(curation.usable(p.read_bytes())[0], prompt) for p, (prompt, _) in zip(paths, wanted, strict=True)]
-        curation.write(pairs, tar.stem, tar_dir, image_dir)
+        curation.write(pairs, concept.name, tar_dir, image_dir)
         files.write_json(tar.with_suffix(".json"), mark)
         shutil.rmtree(work)
         print(f"{concept.name}: {len(pairs)} pictures -> {tar}")

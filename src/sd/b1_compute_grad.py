@@ -8,23 +8,12 @@ parameters of the text tower only: a pipeline has no others. Valid files are kep
 With several processes: torchrun --nproc-per-node N src/sd/b1_compute_grad.py ...
 """
 
-from dataclasses import dataclass
-
 from slug import cli
-from slug.cli import flag
-from slug.settings import GradientStage, Model
+from slug.settings import Model, TextGradients
 
 
-@dataclass(frozen=True)
-class Settings(GradientStage):
-    """The flags."""
-
-    clip_model_id: str = flag("openai/clip-vit-large-patch14", "Hugging Face CLIP id or folder")
-    batch_size: int = flag(16, "pairs in a batch of the gradient pass")
-
-
-def parse_args(argv=None) -> Settings:
-    return cli.parse(__doc__, Settings, argv)
+def parse_args(argv=None) -> TextGradients:
+    return cli.parse(__doc__, TextGradients, argv)
 
 
 def main(argv=None):

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slug import cli
-from slug.cli import flag, group
+from slug.cli import Count, flag, group
 from slug.settings import CANVAS, Judging, Pipeline, Run
 
 
@@ -29,7 +29,7 @@ class Settings:
     reference: str = flag(f"{CANVAS}/data", "real pictures, <Style>/<Object>/<n>.jpg")
     fid_weights: str = flag("", "Inception weights in pytorch-fid's format, for FID as published")
     no_fid: bool = flag(False, "leave FID out, which takes pictures besides the test split's")
-    part: tuple[int, ...] = flag((), "only make the pictures of the I-th of N parts", nargs=2, metavar=("I", "N"))
+    part: tuple[Count, ...] = flag((), "only make the pictures of the I-th of N parts", nargs=2, metavar=("I", "N"))
     out: str = flag("", "folder to write instead of {result-dir}/uncanvas")
     readme: str = flag("", "Markdown file whose uncanvas block is filled")
 

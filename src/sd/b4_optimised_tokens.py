@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slug import cli, files
-from slug.cli import flag, group
+from slug.cli import Count, Positive, flag, group
 from slug.settings import Concepts, Judging, Pipeline, Run
 
 
@@ -21,8 +21,8 @@ class Settings:
     pipeline: Pipeline = group(Pipeline)
     concepts: Concepts = group(Concepts)
     judging: Judging = group(Judging)
-    training_steps: int = flag(200, "optimiser steps for each token")
-    rate: float = flag(0.01, "learning rate of a token")
+    training_steps: Count = flag(200, "optimiser steps for each token")
+    rate: Positive = flag(0.01, "learning rate of a token")
     out: str = flag("", "folder to write instead of {result-dir}/uncanvas")
     readme: str = flag("", "Markdown file whose tokens block is filled")
 

@@ -9,18 +9,41 @@ import dataclasses
 import math
 import os
 import platform
+import shlex
 import sys
 import types
 import typing
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import slug
 from slug import files
 from slug.errors import SlugError
 
 Settings = TypeVar("Settings")
+# Numbers that a flag takes: a field of one of these types refuses all others when a command line is parsed.
+Count = Annotated[int, "a whole number of at least 1", lambda x: x >= 1]
+Whole = Annotated[int, "a whole number of at least 0", lambda x: x >= 0]
+Pairs = Annotated[
+    int, "a whole number of at least 2; of a batch of one pair the contrastive gradient is 0", lambda x: x >= 2
+]
+Seed = Annotated[int, "a whole number from 0 to 2^32 - 1", lambda x: 0 <= x < 2**32]
+Bits = Annotated[int, "a whole number from 0 to 64, or -1 for none", lambda x: -1 <= x <= 64]
+Finite = Annotated[float, "a number", math.isfinite]
+Amount = Annotated[float, "a number of at least 0", lambda x: 0 <= x < math.inf]
+Positive = Annotated[float, "a number above 0", lambda x: 0 < x < math.inf]
+Fraction = Annotated[float, "a fraction from 0 to 1", lambda x: 0 <= x <= 1]
+Share = Annotated[float, "a fraction above 0, at most 1", lambda x: 0 < x <= 1]
+
 EXTRAS = {"diffusers": "diffusion", "peft": "diffusion", "transformers": "vlm", "resvg_py": "demo"}  # {package: extra}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as those of a stage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and end with exit code 2."""
+        self.exit(2, f"error: {' '.join(message.split())}; --help lists the flags\n")
 
 
 def flag(
@@ -47,13 +70,31 @@ def group(kind: type, **defaults: Any) -> Any:
     return dataclasses.field(default_factory=made, kw_only=True, metadata={"group": kind, "defaults": defaults})
 
 
+def within(kind: Any) -> Callable[[str], Any]:
+    """What turns a flag's text into a value of its type: of the numeric types above, only one that lies in their range."""
+    if typing.get_origin(kind) is not Annotated:
+        return kind
+    number, (words, fits) = kind.__origin__, kind.__metadata__
+
+    def convert(text: str) -> Any:
+        try:
+            value = number(text)
+        except ValueError:
+            value = None
+        if value is None or not fits(value):
+            raise argparse.ArgumentTypeError(f"{text}: it must be {words}")
+        return value
+
+    return convert
+
+
 def parse(
     description: str | None, kind: type[Settings], argv: Sequence[str] | None = None, prog: str | None = None
 ) -> Settings:
     """The settings `kind` from a command line (the process's own where `argv` is None); `prog` is the command's name in its
     help."""
     plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog, description=description, formatter_class=plain, allow_abbrev=False)
+    parser = Parser(prog, description=description, formatter_class=plain, allow_abbrev=False)
     add_flags(parser, kind)
     return build(kind, vars(parser.parse_args(argv)))
 
@@ -77,7 +118,7 @@ def add_flags(parser: argparse.ArgumentParser, kind: type, defaults: dict[str, A
             options["action"] = "store_true"
         else:
             one = of_many or isinstance(field.type, types.UnionType)  # `int` of `int | None` and of `tuple[int, ...]`
-            options["type"] = about["parse"] or (typing.get_args(field.type)[0] if one else field.type)
+            options["type"] = about["parse"] or within(typing.get_args(field.type)[0] if one else field.type)
             choices = about["choices"]() if callable(about["choices"]) else about["choices"]
             options |= {"choices": tuple(choices)} if choices else {}
             options |= {"nargs": about["nargs"] or "+"} if of_many else {}
@@ -114,18 +155,37 @@ def flat(settings: Any, without: Sequence[str] = ()) -> dict[str, Any]:
     return found
 
 
+def values(*settings: Any) -> dict[str, Any]:
+    """{field: value} of settings as they were given, for `command`."""
+    found: dict[str, Any] = {}
+    for part in settings:
+        for field in dataclasses.fields(part):
+            value = getattr(part, field.name)
+            found |= values(value) if dataclasses.is_dataclass(value) else {field.name: value}
+    return found
+
+
+def command(script: str, kind: type, given: Mapping[str, Any]) -> str:
+    """A command line that a shell runs as it stands: `script` with its flags of the settings `kind` as in `given`, {field:
+    value}, without those that are at their defaults."""
+    words = ["python", script]
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_flags(parser, kind)
+    for action in parser._actions:  # the one list of all flags, those of groups among them
+        value = given.get(action.dest, action.default)
+        if action.dest == "help" or value == action.default:
+            continue
+        words.append(action.option_strings[0])
+        if value is not True:
+            words += map(str, value if isinstance(value, (tuple, list)) else [value])
+    return shlex.join(words)
+
+
 def versions() -> dict[str, str]:
     """The versions that a record carries."""
     from importlib.metadata import version
 
     return {"slug": slug.__version__, "torch": version("torch"), "python": platform.python_version()}
-
-
-def positive(**values: float) -> None:
-    """SlugError unless all of these flags are above 0."""
-    for name, value in values.items():
-        if not value > 0 or math.isinf(value):
-            raise SlugError(f"--{name.replace('_', '-')} {value:g}: it must be above 0")
 
 
 def part_of(part: tuple[int, int], whole: list) -> list:

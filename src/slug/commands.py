@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slug import cli
-from slug.cli import flag, group, positive
+from slug import cli, delta_commands
+from slug.cli import Count, Pairs, Seed, Whole, flag, group
 from slug.errors import SlugError
+from slug.files import checked_name
 from slug.settings import Forget
 
 
@@ -52,24 +53,22 @@ class ForgetCommand:
     """slug forget."""
 
     which: Which = group(Which)
-    name: tuple[str, ...] = flag(help="what is forgotten; several names get an edit each")
+    name: tuple[str, ...] = flag(help="what is forgotten; several names get an edit each", parse=checked_name)
     images: tuple[str, ...] = flag(help="pictures of it: a folder, a tar of pairs, a CSV; one for each name")
     retain: tuple[str, ...] = flag(help="pairs of other things: tars, a folder with captions, a CSV")
     classes: str = flag("", "text file of the names it competes with; without it ImageNet's and those in retain captions")
     evaluate: tuple[str, ...] = flag((), "labelled sets as NAME=PATH, on which retention is measured as well")
     method: str = flag("", "method; without it slug, for several names slug_ws", choices=_methods)
     out: str = flag("slug-out", "folder to write: for each name a delta, a report, plots and a record")
-    evaluations: int = flag(10, "steps evaluated on each layer, at most")
-    fronts: int = flag(1, "Pareto fronts of each encoder whose layers are searched")
-    seed: int = flag(0, "seed of the splits")
-    batch_size: int = flag(16, "pairs in a batch of the gradient pass")
-    eval_batch_size: int = flag(256, "pictures or texts in a batch of evaluations")
-    epochs: int = flag(10, "passes over the sets, of a baseline that trains")
-    workers: int = flag(0, "processes that decode pictures")
+    evaluations: Count = flag(10, "steps evaluated on each layer, at most")
+    fronts: Count = flag(1, "Pareto fronts of each encoder whose layers are searched")
+    seed: Seed = flag(0, "seed of the splits")
+    batch_size: Pairs = flag(16, "pairs in a batch of the gradient pass")
+    eval_batch_size: Count = flag(256, "pictures or texts in a batch of evaluations")
+    epochs: Count = flag(10, "passes over the sets, of a baseline that trains")
+    workers: Whole = flag(0, "processes that decode pictures")
 
     def __post_init__(self) -> None:
-        positive(evaluations=self.evaluations, fronts=self.fronts, batch_size=self.batch_size, epochs=self.epochs)
-        positive(eval_batch_size=self.eval_batch_size)
         if len(self.name) > 1 and len(self.images) != len(self.name):
             raise SlugError(f"{len(self.name)} names need as many --images, one for each; {len(self.images)} are given")
         check_evaluate(self.evaluate)
@@ -101,7 +100,7 @@ class CompareCommand:
     delta: str = flag(help="a .delta.safetensors file")
     pictures: tuple[str, ...] = flag(help="picture files")
     names: tuple[str, ...] = flag(help="names that the model may choose from")
-    top: int = flag(5, "answers of each picture that are shown")
+    top: Count = flag(5, "answers of each picture that are shown")
     out: str = flag("", "picture (.png, .pdf) or table (.csv) to write")
 
 
@@ -111,36 +110,6 @@ class ReportCommand:
 
     delta: str = flag(help="a .delta.safetensors file that slug forget made")
     out: str = flag("report.html", "HTML page to write")
-
-
-@dataclass(frozen=True)
-class FolderCommand:
-    """slug list."""
-
-    model_dir: str = flag(help="model folder")
-
-
-@dataclass(frozen=True)
-class SealCommand(FolderCommand):
-    """slug seal."""
-
-    out: str = flag(help="model folder to write")
-
-
-@dataclass(frozen=True)
-class EditCommand(SealCommand):
-    """slug apply and slug revert."""
-
-    delta: tuple[str, ...] = flag(help=".delta.safetensors files; to revert, their names are enough")
-
-
-@dataclass(frozen=True)
-class AdapterCommand:
-    """slug adapter."""
-
-    delta: str = flag(help="a .delta.safetensors file that edits linear layers")
-    out: str = flag(help="folder to write")
-    residual: float = flag(0.02, "fraction of the edit that the adapter may leave out")
 
 
 @dataclass(frozen=True)
@@ -200,7 +169,7 @@ def stem(edit: Any) -> str:
     """The beginning of the names of an edit's files."""
     from slug import files
 
-    return files.safe_name(edit.name.replace(" ", "_"))
+    return files.name_stem(edit.name.replace(" ", "_"))
 
 
 def write(edit: Any, out: Path) -> None:
@@ -235,49 +204,6 @@ def report(settings: ReportCommand) -> None:
     print(f"-> {face.load_edit(settings.delta).report(settings.out)}")
 
 
-def apply(settings: EditCommand) -> None:
-    """Write a model folder with deltas applied."""
-    from slug import face
-
-    print(f"apply: {', '.join(settings.delta)} -> {face.apply(list(settings.delta), settings.model_dir, settings.out)}")
-
-
-def revert(settings: EditCommand) -> None:
-    """Write an edited model folder without some of its deltas, exact to the bit."""
-    from slug import face
-
-    print(f"revert: {', '.join(settings.delta)} -> {face.revert(list(settings.delta), settings.model_dir, settings.out)}")
-
-
-def seal(settings: SealCommand) -> None:
-    """Write an edited model folder with nothing from which the original can be computed."""
-    from slug import face
-
-    print(f"seal: {settings.model_dir} -> {face.seal(settings.model_dir, settings.out)}")
-
-
-def list_deltas(settings: FolderCommand) -> None:
-    """List the deltas of an edited model folder."""
-    from slug import face
-    from slug.artifacts import deltas
-
-    for name, header in deltas.of_folder(face.here(settings.model_dir)).items():
-        print(f"{name}: {header['layer']}, step {float(header['step']):.6g}, made for {header['model']}")
-
-
-def adapter(settings: AdapterCommand) -> None:
-    """Write a delta as a LoRA adapter that peft takes beside a Hugging Face CLIP."""
-    from slug import face
-    from slug.artifacts import adapters, deltas
-
-    edit, header = deltas.read(face.here(settings.delta))
-    factors = adapters.adapter(edit, settings.residual)
-    out = Path(face.here(settings.out))
-    adapters.save_peft(out, factors, header["model"], (Path(settings.delta).name, header))
-    said = "; ".join(f"{n} rank {f.rank}, {f.residual:.1%} left out" for n, f in factors.items())
-    print(f"adapter: {said} -> {out}")
-
-
 def list_methods(settings: MethodsCommand) -> None:
     """List every unlearning method: its name, what it edits, and where it is published."""
     from slug import methods
@@ -297,11 +223,6 @@ COMMANDS: dict[str, tuple[Any, type]] = {
     "forget": (forget, ForgetCommand),
     "compare": (compare, CompareCommand),
     "report": (report, ReportCommand),
-    "apply": (apply, EditCommand),
-    "revert": (revert, EditCommand),
-    "seal": (seal, SealCommand),
-    "list": (list_deltas, FolderCommand),
-    "adapter": (adapter, AdapterCommand),
     "methods": (list_methods, MethodsCommand),
 }
 
@@ -311,11 +232,13 @@ def run(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else list(argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(__doc__)
-        return
-    if argv[0] not in COMMANDS:
-        raise SlugError(f"there is no command {argv[0]!r}; choose from {', '.join(COMMANDS)}")
-    function, kind = COMMANDS[argv[0]]
-    function(cli.parse(function.__doc__, kind, argv[1:], prog=f"slug {argv[0]}"))
+    elif argv[0] in delta_commands.COMMANDS:
+        delta_commands.run(argv, at=lambda path: Path(path).expanduser().absolute(), prog=f"slug {argv[0]}")
+    elif argv[0] in COMMANDS:
+        function, kind = COMMANDS[argv[0]]
+        function(cli.parse(function.__doc__, kind, argv[1:], prog=f"slug {argv[0]}"))
+    else:
+        raise SlugError(f"there is no command {argv[0]!r}; choose from {', '.join([*COMMANDS, *delta_commands.COMMANDS])}")
 
 
 def main() -> None:

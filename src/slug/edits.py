@@ -233,7 +233,7 @@ class Edit:
 
         api = api or HfApi()
         with tempfile.TemporaryDirectory() as scratch:
-            delta = self.save(f"{scratch}/{files.safe_name(self.name.replace(' ', '_'))}.delta.safetensors", model=model)
+            delta = self.save(f"{scratch}/{files.name_stem(self.name.replace(' ', '_'))}.delta.safetensors", model=model)
             source = (
                 Path(folder).expanduser().absolute() if folder else export.write(self._model(model), Path(scratch) / "base")
             )

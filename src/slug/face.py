@@ -82,12 +82,9 @@ def load(
     how: dict[str, Any] = {"device": system.settle(device, 0), "precision": precision}
     folder = Path(name.removeprefix(models.LOCAL)).expanduser().absolute()
     if folder.is_dir():
-        family, _ = models.folder_family(folder)
-        if family in HOSTS:
-            raise SlugError(f"{folder} is no CLIP but a model that contains one; load it with {HOSTS[family]}")
         clip = (
             models.load(f"{models.LOCAL}{folder}", **how)
-            if "open_clip" in family
+            if _is_open_clip(folder)
             else models.load("", "", str(folder), **how)
         )
         clip.origin = str(folder)
@@ -98,6 +95,19 @@ def load(
     if "/" in name:
         return models.load("", "", name, **how)
     return models.load(name, **how)
+
+
+def _is_open_clip(folder: Path) -> bool:
+    """Whether a model folder is of open_clip; else it is of transformers. SlugError where it is neither, or no CLIP."""
+    if (folder / "open_clip_config.json").is_file():
+        return True
+    kind = "diffusers" if (folder / "model_index.json").is_file() else ""
+    if not kind and not (folder / "config.json").is_file():
+        raise SlugError(f"{folder} is no model folder: it has neither open_clip_config.json nor config.json")
+    kind = kind or str(files.read_json(folder / "config.json").get("model_type"))
+    if kind in HOSTS:
+        raise SlugError(f"{folder} is no CLIP but a model that contains one; load it with {HOSTS[kind]}")
+    return False
 
 
 def forget(
@@ -246,7 +256,7 @@ def apply(edit: Any, model_dir: str, out: str) -> str:
 
 
 def _file(edit: Edit, folder: str) -> str:
-    return edit.save(f"{folder}/{files.safe_name(edit.name.replace(' ', '_'))}.delta.safetensors")
+    return edit.save(f"{folder}/{files.name_stem(edit.name.replace(' ', '_'))}.delta.safetensors")
 
 
 def revert(edit: Any, model_dir: str, out: str) -> str:
@@ -260,7 +270,7 @@ def revert(edit: Any, model_dir: str, out: str) -> str:
     True
     """
     given = edit if isinstance(edit, list | tuple) else [edit]
-    names = [f"{files.safe_name(e.name.replace(' ', '_'))}.delta.safetensors" if isinstance(e, Edit) else e for e in given]
+    names = [f"{files.name_stem(e.name.replace(' ', '_'))}.delta.safetensors" if isinstance(e, Edit) else e for e in given]
     return str(deltas.revert(names, here(model_dir), here(out)))
 
 

@@ -2,13 +2,16 @@
 
 import contextlib
 import csv
+import errno
 import functools
+import glob
 import hashlib
 import json
 import os
 import platform
 import re
 import shutil
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     import torch
 
 ROOT = Path(__file__).resolve().parents[2]  # of the repository; relative paths start here, whatever the working directory
+
+LONGEST_STEM = 120  # bytes of a name in a file name, which holds model, method and layer besides, in 255 bytes
 
 
 def resolve(path: str | Path) -> Path:
@@ -39,18 +44,100 @@ def safe_name(text: str) -> str:
     return re.sub(r"[^\w.-]+", "-", text).strip("-")
 
 
+def inside(folder: str | Path, name: object) -> Path:
+    """The path of the file `name` in a folder, where `name` was read from a file, such as an index of weight files.
+
+    SlugError unless it is one plain file name: a path with folders, `..`, or a drive could lead anywhere.
+    """
+    if not isinstance(name, str) or name in ("", ".", "..") or re.search(r"[/\\:\0]", name):
+        raise SlugError(
+            f"a file in {folder} names {brief(repr(name), 80)}, which is no file name; get a sound copy of the folder"
+        )
+    return Path(folder) / name
+
+
+def _owner_is_gone(path: Path) -> bool:
+    """Whether a temporary file or folder was made on this machine, by a process that does not exist any more."""
+    owner = re.search(rf"\.{re.escape(platform.node())}\.(\d+)\.(?:part|old)$", path.name)
+    try:
+        if owner:
+            os.kill(int(owner[1]), 0)  # signal 0 only asks whether the process exists
+    except (ProcessLookupError, OverflowError):
+        return True
+    except OSError:  # it belongs to another user
+        pass
+    return False
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with what is in it, even where its subfolders are read-only. It may be missing."""
+    if not path.is_dir() or path.is_symlink():
+        path.unlink(missing_ok=True)
+        return
+    for folder, _, _ in os.walk(path):
+        with contextlib.suppress(OSError):
+            os.chmod(folder, 0o700)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def plain_name(name: str) -> str:
+    """A name as people write it, in Unicode's composed form (NFC): `Elon_Musk` -> `Elon Musk`."""
+    return " ".join(unicodedata.normalize("NFC", name).replace("_", " ").split())
+
+
+def name_stem(name: str) -> str:
+    """The name of a person or thing as part of a file name: `Elon_Musk` for `Elon Musk`, `AC=2FDC` for `AC/DC`.
+
+    Two names have the same stem only if their plain names are the same. Letters, marks and digits of any script stay, and
+    `.`, `-` and apostrophes; other characters become `=` and the two hex digits of each of their UTF-8 bytes, as a `.` or
+    `-` does in front, which would hide the file or read as a flag. SlugError: no letter and no digit, or too long.
+    """
+    plain = plain_name(name)
+    if not any(c.isalnum() for c in plain):  # it would be a folder itself, or every folder of a parent
+        raise SlugError(f"{name!r} is no name: it has neither a letter nor a digit; give a name as captions write it")
+    stem = ""
+    for c in plain.replace(" ", "_"):
+        kept = unicodedata.category(c)[0] in "LMN" or c in "_.-'\u2019"
+        stem += (
+            c if kept and (stem or c not in ".-") else "".join(f"={byte:02X}" for byte in c.encode("utf-8", "surrogatepass"))
+        )
+    if len(stem.encode("utf-8", "surrogatepass")) > LONGEST_STEM:
+        raise SlugError(f"the name {name[:40]!r}... is longer than the {LONGEST_STEM} bytes that file names have for it")
+    return stem
+
+
+def checked_name(text: str) -> str:
+    """A name that a user gave, unchanged. SlugError if it cannot be one (see name_stem)."""
+    name_stem(text)
+    return text
+
+
 @functools.cache  # once for each folder in a process: a folder may hold 100,000 pictures
 def remove_killed(folder: Path) -> None:
-    """Remove the temporary files that `replacing` left in a folder when its process, on this machine, was killed."""
+    """Remove what `replacing` and `replacing_folder` left in a folder when their process, on this machine, was killed."""
     for path in folder.glob(".*.part"):
-        owner = re.search(rf"\.{re.escape(platform.node())}\.(\d+)\.part$", path.name)
-        try:
-            if owner:
-                os.kill(int(owner[1]), 0)  # signal 0 only asks whether the process exists
-        except ProcessLookupError:
-            path.unlink(missing_ok=True)
-        except OSError:  # it belongs to another user
-            pass
+        if _owner_is_gone(path):
+            with contextlib.suppress(OSError):
+                remove(path)
+
+
+def recover_folder(path: str | Path) -> None:
+    """Undo what a killed `replacing_folder(path)` left: the folder comes back where it was renamed, the rest is removed."""
+    path = Path(os.path.realpath(path))
+    for left in [p for p in sorted(path.parent.glob(f".{glob.escape(path.name)}.*.old")) if _owner_is_gone(p)]:
+        if path.exists():
+            remove(left)
+        else:
+            left.rename(path)
+
+
+def _cannot_write(path: Path, err: Exception) -> SlugError | None:
+    """What to say if `err` came from writing `path`; None if it did not."""
+    # On a full disk safetensors raises an error of its own, and torch a RuntimeError from its zip writer.
+    if isinstance(err, RuntimeError) and "inline_container" not in str(err) and "StreamWriter" not in str(err):
+        return None
+    said = getattr(err, "strerror", None) or brief(err)
+    return SlugError(f"cannot write {path}: {said}; check the folder's permissions and space")
 
 
 @contextlib.contextmanager
@@ -66,11 +153,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except (OSError, SafetensorError, RuntimeError) as err:
-        # On a full disk safetensors raises an error of its own, and torch a RuntimeError from its zip writer.
-        if isinstance(err, RuntimeError) and "inline_container" not in str(err) and "StreamWriter" not in str(err):
+        said = _cannot_write(path, err)
+        if said is None:
             raise
-        said = getattr(err, "strerror", None) or brief(err)
-        raise SlugError(f"cannot write {path}: {said}; check the folder's permissions and space") from err
+        raise said from err
     finally:
         with contextlib.suppress(OSError):  # fails below a regular file, and would hide the message above
             temporary.unlink()
@@ -78,22 +164,44 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(path: str | Path) -> Iterator[Path]:
-    """`replacing` for a folder: the body makes a folder at the path yielded, which then replaces the folder at `path`."""
-    path = Path(path)
-    temporary, retired = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.old")
+    """`replacing` for a folder: the body makes a folder at the path yielded, which then replaces the folder at `path`.
+
+    A link at `path` is followed. If the process is killed between its two renames, `recover_folder` brings the folder back.
+    """
+    from safetensors import SafetensorError
+
+    path = Path(os.path.realpath(path))
+    temporary, retired = (path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.{e}") for e in ("part", "old"))
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_killed(path.parent)
+        recover_folder(path)
+        if path.exists() and not path.is_dir():
+            raise SlugError(f"{path} is a file; choose another folder")
+        remove(temporary)
         yield temporary
-        if path.exists():
-            shutil.rmtree(retired, ignore_errors=True)
-            path.rename(retired)
-        temporary.rename(path)
-        shutil.rmtree(retired, ignore_errors=True)
-    except OSError as err:
-        raise SlugError(f"cannot write {path}: {err.strerror or err}; check the folder's permissions and space") from err
+        while True:
+            with contextlib.suppress(FileNotFoundError):
+                path.rename(retired)
+            try:
+                temporary.rename(path)
+                break
+            except OSError as err:  # another process has put its folder there in between: it is replaced, too
+                if err.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                remove(retired)
+    except (OSError, SafetensorError, RuntimeError) as err:
+        said = _cannot_write(path, err)
+        if said is None:
+            raise
+        raise said from err
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            remove(temporary)
+            if path.exists():
+                remove(retired)
+            else:
+                retired.rename(path)
 
 
 def check_writable(folder: str | Path) -> Path:
@@ -106,16 +214,9 @@ def check_writable(folder: str | Path) -> Path:
 
 
 def place(source: Path, target: Path) -> None:
-    """Copy a file for committing; a PNG is reduced to 128 colours, a quarter of its size. `target` may be `source`."""
+    """Copy a file, whole or not at all."""
     with replacing(target) as temporary:
-        if source.suffix == ".png":
-            from PIL import Image
-
-            with Image.open(source) as image:
-                plain = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
-                plain.save(temporary, format="PNG", optimize=True)
-        else:
-            shutil.copyfile(source, temporary)
+        shutil.copyfile(source, temporary)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -162,8 +263,16 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as err:
         raise SlugError(f"cannot read {path}: {err.strerror}") from err
-    except ValueError as err:
-        raise SlugError(f"{path} is not valid JSON ({err}); delete it and run its stage again") from err
+    except (ValueError, RecursionError) as err:  # the second: lists in lists, a thousand deep
+        raise SlugError(f"{path} is not valid JSON ({brief(err)}); delete it and run its stage again") from err
+
+
+def read_object(path: str | Path) -> dict[str, Any]:
+    """Read JSON that is an object, as records and fingerprints are. SlugError if it is missing, damaged or no object."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise SlugError(f"{path} holds no JSON object; delete it and run its stage again")
+    return found
 
 
 def read_tensors(path: str | Path, remedy: str, **how: Any) -> Any:

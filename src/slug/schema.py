@@ -86,10 +86,15 @@ def layer_label(layer: str) -> str:
     return name.replace("in_proj_weight", "in_proj").replace("self_attn", "attn") or layer
 
 
+def note(record: dict[str, Any]) -> str:
+    """A second line for the terminal where a record does not show that its name was forgotten; else nothing."""
+    return f"\nnote: {record['name']}, {record['method']}: {record['caveat']}" if record.get("caveat") else ""
+
+
 def file_name(label: str, name: str, end: str, part: str = "") -> str:
     """Name of a result file: `{model}-{name}{end}`, or `{model}-{part}-{name}{end}`."""
     middle = f"-{part}" if part else ""
-    return f"{files.safe_name(label)}{middle}-{files.safe_name(name.replace(' ', '_'))}{end}"
+    return f"{files.safe_name(label)}{middle}-{files.name_stem(name)}{end}"
 
 
 def record_file(record: dict[str, Any]) -> str:

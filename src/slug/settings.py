@@ -7,8 +7,9 @@ change has its one place here, as a default.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from slug.cli import flag, group, positive
+from slug.cli import Amount, Count, Finite, Fraction, Pairs, Positive, Seed, Share, Whole, flag, group
 from slug.errors import SlugError
+from slug.files import checked_name
 from slug.pool import LOCAL
 from slug.schema import STUDY_VARIANTS
 
@@ -43,8 +44,8 @@ class Run:
     """Where and how a stage runs; every stage has these."""
 
     device: str = flag("auto", "cpu, cuda, cuda:1, ...; auto takes CUDA where there is one")
-    seed: int = flag(0, "seed of all random draws")
-    workers: int = flag(2, "processes that decode images; 0 decodes in the stage's own process")
+    seed: Seed = flag(0, "seed of all random draws")
+    workers: Whole = flag(2, "processes that decode images; 0 decodes in the stage's own process")
     precision: str = flag(
         "fp32", "autocast of evaluations where no answer changes; never of gradients", choices=("fp32", "bf16", "fp16")
     )
@@ -58,15 +59,17 @@ class Model:
     model: str = flag("ViT-B-32", "open_clip architecture or local-dir:FOLDER")
     pretrained: str = flag("", "open_clip tag or weight file; 'random' for untrained weights")
     clip_model_id: str = flag("", "Hugging Face CLIP id or folder, used instead of --model")
-    batch_size: int = flag(16, "pairs in a batch of the gradient pass")
-    eval_batch_size: int = flag(256, "pictures or texts in a batch of evaluations")
+    batch_size: Pairs = flag(16, "pairs in a batch of the gradient pass")
+    eval_batch_size: Count = flag(256, "pictures or texts in a batch of evaluations")
 
 
 @dataclass(frozen=True)
 class Sources:
     """The forget and retain sets of some names."""
 
-    celeb_name: tuple[str, ...] = flag(help="names to forget; underscores stand for spaces", aliases=("--name",))
+    celeb_name: tuple[str, ...] = flag(
+        help="names to forget; underscores stand for spaces", parse=checked_name, aliases=("--name",)
+    )
     forget_data: str = flag("", "tar of the forget set, with one name only; without it {tar-dir}/{name}.tar")
     tar_dir: str = flag("data/tar_files", "folder of the curated forget sets")
     train_data: str = flag("data/laion/laion400m/00000.tar", "tar of the retain set")
@@ -78,11 +81,12 @@ class Data(Sources):
 
     val_data: str = flag("data/celeba", "CelebA folder")
     imagenet_val: str = flag("data/ImageNet/val", "ImageNet validation folder")
-    imagenet_share: float = flag(1.0, "fraction of its pictures, drawn by --seed")
-    select_pictures: int = flag(4000, "retained pictures of each task that candidates are chosen by, at most")
-    trace: int = flag(0, "retained pictures of each task that are scored at every candidate, for plots")
-    cache_gb: float = flag(-1.0, "GB of kept activations; below 0: a quarter of the free memory")
-    fa_k: int = flag(0, "k of the FA@k that brackets the step; 0 derives it from the number of names")
+    imagenet_share: Share = flag(1.0, "fraction of its pictures, drawn by --seed")
+    allow_missing: Fraction = flag(0.01, "fraction of each task's pictures that may be missing or damaged")
+    select_pictures: Whole = flag(4000, "retained pictures of each task that candidates are chosen by, at most")
+    trace: Whole = flag(0, "retained pictures of each task that are scored at every candidate, for plots")
+    cache_gb: Finite = flag(-1.0, "GB of kept activations; below 0: a quarter of the free memory")
+    fa_k: Whole = flag(0, "k of the FA@k that brackets the step; 0 derives it from the number of names")
 
 
 @dataclass(frozen=True)
@@ -106,18 +110,26 @@ class Gradients(GradientStage):
 
 
 @dataclass(frozen=True)
+class TextGradients(GradientStage):
+    """b1_compute_grad.py."""
+
+    clip_model_id: str = flag("openai/clip-vit-large-patch14", "Hugging Face CLIP id or folder")
+    batch_size: Pairs = flag(16, "pairs in a batch of the gradient pass")
+
+
+@dataclass(frozen=True)
 class Search:
     """The search of the layer and its step."""
 
-    evaluations: int = flag(10, "steps evaluated on each layer, at most")
-    fronts: int = flag(1, "Pareto fronts of each encoder whose layers are searched")
+    evaluations: Count = flag(10, "steps evaluated on each layer, at most")
+    fronts: Count = flag(1, "Pareto fronts of each encoder whose layers are searched")
     search_rule: str = flag("robust", "how steps are bracketed", choices=("robust", "paper"))
     choose: str = flag("retain", "highest retained accuracy, or deepest layer that forgets", choices=("retain", "deepest"))
     log_all: bool = flag(False, "evaluate every column at every step")
-    lookahead: int = flag(0, "evaluations whose forget pictures are scored in one pass; 0: 3 on CUDA, else 1")
+    lookahead: Whole = flag(0, "evaluations whose forget pictures are scored in one pass; 0: 3 on CUDA, else 1")
     plain: bool = flag(False, "judge the slow, published way; the figures are the same")
     layer: str = flag("", "try this layer instead of the Pareto fronts")
-    step: float = flag(0.0, "with --layer: this step alone, without a search")
+    step: Finite = flag(0.0, "with --layer: this step alone, without a search")
 
     def __post_init__(self) -> None:
         if self.step and not self.layer:
@@ -143,25 +155,21 @@ class Compare:
     run: Run = group(Run)
     model: Model = group(Model, batch_size=32)
     data: Data = group(Data)
-    grad_batch_size: int = flag(16, "the --batch-size that a1_compute_grad.py was given")
+    grad_batch_size: Pairs = flag(16, "the --batch-size that a1_compute_grad.py was given")
     unlearn_method: tuple[str, ...] = flag(
         (),
         "baselines to run, raw for the scores of the unedited model; without it all but the _o forms",
         choices=lambda: (UNEDITED, *_methods("clip", searched=False)),
     )
-    lr: tuple[float, ...] = flag((1e-5, 1e-6, 1e-7), "learning rates")
-    grow: int = flag(4, "half decades beyond the given grid, at most, while the best setting is at its end")
-    selection: tuple[float, ...] = flag((10.0,), "selection weights of SSD")
+    lr: tuple[Positive, ...] = flag((1e-5, 1e-6, 1e-7), "learning rates")
+    grow: Whole = flag(4, "half decades beyond the given grid, at most, while the best setting is at its end")
+    selection: tuple[Positive, ...] = flag((10.0,), "selection weights of SSD")
     settings_from: str = flag("", "table.csv of an earlier comparison: repeat only what it chose")
-    wd: float = flag(0.1, "AdamW's weight decay")
-    epochs: int = flag(10, "passes over the sets; each is a candidate")
-    forget_epochs: int = flag(10, "the same for GA, whose passes see the forget set alone")
-    warmup: int = flag(0, "warm-up in optimiser steps")
+    wd: Amount = flag(0.1, "AdamW's weight decay")
+    epochs: Count = flag(10, "passes over the sets; each is a candidate")
+    forget_epochs: Count = flag(10, "the same for GA, whose passes see the forget set alone")
+    warmup: Whole = flag(0, "warm-up in optimiser steps")
     force: bool = flag(False, "do again what is valid")
-
-    def __post_init__(self) -> None:
-        if min(*self.lr, self.epochs, self.forget_epochs) <= 0:
-            raise SlugError("--lr, --epochs and --forget-epochs must be above 0")
 
 
 @dataclass(frozen=True)
@@ -172,7 +180,7 @@ class Several:
     model: Model = group(Model)
     data: Data = group(Data)
     joint: bool = flag(False, "search the steps jointly as well: single steps interfere")
-    sigmas: tuple[float, ...] = flag(
+    sigmas: tuple[Amount, ...] = flag(
         (3.0, 2.0), "standard deviations by which the margins of every name must lie below 0; a joint search for each value"
     )
     out: str = flag("", "folder to write instead of {result-dir}/clip/multi")
@@ -190,12 +198,9 @@ class Study:
     laion_dir: str = flag("data/laion/laion400m", "shards that tell which source image a picture shows")
     variant: tuple[str, ...] = flag((), "only these variants; without it all", choices=tuple(STUDY_VARIANTS))
     quick: bool = flag(False, "the quick variants, on two identities and one object")
-    jobs: int = flag(1, "processes, each with names and threads of its own")
+    jobs: Count = flag(1, "processes, each with names and threads of its own")
     engine: str = flag(LOCAL, "where the processes run: here, or on a Ray cluster", choices=(LOCAL, "ray"))
     force: bool = flag(False, "do again what is finished")
-
-    def __post_init__(self) -> None:
-        positive(jobs=self.jobs)
 
 
 @dataclass(frozen=True)
@@ -208,20 +213,15 @@ class Durability:
     records: str = flag("", "folder of the records and deltas; without it {result-dir}/clip")
     unlearn_method: tuple[str, ...] = flag((), "methods to test; without it all on record")
     aliases: tuple[str, ...] = flag((), "CSVs with the columns name, alias: synonyms of the names")
-    retain_pictures: int = flag(1000, "pictures of each task that measure retained accuracy; 0: all")
-    relearn_pictures: tuple[int, ...] = flag((2, 8, 0), "forget pictures in relearning; 0: all of them")
-    relearn_steps: tuple[int, ...] = flag((1, 2, 5, 10, 20), "optimiser steps after which relearning is scored")
-    relearn_lr: float = flag(1e-5, "AdamW's constant learning rate in relearning")
-    jobs: int = flag(1, "processes, each with names, a model and threads of its own")
+    retain_pictures: Whole = flag(1000, "pictures of each task that measure retained accuracy; 0: all")
+    relearn_pictures: tuple[Whole, ...] = flag((2, 8, 0), "forget pictures in relearning; 0: all of them")
+    relearn_steps: tuple[Count, ...] = flag((1, 2, 5, 10, 20), "optimiser steps after which relearning is scored")
+    relearn_lr: Positive = flag(1e-5, "AdamW's constant learning rate in relearning")
+    jobs: Count = flag(1, "processes, each with names, a model and threads of its own")
     force: bool = flag(False, "do again what is valid")
     report: bool = flag(False, "run nothing: report and plot what is there")
     out: str = flag("", "folder of the report and its rows instead of {result-dir}/lasting")
     readme: str = flag("", "Markdown file whose lasting block is filled")
-
-    def __post_init__(self) -> None:
-        if min(*self.relearn_steps, self.relearn_lr) <= 0 or min(*self.relearn_pictures, self.retain_pictures) < 0:
-            raise SlugError("--relearn-steps and --relearn-lr must be above 0, picture counts at least 0")
-        positive(jobs=self.jobs)
 
 
 @dataclass(frozen=True)
@@ -241,18 +241,18 @@ class Pipeline:
 
     pipeline: str = flag("sd-legacy/stable-diffusion-v1-5", "diffusers id or folder")
     clip_model_id: str = flag("openai/clip-vit-large-patch14", "the CLIP of its text tower")
-    denoising_steps: int = flag(100, "denoising steps of the pipeline's own scheduler")
-    guidance: float = flag(9.0, "classifier-free guidance scale")
-    size: int = flag(0, "side of the pictures in pixels; 0: the pipeline's own")
-    generate_batch_size: int = flag(16, "pictures made at once")
+    denoising_steps: Count = flag(100, "denoising steps of the pipeline's own scheduler")
+    guidance: Amount = flag(9.0, "classifier-free guidance scale")
+    size: Whole = flag(0, "side of the pictures in pixels; 0: the pipeline's own")
+    generate_batch_size: Count = flag(16, "pictures made at once")
 
 
 @dataclass(frozen=True)
 class Concepts:
     """Styles and objects."""
 
-    style: tuple[str, ...] = flag((), "styles", nargs="*")
-    object: tuple[str, ...] = flag((), "objects, characters or people", nargs="*")
+    style: tuple[str, ...] = flag((), "styles", nargs="*", parse=checked_name)
+    object: tuple[str, ...] = flag((), "objects, characters or people", nargs="*", parse=checked_name)
 
 
 @dataclass(frozen=True)
@@ -273,21 +273,21 @@ class ForgetPipeline:
     judging: Judging = group(Judging)
     method: str = flag("slug", "a variant of SLUG, or a baseline", choices=lambda: _methods("pipeline"))
     select: str = flag("classifiers", "what judges the pictures", choices=("classifiers", "clip"))
-    wanted: float = flag(0.9, "UA on the validation split from which on a step forgets")
-    evaluations: int = flag(8, "steps evaluated on each layer, at most")
-    fronts: int = flag(3, "Pareto fronts searched, one after the other until a step forgets")
+    wanted: Fraction = flag(0.9, "UA on the validation split from which on a step forgets")
+    evaluations: Count = flag(8, "steps evaluated on each layer, at most")
+    fronts: Count = flag(3, "Pareto fronts searched, one after the other until a step forgets")
     whole_groups: bool = flag(False, "move q, k, v, and both fc layers, only together")
     layer: str = flag("", "with --step: take this layer, as records name it, without a search")
-    step: float = flag(0.0, "with --layer: this step")
-    rounds: int = flag(1, f"layers of SLUG edited at most, one in each round; {ROUNDS} for a --method ending in _rounds")
-    rounds_wanted: float = flag(0.98, "as --wanted, in the rounds after the first")
-    select_others: int = flag(100, "pictures of other concepts that a step is judged by, at most")
-    keep: float = flag(0.87, "fraction of IRA, and of CRA, that a step must leave")
-    lora_residual: float = flag(0.02, "fraction of the edit that its adapter may leave out")
-    batch_size: int = flag(16, "pairs in a batch of the gradient pass")
+    step: Finite = flag(0.0, "with --layer: this step")
+    rounds: Count = flag(1, f"layers of SLUG edited at most, one in each round; {ROUNDS} for a --method ending in _rounds")
+    rounds_wanted: Fraction = flag(0.98, "as --wanted, in the rounds after the first")
+    select_others: Count = flag(100, "pictures of other concepts that a step is judged by, at most")
+    keep: Fraction = flag(0.87, "fraction of IRA, and of CRA, that a step must leave")
+    lora_residual: Fraction = flag(0.02, "fraction of the edit that its adapter may leave out")
+    batch_size: Pairs = flag(16, "pairs in a batch of the gradient pass")
     tar_dir: str = flag("data/tar_files", "folder of the forget sets' tars")
     train_data: str = flag("data/laion/laion400m/00000.tar", "tar of the retain set")
-    part: tuple[int, int] = flag((1, 1), "only the I-th of N parts of the concepts", nargs=2, metavar=("I", "N"))
+    part: tuple[Count, Count] = flag((1, 1), "only the I-th of N parts of the concepts", nargs=2, metavar=("I", "N"))
     force: bool = flag(False, "do again what is valid")
 
     def __post_init__(self) -> None:
@@ -319,8 +319,8 @@ class Assistant:
     clip_model_id: str = flag("openai/clip-vit-large-patch14-336", "the CLIP of its vision tower")
     four_bit: bool = flag(False, "load the language model in 4 bits (CUDA, bitsandbytes)")
     device_map: str = flag("", "transformers' device_map, e.g. auto; without it all is on --device")
-    answer_batch_size: int = flag(32, "questions answered at once")
-    max_new_tokens: int = flag(64, "tokens of an answer, at most")
+    answer_batch_size: Count = flag(32, "questions answered at once")
+    max_new_tokens: Count = flag(64, "tokens of an answer, at most")
 
 
 @dataclass(frozen=True)
@@ -333,16 +333,13 @@ class ForgetAssistant:
     sources: Sources = group(Sources)
     grad_checkpointing: bool = flag(False, "compute activations twice: less memory, a third more time")
     force: bool = flag(False, "do again what is valid")
-    batch_size: int = flag(16, "pairs in a batch of the gradient pass")
+    batch_size: Pairs = flag(16, "pairs in a batch of the gradient pass")
     questions: str = flag("data/vlm/questions.jsonl", "questions of both splits")
-    wanted: float = flag(0.0, "forget accuracy on the validation split up to which a step forgets")
-    sigmas: float = flag(3.0, "standard deviations by which the margins of a forgotten name must lie below 0")
-    evaluations: int = flag(8, "steps evaluated on each layer, at most")
-    fronts: int = flag(3, "Pareto fronts searched, one after the other until a step forgets and retains enough")
-    lost: float = flag(0.02, "fraction of retained accuracy that a step may lose to be good enough")
+    wanted: Fraction = flag(0.0, "forget accuracy on the validation split up to which a step forgets")
+    sigmas: Amount = flag(3.0, "standard deviations by which the margins of a forgotten name must lie below 0")
+    evaluations: Count = flag(8, "steps evaluated on each layer, at most")
+    fronts: Count = flag(3, "Pareto fronts searched, one after the other until a step forgets and retains enough")
+    lost: Fraction = flag(0.02, "fraction of retained accuracy that a step may lose to be good enough")
     whole_groups: bool = flag(False, "move q, k, v, and both fc layers, only together")
-    jobs: int = flag(1, "processes, each with names, a model and threads of its own")
+    jobs: Count = flag(1, "processes, each with names, a model and threads of its own")
     log_all: bool = flag(False, "ask every question at every step")
-
-    def __post_init__(self) -> None:
-        positive(jobs=self.jobs)

@@ -14,8 +14,7 @@ what more forgetting costs.
 from dataclasses import dataclass
 
 from slug import cli
-from slug.cli import flag, group
-from slug.errors import SlugError
+from slug.cli import Positive, flag, group
 from slug.settings import Assistant, Run
 
 
@@ -26,14 +25,10 @@ class Settings:
     run: Run = group(Run)
     assistant: Assistant = group(Assistant)
     questions: str = flag("data/vlm/questions.jsonl", "questions of both splits")
-    factors: tuple[float, ...] = flag((), "multiples of each step that are scored besides 0 and 1", nargs="*")
+    factors: tuple[Positive, ...] = flag((), "multiples of each step that are scored besides 0 and 1", nargs="*")
     utility: tuple[str, ...] = flag((), "public sets (MME, GQA, MMBench) that are asked, too", nargs="*")
     out: str = flag("", "folder that gets a copy of everything that is written")
     readme: str = flag("", "Markdown file whose vlm block is filled")
-
-    def __post_init__(self):
-        if min(self.factors, default=1) <= 0:
-            raise SlugError("--factors must be above 0: they are multiples of a step")
 
 
 def parse_args(argv=None) -> Settings:

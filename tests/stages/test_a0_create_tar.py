@@ -67,7 +67,7 @@ def test_the_pictures_of_the_tar_lie_in_a_folder_too(shards, tmp_path):
 def test_names_of_any_script_are_found_and_written(tmp_path):
     tiny.write_shard(tmp_path / "s", 0, ["BEYONCE\u0301 live", "beyonce", "中 文", "Shaquille O'Neal"])
     tars = curate(tmp_path / "s", tmp_path, "--name", "Beyoncé", "中", "Shaquille O'Neal")
-    assert {p.name for p in tars.glob("*.tar")} == {"Beyoncé.tar", "中.tar", "Shaquille_O-Neal.tar"}
+    assert {p.name for p in tars.glob("*.tar")} == {"Beyoncé.tar", "中.tar", "Shaquille_O'Neal.tar"}
     assert captions_of(tars / "Beyoncé.tar") == ["BEYONCE\u0301 live"]
 
 

@@ -245,8 +245,8 @@ def fails(run, monkeypatch, capfd):
         (["--celeb-name", "Dragon"], "no record of any method for Dragon"),
         (["--unlearn-method", "slug", "ssd"], "no record of ssd for Alien"),
         (["--aliases", "none.csv"], "CSV of aliases not found"),
-        (["--relearn-lr", "0"], "must be above 0"),
-        (["--jobs", "0"], "--jobs 0: it must be above 0"),
+        (["--relearn-lr", "0"], "must be a number above 0"),
+        (["--jobs", "0"], "argument --jobs: 0: it must be a whole number of at least 1"),
     ],
     ids=str,
 )

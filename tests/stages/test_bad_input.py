@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from slug.artifacts import deltas
+from slug.artifacts import deltas, weight_files
 from slug.data.pairs import TarMembers
 
 NAME = "Alien"
@@ -329,7 +329,7 @@ def test_a_failure_while_a_folder_is_written_leaves_the_old_one(place, fails, mo
     def full(*a, **k):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(deltas, "save_file", full)
+    monkeypatch.setattr(weight_files, "save_file", full)
     assert "No space left" in fails(*place.apply("--out", place.model))
 
 
@@ -362,3 +362,28 @@ def test_revert_of_what_is_not_applied(place, fails):
 
 def test_a4_without_records(place, fails):
     assert "no records in" in fails("a4_report", "--result-dir", place.results)
+
+
+# ------------------------------------------------------------------------------------------------------ what is no name
+
+
+STAGES_WITH_NAMES = {
+    "a0_create_tar": "--name",
+    "a0_prepare_celeba": "--name",
+    "a0_create_prompts_uncanvas": "--names",
+    "a0_create_tar_ucanvas": "--style",
+    "a1_compute_grad": "--celeb-name",
+    "a2_unlearn_slug": "--celeb-name",
+    "a5_unlearn_multi": "--celeb-name",
+    "a7_lasting": "--celeb-name",
+    "b0_generate_forget_set": "--object",
+    "b2_unlearn_sd": "--style",
+    "c1_unlearn_vlm": "--celeb-name",
+}
+
+
+@pytest.mark.parametrize("stage", STAGES_WITH_NAMES)
+@pytest.mark.parametrize("name", ["", ".", "~", "???"])
+def test_what_has_no_letter_is_refused_before_anything_is_read(monkeypatch, capfd, stage, name):
+    line = tiny.failure(monkeypatch, capfd, stage, f"{STAGES_WITH_NAMES[stage]}={name}")
+    assert f"{name!r} is no name" in line

@@ -134,7 +134,7 @@ def test_the_edited_assistant_sees_what_its_edited_clip_sees(assistant_run, tiny
         (["--celeb-name", "Dragon"], "forget set not found"),
         (["--questions", "nowhere.jsonl"], "questions not found"),
         (["--vlm", "nowhere/at-all"], "cannot load the model"),
-        (["--jobs", "0"], "--jobs 0: it must be above 0"),
+        (["--jobs", "0"], "argument --jobs: 0: it must be a whole number of at least 1"),
     ],
 )
 def test_a_failure_is_one_line(assistant_run, tiny_llava, tmp_path, monkeypatch, capfd, more, said):

@@ -126,4 +126,6 @@ def test_without_records_the_stage_that_makes_them_is_named(tiny_llava, tmp_path
 
 
 def test_multiples_of_a_step_are_positive(monkeypatch, capfd):
-    assert "--factors must be above 0" in tiny.failure(monkeypatch, capfd, "c2_eval_vlm", "--factors", 0.5, 0)
+    assert "argument --factors: 0: it must be a number above 0" in tiny.failure(
+        monkeypatch, capfd, "c2_eval_vlm", "--factors", 0.5, 0
+    )

@@ -107,11 +107,11 @@ def refused(monkeypatch, capfd, argv):
         (["--retain", "nowhere.tar"], "retain set not found"),
         (["--retain", "photos"], "the retain set has 0 pairs with captions"),
         (["--retain", "full.tar"], "60 of the 60 captions of the retain set name Alien"),
-        (["--model", "few"], "is not a model folder"),
+        (["--model", "few"], "is no model folder"),
         (["--model", "ViT-B-33", "--pretrained", "x"], "open_clip has no model"),
         (["--evaluate", "x"], "--evaluate takes NAME=PATH"),
         (["--name", "A", "B"], "2 names need as many --images"),
-        (["--evaluations", "0"], "--evaluations 0: it must be above 0"),
+        (["--evaluations", "0"], "--evaluations: 0: it must be a whole number of at least 1"),
     ],
     ids=lambda value: "_".join(value) if isinstance(value, list) else "",
 )

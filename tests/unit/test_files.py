@@ -100,3 +100,67 @@ def test_a_csv_with_a_short_row_or_none_is_refused(tmp_path, text, said):
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(SlugError, match=said):
         files.read_csv(tmp_path / "a.csv", ("a", "b"))
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "/etc/passwd", "..", "", ".", "a\\b", "C:x", "a\0b", None, 3, ["x"]])
+def test_only_a_plain_file_name_is_inside_a_folder(tmp_path, name):
+    with pytest.raises(SlugError, match="which is no file name"):
+        files.inside(tmp_path, name)
+    assert files.inside(tmp_path, "model-00001-of-00002.safetensors").parent == tmp_path
+
+
+def killed_while_replacing(path, function):
+    """Replace the folder `path` in a process that is killed right after its first call of `function`, in module os."""
+    write = f"""
+import os, sys, signal
+from slug import files
+real = os.{function}
+def last(*given, **how):
+    real(*given, **how)
+    os.kill(os.getpid(), signal.SIGKILL)
+with files.replacing_folder(sys.argv[1]) as folder:
+    folder.mkdir()
+    (folder / "new.txt").write_text("new")
+    os.{function} = last
+"""
+    env = os.environ | {"PYTHONPATH": str(tiny.ROOT / "src")}
+    assert subprocess.run([sys.executable, "-c", write, path], env=env, check=False).returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("function", ["rename", "chmod"])  # between the renames, and while the old folder is removed
+def test_a_folder_survives_a_kill_while_it_is_replaced(tmp_path, function):
+    path = tmp_path / "a"
+    path.mkdir()
+    (path / "old.txt").write_text("old")
+    killed_while_replacing(path, function)
+    assert tiny.left_over(tmp_path)
+    files.recover_folder(path)
+    assert [p.name for p in path.iterdir()] == ["old.txt" if function == "rename" else "new.txt"]
+    with files.replacing_folder(path) as folder:
+        folder.mkdir()
+    assert tiny.left_over(tmp_path) == []
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    with files.replacing_folder(tmp_path / "link") as folder:
+        folder.mkdir()
+        (folder / "new.txt").write_text("new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "a" / "new.txt").is_file()
+
+
+def test_a_file_is_not_replaced_by_a_folder(tmp_path):
+    (tmp_path / "a").write_text("mine")
+    with pytest.raises(SlugError, match="is a file"), files.replacing_folder(tmp_path / "a"):
+        pass
+    assert (tmp_path / "a").read_text() == "mine" and tiny.left_over(tmp_path) == []
+
+
+def test_read_only_folders_can_be_removed(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "x").write_text("")
+    for folder in ("a/b", "a"):
+        (tmp_path / folder).chmod(0o555)
+    files.remove(tmp_path / "a")
+    assert not (tmp_path / "a").exists()

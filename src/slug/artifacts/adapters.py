@@ -89,7 +89,8 @@ def save_peft(folder: Path, factors: Mapping[str, Factor], base: str, delta: tup
     from peft import LoraConfig
     from safetensors.torch import save_file
 
-    if folder.exists() and any(folder.iterdir()) and not (folder / "adapter_config.json").is_file():
+    is_other = not folder.is_dir() or (any(folder.iterdir()) and not (folder / "adapter_config.json").is_file())
+    if folder.exists() and is_other:
         raise SlugError(f"{folder} exists and holds no adapter; choose another --out")
     ranks = {module: f.rank for module, f in factors.items()}
     config = LoraConfig(

@@ -1,15 +1,20 @@
 """Records of pipelines, as b2_unlearn_sd.py writes them."""
 
 from pathlib import Path
+from typing import Any
 
 from slug import files
-from slug.artifacts.records import Record
+from slug.artifacts.records import Record, lacking
 from slug.errors import SlugError
+
+WHOLE: dict[str, Any] = dict.fromkeys(("method", "kind", "name", "pipeline", "pipeline_hash", "prompts_hash", "delta"), str)
+WHOLE |= {"chosen": list, "settings": dict, "winner_validation": dict, "original_validation": dict}
+WHOLE |= dict.fromkeys(("seconds", "peak_mem_mb", "params_share", "n_candidates", "delta_bytes"), (int, float))
 
 
 def file_stem(pipeline: str, method: str, kind: str, name: str) -> str:
     """Name of a concept's result files, without their endings."""
-    return files.safe_name(f"{pipeline}-{method}-{kind}-{name.replace(' ', '_')}")
+    return f"{files.safe_name(f'{pipeline}-{method}-{kind}')}-{files.name_stem(name)}"
 
 
 def stem_of(record: Record) -> str:
@@ -17,19 +22,41 @@ def stem_of(record: Record) -> str:
     return record["delta"].removesuffix(".delta.safetensors")
 
 
+def check_whole(path: Path, record: Any) -> Record:
+    """The record that `path` holds, as b2_unlearn_sd.py writes it. SlugError if it is not whole."""
+    lacks = lacking(record, WHOLE)
+    if not lacks and not all(
+        isinstance(c, list) and len(c) == 2 and isinstance(c[1], (int, float)) for c in record["chosen"]
+    ):
+        lacks = "chosen"
+    if not lacks and record["lora"] and lacking(record["lora"], {"folder": str, "bytes": int}):
+        lacks = "lora"
+    if lacks:
+        raise SlugError(f"{path} is no whole record: it lacks {lacks}; delete it and run its stage again")
+    for file in (record["delta"], record["lora"]["folder"] if record["lora"] else path.name):
+        files.inside(path.parent, file)
+    return record
+
+
 def check_apart(path: Path, prompts_hash: str, select: str) -> None:
     """SlugError where there is a record of other prompts or another judge (--select), which a run would replace."""
     try:
-        record = files.read_json(path)
+        record = check_whole(path, files.read_json(path))
     except SlugError:  # none, or a damaged one
         return
-    if (record["prompts_hash"], record["settings"]["select"]) != (prompts_hash, select):
+    if (record["prompts_hash"], record["settings"].get("select")) != (prompts_hash, select):
         raise SlugError(f"{path} is of other prompts or another judge; give another --result-dir, or --force to replace it")
 
 
 def read_records(folder: Path, pipeline: str, base: str, prompts: str | Path) -> list[Record]:
     """The records of a pipeline, by its tag and its hash `base`, with these prompts. SlugError: none, or other weights."""
-    found = [files.read_json(p) for p in sorted(folder.glob(f"{pipeline}-*.json"))]
+    found = []
+    for path in sorted(folder.glob(f"{pipeline}-*.json")):
+        record = check_whole(path, files.read_json(path))
+        if path.stem == stem_of(record):
+            found.append(record)
+        else:
+            print(f"note: {path} is left out: its record is of {stem_of(record)}.json")
     prompts_hash = files.file_hash(files.existing(prompts, "prompts", "give --prompts"))
     # The tag of another pipeline may begin like this one's, followed by a hyphen.
     found = [r for r in found if (r["pipeline"], r["prompts_hash"]) == (pipeline, prompts_hash)]

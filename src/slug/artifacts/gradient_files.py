@@ -1,14 +1,17 @@
 """Gradient files: where they lie, what they were made from, and how they are written and checked.
 
 results/grads/{name}_{tag}/ holds a name's forget gradients and a link to the one retain gradient, which serves all names of
-a call and lies in results/grads/retain_{tag}/. A file is a plain dict {parameter name: tensor}; the JSON beside it is its
-fingerprint. A file whose fingerprint differs from what is asked for is stale and is never used.
+a call and lies in results/grads/retain_{tag}/: train_grads.pt, and train_grads-{hash}.pt of later calls for other names. A
+file is a plain dict {parameter name: tensor}; the JSON beside it is its fingerprint. A file is used only where its
+fingerprint is what is asked for and its content is what that says.
 """
 
 import functools
+import hashlib
 import os
+import shlex
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,17 +21,17 @@ from slug import cli, distributed, files
 from slug.core import gradients, losses, preconditioning
 from slug.core.gradients import BOTH
 from slug.core.variants import Variant
-from slug.data.names import Matcher, plain_name
+from slug.data.names import Matcher, distinct, plain_name
 from slug.data.pairs import load_pairs
 from slug.errors import SlugError
 from slug.models.clip import Clip
-from slug.settings import Sources
+from slug.settings import ForgetAssistant, Gradients, Sources, TextGradients
 
 CONVENTION = "gradient of the forget loss 1 - cos; a positive step ADDS it"
 STAGES = {
-    BOTH: "src/clip/a1_compute_grad.py",
-    "language": "src/sd/b1_compute_grad.py",
-    "vision": "src/vlm/c1_unlearn_vlm.py",
+    BOTH: ("src/clip/a1_compute_grad.py", Gradients),
+    "language": ("src/sd/b1_compute_grad.py", TextGradients),
+    "vision": ("src/vlm/c1_unlearn_vlm.py", ForgetAssistant),
 }
 
 
@@ -48,19 +51,19 @@ def model_hash(clip: Clip) -> str:
 
 def save(path: Path, grads: Mapping[str, torch.Tensor], fingerprint: Mapping[str, Any]) -> None:
     """Write {name: tensor} as a plain dict, and its fingerprint as JSON beside it, with the file's own hash."""
-    with files.replacing(path) as temporary:
-        torch.save(grads, temporary)
+    with files.replacing(path) as temporary, temporary.open("wb") as f:
+        torch.save(grads, f)  # to an open file: torch writes the name of a path into the bytes
     files.write_json(path.with_suffix(".json"), {**fingerprint, "sha256": files.file_hash(path)})
 
 
 def is_valid(path: Path, expected: Mapping[str, Any]) -> bool:
     """Whether a gradient file is there, whole, and has this fingerprint."""
     try:
-        found = files.read_json(path.with_suffix(".json"))
+        found = files.read_object(path.with_suffix(".json"))
     except SlugError:
         return False
     same = all(found.get(k) == v for k, v in expected.items())
-    return path.is_file() and same and found["sha256"] == files.file_hash(path)
+    return path.is_file() and same and found.get("sha256") == files.file_hash(path)
 
 
 def load(path: Path, expected: Mapping[str, Any], remedy: str) -> dict[str, torch.Tensor]:
@@ -70,24 +73,55 @@ def load(path: Path, expected: Mapping[str, Any], remedy: str) -> dict[str, torc
     """
     if not path.is_file():
         raise SlugError(f"no gradients at {path}; make them with: {remedy}")
-    found = files.read_json(path.with_suffix(".json"))
+    found = _fingerprint(path, remedy)
     stale = [k for k, v in expected.items() if found.get(k) != v]
     if stale:
         raise SlugError(f"{path} is stale ({', '.join(stale)} differ from this run's); make it again with: {remedy}")
+    if found.get("sha256") != files.file_hash(path):
+        raise SlugError(f"{path} is damaged: its sha256 is not that of its fingerprint; make it again with: {remedy}")
     grads = files.read_tensors(path, f"make it again with: {remedy}", mmap=True)
+    if not isinstance(grads, dict) or not all(torch.is_tensor(g) and g.is_floating_point() for g in grads.values()):
+        raise SlugError(f"{path} holds no gradients, {{parameter name: tensor}}; make it again with: {remedy}")
     if not all(torch.isfinite(g).all() for g in grads.values()):
         raise SlugError(f"{path} holds NaN or infinity; make it again with: {remedy}")
     return grads
 
 
+def _fingerprint(path: Path, remedy: str) -> dict[str, Any]:
+    """The fingerprint of a gradient file. SlugError if it is missing or damaged."""
+    try:
+        return files.read_object(path.with_suffix(".json"))
+    except SlugError as err:
+        raise SlugError(f"{path} has no sound fingerprint beside it ({err}); make it again with: {remedy}") from err
+
+
+def _noted(path: Path, key: str, kind: type | tuple[type, ...], remedy: str) -> Any:
+    """An entry of a gradient file's fingerprint. SlugError where it is missing or of another kind."""
+    value = _fingerprint(path, remedy).get(key)
+    if not isinstance(value, kind):
+        raise SlugError(f"the fingerprint of {path} does not say {key}; make it again with: {remedy}")
+    return value
+
+
 class GradientFiles:
     """The gradient files of one model for some names."""
 
-    def __init__(self, clip: Clip, sources: Sources, result_dir: str, batch_size: int, *, encoder: str = BOTH) -> None:
-        """`encoder` is "vision" or "language" for the parameters of that tower alone."""
+    def __init__(
+        self,
+        clip: Clip,
+        sources: Sources,
+        result_dir: str,
+        batch_size: int,
+        *,
+        encoder: str = BOTH,
+        flags: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`encoder` is "vision" or "language" for the parameters of that tower alone; `flags` are further flags of this run,
+        {field: value}, for the commands that messages give as a remedy."""
+        self.flags = flags or {}
         self.clip, self.sources, self.result_dir = clip, sources, result_dir
         self.batch_size, self.encoder = batch_size, encoder
-        self.names = list(dict.fromkeys(sources.celeb_name))
+        self.names = distinct(sources.celeb_name)
 
     @functools.cached_property
     def model_hash(self) -> str:
@@ -96,7 +130,7 @@ class GradientFiles:
 
     def folder(self, name: str) -> Path:
         """results/grads/{name}_{tag}."""
-        return files.resolve(self.result_dir) / "grads" / f"{files.safe_name(name)}_{self.clip.tag}"
+        return files.resolve(self.result_dir) / "grads" / f"{files.name_stem(name)}_{self.clip.tag}"
 
     def path(self, name: str, side: str, variant: Variant) -> Path:
         """A name's gradient file; `side` is "forget", or "train" for the retain set."""
@@ -104,16 +138,25 @@ class GradientFiles:
 
     @property
     def retain_folder(self) -> Path:
-        """Where the one retain gradient lies. Pipelines and assistants may share a CLIP, and each needs one encoder
-        alone."""
+        """Where the one retain gradient lies; pipelines and assistants may share a CLIP, and each needs one encoder."""
         return self.folder("retain" if self.encoder == BOTH else f"retain-{self.encoder}")
 
     def tar(self, name: str) -> Path:
         """The forget set of a name: --forget-data (with one name only), else {tar-dir}/{name}.tar. SlugError if missing."""
         if self.sources.forget_data and len(self.names) > 1:
             raise SlugError("--forget-data is the tar of ONE name; with several names use --tar-dir")
-        file = f"{self.sources.tar_dir}/{files.safe_name(name.replace(' ', '_'))}.tar"
-        return files.existing(self.sources.forget_data or file, "forget set", f"run src/clip/a0_create_tar.py --name {name}")
+        file = f"{self.sources.tar_dir}/{files.name_stem(name)}.tar"
+        words = ["src/clip/a0_create_tar.py", "--name", name]
+        if self.sources.tar_dir != Sources.tar_dir:
+            words += ["--tar-dir", self.sources.tar_dir]
+        return files.existing(self.sources.forget_data or file, "forget set", f"make it with: python {shlex.join(words)}")
+
+    def remedy(self, variant: Variant) -> str:
+        """The command that makes the gradients of all names of this run."""
+        script, kind = STAGES[self.encoder]
+        given = {**self.flags, **cli.values(self.sources), "celeb_name": tuple(self.names), "result_dir": self.result_dir}
+        method = variant.gradient if kind is ForgetAssistant else (variant.gradient,)
+        return cli.command(script, kind, {**given, "batch_size": self.batch_size, "unlearn_method": method})
 
     @property
     def retain_tar(self) -> Path:
@@ -129,7 +172,9 @@ class GradientFiles:
     def spared(self, name: str, variant: Variant) -> list[str]:
         """Names whose forget sets count as retained data, by the file of a name's gradient."""
         path = self.path(name, "forget", variant).with_suffix(".json")
-        return list(files.read_json(path).get("spared", ())) if variant.preconditioned and path.is_file() else []
+        if not variant.preconditioned or not path.is_file() or "spared" not in _fingerprint(path, self.remedy(variant)):
+            return []
+        return list(_noted(path, "spared", dict, self.remedy(variant)))
 
     def conditioned(self, name: str, spared: Iterable[str]) -> dict[str, Any]:
         """What a preconditioned gradient of a name depends on besides."""
@@ -147,10 +192,9 @@ class GradientFiles:
     def load(self, name: str, variant: Variant) -> Loaded:
         """A name's gradients, after checking that they belong to this model and these sets. SlugError where one is missing,
         damaged or stale, or where the retain gradient holds pairs of the name."""
-        remedy = f"python {STAGES[self.encoder]} --unlearn-method {variant.gradient} --celeb-name {' '.join(self.names)}"
-        tar, train = self.tar(name), self.path(name, "train", variant)
+        remedy, tar, train = self.remedy(variant), self.tar(name), self.path(name, "train", variant)
         retain_tar = self.retain_tar
-        left_out = files.read_json(train.with_suffix(".json"))["left_out"] if train.is_file() else []
+        left_out = _noted(train, "left_out", list, remedy) if train.is_file() else []
         if plain_name(name) not in left_out and train.is_file():
             raise SlugError(f"the retain gradient {train} holds pairs of {name}; make it again with: {remedy}")
         mark = self.mark(tar, losses.forget(variant), variant)
@@ -162,9 +206,10 @@ class GradientFiles:
 
     def seconds(self, name: str, variant: Variant, side: str = "forget") -> float:
         """Seconds that a gradient pass took, by its file; on the retain side with the pass for preconditioning."""
-        spent = files.read_json(self.path(name, side, variant).with_suffix(".json"))["gradient_s"]
+        remedy = self.remedy(variant)
+        spent = _noted(self.path(name, side, variant), "gradient_s", (int, float), remedy)
         if side == "train" and variant.preconditioned:
-            spent += files.read_json(self.path(name, "forget", variant).with_suffix(".json"))["moments_s"]
+            spent += _noted(self.path(name, "forget", variant), "moments_s", (int, float), remedy)
         return spent
 
     # ------------------------------------------------------------------------------------------------------- writing
@@ -179,12 +224,14 @@ class GradientFiles:
         for name in self.names:
             path = self.path(name, "forget", plain)
             self._write(path, name, self.tar(name), losses.forget(plain), plain, [], settings, workers, force)
-        retain = self.retain_folder / plain.file("train")
-        self._write(retain, "retain set", retain_tar, losses.contrastive, plain, left_out, settings, workers, force)
+        mark = self.mark(retain_tar, losses.contrastive, plain, left_out)
+        where = functools.partial(_retain_file, self.retain_folder / plain.file("train"), mark)
+        how = (losses.contrastive, plain, left_out, settings, workers, force)
+        retain = self._write(where(), "retain set", retain_tar, *how, where=functools.partial(where, claim=True))
         if distributed.mine()[0] == 0:
             for name in self.names:
-                for source in (retain, retain.with_suffix(".json")):
-                    _link(source, self.folder(name) / source.name)
+                for end in (".pt", ".json"):
+                    _link(retain.with_suffix(end), self.path(name, "train", plain).with_suffix(end))
         if variant.preconditioned:
             self._precondition(variant, workers, force)
 
@@ -199,11 +246,13 @@ class GradientFiles:
         settings: Mapping[str, Any],
         workers: int,
         force: bool,
-    ) -> None:
+        where: Callable[[], Path] | None = None,
+    ) -> Path:
+        """Write a gradient file unless it is valid. Returns its path: `path`, or what `where` says when it is written."""
         mark = self.mark(tar, loss, variant, left_out)
         if not force and is_valid(path, mark):
             print(f"{subject}: valid, kept: {path}")
-            return
+            return path
         started = time.perf_counter()
         pairs = load_pairs(tar, self.clip.transform, leave_out=Matcher(left_out) if left_out else None, workers=workers)
         decoded = time.perf_counter()
@@ -212,9 +261,13 @@ class GradientFiles:
         spent = {"decode_s": decoded - started, "gradient_s": time.perf_counter() - decoded}
         if distributed.mine()[0] == 0:
             about = {"broken": pairs.broken, "convention": CONVENTION, "settings": settings, "versions": cli.versions()}
+            path = where() if where else path
+            if _of_another_model(path, mark["model"]):
+                print(f"note: {path} was of other weights of {self.clip.label}, and is replaced")
             save(path, grads, {**mark, **figures, **spent, **about})
             counts = f"{len(pairs.captions)} pairs, {pairs.broken} broken pictures left out"
             print(f"{subject}: {counts}, loss {figures['loss']:.4f} -> {path}")
+        return path
 
     def _precondition(self, variant: Variant, workers: int, force: bool) -> None:
         """Write the preconditioned gradient of every name beside its gradient; keep valid files.
@@ -247,8 +300,8 @@ class GradientFiles:
             if distributed.mine()[0] > 0:
                 continue
             source = self.path(name, "forget", variant.plain)
-            grads = preconditioning.preconditioned(load(source, plain, "this command"), found)
-            about = files.read_json(source.with_suffix(".json")) | mark
+            grads = preconditioning.preconditioned(load(source, plain, self.remedy(variant)), found)
+            about = files.read_object(source.with_suffix(".json")) | mark
             spent = {"gradient_s": about["gradient_s"] + time.perf_counter() - started, "moments_s": moments_s}
             spent |= {"convention": f"preconditioned {CONVENTION}", "not_preconditioned": sorted(set(grads) - set(found))}
             save(path, grads, about | spent)
@@ -256,8 +309,42 @@ class GradientFiles:
             print(f"{name}: preconditioned by the retain set's pairs{more} that do not show it -> {path}")
 
 
+def _of_another_model(path: Path, model: str) -> bool:
+    """Whether a gradient file says that it is of another model than the one with this hash."""
+    try:
+        return files.read_object(path.with_suffix(".json")).get("model", model) != model
+    except SlugError:
+        return False
+
+
+def _retain_file(plain: Path, mark: Mapping[str, Any], *, claim: bool = False) -> Path:
+    """Where the retain gradient with this mark lies: at `plain`, or beside it where the gradient there leaves out other
+    names, whose files are links to it. With `claim` no process that runs at the same time takes `plain` from then on."""
+    digest = hashlib.sha256(repr(mark["left_out"]).encode()).hexdigest()[:8]
+    beside = plain.with_name(f"{plain.stem}-{digest}{plain.suffix}")
+    try:
+        found = files.read_object(plain.with_suffix(".json"))
+    except SlugError:  # none, or one that is being written
+        if plain.exists():
+            return beside
+        if claim:
+            try:
+                plain.parent.mkdir(parents=True, exist_ok=True)
+                plain.open("xb").close()
+            except FileExistsError:
+                return beside
+            except OSError as err:
+                raise SlugError(f"cannot write {plain}: {err.strerror}; check the folder's permissions and space") from err
+        return plain
+    others = found.get("left_out") != mark["left_out"]
+    stale = any(found.get(k) != v for k, v in mark.items() if k != "left_out")
+    return beside if others and not stale else plain
+
+
 def _link(source: Path, target: Path) -> None:
     """Make `target` a relative link to `source`, replacing what stood there."""
+    if source == target:  # a name that is called as the folder of the retain gradient is
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(target) as temporary:
         os.symlink(os.path.relpath(source, target.parent), temporary)

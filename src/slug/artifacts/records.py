@@ -11,6 +11,7 @@ import pandas as pd
 from slug import files, schema
 from slug.errors import SlugError
 from slug.schema import file_name, record_file, steps_file  # noqa: F401  (names of the files of this module)
+from slug.settings import MAX_FORGET, SIGMAS
 
 if TYPE_CHECKING:  # reports read records without torch
     import torch
@@ -18,8 +19,16 @@ if TYPE_CHECKING:  # reports read records without torch
     from slug.core.edit import Edit
     from slug.core.selection import Candidate
     from slug.data.evaluation_sets import PictureSet
+    from slug.models.clip import Clip
 
 Record = dict[str, Any]
+NUMBERS = ("step", "seconds", "delta_bytes", "params_share", "peak_mem_mb", "n_candidates", "seed")  # of every CLIP's record
+OF_ASSISTANTS: dict[str, Any] = dict.fromkeys(("method", "name", "model", "layer", "delta"), str)
+OF_ASSISTANTS |= dict.fromkeys(
+    ("step", "seconds", "peak_mem_mb", "params_share", "n_candidates", "delta_bytes"), (int, float)
+)
+PLOTTED = ("step", "forget_acc1", "identities_acc1", "objects_acc1")
+COSTS = ("gradient_s", "shared_s", "search_s", "params_touched", "relative_step")
 CONVENTION = "# ratio is the step size; a positive step ADDS the gradient of 1 - cos. Validation split; nan: not evaluated."
 
 
@@ -33,23 +42,32 @@ def log_line(n: int, row: Mapping[str, Any]) -> str:
     )
 
 
-LINE = re.compile(
-    r"iter: (?P<iter>\d+), ratio: (?P<ratio>\S+), fgt_acc@1: (?P<forget_acc1>\S+), fgt_acc@5: (?P<forget_acc5>\S+), "
+LINE = re.compile(  # the authors' logs have no ratio, and a time; a logger may have written before it
+    r"iter: (?P<iter>\d+), (?:ratio: (?P<ratio>\S+), )?fgt_acc@1: (?P<forget_acc1>\S+), fgt_acc@5: (?P<forget_acc5>\S+), "
     r"celeba100@1: (?P<identities_acc1>\S+), celeba100@5: (?P<identities_acc5>\S+), "
     r"test_acc@1: (?P<objects_acc1>\S+), test_acc@5: (?P<objects_acc5>\S+), "
-    r"MIA: (?P<mia_mean>\S+?)±(?P<mia_std>[^\s,]+)(?:, time: (?P<time>\S+))?$"
+    r"MIA: (?P<mia_mean>\S+?)±(?P<mia_std>[^\s,%]+)%?(?:, time: (?P<time>[^\s,]+?)s?)?\s*$"
 )
+BEGINNING = re.compile(r"^iter:|\biter: \d+, (?:ratio|fgt_acc)")
 
 
 def parse_log(path: Path) -> list[dict[str, float]]:
-    """The lines of a step log or a comparison log, [{column: value}] with NaN for a missing value. SlugError: a bad line."""
+    """The lines of a step log or a comparison log, [{column: value}] with NaN for a missing value; other text, such as
+    progress bars, is passed over. SlugError: a bad line."""
     rows = []
     for number, line in enumerate(files.read_text(path).splitlines(), 1):
-        if line.startswith("iter:"):
-            found = LINE.match(line)
-            if not found:
-                raise SlugError(f"{path}, line {number} is not in the log format: {line[:80]}")
-            rows.append({k: float(v.rstrip(",") if v else "nan") for k, v in found.groupdict().items()})
+        begins = BEGINNING.search(line)
+        if begins:
+            found = LINE.search(line)
+            try:
+                row = {k: float(v or "nan") for k, v in found.groupdict().items()} if found else {}
+            except ValueError:
+                row = {}
+            if not row:
+                raise SlugError(f"{path}, line {number} is not in the log format: {line[begins.start() :][:80]}")
+            if any(row[k] > 1 for k in row if "_acc" in k):
+                raise SlugError(f"{path}, line {number} has an accuracy above 1; accuracies of a log are fractions")
+            rows.append(row)
     return rows
 
 
@@ -122,11 +140,81 @@ def inputs_hash(
 def valid(path: Path, settings: Mapping[str, Any]) -> Record | None:
     """The record at `path`, or None unless it was made with these settings and inputs and its weights are there."""
     try:
-        record = files.read_json(path)
+        record = files.read_object(path)
+        same = all(record.get(k) == v for k, v in settings.items())
+        return record if same and (not record.get("delta") or files.inside(path.parent, record["delta"]).is_file()) else None
     except SlugError:
         return None
-    same = all(record.get(k) == v for k, v in settings.items())
-    return record if same and (not record.get("delta") or (path.parent / record["delta"]).is_file()) else None
+
+
+def check_weights(path: Path, key: str, value: str) -> None:
+    """SlugError where the record at `path` is of other weights, by its entry `key`: a run would replace it and its delta."""
+    try:
+        found = files.read_object(path).get(key, value)
+    except SlugError:  # none, or a damaged one
+        return
+    if found != value:
+        said = f"{path} is of other weights of a model with this name"
+        raise SlugError(f"{said}; give another --result-dir, or --force to replace it")
+
+
+def own_label(folder: Path, clip: "Clip", model_hash: str) -> str:
+    """What a CLIP is called in the files of `folder`: its label, or `{label}-{hash}` where the label's files are of other
+    weights. Readers then see two models, and neither's records and deltas replace the other's."""
+    for path in sorted(folder.glob(f"{files.safe_name(clip.label)}-*.json")):
+        try:
+            record = files.read_object(path)
+        except SlugError:
+            continue
+        if record.get("model") == clip.label and _other_weights(record, folder, clip, model_hash):
+            return f"{clip.label}-{model_hash[:8]}"
+    return clip.label
+
+
+def _other_weights(record: Record, folder: Path, clip: "Clip", model_hash: str) -> bool:
+    """Whether a record is of other weights than a CLIP's. An earlier version's record does not say; its delta does."""
+    from slug.artifacts import deltas
+
+    if "model_hash" in record:
+        return record["model_hash"] != model_hash
+    try:
+        path = files.inside(folder, record.get("delta"))
+        deltas.read(path)
+    except SlugError:  # of a baseline, or damaged
+        return False
+    try:
+        deltas.of_model(clip, path)
+    except SlugError:
+        return True
+    return False
+
+
+def caveat(known: Mapping[str, tuple[int, int]], forgotten: bool, rule: str) -> str:
+    """Why an edit does not show that its name was forgotten, in words; empty where it does.
+
+    Args:
+        known: {split: (pictures that the unedited model recognises, pictures)}.
+        forgotten: whether the edit meets `rule`, given in words, on the validation split.
+    """
+    never = [f"none of the {n} {split} pictures" for split, (correct, n) in known.items() if not correct]
+    if never:
+        return f"nothing was forgotten: the unedited model recognises {' and '.join(never)}"
+    if not forgotten:
+        return f"not forgotten: no candidate met the rule on the validation split ({rule})"
+    return ""
+
+
+def clip_caveat(splits: Mapping[str, Any], forgotten: bool) -> str:
+    """`caveat` of a CLIP's edit, by the figures of both splits."""
+    before = {split: states[schema.ORIGINAL] for split, states in splits.items()}
+    known = {split: (round(f["forget_acc1"] * f["n_forget"]), f["n_forget"]) for split, f in before.items()}
+    return caveat(known, forgotten, f"at most {MAX_FORGET:.0%} recognised, margins {SIGMAS:g} standard deviations below 0")
+
+
+def ending(found: Sequence[Record]) -> str:
+    """The last line of a stage: which of its records carry a caveat; empty where none does."""
+    names = [f"{r['name']} ({r['method']})" for r in found if r.get("caveat")]
+    return f"note: {len(names)} of {len(found)} edits did not forget anything: {', '.join(names)}" if names else ""
 
 
 def one_line(record: Record) -> str:
@@ -137,8 +225,30 @@ def one_line(record: Record) -> str:
         f"{record['name']}, {record['method']}: {layer} step {record['step']:.4g}, test split: "
         f"FA@1 {before['forget_acc1']:.1%} -> {after['forget_acc1']:.1%} (at most {after['forget_upper']:.1%}), "
         f"identities {100 * after['identities_change']:+.2f}, objects {100 * after['objects_change']:+.2f} points, "
-        f"delta {record['delta_bytes'] / 1e3:.0f} kB = {record['params_share']:.2%} of the model"
+        f"delta {record['delta_bytes'] / 1e3:.0f} kB = {record['params_share']:.2%} of the model{schema.note(record)}"
     )
+
+
+def lacking(record: Any, wanted: Mapping[str, Any]) -> str:
+    """The first entry that a record lacks, or that is of another type than `wanted`, {key: type}, says; else empty."""
+    if not isinstance(record, dict):
+        return "all of it: it is no JSON object"
+    return next((k for k, kind in wanted.items() if not isinstance(record.get(k), kind)), "")
+
+
+def check_assistants(path: Path) -> Record:
+    """The record at `path`, as c1_unlearn_vlm.py writes it. SlugError if it is not whole."""
+    record = files.read_object(path)
+    lacks = lacking(record, OF_ASSISTANTS)
+    if lacks:
+        raise SlugError(f"{path} is no whole record: it lacks {lacks}; delete it and run its stage again")
+    files.inside(path.parent, record["delta"])
+    return record
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a record is a number that a table can show: NaN, too, but nothing of astronomical size."""
+    return isinstance(value, (int, float)) and not abs(value) > 1e18
 
 
 def missing(record: Record) -> str:
@@ -146,6 +256,8 @@ def missing(record: Record) -> str:
     texts = [k for k in ("method", "name", "kind", "model", "layer") if not isinstance(record.get(k), str)]
     if texts or record["kind"] not in schema.KINDS:
         return texts[0] if texts else "kind"
+    if isinstance(record["splits"], dict) and (odd := set(record["splits"]) - set(schema.SPLITS)):
+        return f"sound splits: {', '.join(sorted(odd))} is none"
     for split in schema.SPLITS:
         states = record["splits"].get(split) if isinstance(record["splits"], dict) else None
         for state in (schema.ORIGINAL, record["method"]):
@@ -153,10 +265,29 @@ def missing(record: Record) -> str:
             if not isinstance(figures, dict):
                 return f"the figures of {state}, {split} split"
             wanted = schema.FIGURES + (() if state == schema.ORIGINAL else schema.CHANGES)
-            bad = [k for k in wanted if not isinstance(figures.get(k), (int, float))]
+            bad = [k for k in wanted if k not in figures] + [k for k, v in figures.items() if not is_number(v)]
             if bad:
                 return f"{bad[0]} of {state}, {split} split"
-    return ""
+    lacks = [k for k in NUMBERS if not is_number(record.get(k))]
+    lacks += [k for k in COSTS if k in record and not is_number(record[k])]
+    lacks += [k for k in ("settings", "winner_validation") if not isinstance(record.get(k), dict)]
+    if "fronts" in record and not lacks:  # of SLUG: its plot is drawn from these
+        lacks += [f"{k} of winner_validation" for k in PLOTTED if not is_number(record["winner_validation"].get(k))]
+        lacks += [f"settings of {k}" for k in ("select_pictures", "trace") if not isinstance(record["settings"].get(k), int)]
+        lacks += [k for k in ("delta",) if not isinstance(record.get(k), str)]
+        lacks += [] if _are_fronts(record["fronts"]) else ["fronts"]
+    return lacks[0] if lacks else ""
+
+
+def _are_fronts(found: Any) -> bool:
+    """Whether these are {encoder: its Pareto front} as records hold them."""
+    if not isinstance(found, dict) or not all(isinstance(part, list) for part in found.values()):
+        return False
+    layers = [layer for part in found.values() for layer in part]
+    numbers = ("importance", "alignment")
+    return all(
+        isinstance(r, dict) and isinstance(r.get("name"), str) and all(is_number(r.get(k)) for k in numbers) for r in layers
+    )
 
 
 def check_whole(path: Path, record: Any) -> Record:
@@ -164,6 +295,8 @@ def check_whole(path: Path, record: Any) -> Record:
     lacks = missing(record) if isinstance(record, dict) and "splits" in record else "its splits"
     if lacks:
         raise SlugError(f"{path} is no whole record: it lacks {lacks}; delete it and run its stage again")
+    if record.get("delta"):
+        files.inside(path.parent, record["delta"])
     return record
 
 
@@ -173,7 +306,7 @@ def check_splits(record: Record, seed: int, imagenet_share: float) -> None:
     With other splits, pictures that chose the edit would report it.
     """
     for name, here in (("seed", seed), ("imagenet_share", imagenet_share)):
-        made = record.get("settings", {}).get(name)
+        made = record["settings"].get(name)
         if made != here:
             flag = f"--{name.replace('_', '-')}"
             raise SlugError(
@@ -183,12 +316,17 @@ def check_splits(record: Record, seed: int, imagenet_share: float) -> None:
 
 
 def read_all(folder: Path, label: str | None = None) -> list[Record]:
-    """All records in results/clip, or those of one model, sorted by kind and name. SlugError for one that is not whole."""
+    """All records in results/clip, or those of one model, sorted by kind and name; copies of records under other names are
+    left out, and named. SlugError for one that is not whole."""
     found = []
     for path in sorted(folder.glob("*.json")):
         record = files.read_json(path)
         if isinstance(record, dict) and "splits" in record:
-            found.append(check_whole(path, record))
+            own = record_file(check_whole(path, record))
+            if own == path.name:
+                found.append(record)
+            else:
+                print(f"note: {path} is left out: its record is of {own}")
     return sorted((r for r in found if label in (None, r["model"])), key=lambda r: (r["kind"], r["name"]))
 
 

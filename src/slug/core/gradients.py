@@ -62,6 +62,11 @@ def _accumulate(
     """Weighted sums over all processes: of gradients (or their squares), and of (weight, weighted loss, pairs)."""
     drop_last = loss is losses.contrastive
     batches = batch_indices(len(pairs.captions), batch_size, drop_last=drop_last)
+    if drop_last and len(batches[0]) < 2:
+        raise SlugError(
+            f"the contrastive gradient of one pair is 0: {desc} has {len(pairs.captions)} pairs in batches of {batch_size}; "
+            "it needs two pairs or more, and a --batch-size of at least 2"
+        )
     rank, world = distributed.mine()
     parameters = {n: p for n, p in clip.parameters.items() if encoder in (BOTH, clip.tower(n))}
     tokens = clip.tokenize(pairs.captions)

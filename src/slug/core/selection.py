@@ -1,5 +1,6 @@
 """Which candidate to keep: one record of a candidate, and the rule by which every method is chosen."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -65,13 +66,15 @@ class Candidate:
 
 
 def preference(*, forgotten: bool, retained: float, accuracy: float, margin: float, step: float) -> tuple[float, ...]:
-    """What `winner` compares: among candidates that forget, the highest retained accuracy; else the lowest forget accuracy.
+    """What `winner` compares: among candidates that forget, the highest retained accuracy; else the lowest forget accuracy,
+    and of several with that one the highest retained accuracy where it is known.
 
     Ties go to the lower margin of the forgotten name, that is to the more complete forgetting, then to the smaller step.
+    Where the name is not forgotten they go to the higher margin: the lowest one is that of the most damaged model.
     """
     if forgotten and not math.isnan(retained):
         return (1, retained, -margin, -step)
-    return (0, -accuracy, -margin, -step)
+    return (0, -accuracy, -1.0 if math.isnan(retained) else retained, margin, -step)
 
 
 def winner(candidates: Iterable[Candidate | None]) -> Candidate | None:
@@ -84,6 +87,26 @@ def winner(candidates: Iterable[Candidate | None]) -> Candidate | None:
         if best is None or best.preference is None or candidate.preference > best.preference:
             best = candidate
     return best
+
+
+def spare(
+    curves: Mapping[str, list[Candidate]], best: Candidate | None, score: Callable[[Edit], Candidate]
+) -> tuple[dict[str, list[Candidate]], Candidate | None]:
+    """(curves, winner) where the winner of a search, `best`, does not forget: retained accuracy, which the search left out,
+    is scored for all that share the lowest forget accuracy, and the one that retains most is kept.
+
+    Args:
+        curves: {layer: candidates}.
+        score: scores everything of an edit.
+    """
+    if best is None or best.forgotten or best.preference is None:
+        return dict(curves), best
+    lowest, scored = best.preference[:2], {}
+    for candidate in itertools.chain(*curves.values()):
+        if candidate.preference and candidate.preference[:2] == lowest and math.isnan(candidate.retained):
+            scored[id(candidate)] = score(candidate.edit)
+    known = {layer: [scored.get(id(c), c) for c in curve] for layer, curve in curves.items()}
+    return known, winner([scored.get(id(best), best), *itertools.chain(*known.values())])
 
 
 def deepest(candidates: list[Candidate], order: Callable[[str], Any]) -> Candidate | None:

@@ -69,10 +69,9 @@ def over_layers(
             best = selection.winner([best, candidate])
             if settled(best):
                 return Found(curves, best)
-    found = Found(curves, best)
     if plan.choose == "deepest":
-        return Found(curves, selection.deepest(found.candidates, lambda layer: layers.depth_order(model, layer)))
-    return found
+        best = selection.deepest(Found(curves, best).candidates, lambda layer: layers.depth_order(model, layer))
+    return Found(*selection.spare(curves, best, lambda edit: evaluator.score(edit, log_all=True)))
 
 
 def front_by_front(

@@ -13,7 +13,7 @@ from PIL import Image
 
 from slug import files
 from slug.data import canvas, evaluation_sets
-from slug.data.images import Decoded, Item, evenly_spaced
+from slug.data.images import Decoded, Item, evenly_spaced, is_system, listed
 from slug.data.names import clean_name
 from slug.data.pairs import TarMembers, read_tar
 from slug.errors import SlugError
@@ -119,18 +119,18 @@ def celeba(root: Path) -> Looked:
 def imagenet(val: Path) -> Looked:
     """ImageNet's validation pictures in class folders, or a folder that classes.csv describes."""
     rows = evaluation_sets.imagenet_classes(val)
-    folders = [sorted((val / f).iterdir()) for f in rows if (val / f).is_dir()]
-    paths = [str(path) for folder in folders for path in folder]
+    pictures, _ = evaluation_sets.imagenet_pictures(val, rows)
+    paths, folders = list(map(str, pictures.values())), {key.partition("/")[0] for key in pictures}
     broken, opened = _broken(paths)
-    complete = len(folders) == len(rows) and not broken and all(folders)
+    complete = len(folders) == len(rows) and not broken
     detail = f"{len(paths)} pictures of {len(folders)} of {len(rows)} classes, {broken} broken of {opened}"
     return complete, detail, ""
 
 
 def unlearn_canvas(folder: Path) -> Looked:
     """UnlearnCanvas's pictures by style and object."""
-    cells = {p.relative_to(folder).parts: p for p in sorted(folder.glob("*/*")) if p.is_dir()}
-    paths = [str(path) for cell in cells.values() for path in sorted(cell.iterdir())]
+    cells = {p.relative_to(folder).parts: p for p in sorted(folder.glob("*/*")) if p.is_dir() and not is_system(p)}
+    paths = [str(path) for cell in cells.values() for path in listed(cell)[0]]
     if not paths:
         raise SlugError("no {Style}/{Object}/{n}.jpg")
     broken, opened = _broken(paths)
@@ -166,7 +166,7 @@ def states(root: Path, keys: Iterable[str], names: Sequence[str] = (), **paths: 
 
     laion, tars = place("laion_dir", root / "laion/laion400m"), place("tar_dir", root / "tar_files")
     train, styles = place("train_data", laion / "00000.tar"), place("canvas", root / "UnlearnCanvas")
-    stems = [files.safe_name(n.replace(" ", "_")) for n in names] or sorted(p.stem for p in tars.glob("*.tar")) or ["NAME"]
+    stems = [files.name_stem(n) for n in names] or sorted(p.stem for p in tars.glob("*.tar")) or ["NAME"]
 
     looks: dict[str, tuple[str, Path, Callable[[Path], Looked]]] = {
         "laion": ("LAION shards", laion, shards),

@@ -9,9 +9,11 @@ import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from slug import files, pool, progress
@@ -20,7 +22,10 @@ from slug.data.names import Matcher, plain_name
 from slug.data.settings import Download
 from slug.errors import SlugError, brief
 
-COLUMNS = ["URL", "TEXT", "NSFW", "similarity", "LICENSE"]  # of LAION-400M's metadata
+# What LAION's metadata calls its columns, the names of later releases after those of LAION-400M.
+NEEDED = {"URL": ("URL", "url"), "TEXT": ("TEXT", "caption", "text")}
+EXTRAS = ("NSFW", "similarity", "LICENSE")  # kept where all files have them
+ADDRESS = r"^\s*(?i:https?)://"  # anything else, such as file:, would put files of this machine into shards
 ROWS_PER_SHARD = 10_000
 
 
@@ -32,6 +37,7 @@ class Fetched(NamedTuple):
     pictures: int  # in the tars
     failed: int  # no answer in time, or a server error
     broken: int  # the answer is no picture
+    refused: int = 0  # rows left out before, since their address is neither http nor https
 
 
 def metadata_files(folder: Path) -> list[Path]:
@@ -41,13 +47,53 @@ def metadata_files(folder: Path) -> list[Path]:
     if not paths:
         raise SlugError(f"{folder} holds no metadata (*.parquet); see data/README.md")
     for path in paths:
-        try:
-            missing = [c for c in COLUMNS if c not in pq.read_schema(path).names]
-        except (pa.ArrowException, OSError) as err:
-            raise _not_metadata(path, err) from err
-        if missing:
-            raise _not_metadata(path, f"no column {', '.join(missing)}")
+        columns_of(path)
     return paths
+
+
+def columns_of(path: Path) -> dict[str, str]:
+    """{URL, TEXT: what the metadata file calls this column}. SlugError: it is damaged, or lacks one."""
+    try:
+        names = pq.read_schema(path).names
+    except (pa.ArrowException, OSError) as err:
+        raise _not_metadata(path, err) from err
+    found = {c: next((n for n in spelled if n in names), "") for c, spelled in NEEDED.items()}
+    missing = [f"{c} (nor {', '.join(NEEDED[c][1:])})" for c, name in found.items() if not name]
+    if missing:
+        raise _not_metadata(path, f"no column {' and no '.join(missing)}; it has {', '.join(names)}")
+    return found
+
+
+def _fetchable(paths: list[Path], folder: Path) -> tuple[list[Path], dict[str, Any], int]:
+    """The metadata that img2dataset may be given: files with addresses of the web only, their columns, and rows left out.
+
+    The files themselves, where all are alike and every address is http or https; else copies in `folder` of the rows that
+    are, with the columns that LAION-400M has. Returns (files, settings of img2dataset, rows left out). SlugError: no row is
+    left.
+    """
+    schemas, names = [pq.read_schema(p) for p in paths], [columns_of(p) for p in paths]
+    extras = [c for c in EXTRAS if all(c in s.names for s in schemas)]
+    of_web = [pc.match_substring_regex(sources.as_text(s, n["URL"]), ADDRESS) for s, n in zip(schemas, names, strict=True)]
+    try:
+        rows = sum(pq.read_metadata(p).num_rows for p in paths)
+        refused = rows - sum(ds.dataset(str(p)).count_rows(filter=w) for p, w in zip(paths, of_web, strict=True))
+        if rows and refused == rows:
+            raise SlugError(f"none of the {rows} rows in {paths[0].parent} has an http or https address; get them again")
+        plain = all(s.field(n[c]).type == pa.string() for s, n in zip(schemas, names, strict=True) for c in n)
+        if plain and not refused and all(n == names[0] for n in names):
+            return paths, {"url_col": names[0]["URL"], "caption_col": names[0]["TEXT"], "save_additional_columns": extras}, 0
+        copies = [folder / f"{i:05d}.parquet" for i in range(len(paths))]
+        for path, copy, schema, name, good in zip(paths, copies, schemas, names, of_web, strict=True):
+            wanted = {c: sources.as_text(schema, n) for c, n in name.items()} | {c: ds.field(c) for c in extras}
+            scanner = ds.dataset(str(path)).scanner(wanted, good, batch_size=2**16)
+            with files.replacing(copy) as temporary, pq.ParquetWriter(temporary, scanner.projected_schema) as out:
+                for batch in scanner.to_batches():
+                    out.write_batch(batch)
+    except pa.ArrowException as err:
+        raise _not_metadata(paths[0].parent, err) from err
+    if refused:
+        progress.write(f"note: {refused} of {rows} rows are left out: their address is neither http nor https")
+    return copies, {"url_col": "URL", "caption_col": "TEXT", "save_additional_columns": extras}, refused
 
 
 def _not_metadata(path: Path, why: object) -> SlugError:
@@ -65,6 +111,7 @@ def fetch(metadata: Path, out: Path, how: Download) -> Fetched:
         if importlib.util.find_spec(package) is None:
             raise SlugError(f"{package} is not installed; run: pip install {package}")
     paths, out = metadata_files(metadata), files.check_writable(out)
+    paths, columns, refused = _fetchable(paths, out / ".metadata")
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network for a newer version
     import img2dataset  # here: it takes seconds
 
@@ -73,9 +120,7 @@ def fetch(metadata: Path, out: Path, how: Download) -> Fetched:
         img2dataset.download(
             url_list=str(paths[0].parent),
             input_format="parquet",
-            url_col="URL",
-            caption_col="TEXT",
-            save_additional_columns=COLUMNS[2:],
+            **columns,
             output_folder=str(out),
             output_format="webdataset",
             number_sample_per_shard=ROWS_PER_SHARD,
@@ -93,7 +138,7 @@ def fetch(metadata: Path, out: Path, how: Download) -> Fetched:
         raise SlugError(f"img2dataset failed ({brief(err)}); run the same command again") from err
     finally:
         signal.signal(signal.SIGINT, interrupt)
-    return _outcome(paths, out)
+    return _outcome(paths, out)._replace(refused=refused)
 
 
 def _outcome(paths: list[Path], out: Path) -> Fetched:
@@ -161,7 +206,10 @@ def named_rows(
 def _named(path: Path, matcher: Matcher, threads: bool) -> pa.Table:
     """A function of its own, since other processes must be able to import it."""
     try:
-        return sources.find_rows(path, matcher, COLUMNS, caption="TEXT", threads=threads)
+        names, there = columns_of(path), pq.read_schema(path).names
+        extras = [c for c in EXTRAS if c in there]
+        table = sources.find_rows(path, matcher, [*names.values(), *extras], caption=names["TEXT"], threads=threads)
+        return table.rename_columns([*names, *extras, "names"])
     except (pa.ArrowException, OSError, KeyError) as err:
         raise _not_metadata(path, err) from err
 

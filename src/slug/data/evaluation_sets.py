@@ -1,7 +1,9 @@
 """Evaluation sets: labelled pictures in the layouts of CelebA and ImageNet (data/README.md)."""
 
+import math
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -9,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from slug import files
-from slug.data.images import PICTURES, Transform, decode_files
+from slug import files, progress
+from slug.data.images import PICTURES, Transform, decode_files, is_system, listed, told
 from slug.data.names import clean_name
 from slug.errors import SlugError
 
@@ -28,6 +30,16 @@ class PictureSet(NamedTuple):
     seen: torch.Tensor  # (N,) bool: the source image was in the model's training data
     broken: int  # pictures left out because they cannot be decoded
     paths: tuple[str, ...] = ()  # (N,)
+    left_out: Mapping[str, int] = {}  # {why: pictures of the evaluation that could not be used}
+
+
+def _groups(folder: Path) -> dict[str, tuple[str, bool]] | None:
+    """{picture: (source image, whether it was seen)} of a folder's groups.csv; None if there is none."""
+    path = folder / "groups.csv"
+    if not path.is_file():
+        return None
+    rows = files.read_csv(path, ("image", "group", "seen"), "make the folder again")
+    return {r["image"]: (r["group"], r["seen"] == "1") for r in rows}
 
 
 def _picture_set(
@@ -36,6 +48,9 @@ def _picture_set(
     labels: list[int],
     classes: list[tuple[str, int]],
     decode: Callable[[list[str]], tuple[torch.Tensor, torch.Tensor]],
+    *,
+    gone: Sequence[str] = (),  # pictures that the folder's lists name besides, and that are not there
+    allow_missing: float = 1.0,
 ) -> PictureSet:
     """Decode the pictures {key: path} of an evaluation folder; `classes` are (name, block).
 
@@ -45,18 +60,36 @@ def _picture_set(
     keys = list(paths)
     if not len(kept):
         raise SlugError(f"{folder}: no picture can be used ({len(keys)} tried); see data/README.md for its layout")
-    table, path = {n: (n, True) for n in keys}, folder / "groups.csv"
-    if path.is_file():
-        remedy = "delete it, or make the folder again"
-        rows = files.read_csv(path, ("image", "group", "seen"), remedy)
-        table = {r["image"]: (r["group"], r["seen"] == "1") for r in rows}
-        for missing in (n for n in keys if n not in table):
-            raise SlugError(f"{path} has no row for {missing}; {remedy}")
+    table = _groups(folder) or {n: (n, True) for n in keys}
+    missing = [n for n in keys if n not in table]
+    if missing:
+        more = f" and {len(missing) - 1} others" if missing[1:] else ""
+        raise SlugError(
+            f"{folder / 'groups.csv'} has no row for {missing[0]}{more}: it would not be known which source image it shows; "
+            "add the rows, move the pictures elsewhere, or make the folder again"
+        )
     chosen = [keys[i] for i in kept]
+    lost = [k for k in keys if k not in set(chosen)] if len(chosen) < len(keys) else []
+    damaged = [k for k in lost if paths[k].exists()]
+    absent = [*gone, *(k for k in lost if not paths[k].exists())]
+    left_out = {"missing": len(absent), "damaged": len(damaged)}
+    _check_share(folder, left_out, len(keys) + len(gone), [*absent, *damaged], allow_missing)
     groups, seen = [table[k][0] for k in chosen], torch.tensor([table[k][1] for k in chosen])
     names, blocks = [name for name, _ in classes], torch.tensor([block for _, block in classes])
     found = tuple(str(paths[k]) for k in chosen)
-    return PictureSet(images, torch.tensor(labels)[kept], names, blocks, groups, seen, len(keys) - len(chosen), found)
+    return PictureSet(images, torch.tensor(labels)[kept], names, blocks, groups, seen, len(lost), found, left_out)
+
+
+def _check_share(folder: Path, left_out: dict[str, int], asked: int, lost: list[str], allowed: float) -> None:
+    """Tell how many pictures of an evaluation cannot be used; SlugError if they are more than the fraction `allowed`."""
+    if not lost:
+        return
+    why = told(+Counter(left_out))
+    said = f"{folder}: {len(lost)} of {asked} pictures of the evaluation cannot be used ({why}), e.g. {lost[0]}"
+    if len(lost) > allowed * asked:
+        share = math.ceil(1000 * len(lost) / asked) / 1000
+        raise SlugError(f"{said}; get them again, or accept figures without them by --allow-missing {share}")
+    progress.write(f"note: {said}")
 
 
 def identity_rows(path: Path) -> dict[str, str]:
@@ -88,11 +121,18 @@ def celeba_names(root: Path) -> dict[str, str]:
 
 
 def load_celeba(
-    root: Path, transform: Transform, *, workers: int = 0, per_class: int | None = None, cache: Path | None = None
+    root: Path,
+    transform: Transform,
+    *,
+    workers: int = 0,
+    per_class: int | None = None,
+    cache: Path | None = None,
+    allow_missing: float = 1.0,
 ) -> PictureSet:
     """The identity evaluation: pictures of the identities in frequent_celebs.txt, with all identities as classes.
 
-    Each has at most `per_class` pictures. The folder also has img_align_celeba/ and list_identity_celeba.txt.
+    Each has at most `per_class` pictures. The folder also has img_align_celeba/ and list_identity_celeba.txt. SlugError: a
+    list is missing or damaged, or more than the fraction `allow_missing` of the pictures cannot be used.
     """
     root = files.existing(root, "CelebA folder", "give --val-data")
     identity = celeba_names(root)
@@ -109,7 +149,7 @@ def load_celeba(
             paths[image] = root / "img_align_celeba" / image
             labels.append(index[name])
     decode = partial(decode_files, transform=transform, workers=workers, desc="decode identities", cache=cache)
-    return _picture_set(root, paths, labels, [(n, 0) for n in names], decode)
+    return _picture_set(root, paths, labels, [(n, 0) for n in names], decode, allow_missing=allow_missing)
 
 
 def imagenet_names() -> dict[str, str]:
@@ -129,12 +169,15 @@ def imagenet_classes(val: Path) -> dict[str, tuple[str, int]]:
     of ImageNet-1k, and all its 1,000 classes count, whether or not each has pictures. SlugError if a subfolder has no name.
     """
     table = val.parent / "classes.csv"
-    found = sorted(p.name for p in val.iterdir() if p.is_dir())
+    found = sorted(p.name for p in val.iterdir() if p.is_dir() and not is_system(p.name))
     if table.is_file():
         rows = files.read_csv(table, ("folder", "name", "block"), "see data/README.md")
         wrong = next((r["block"] for r in rows if not r["block"].strip().isdecimal()), None)
         if wrong is not None:
             raise SlugError(f"{table} has the block {wrong!r}, which is no number; see data/README.md")
+        nameless = next((r["folder"] for r in rows if not any(map(str.isalnum, r["name"]))), None)
+        if nameless is not None:
+            raise SlugError(f"{table} has no name for the folder {nameless!r}; see data/README.md")
         return {r["folder"]: (r["name"], int(r["block"])) for r in rows if (val / r["folder"]).is_dir()}
     classes = {wnid: (name, 0) for wnid, name in imagenet_names().items()}
     strange = [f for f in found if f not in classes]
@@ -144,29 +187,55 @@ def imagenet_classes(val: Path) -> dict[str, tuple[str, int]]:
     return classes
 
 
+def imagenet_pictures(val: Path, folders: Iterable[str]) -> tuple[dict[str, Path], Counter[str]]:
+    """({"folder/picture": path} of some class folders, in order, and what they hold besides: {what: files})."""
+    found: dict[str, Path] = {}
+    besides = Counter[str]()
+    for folder in (f for f in folders if (val / f).is_dir()):
+        paths, more = listed(val / folder)
+        found |= {path.relative_to(val).as_posix(): path for path in paths}
+        besides += more
+    return found, besides
+
+
 def load_imagenet(
-    val: Path, transform: Transform, *, workers: int = 0, share: float = 1.0, seed: int = 0, cache: Path | None = None
+    val: Path,
+    transform: Transform,
+    *,
+    workers: int = 0,
+    share: float = 1.0,
+    seed: int = 0,
+    cache: Path | None = None,
+    allow_missing: float = 1.0,
 ) -> PictureSet:
     """The object evaluation: an ImageNet-style folder with one subfolder for each class (`imagenet_classes`).
 
     Folders of the same name are one class. Two synsets of ImageNet are called `sunglasses` and two `missile`; no prompt
     tells them apart, so as separate classes neither could ever be right. `share` is the fraction of the pictures that is
-    drawn by `seed`.
+    drawn by `seed`. SlugError: there are no pictures, or more than the fraction `allow_missing` of them cannot be used.
     """
     val = files.existing(val, "ImageNet validation folder", "give --imagenet-val")
     rows = imagenet_classes(val)
     classes = list(dict.fromkeys(rows.values()))
     index = {c: i for i, c in enumerate(classes)}
-    paths, labels = {}, []
-    for folder, row in rows.items():
-        for path in sorted((val / folder).iterdir()) if (val / folder).is_dir() else ():
-            paths[f"{folder}/{path.name}"] = path
-            labels.append(index[row])
+    paths, besides = imagenet_pictures(val, rows)
+    besides["folders that classes.csv does not name"] += sum(
+        p.is_dir() and p.name not in rows and not is_system(p.name) for p in val.iterdir()
+    )
+    if +besides:
+        progress.write(f"note: {val}: {len(paths)} pictures; left out: {told(+besides)}")
+    if not paths:
+        raise SlugError(f"{val} holds no pictures; see data/README.md for its layout")
+    labels = [index[rows[key.partition("/")[0]]] for key in paths]
+    gone = [key for key in _groups(val.parent) or () if key not in paths and key.partition("/")[0] in rows]
     if share < 1:
         keep = np.sort(np.random.default_rng(seed).permutation(len(paths))[: round(share * len(paths))])
         keys = list(paths)
         paths, labels = {keys[i]: paths[keys[i]] for i in keep}, [labels[i] for i in keep]
-    if not paths:
-        raise SlugError(f"{val} holds no pictures; see data/README.md for its layout")
+        gone = gone[: round(share * len(gone))]
+        if not paths:
+            raise SlugError(
+                f"{val}: the share {share:g} of its {len(keys)} pictures is none; give a larger --imagenet-share"
+            )
     decode = partial(decode_files, transform=transform, workers=workers, desc="decode objects", cache=cache)
-    return _picture_set(val.parent, paths, labels, classes, decode)
+    return _picture_set(val.parent, paths, labels, classes, decode, gone=gone, allow_missing=allow_missing)

@@ -1,13 +1,18 @@
-"""Decoding of images, by worker processes, into one uint8 tensor."""
+"""Image files: which files are pictures, and their decoding, by worker processes, into one uint8 tensor."""
 
 import hashlib
 import io
 import multiprocessing
+import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import slug.torchvision_cpu  # noqa: F401  (before a spawned worker unpickles a transform, which imports torchvision)
+
+import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError
@@ -16,10 +21,72 @@ from safetensors.torch import load_file, save_file
 from slug import files, progress
 
 BATCH = 64  # images decoded at once
-PICTURES = ("jpg", "jpeg", "png", "webp")  # endings of image files
+# Endings of image files: the raster formats that Pillow reads by itself.
+PICTURES = (
+    "jpg jpeg jpe jfif png apng webp avif avifs bmp dib gif tif tiff "
+    "jp2 j2k jpx jpf jpc ppm pgm pbm pnm tga ico icns pcx qoi sgi"
+).split()
+SYSTEM = {".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", ".ipynb_checkpoints", "__macosx", "@eadir"}
+MOST_ASPECT = 200  # sides; scaled to a model's size, a picture of 1 x 65,000 pixels would need more memory than there is
 
 Item = str | Path | bytes  # an image: its file, or the bytes of one
 Transform = Callable[[Image.Image], torch.Tensor]
+
+
+def is_system(path: str | Path) -> bool:
+    """Whether a file, or a folder that it lies in, belongs to an operating system or a tool, as .DS_Store or ._1.jpg do."""
+    return any(part.startswith("._") or part.casefold() in SYSTEM for part in str(path).split("/"))
+
+
+def ending(path: str | Path) -> str:
+    """The ending of a file's name in lower case, without its dot."""
+    stem, _, end = str(path).rpartition("/")[2].rpartition(".")
+    return end.lower() if stem else ""
+
+
+def listed(folder: Path, *, deep: bool = True) -> tuple[list[Path], Counter[str]]:
+    """The pictures of a folder by their endings, in order, and what is left out: {what: files}.
+
+    Files of systems count as nothing. Without `deep`, pictures in subfolders are left out.
+    """
+    found, left_out = [], Counter[str]()
+    for top, folders, names in os.walk(folder):
+        folders[:] = [f for f in folders if not is_system(f)]
+        left_out["linked folders"] += sum(Path(top, f).is_symlink() for f in folders)  # which os.walk does not enter
+        for path in (Path(top, n) for n in names if not is_system(n)):
+            if ending(path) not in PICTURES:
+                # A caption or a hidden file is no picture that somebody misses.
+                if ending(path) != "txt" and not path.name.startswith("."):
+                    left_out[f"ending .{ending(path)}" if ending(path) else "no ending"] += 1
+            elif deep or Path(top) == folder:
+                found.append(path)
+            else:
+                left_out["in a subfolder"] += 1
+    return sorted(found), +left_out
+
+
+def told(counts: Mapping[str, int]) -> str:
+    """Counts in words, the largest first: `3 ending .heic, 1 no ending`."""
+    return ", ".join(f"{n} {what}" for what, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def read(item: Item) -> Image.Image | None:
+    """A picture, read whole; None if it cannot be used: damaged, no picture, or longer than MOST_ASPECT times its width.
+
+    Grey values of 16 bits become 8 bits, which Pillow itself would cut off at 255.
+    """
+    try:
+        with Image.open(io.BytesIO(item) if isinstance(item, bytes) else item) as image:
+            if max(image.size) > MOST_ASPECT * min(image.size):
+                return None
+            image.load()
+            if image.mode[0] == "I":
+                values = np.asarray(image).astype(np.int64)
+                deep = image.mode != "I" or values.max() > 255
+                return Image.fromarray((values >> 8 * deep).clip(0, 255).astype(np.uint8))
+            return image
+    except Exception:  # the parsers of formats and of EXIF raise errors of every kind on damaged files
+        return None
 
 
 def evenly_spaced(items: Sequence, count: int) -> list:
@@ -38,11 +105,10 @@ class Decoded(torch.utils.data.Dataset):
         return len(self.items)
 
     def __getitem__(self, i: int) -> torch.Tensor | None:
-        item = self.items[i]
+        image = read(self.items[i])
         try:
-            with Image.open(io.BytesIO(item) if isinstance(item, bytes) else item) as image:
-                return self.transform(image.convert("RGB"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return None if image is None else self.transform(image.convert("RGB"))
+        except (OSError, ValueError, SyntaxError, MemoryError):
             return None
 
 

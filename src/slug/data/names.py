@@ -5,13 +5,13 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
+from slug import progress
+from slug.files import checked_name, name_stem, plain_name
+
+__all__ = ["Matcher", "checked_name", "clean_name", "distinct", "name_stem", "plain_name"]
+
 MOST_SCREENED = 200  # names; a pattern of more would outgrow RE2's memory
 BETWEEN_WORDS = re.compile(r"[\W_]+")  # \w is a letter or digit as str.isalnum knows them, or `_`
-
-
-def plain_name(name: str) -> str:
-    """A name as people write it: `Elon_Musk` -> `Elon Musk`."""
-    return " ".join(name.replace("_", " ").split())
 
 
 def clean_name(name: str) -> str:
@@ -28,6 +28,19 @@ def _folded(text: str) -> str:
     """NFKC and casefold; each run of characters other than letters and digits becomes one space, with one at either end."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return f" {BETWEEN_WORDS.sub(' ', text).strip()} "
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """Names without those that say the same as an earlier one: they would find the same captions. Each is told.
+
+    SlugError for what is no name.
+    """
+    found: dict[str, str] = {}
+    for name in map(checked_name, names):
+        first = found.setdefault(_folded(name), name)
+        if first != name:
+            progress.write(f"note: {name!r} and {first!r} are two spellings of one name; {first!r} is taken")
+    return list(found.values())
 
 
 class Matcher:

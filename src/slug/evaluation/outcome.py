@@ -1,5 +1,6 @@
 """What an edit comes to on both splits: figures with intervals and paired changes, and what plots show of it."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -82,17 +83,18 @@ def on_splits(evaluators: Mapping[str, ClipEvaluator], edit: Edit, method: str, 
 
 
 def similarity(
-    evaluation: Evaluation, targets: Sequence[Target], masks: Masks, *, others: int = 9, seed: int = 0
+    evaluation: Evaluation, targets: Sequence[Target], masks: Masks, *, others: int = 9
 ) -> tuple[list[str], np.ndarray, int]:
     """Cosines of mean picture features and name prompts of a split: (names, (K, K) array, number of pictures), first the
-    targets, which are classes of one task, then `others` classes of the first target's block."""
+    targets, which are classes of one task, then the `others` classes of the first target's block whose prompts the unedited
+    model holds nearest to theirs."""
     target, own = targets[0], [t.label for t in targets]
     task = evaluation.tasks[target.task]
     blocks, labels = task.pictures.blocks, task.pictures.labels
-    shown = set(labels[masks[target.task]].tolist())
-    rivals = [c for c in range(len(blocks)) if c not in own and blocks[c] == blocks[target.label] and c in shown]
-    g = torch.Generator().manual_seed(seed)
-    chosen = [*own, *sorted(rivals[i] for i in torch.randperm(len(rivals), generator=g)[:others].tolist())]
+    there = set(labels[masks[target.task]].tolist())
+    rivals = [c for c in range(len(blocks)) if c not in own and blocks[c] == blocks[target.label] and c in there]
+    near = (task.weights[rivals] @ task.weights[own].T).mean(1).cpu()
+    chosen = [*own, *(rivals[i] for i in near.argsort(descending=True, stable=True)[:others].tolist())]
     rows = torch.cat([evaluation.rows(target.task, masks[target.task], label=c) for c in chosen])
     features, weights = evaluation.sides(target.task, rows)
     means = torch.stack([features[(labels[rows] == c).to(features.device)].mean(0) for c in chosen])
@@ -103,15 +105,28 @@ def similarity(
 def shown(
     evaluation: Evaluation, target: Target, masks: Masks, *, count: int = 7, seed: int = 0
 ) -> tuple[torch.Tensor, list[str], list[str]]:
-    """Pictures to look at: (images (2 * count, 3, S, S), true names, guessed names), first the target's, with source images
-    that were never seen in front, then others', drawn by `seed`."""
-    pictures, g = evaluation.tasks[target.task].pictures, torch.Generator().manual_seed(seed)
+    """Pictures to look at: (images (2 * count, 3, S, S), true names, guessed names), first the target's, then others'.
+
+    A picture that the unedited model does not recognise shows nothing of an edit: recognised ones come first, source image
+    after source image in turn, in an order drawn by `seed`.
+    """
+    task, g = evaluation.tasks[target.task], torch.Generator().manual_seed(seed)
+    pictures = task.pictures
     rivals, mask = pictures.blocks[pictures.labels] == pictures.blocks[target.label], masks[target.task]
+
+    def some(rows: torch.Tensor) -> torch.Tensor:
+        rows = rows[torch.randperm(len(rows), generator=g)]
+        known = zeroshot.ranks(task.features[rows], task.weights, pictures.labels[rows], pictures.blocks) < 1
+        turns: Counter[tuple[bool, str]] = Counter()
+        order = []
+        for i, (row, right) in enumerate(zip(rows.tolist(), known.tolist(), strict=True)):
+            turns[group := (right, pictures.groups[row])] += 1
+            order.append((not right, turns[group], i))
+        return rows[[i for *_, i in sorted(order)][:count]]
+
     own = evaluation.rows(target.task, mask, label=target.label)
-    own = own[torch.randperm(len(own), generator=g)]
-    own = own[pictures.seen[own].long().argsort(stable=True)][:count]
     other = evaluation.rows(target.task, mask & rivals, without=target.label)
-    rows = torch.cat([own, other[torch.randperm(len(other), generator=g)][:count]])
+    rows = torch.cat([some(own), some(other)])
     truth, names = pictures.labels[rows], pictures.names
     guess = zeroshot.guesses(*evaluation.sides(target.task, rows), truth, pictures.blocks)
     return pictures.images[rows], [names[i] for i in truth], [names[i] for i in guess]

@@ -118,6 +118,7 @@ def evaluate_and_report(
     weights = classifier(clip, pictures.names, templates, batch_size)
     rank = ranks(features, weights, pictures.labels, pictures.blocks)
     record: dict[str, Any] = {"settings": settings, "versions": cli.versions(), "broken": pictures.broken}
+    record["left_out"] = dict(pictures.left_out)
     for part, mask in (("all", torch.ones_like(pictures.seen)), ("seen", pictures.seen), ("unseen", ~pictures.seen)):
         if mask.any():
             acc1, acc5 = accuracies(rank[mask])

@@ -69,7 +69,8 @@ class Search:
         self.questions = questions.read(settings.questions)  # before anything that takes long
         self.model = vlm.from_settings(settings.assistant, run.precision, system.settle(run.device, run.seed))
         clip, sources, batch_size = self.model.clip, settings.sources, settings.batch_size
-        self.gradients = GradientFiles(clip, sources, run.result_dir, batch_size, encoder="vision")
+        flags = cli.values(settings)
+        self.gradients = GradientFiles(clip, sources, run.result_dir, batch_size, encoder="vision", flags=flags)
         # One spelling of the variant, so that a record is valid under either.
         self.flat = cli.flat(settings) | {"unlearn_method": self.variant.gradient}
 
@@ -77,12 +78,18 @@ class Search:
         """Make the records of names, one after the other; valid ones are kept."""
         kept = {k: v for k, v in self.flat.items() if k not in NOT_SETTINGS}
         common = {"settings": kept, "versions": cli.versions(), **_sources(self.model, self.settings.questions)}
-        folder = files.resolve(self.settings.run.result_dir) / "vlm"
+        folder, made = files.resolve(self.settings.run.result_dir) / "vlm", []
+        for name in names if not self.settings.force else ():
+            path = folder / records.file_name(self.model.label, name, ".json")
+            records.check_weights(path, "vlm_hash", str(common["vlm_hash"]))
         for name in names:
             mark = common | self.gradients.hashes(name, self.variant)
             path = folder / records.file_name(self.model.label, name, ".json")
             record = None if self.settings.force else records.valid(path, mark)
-            print(one_line(record or self._forget(name, path, mark)), flush=True)
+            made.append(record or self._forget(name, path, mark))
+            print(one_line(made[-1]), flush=True)
+        if records.ending(made):
+            print(records.ending(made), flush=True)
 
     def _search(self, name: str, start: Candidate, evaluator: AssistantEvaluator) -> tuple[list[layers.Layer], Found]:
         """(all layers that may be edited, what the search found)."""
@@ -133,9 +140,13 @@ class Search:
         )
         title, marked = f"{name}: vision tower of {model.label}", best.layer.removesuffix(ALONE)
         plots.pareto(ranked, layers.pareto_front(ranked), marked, title, stem.with_name(f"{stem.name}-pareto"))
+        n, rule = len(evaluator.asked["forget"]), f"forget accuracy at most {settings.wanted:g}, margins below 0"
+        known = {"validation": (round(start.scores["forget_acc"] * n), n)}
         record = {
             "method": method,
             "name": plain_name(name),
+            "forgotten": best.forgotten,
+            "caveat": records.caveat(known, best.forgotten, rule),
             "model": model.label,
             "layer": best.layer,
             "step": best.step,
@@ -162,7 +173,7 @@ def one_line(record: Record) -> str:
     return (
         f"{record['name']}: {record['layer']} step {record['step']:.4g}; validation split: {shares}; "
         f"{record['n_candidates']} candidates, {record['seconds']:.0f} s, "
-        f"delta {record['delta_bytes'] / 1e3:.0f} kB = {record['params_share']:.2%} of the model"
+        f"delta {record['delta_bytes'] / 1e3:.0f} kB = {record['params_share']:.2%} of the model{schema.note(record)}"
     )
 
 
@@ -272,7 +283,14 @@ class Exam:
 
 def made_records(folder: Path, model: vlm.Vlm, path: str) -> list[Record]:
     """The records of an assistant. SlugError where there is none, or one is of other weights or questions."""
-    made = [files.read_json(p) for p in sorted(folder.glob(f"{files.safe_name(model.label)}-*.json"))]
+    made = []
+    for file in sorted(folder.glob(f"{files.safe_name(model.label)}-*.json")):
+        record = records.check_assistants(file)
+        own = records.file_name(record["model"], record["name"], ".json")
+        if own == file.name:
+            made.append(record)
+        else:
+            print(f"note: {file} is left out: its record is of {own}")
     if not made:
         raise SlugError(f"{folder} has no record of {model.label}; make them with src/vlm/c1_unlearn_vlm.py")
     wanted = _sources(model, path)

@@ -61,6 +61,7 @@ class Baseline:
     """One method on one name.
 
     Attributes:
+        model_hash: hash of the unedited model's weights.
         folder: where the records are.
         made_with: what a valid record says it was made with.
         stored: (setting, number of the candidate) that an earlier comparison chose; None where the grid is searched.
@@ -72,6 +73,7 @@ class Baseline:
     name: str
     method: Method
     clip: Clip
+    model_hash: str
     settings: Compare
     folder: Path
     made_with: dict[str, Any]
@@ -139,7 +141,7 @@ class Baseline:
 
     def _write_log(self, setting: float, candidates: Sequence[Candidate], times: Sequence[float]) -> None:
         """Write the published comparison log, `{date}_{model}_{name}_{method}_lr{lr}.txt`, instead of older ones."""
-        parts = files.safe_name(self.clip.label), files.safe_name(self.name), self.method.name, self.label(setting)
+        parts = files.safe_name(self.clip.label), files.name_stem(self.name), self.method.name, self.label(setting)
         end, folder = f"_{'_'.join(parts)}.txt".replace(" ", ""), self.folder / "compare"
         for old in folder.glob(f"*{end}"):
             old.unlink()
@@ -170,14 +172,16 @@ class Baseline:
         weights = load_file(self.path(".safetensors", setting))
         edit = Replacement(weights, best.layer, best.step)
         splits = outcome.on_splits(evaluators, edit, self.method.name, self.settings.run.seed)
-        record = self._record(setting, best, candidates, weights) | {"splits": splits}
+        record = self._record(setting, best, candidates, weights, splits)
         records.write_candidates(self.path("-steps.csv"), [evaluators["validation"].start, *candidates])
         files.write_json(self.path(".json"), record)
         for s in self.jobs:  # the record is complete: the candidates' weights are of no more use
             self.path(".safetensors", s).unlink(missing_ok=True)
         return record
 
-    def _record(self, setting: float, best: Candidate, candidates: list[Candidate], weights: Weights) -> dict[str, Any]:
+    def _record(
+        self, setting: float, best: Candidate, candidates: list[Candidate], weights: Weights, splits: dict[str, Any]
+    ) -> dict[str, Any]:
         job, base = self.jobs[setting], {n: p.detach().cpu() for n, p in self.clip.parameters.items()}
         counts = {n: int((w != base[n]).sum()) for n, w in weights.items()}
         touched, (own, shared) = sum(counts.values()), self.seconds
@@ -195,6 +199,9 @@ class Baseline:
             "inside_grid": grids.inside(self.jobs, setting),
             "delta_bytes": job["delta_bytes"],
             "params_touched": touched,
+            "forgotten": best.forgotten,
+            "caveat": records.clip_caveat(splits, best.forgotten),
+            "model_hash": self.model_hash,
             "touched_most": dict(sorted(counts.items(), key=lambda item: -item[1])[:5]),
             "params_share": touched / sum(p.numel() for p in base.values()),
             "n_candidates": len(candidates),
@@ -205,5 +212,6 @@ class Baseline:
             "search_s": sum(j["times"][-1] for j in self.jobs.values()) + sum(c.scores["seconds"] for c in candidates),
             "peak_mem_mb": job["peak_mem_mb"],
             "seed": self.settings.run.seed,
+            "splits": splits,
             **self.made_with,
         }

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
-import pandas as pd
-
 from slug import cli, files, methods, progress, system
 from slug.artifacts import records
 from slug.artifacts.gradient_files import GradientFiles
@@ -26,11 +24,12 @@ from slug.experiments.setup import World
 from slug.methods import Material, Method, grids
 from slug.methods._training import Schedule
 from slug.models.clip import Clip
+from slug.reports import reading
 from slug.settings import MAX_FORGET, SIGMAS, UNEDITED, Compare
 
 # These change no result, or a record says them elsewhere.
 NOT_SETTINGS = (
-    *("force", "celeb_name", "device", "workers", "result_dir", "cache_gb"),
+    *("force", "celeb_name", "device", "workers", "result_dir", "cache_gb", "allow_missing"),
     *("unlearn_method", "lr", "selection", "epochs", "forget_epochs", "settings_from", "grow"),
 )
 
@@ -46,12 +45,16 @@ def stored_choices(path: str, names: Iterable[str], wanted: Iterable[str]) -> di
     SlugError if the table lacks one of them.
     """
     file = files.existing(path, "table of an earlier comparison", "leave --settings-from out to search the grid")
-    table, found = pd.read_csv(file), {}
+    remedy = "leave --settings-from out to search the grid"
+    table, found = reading.csv_table(file, ("name", "method", "split", "layer", "step"), remedy), {}
     rows = {(r["name"], r["method"]): r for r in table[table["split"] == "validation"].to_dict("records")}
     for key in itertools.product(map(plain_name, names), wanted):
         if key not in rows:
             raise SlugError(f"{file} has no row of {key[1]} for {key[0]}; leave --settings-from out to search the grid")
-        found[key] = float(rows[key]["layer"].split()[-1]), int(rows[key]["step"])
+        try:
+            found[key] = float(rows[key]["layer"].split()[-1]), int(rows[key]["step"])
+        except (ValueError, AttributeError, IndexError) as err:
+            raise SlugError(f"{file} does not say the setting of {key[1]} for {key[0]}; {remedy}") from err
     return found
 
 
@@ -112,7 +115,9 @@ class Comparison:
         self.world = World(settings.run, settings.model, settings.data, grad_batch_size=settings.grad_batch_size)
         self.clip, self.gradients, self.names = self.world.clip, self.world.gradients, self.world.gradients.names
         loaded = {name: self.gradients.load(name, Variant()) for name in self.names}
-        self.left_out = loaded[self.names[-1]].left_out  # one retain gradient serves all names; FT trains on its pairs
+        # FT trains on the retain set without the pairs of any name; gradients of several calls leave out names of their own.
+        self.left_out = sorted({n for found in loaded.values() for n in found.left_out})
+        self.world.check_names()
         self.methods = list(dict.fromkeys(settings.unlearn_method)) or default_methods()
         wanted = [m for m in self.methods if m != UNEDITED]
         stored = stored_choices(settings.settings_from, self.names, wanted) if settings.settings_from else {}
@@ -127,6 +132,7 @@ class Comparison:
                     name=name,
                     method=method,
                     clip=self.clip,
+                    model_hash=self.world.model_hash,
                     settings=settings,
                     folder=files.resolve(settings.run.result_dir) / "clip",
                     made_with=made_with | {"settings": made_with["settings"] | epochs},
@@ -175,6 +181,7 @@ class Comparison:
 
     def run(self) -> None:
         """Run all methods; valid records are kept."""
+        made = []
         for method in self.methods:
             if method == UNEDITED:
                 for name in self.names:
@@ -183,7 +190,10 @@ class Comparison:
             else:
                 for record in itertools.chain(*map(self.compare, self.together(method))):
                     progress.write(records.one_line(record))
+                    made.append(record)
         self.bar.close()
+        if records.ending(made):
+            print(records.ending(made))
 
     def compare(self, baselines: Sequence[Baseline]) -> list[dict[str, Any]]:
         """Run all jobs of baselines that share their training; writes and returns their records."""

@@ -26,7 +26,7 @@ from slug.settings import Durability
 
 NOT_SETTINGS = (  # change no row
     "force celeb_name device workers jobs result_dir cache_gb records unlearn_method out readme report "
-    "select_pictures trace fa_k"
+    "select_pictures trace fa_k allow_missing"
 ).split()
 Record = dict[str, Any]
 AGAIN = "delete it and run this stage again"
@@ -51,10 +51,14 @@ class OnRecord(NamedTuple):
     names: list[str]  # all names on record
 
 
-def on_record(settings: Durability) -> OnRecord:
-    """The edits to test. SlugError where a record is missing or of other splits."""
-    model, run = label(settings), settings.run
-    folder = files.resolve(settings.records or f"{run.result_dir}/clip")
+def records_folder(settings: Durability) -> Path:
+    """Where the records lie."""
+    return files.resolve(settings.records or f"{settings.run.result_dir}/clip")
+
+
+def on_record(settings: Durability, model: str) -> OnRecord:
+    """The edits to test of the model that records call `model`. SlugError where a record is missing or of other splits."""
+    run, folder = settings.run, records_folder(settings)
     every = records.read_all(folder, model)
     if not every:
         raise SlugError(f"no records of {model} in {folder}; make them with: bash scripts/run_clip_slug.sh")
@@ -154,11 +158,17 @@ def joined(rows: list[Row], original: list[Row], common: Row) -> list[Row]:
 class Share:
     """The tests of some names in one process."""
 
-    def __init__(self, settings: Durability, on: OnRecord) -> None:
-        self.settings, self.on, self.parts = settings, on, parts(settings)
+    def __init__(self, settings: Durability, names: Sequence[str]) -> None:
+        """`names` as people write them."""
+        on_record(settings, label(settings))  # what is missing is said before the model is loaded
+        self.settings, self.parts = settings, parts(settings)
         # Baselines were trained at batches of their own; the gradients' batch size is that of their records.
         self.world = World(settings.run, settings.model, settings.data)
-        self.edits = Edits(self.world, on)
+        self.world.clip.label = label(settings)
+        self.world.clip.label = records.own_label(records_folder(settings), self.world.clip, self.world.model_hash)
+        on = on_record(settings, self.world.clip.label)
+        self.on = on._replace(found={key: record for key, record in on.found.items() if key[0] in names})
+        self.edits = Edits(self.world, self.on)
 
     def plan(self) -> dict[tuple[str, str], tuple[str, list[str]]]:
         """{(name, method): (all that its rows depend on, as JSON; tests that are not finished)}, in the order of the work.
@@ -236,9 +246,7 @@ def compare_with_record(record: Record, value: float) -> None:
 
 def run_share(share: tuple[int, list[str]], settings: Durability) -> list[str]:
     """The tests of a share, (number of this process, names as people write them), in a process that knows nothing yet."""
-    on = on_record(settings)
-    mine = {key: record for key, record in on.found.items() if key[0] in share[1]}
-    return Share(settings, on._replace(found=mine)).run(share[0])
+    return Share(settings, share[1]).run(share[0])
 
 
 def run(settings: Durability) -> pd.DataFrame:

@@ -15,7 +15,8 @@ def run(settings: GradientStage, model: Model, encoder: str = BOTH) -> None:
     files.check_writable(settings.run.result_dir)
     clip = models.from_settings(model, settings.run.precision, device)
     clip.checkpointing = settings.grad_checkpointing
-    found = GradientFiles(clip, settings.sources, settings.run.result_dir, model.batch_size, encoder=encoder)
+    flags = cli.values(settings.run, model)
+    found = GradientFiles(clip, settings.sources, settings.run.result_dir, model.batch_size, encoder=encoder, flags=flags)
     wanted: dict[Variant, None] = {}  # a set in order
     for name in settings.unlearn_method:  # of a kind of gradient or of a method
         kinds = [variants.get(name)] if name in variants.BY_NAME else methods.get(name).gradients

@@ -27,6 +27,7 @@ class Canvas:
         requests: of both splits.
         results: the result folder.
         base: hash of the pipeline's weights and settings.
+        weights_hash: hash of its weights alone.
         marks: what every record depends on.
     """
 
@@ -40,7 +41,7 @@ class Canvas:
         self.device = system.settle(run.device, run.seed)
         self.results = files.check_writable(run.result_dir)
         self.pipeline = diffusion.from_settings(pipeline, run.precision, self.device)
-        self.base = self.pipeline.hash()
+        self.base, self.weights_hash = self.pipeline.hash(), self.pipeline.weights_hash()
         self.judge: Judge = (
             ClipClassifiers(self.pipeline.clip, canvas_prompts.labels_of(self.requests))
             if judge == "clip"

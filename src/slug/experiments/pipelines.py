@@ -61,15 +61,18 @@ def run(settings: ForgetPipeline) -> None:
     canvas = Canvas(settings.run, settings.pipeline, settings.judging, settings.select)
     asked = canvas_prompts.concepts(settings.concepts) or canvas_prompts.concepts_of(canvas.requests)
     sources = Sources(celeb_name=tuple(c.name for c in asked), tar_dir=settings.tar_dir, train_data=settings.train_data)
-    found = GradientFiles(
-        canvas.pipeline.clip, sources, settings.run.result_dir, settings.batch_size, encoder=canvas.pipeline.encoder
-    )
+    how: dict[str, Any] = {"encoder": canvas.pipeline.encoder, "flags": cli.values(settings.run, settings.pipeline)}
+    found = GradientFiles(canvas.pipeline.clip, sources, settings.run.result_dir, settings.batch_size, **how)
     whole = Forgetting(settings, canvas, found)
     part = cli.part_of(settings.part, asked)
     for concept in part if not settings.force else ():
         whole.check_apart(concept)
+    made = []
     for concept in part:
-        print(report.one_line(whole.record(concept)))
+        made.append(whole.record(concept))
+        print(report.one_line(made[-1]))
+    if records.ending(made):
+        print(records.ending(made))
 
 
 class Forgetting:
@@ -98,6 +101,7 @@ class Forgetting:
         """SlugError where a record that this run would replace was made with other prompts or another judge."""
         for method in (self, self.first) if self.settings.rounds > 1 else (self,):
             canvas_records.check_apart(method.path(concept), self.canvas.marks["prompts_hash"], self.settings.select)
+            records.check_weights(method.path(concept), "weights_hash", self.canvas.weights_hash)
 
     def inputs(self, concept: Concept) -> dict[str, Any]:
         """What a record depends on."""
@@ -145,6 +149,8 @@ class Forgetting:
             "name": plain_name(concept.name),
             "pipeline": self.pipeline.tag,
             **self.write(evaluator, outcome),
+            "weights_hash": self.canvas.weights_hash,
+            **self.verdict(evaluator, outcome),
             "seconds": seconds,
             "gradient_s": gradient_s,
             "peak_mem_mb": system.peak_memory_mb(device),
@@ -152,6 +158,13 @@ class Forgetting:
         }
         files.write_json(self.path(concept), record)
         return record
+
+    def verdict(self, evaluator: CanvasEvaluator, outcome: Outcome) -> dict[str, Any]:
+        """Whether the concept was forgotten, as the record says it."""
+        n = len(evaluator.own)
+        known = {"validation": (round((1 - evaluator.start.scores["UA"]) * n), n)}
+        rule, forgotten = f"UA at least {outcome.best.scores['wanted']:g}", outcome.best.forgotten
+        return {"forgotten": forgotten, "caveat": records.caveat(known, forgotten, rule)}
 
     # ---------------------------------------------------------------------------------------------------------- search
 

@@ -21,7 +21,7 @@ from slug.evaluation.canvas_classifiers import Answers
 from slug.evaluation.canvas_prompts import Concept, Request
 from slug.experiments.pipeline_setup import Canvas, concept_of
 from slug.models import diffusion
-from slug.reports import intervals, markdown, plots
+from slug.reports import intervals, markdown, plots, reading
 from slug.reports import pipelines as report
 from slug.settings import Sources
 
@@ -154,8 +154,8 @@ class Examination:
             found.append(row(f"{method}{schema.ADAPTER}", right, **cost | {"storage_bytes": record["lora"]["bytes"]}))
         return found
 
-    def sheet(self, record: Record, paths: Sequence[list[Path]], right: Sequence[Answers], stem: Path) -> Path:
-        """Draw pictures before and after the edit of a record, of its concept and of others; returns the sheet's path."""
+    def sheet(self, record: Record, paths: Sequence[list[Path]], right: Sequence[Answers], stem: Path) -> None:
+        """Draw pictures before and after the edit of a record, of its concept and of others."""
         own = concept_of(record).shown_by(self.asked)
         places = [[i for i, shown in enumerate(own) if shown == mine] for mine in (True, False)]
         rows = evenly_spaced(places[0], SHOWN[0]) + evenly_spaced(places[1], SHOWN[1])
@@ -165,7 +165,6 @@ class Examination:
         title = f"{record['name']} ({record['kind']}) forgotten by {record['method']}"
         seen_by = "the unedited CLIP sees" if self.by_clip else "both classifiers see"
         plots.sheet(shown, titles, hit, SHOWN[0], title, stem, seen_by)
-        return stem.with_name(f"{stem.name}.png")
 
     def embed(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """FID's features of pictures."""
@@ -203,33 +202,32 @@ class Examination:
         """Evaluate every record; write the tables, the sheets, the plot of candidates and the report.
 
         Args:
-            copied: whether `out` is for committing: it gets the prompts, and small pictures.
+            copied: whether `out` is for committing: it gets the prompts.
             readme: Markdown file whose uncanvas block is filled.
         """
+        for record in self.records:
+            reading.csv_table(*steps_of(self.canvas, record))  # now, not after the pictures
         target = self.reference_features()  # before what takes long: it finds what is wrong with the reference
         before, of_fid = self.draw(self.original())
         right, drawn = self.canvas.correct(self.asked, before), {schema.ORIGINAL: dict(enumerate(of_fid))}
-        rows, steps, pictures = [], [], []
+        rows, steps = [], []
         for record in progress.bar(self.records, desc="records", unit="record"):
             stem, state = canvas_records.stem_of(record), self.by_delta(record)
             after, of_fid = self.draw(state)
             found = self.canvas.correct(self.asked, after)
             drawn.setdefault(record["method"], {}).update(zip(state.share, of_fid, strict=True))
             rows += self.rows(record, right, found)
-            part = pd.read_csv(self.canvas.results / "sd" / f"{stem}-steps.csv")
+            part = reading.csv_table(*steps_of(self.canvas, record))
             steps.append(part.assign(method=record["method"], kind=record["kind"], name=record["name"]))
-            pictures.append(self.sheet(record, (before, after), (right, found), out / f"sheet-{stem}"))
+            self.sheet(record, (before, after), (right, found), out / f"sheet-{stem}")
         frame = pd.DataFrame(rows).drop_duplicates(["method", "kind", "name"], ignore_index=True)
         frame["FID"] = frame["method"].map(self.distances(drawn, target)).astype(float)
         frame = report.tidy(frame)
         write_tables(out, frame)
         if not self.by_clip:
             write_candidates(out, self.records, pd.concat(steps), self.canvas.pipeline.tag)
-            pictures.append(out / "tradeoff.png")
         if copied:
             files.place(self.canvas.prompts, out / "prompts.csv")
-            for path in pictures:
-                files.place(path, path)
         markdown.publish(out / "report.md", self.text(frame), "uncanvas", readme)
 
     def text(self, frame: pd.DataFrame) -> str:
@@ -247,12 +245,18 @@ class Examination:
         found, clip, run = [], self.canvas.pipeline.clip, self.canvas.run
         for method in methods.names(methods.PIPELINE, searched=True):
             name = next((r["name"].replace(" ", "_") for r in self.records if r["method"] == method), "")
-            made = GradientFiles(clip, Sources(celeb_name=(name,)), run.result_dir, 1, encoder="language")
             with contextlib.suppress(SlugError):
                 if name and not first_round(method):
+                    made = GradientFiles(clip, Sources(celeb_name=(name,)), run.result_dir, 1, encoder="language")
                     found.append(f"{method} {made.seconds(name, methods.get(method).variant, 'train'):.0f} s")
         said = "Seconds are of one concept, without what SLUG takes of the retain set once for all of them"
         return [f"{said}: {', '.join(found)}."] if found else []
+
+
+def steps_of(canvas: Canvas, record: Record) -> tuple[Path, tuple[str, ...], str]:
+    """The arguments of reading.csv_table for the candidates of a record."""
+    path = canvas.results / "sd" / f"{canvas_records.stem_of(record)}-steps.csv"
+    return path, ("layer", "step", *report.SCORES), f"run b2_unlearn_sd.py for {record['name']} again with --force"
 
 
 def write_tables(out: Path, frame: pd.DataFrame) -> None:

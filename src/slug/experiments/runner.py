@@ -20,8 +20,9 @@ from slug.errors import SlugError, brief
 Row = dict[str, Any]
 
 
-def read_table(path: Path, remedy: str, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """A Parquet table. SlugError if it is damaged, lacks one of `columns`, or has no rows although columns are asked for."""
+def read_table(path: Path, remedy: str, schema: pa.Schema | None = None) -> pd.DataFrame:
+    """A Parquet table. SlugError if it is damaged; where `schema` is given, if it has other columns, or no rows."""
+    columns = schema.names if schema else ()
     try:
         frame = pd.read_parquet(path)
     except (OSError, ValueError, pa.ArrowException) as err:
@@ -29,6 +30,10 @@ def read_table(path: Path, remedy: str, columns: Sequence[str] = ()) -> pd.DataF
     lacks = next((c for c in columns if c not in frame), None)
     if lacks or (columns and frame.empty):
         raise SlugError(f"{path} has {'no column ' + lacks if lacks else 'no rows'}; {remedy}")
+    try:
+        pa.Table.from_pandas(frame, schema, preserve_index=False) if schema else None
+    except (pa.ArrowException, ValueError, TypeError) as err:
+        raise SlugError(f"{path} has other things in a column than it should ({brief(err)}); {remedy}") from err
     return frame
 
 

@@ -4,7 +4,8 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from slug import distributed, files, models, system
+from slug import cli, distributed, files, models, system
+from slug.artifacts import records
 from slug.artifacts.gradient_files import GradientFiles
 from slug.core import selection
 from slug.data import evaluation_sets
@@ -23,6 +24,7 @@ from slug.settings import Data, Model, Run
 def task_sets(run: Run, data: Data, transform: Any) -> list[TaskSet]:
     """The tasks of an evaluation: identities among all CelebA names, objects among ImageNet's classes."""
     how: dict[str, Any] = {"workers": run.workers, "cache": files.resolve(run.result_dir) / "cache"}
+    how["allow_missing"] = data.allow_missing
     identities = evaluation_sets.load_celeba(files.resolve(data.val_data), transform, **how)
     val = files.resolve(data.imagenet_val)
     objects = evaluation_sets.load_imagenet(val, transform, share=data.imagenet_share, seed=run.seed, **how)
@@ -59,13 +61,30 @@ class World:
         self.rank = distributed.start(self.device)
         files.check_writable(run.result_dir)
         self.clip = models.from_settings(model, run.precision, self.device)
-        self.gradients = GradientFiles(self.clip, data, run.result_dir, grad_batch_size or model.batch_size)
+        batch_size, flags = grad_batch_size or model.batch_size, cli.values(run, model)
+        self.gradients = GradientFiles(self.clip, data, run.result_dir, batch_size, flags=flags)
         self.model_hash = self.gradients.model_hash
+        label = records.own_label(files.resolve(run.result_dir) / "clip", self.clip, self.model_hash)
+        if label != self.clip.label and self.rank == 0:
+            said = f"holds results of other weights called {self.clip.label}; these are written beside them as {label}"
+            print(f"note: {files.resolve(run.result_dir) / 'clip'} {said}")
+        self.clip.label = label
 
     @functools.cached_property
     def sets(self) -> list[TaskSet]:
         """The tasks."""
         return task_sets(self.run, self.data, self.clip.transform)
+
+    def check_names(self) -> None:
+        """SlugError where a name is in no task, or --fa-k leaves no wrong answer: before the minutes that features take."""
+        known = {n.casefold() for s in self.sets for n in s.pictures.names}
+        for name in map(plain_name, self.gradients.names):
+            if name.casefold() not in known:
+                kinds = " and no ".join(s.kind for s in self.sets)
+                raise SlugError(f"no {kinds} of the evaluation is called {name!r}; check the spelling")
+        fewest = min(len(s.pictures.names) for s in self.sets)
+        if self.data.fa_k >= fewest:
+            raise SlugError(f"--fa-k {self.data.fa_k}: among {fewest} names it must be below {fewest}")
 
     @functools.cached_property
     def masks(self) -> dict[str, Masks]:
@@ -90,6 +109,11 @@ class World:
     def pictures(self) -> list[evaluation_sets.PictureSet]:
         """The labelled pictures of the tasks."""
         return [s.pictures for s in self.sets]
+
+    @property
+    def left_out(self) -> dict[str, dict[str, int]]:
+        """{task: {why: pictures}} that its evaluation could not use."""
+        return {s.name: dict(s.pictures.left_out) for s in self.sets}
 
     def pairs(self, name: str) -> Pairs:
         """The forget set of a name."""

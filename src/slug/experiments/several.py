@@ -108,7 +108,7 @@ class Group:
         found = {}
         for task in dict.fromkeys(t.task for t in self.targets):
             mine = [t for t in self.targets if t.task == task]
-            found[task] = outcome.similarity(self.evaluation, mine, self.masks["test"], others=6, seed=self.seed)
+            found[task] = outcome.similarity(self.evaluation, mine, self.masks["test"], others=6)
         return found
 
     # ------------------------------------------------------------------------------------------------ rows of table.csv

@@ -20,7 +20,7 @@ from slug.settings import MAX_FORGET, SIGMAS, Forget
 
 OWN = ("images", "classes", "evaluate")  # of a2_unlearn_slug.py with own pictures, which this module does not serve
 # These change no result.
-NOT_SETTINGS = ("force", "celeb_name", "device", "workers", "result_dir", "cache_gb", "lookahead", *OWN)
+NOT_SETTINGS = (*("force", "celeb_name", "device", "workers", "result_dir", "cache_gb", "lookahead", "allow_missing"), *OWN)
 
 
 def run(settings: Forget) -> None:
@@ -29,7 +29,8 @@ def run(settings: Forget) -> None:
     system.reset_peak_memory(world.device)
     variant, folder = variants.get(settings.unlearn_method), files.resolve(settings.run.result_dir) / "clip"
     loaded = {name: world.gradients.load(name, variant) for name in world.gradients.names}
-    evaluation = None
+    evaluation, made = None, []
+    world.check_names()
     for name, found in loaded.items():
         mark = {
             "settings": cli.flat(settings, NOT_SETTINGS),
@@ -44,10 +45,12 @@ def run(settings: Forget) -> None:
             record = Name(settings, world, evaluation, name, found).forget(folder, mark)
         elif world.rank == 0:
             print(f"{name}: valid, kept: {path}")
+        made.append(record)
         if world.rank == 0:
             print(records.one_line(record))
     if world.rank == 0:
         records.write_important_layers(folder, world.clip.label)
+        print(records.ending(made), end="\n" if records.ending(made) else "")
 
 
 class Name:
@@ -116,18 +119,18 @@ class Name:
     def _views(self) -> tuple[Any, Any]:
         """What plots show of the model as it is: cosines of names, and pictures with the names they are taken for."""
         test, seed = self.evaluators["test"], self.settings.run.seed
-        similar = outcome.similarity(self.evaluation, [test.target], test.masks, seed=seed)
+        similar = outcome.similarity(self.evaluation, [test.target], test.masks)
         return similar, outcome.shown(self.evaluation, test.target, test.masks, seed=seed)
 
     def _plot(self, folder: Path, best: Candidate, before: tuple[Any, Any], after: tuple[Any, Any]) -> None:
-        name, label = plain_name(self.name), self.world.clip.label
+        name = plain_name(self.name)
         for encoder, front in self.fronts.items():
             every, stem = [r for r in self.ranked if r.encoder == encoder], folder / self.file("", f"pareto-{encoder}")
-            plots.pareto(every, front, best.layer, f"{name}: {encoder} encoder of {label}", stem)
+            plots.pareto(every, front, best.layer, f"{name}: layers of the {encoder} encoder", stem)
         (names, similar, count), (images, truth, said) = after
-        title, stem = f"{name}, test split, {count} pictures", folder / self.file("", "cosine")
+        title, stem = f"{name} and its nearest names ({count} pictures)", folder / self.file("", "cosine")
         plots.similarity(before[0][1], similar, names, title, stem)
-        title, stem = f"{name}, test split: top-1 before and after", folder / self.file("", "pictures")
+        title, stem = f"{name}: what the model calls a picture, before \u2192 after", folder / self.file("", "pictures")
         plots.pictures(images, truth, before[1][2], said, title, stem)
 
     def _record(self, found: Found, best: Candidate, splits: Any, seconds: float, delta: Path) -> dict[str, Any]:
@@ -149,6 +152,9 @@ class Name:
             "delta": delta.name,
             "delta_bytes": delta.stat().st_size,
             "params_touched": touched,
+            "forgotten": best.forgotten,
+            "caveat": records.clip_caveat(splits, best.forgotten),
+            "model_hash": self.world.model_hash,
             "params_share": touched / sum(p.numel() for p in clip.parameters.values()),
             "n_candidates": len(found.candidates),
             "fronts": {e: [r._asdict() for r in part] for e, part in self.fronts.items()},
@@ -159,5 +165,6 @@ class Name:
             "search_s": seconds,
             "peak_mem_mb": system.peak_memory_mb(self.world.device),
             "splits": splits,
+            "left_out": self.world.left_out,
             "seed": self.settings.run.seed,
         }

@@ -7,6 +7,7 @@ validation split and report on the test split. `reports.claims` reads the table 
 import functools
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -58,7 +59,8 @@ class Remembering:
     def score(self, edit: Edit, best: Candidate | None = None, *, log_all: bool = False) -> Candidate:
         """As ClipEvaluator.score."""
         found = self.known.get((edit.layer, edit.step))
-        if found is None or (found.forgotten and found.retained != found.retained):  # NaN: it was given up
+        given_up = found is not None and math.isnan(found.retained)
+        if found is None or (given_up and (found.forgotten or log_all)):
             found = self.known[edit.layer, edit.step] = self.evaluator.score(edit, best, log_all=log_all)
         return found
 
@@ -84,8 +86,13 @@ class StudyWorld(World):
 
     @functools.cached_property
     def first(self) -> gradient_files.Loaded:
-        """The gradients of the first name: the retain gradient, and the names that it leaves out, are those of all names."""
-        return self.gradients.load(self.gradients.names[0], FORGET)
+        """The gradients of the first name: the retain gradient, and the names that it leaves out, are those of all names.
+        SlugError where they are not."""
+        first, *others = [self.gradients.load(name, FORGET) for name in self.gradients.names]
+        if any(found.left_out != first.left_out for found in others):
+            said = "the names' gradients were made in several calls, and a study compares names with one retain gradient"
+            raise SlugError(f"{said}; make them in one call: {self.gradients.remedy(FORGET)}")
+        return first
 
     @functools.cached_property
     def retained(self) -> Pairs:

@@ -58,8 +58,8 @@ def views(family: str, name: str, tensor: Tensor) -> dict[str, Tensor]:
     """The canonical views of a parameter; KeyError if it has none in a family where only some parameters have them."""
     if family == "open_clip_vit":
         return hf_views(name, tensor)
-    if family == "diffusers":  # a text encoder by itself
-        return {TEXT + name.removeprefix(TEXT): tensor}
+    if family == "diffusers":  # a text encoder by itself, with or without its projection
+        return {name if name.startswith("text_projection.") else TEXT + name.removeprefix(TEXT): tensor}
     if family == "llava":  # only the vision tower has canonical names
         tower = re.fullmatch(r"(?:model\.)?vision_tower\.(?:vision_model\.)?(.+)", name)
         if not tower:

@@ -1,6 +1,5 @@
-"""Load a CLIP of any family, and tell the kinds of model folders apart. Libraries are imported when a model is loaded."""
+"""Load a CLIP of any family. Libraries are imported when a model is loaded."""
 
-import json
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -141,31 +140,3 @@ def _load_hugging_face(model_id: str) -> "Clip":
     label = label_of(clip_model_id=model_id)
     tag = files.safe_name(f"{label}_{'local' if local else 'hf'}")
     return HuggingFaceClip(module, tokenizer, preprocess, label=label, tag=tag)
-
-
-def folder_family(folder: str | Path) -> tuple[str, Path]:
-    """(family, weight file) of a model folder, as deltas need them. SlugError if SLUG cannot edit this kind of folder."""
-    folder = Path(folder)
-    config = folder / "open_clip_config.json"
-    if config.is_file():
-        vision = json.loads(config.read_text())["model_cfg"]["vision_cfg"]
-        plain = isinstance(vision.get("layers"), int) and "timm_model_name" not in vision
-        return "open_clip_vit" if plain else "open_clip", folder / "open_clip_model.safetensors"
-    if (folder / "model_index.json").is_file():
-        return "diffusers", folder / "text_encoder" / "model.safetensors"
-    if (folder / "config.json").is_file():
-        llava = files.read_json(folder / "config.json").get("model_type") == "llava"
-        whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-        if whole.is_file():
-            return "llava" if llava else "hf", whole
-        if llava and index.is_file():  # weights in several files: one of them has to hold the whole vision tower
-            shards = {f for n, f in files.read_json(index)["weight_map"].items() if "vision_tower." in n}
-            if len(shards) == 1:
-                return "llava", folder / shards.pop()
-            raise SlugError(
-                f"the vision tower of {folder} is spread over {len(shards)} files; save the model in one or in larger ones"
-            )
-    raise SlugError(
-        f"{folder} is not a model folder: it needs open_clip_config.json, config.json with model.safetensors, or a "
-        "pipeline's model_index.json"
-    )

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from slug import files, schema
-from slug.reports import clip_tables, comparison, naming
+from slug.errors import SlugError
+from slug.reports import clip_tables, comparison, naming, reading
 
 Record = dict[str, Any]
 INTRODUCTION = (
@@ -31,7 +32,7 @@ def markdown(frame: pd.DataFrame) -> str:
     """The report on a table."""
     parts = [f"# SLUG on {', '.join(sorted(frame['model'].unique()))}: {frame['name'].nunique()} names", INTRODUCTION]
     parts += ["## All names", clip_tables.pooled(frame), clip_tables.means_table(frame)]
-    parts += ["## Each name", clip_tables.names_table(frame), MEMBERSHIP]
+    parts += ["## Each name", clip_tables.names_table(frame), *clip_tables.caveats(frame), MEMBERSHIP]
     if comparison.has_baselines(frame):
         table, statements, costs = comparison.parts(frame)
         parts += ["## Comparison", COMPARISON, table, statements, "### Cost", costs]
@@ -60,7 +61,7 @@ def headline(frame: pd.DataFrame) -> str:
 
 def page_blocks(frame: pd.DataFrame, found: list[Record]) -> dict[str, str]:
     """What the README.md of the result folder quotes: {block: Markdown}."""
-    parts = [clip_tables.pooled(frame), headline(frame), clip_tables.names_table(frame)]
+    parts = [clip_tables.pooled(frame), headline(frame), clip_tables.names_table(frame), *clip_tables.caveats(frame)]
     by_known = sorted(found, key=lambda r: r["splits"]["test"][schema.ORIGINAL]["forget_acc1"])
     best_known = {r["kind"]: r for r in by_known if r["method"] == "slug"}
     links = [
@@ -77,14 +78,21 @@ def summary(frame: pd.DataFrame, found: list[Record]) -> str:
     """What the terminal shows."""
     parts = [clip_tables.means_table(frame), *(comparison.parts(frame) if compares(frame) else [])]
     winners = ", ".join(f"{r['name']} {r['layer']}" for r in found if "fronts" in r)
-    return "\n".join([*parts, clip_tables.names_table(frame), clip_tables.pooled(frame), f"winner layers: {winners}"])
+    parts += [clip_tables.names_table(frame), *clip_tables.caveats(frame), clip_tables.pooled(frame)]
+    return "\n".join([*parts, f"winner layers: {winners}"])
+
+
+def read_steps(folder: Path, record: Record) -> pd.DataFrame:
+    """The candidates of a record, from their CSV. SlugError if it is not as the record's stage wrote it."""
+    remedy = f"run the stage of {record['method']} for {record['name']} again with --force"
+    return reading.csv_table(folder / schema.steps_file(record), reading.STEPS, remedy)
 
 
 def draw_steps(record: Record, folder: Path) -> None:
     """The step-size curves of one of SLUG's records, from the CSV of its candidates in the same folder."""
     from slug.reports import plots
 
-    rows = pd.read_csv(folder / schema.steps_file(record))
+    rows = read_steps(folder, record)
     figures, settings = record["splits"]["validation"][schema.ORIGINAL], record["settings"]
     limit = settings["select_pictures"] or np.inf
     counts = {"forget": figures["n_forget"]} | {t: min(figures[f"n_{t}"], limit) for t in schema.TASKS}
@@ -102,21 +110,24 @@ def draw_comparison(found: list[Record], folder: Path) -> None:
         points, chosen = {}, {}
         for method in naming.in_order(records_of):
             best = records_of[method]
-            rows = pd.read_csv(folder / schema.steps_file(best))
+            rows = read_steps(folder, best).reindex(columns=[*reading.STEPS, "identities_trace", "objects_trace"])
             retain = rows[["identities_trace", "objects_trace"]].mean(axis=1, skipna=False)
             rows["retain"] = retain.fillna(rows[["identities_acc1", "objects_acc1"]].mean(axis=1, skipna=False))
             points[schema.ORIGINAL] = rows[["forget_acc1", "retain"]].to_numpy()[:1]
             points[method] = rows[["forget_acc1", "retain"]].dropna().to_numpy()[1:]
             rows = rows[(rows["layer"] == best["layer"]) & np.isclose(rows["step"], best["step"])]
+            if rows.empty:
+                raise SlugError(
+                    f"{folder / schema.steps_file(best)} lacks the candidate that was chosen; run its stage again"
+                )
             chosen[method] = rows[["forget_acc1", "retain"]].to_numpy()[0]
-        title = f"{name}: every candidate, validation split; filled: the chosen one; line: SLUG's Pareto front"
+        title = f"{name}: every candidate; filled: the chosen one; line: SLUG's own Pareto front"
         stem = folder / schema.file_name(records_of["slug"]["model"], name, "", "tradeoff")
         plots.tradeoff(points, chosen, title, stem)
     means = frame[frame["method"] != schema.ORIGINAL].groupby("method", observed=True)
-    costs = {
-        m: (s, mb, size / 1e3) for m, s, mb, size in means[["seconds", "peak_mem_mb", "delta_bytes"]].mean().itertuples()
-    }
-    title = f"Cost of the chosen edit, mean over {frame['name'].nunique()} names"
+    spent = means[["search_s", "seconds", "peak_mem_mb", "delta_bytes"]].mean()
+    costs = {method: (tried, chosen, memory, size / 1e3) for method, tried, chosen, memory, size in spent.itertuples()}
+    title = f"Cost, mean over {frame['name'].nunique()} names"
     plots.costs(costs, title, folder / f"{files.safe_name(found[0]['model'])}-costs")
 
 
@@ -137,6 +148,7 @@ def copy(found: list[Record], source: Path, out: Path) -> None:
             names += [p.name for p in source.glob(schema.file_name(record["model"], record["name"], ".png", part="*"))]
             names.append(record["delta"])
         for name in dict.fromkeys(names):
-            files.place(source / name, out / name)
+            there = files.existing(source / name, f"a file of the record of {record['name']}", "run its stage again")
+            files.place(there, out / name)
     for path in [*source.glob("*-important_layers.txt"), *source.glob("*-costs.png")]:
         files.place(path, out / path.name)

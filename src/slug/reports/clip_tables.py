@@ -8,6 +8,7 @@ import pandas as pd
 from slug import schema
 from slug.reports import intervals, markdown
 
+MARK = " (!)"  # beside a name that was not forgotten
 MARGINS = {"identities": 2, "objects": 1}  # points that retained accuracy may lose
 
 
@@ -20,9 +21,12 @@ def table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
                 row = {c: record.get(c) for c in ("name", "kind", "model", "seed")}
                 if method != schema.ORIGINAL:
                     row |= {c: record.get(c) for c in schema.CLIP_COLUMNS if c in record}
+                    row["caveat"] = record.get("caveat") or None
                     method = record["method"]
                 rows.append({**row, **figures, "split": split, "method": method})
-    frame = pd.DataFrame(rows).reindex(columns=schema.CLIP_COLUMNS)
+    # Only where a record has one: most tables have no such column.
+    caveats = ["caveat"] if any(row.get("caveat") for row in rows) else []
+    frame = pd.DataFrame(rows).reindex(columns=[*schema.CLIP_COLUMNS, *caveats])
     frame = frame.sort_values(["split", "kind", "name", "method"], kind="stable")
     # Every method's record holds the figures of the unedited model, and they are the same.
     return frame.drop_duplicates(["model", "name", "split", "method"], ignore_index=True)
@@ -42,17 +46,29 @@ def names_table(frame: pd.DataFrame) -> str:
         "weights)"
     )
     rows = of_test_split(frame)
-    before = rows[rows["method"] == schema.ORIGINAL].drop_duplicates("name").set_index("name")
+    before = rows[rows["method"] == schema.ORIGINAL].drop_duplicates(["model", "name"]).set_index(["model", "name"])
     lines = []
     for _, r in of_test_split(frame, slug_only=True).sort_values(["kind", "name"], kind="stable").iterrows():
-        was, changes = before.loc[r["name"]], " | ".join(intervals.paired(r, task) for task in schema.TASKS)
+        was, changes = before.loc[r["model"], r["name"]], " | ".join(intervals.paired(r, task) for task in schema.TASKS)
         lines.append(
-            f"{r['name']} | {r['kind']} | `{r['layer'].removesuffix('.weight')}` | {r['step']:.3g} | "
+            f"{r['name']}{MARK if has_caveat(r) else ''} | {r['kind']} | "
+            f"`{r['layer'].removesuffix('.weight')}` | {r['step']:.3g} | "
             f"{was['forget_acc1']:.1%} | {r['forget_acc1']:.1%} (at most {r['forget_upper']:.1%}) | "
             f"{r['n_forget']:.0f} / {r['n_drawings']:.0f} | {changes} | {was['mia_mean']:.1f} | {r['mia_mean']:.1f} | "
             f"{r['delta_bytes'] / 1e3:.0f} ({r['params_share']:.1%})"
         )
     return markdown.table(heads, lines)
+
+
+def has_caveat(row: Any) -> bool:
+    """Whether an edit does not show that its name was forgotten, by its row of the table."""
+    return isinstance(row.get("caveat"), str)
+
+
+def caveats(frame: pd.DataFrame) -> list[str]:
+    """What the marks of `names_table` say: a sentence for each name that was not forgotten; empty where all were."""
+    rows = [r for _, r in of_test_split(frame, slug_only=True).iterrows() if has_caveat(r)]
+    return ["\n".join(f"{MARK.strip()} {r['name']}: {r['caveat']}." for r in rows)] if rows else []
 
 
 def means_table(frame: pd.DataFrame) -> str:

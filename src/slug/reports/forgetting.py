@@ -112,8 +112,8 @@ def _sets(record: Record) -> str:
 
 def _limits(name: str) -> str:
     return (
-        "<h2>What this says, and what not</h2><p>The layer and the step were chosen on the validation part; every figure above "
-        "is of the test part. Retention is agreement with the unedited model, which may itself be wrong. "
+        "<h2>What this says, and what not</h2><p>The layer and the step were chosen on the validation part; every figure "
+        "above is of the test part. Retention is agreement with the unedited model, which may itself be wrong. "
         f"The edit lowers what prompts recall of {name}; it does not prove that nothing is left. Fine-tuning, other "
         "prompts or a probe on the features may bring it back.</p>"
         "<pre>slug apply  --delta EDIT.safetensors --model-dir MODEL --out EDITED\n"

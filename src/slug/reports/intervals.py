@@ -36,9 +36,11 @@ def spread(low: float, high: float, form: str) -> str:
 
 
 def cell(values: pd.Series) -> str:
-    """A mean accuracy in % with its interval, cut at 0 and 100; empty if nothing was evaluated."""
+    """A mean accuracy in % with its interval, cut at 0 and 100; empty if nothing was evaluated. Values that are all equal
+    have no interval: they say nothing of how far others may lie from them."""
     mean, low, high = mean_interval(100 * values)
-    return "" if math.isnan(mean) else f"{mean:.1f}{spread(max(low, 0), min(high, 100), '.1f')}"
+    interval = "" if low == high else spread(max(low, 0), min(high, 100), ".1f")
+    return "" if math.isnan(mean) else f"{mean:.1f}{interval}"
 
 
 def change(values: pd.Series, form: str = "+.1f") -> str:

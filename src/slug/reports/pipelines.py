@@ -101,7 +101,7 @@ def one_line(record: dict[str, Any]) -> str:
     return (
         f"{record['kind']} {record['name']}, {record['method']}: {chosen}; validation split: {', '.join(known)}; "
         f"{record['n_candidates']} candidates, {record['seconds']:.0f} s, delta {record['delta_bytes'] / 1e3:.0f} kB = "
-        f"{record['params_share']:.2%} of the pipeline"
+        f"{record['params_share']:.2%} of the pipeline{schema.note(record)}"
     )
 
 

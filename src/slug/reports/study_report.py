@@ -136,9 +136,8 @@ def write(frame: pd.DataFrame, source: Path, out: Path, path: Path, readme: str 
     """
     from slug.reports import plots
 
-    title = "each variant beside the standard: names (circles), mean and 95% interval"
-    plots.variants(claims.against_standard(frame), intervals.mean_interval, title, out / "variants")
-    files.place(out / "variants.png", out / "variants.png")
+    title = "each variant beside the standard: names (circles), mean and 95% interval; shaded: the margin"
+    plots.variants(claims.against_standard(frame), intervals.mean_interval, claims.MARGINS, title, out / "variants")
     if out != source:
         files.place(source / "runs.parquet", out / "runs.parquet")
     files.write_text(path, report(frame, os.path.relpath(out / "variants.png", path.parent)))

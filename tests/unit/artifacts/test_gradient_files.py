@@ -1,9 +1,12 @@
 """Gradient files: plain dicts with a fingerprint, where they lie, and when they are valid."""
 
+import shlex
+
 import pytest
 import tiny
 import torch
 
+from slug import cli, files
 from slug.artifacts import gradient_files
 from slug.artifacts.gradient_files import GradientFiles
 from slug.core import variants
@@ -111,9 +114,9 @@ def test_a_gradient_does_not_depend_on_other_names_of_the_call(made):
     variant = variants.get("slug_w")
     found = []
     for names in (("Noto",), ("Blob", "Noto")):
-        files = made(*names)
-        files.write(variant, {}, force=True)
-        found.append(files.load("Noto", variant).forget)
+        written = made(*names)
+        written.write(variant, {}, force=True)
+        found.append(written.load("Noto", variant).forget)
     assert all(torch.allclose(found[0][n], found[1][n], rtol=1e-4, atol=1e-9) for n in found[0])
 
 
@@ -177,3 +180,116 @@ def test_a_missing_retain_set_is_refused(made, tmp_path):
     (tmp_path / "retain.tar").unlink()
     with pytest.raises(SlugError, match="retain set not found"):
         found.hashes("Noto", variants.get("slug"))
+
+
+# ------------------------------------------------------------------------------------------------- damaged and odd files
+
+
+def test_a_file_whose_content_changed_is_refused_and_made_again(made, capsys):
+    found, variant = made("Noto"), variants.get("slug")
+    found.write(variant, {})
+    path = found.path("Noto", "forget", variant)
+    grads = torch.load(path)
+    torch.save({n: -3 * g for n, g in grads.items()}, path)
+    with pytest.raises(SlugError, match=r"damaged: its sha256 .* make it again with: python src/clip/a1_compute_grad.py"):
+        found.load("Noto", variant)
+    made("Noto").write(variant, {})
+    assert all(torch.equal(g, grads[n]) for n, g in found.load("Noto", variant).forget.items())
+
+
+ODD = ["[]", "null", "5", "{}", "[" * 100_000, '{"model": [1]}', '{"sha256": 5}', "1" * 5000]
+
+
+@pytest.mark.parametrize("text", ODD, ids=range(len(ODD)))
+def test_an_odd_fingerprint_is_refused_and_not_valid(made, text):
+    found, variant = made("Noto"), variants.get("slug")
+    found.write(variant, {})
+    for side in ("forget", "train"):
+        path = found.path("Noto", side, variant).with_suffix(".json")
+        before = path.read_text()
+        path.write_text(text)
+        assert not gradient_files.is_valid(found.path("Noto", side, variant), {"square": False})
+        with pytest.raises(SlugError):
+            found.load("Noto", variant)
+        with pytest.raises(SlugError, match="make it again with: "):
+            found.seconds("Noto", variant, side)
+        path.write_text(before)
+
+
+@pytest.mark.parametrize("content", [[1], {"a": 1}, {"a": torch.ones(2, dtype=torch.long)}, 5])
+def test_a_file_of_other_things_than_gradients_is_refused(tmp_path, content):
+    gradient_files.save(tmp_path / "a.pt", content, MARK)
+    with pytest.raises(SlugError, match="holds no gradients"):
+        gradient_files.load(tmp_path / "a.pt", MARK, "remake")
+
+
+def test_a_file_is_the_same_to_the_byte_whoever_wrote_it(tmp_path):
+    for file in ("a", "b"):
+        gradient_files.save(tmp_path / f"{file}.pt", {"w": torch.ones(3)}, MARK)
+    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
+
+
+# ---------------------------------------------------------------------------------------------------- names one by one
+
+
+def test_names_one_after_the_other_stay_valid(made):
+    variant, before = variants.get("slug"), None
+    for name in ("Noto", "Blob", "Noto"):
+        made(name).write(variant, {})
+        now = made("Noto").load("Noto", variant).retain
+        assert before is None or all(torch.equal(now[n], g) for n, g in before.items())
+        before = {n: g.clone() for n, g in now.items()}
+    assert made("Blob").load("Blob", variant).left_out == ["Blob"]
+    made("Noto", "Blob").write(variant, {})
+    assert {tuple(made(n).load(n, variant).left_out) for n in ("Noto", "Blob")} == {("Blob", "Noto")}
+
+
+def test_two_calls_at_the_same_time_do_not_take_each_others_file(tmp_path):
+    mark, plain = {"model": "m", "left_out": ["a"]}, tmp_path / "train_grads.pt"
+    where = gradient_files._retain_file
+    assert where(plain, mark) == where(plain, mark, claim=True) == plain
+    other = where(plain, mark | {"left_out": ["b"]}, claim=True)
+    assert other != plain and other.name.startswith("train_grads-")
+    gradient_files.save(plain, {}, mark)
+    assert where(plain, mark, claim=True) == plain and where(plain, mark | {"left_out": ["b"]}) == other
+    assert where(plain, {"model": "other", "left_out": ["b"]}) == plain  # stale in any case: it is replaced
+
+
+def test_what_is_replaced_by_other_weights_is_said(made, clip, capsys):
+    made("Noto").write(variants.get("slug"), {})
+    next(iter(clip.parameters.values())).data.mul_(1.5)
+    capsys.readouterr()
+    made("Noto").write(variants.get("slug"), {})
+    assert capsys.readouterr().out.count(f"was of other weights of {clip.label}, and is replaced") == 2
+
+
+# -------------------------------------------------------------------------------------------------------------- remedies
+
+
+@pytest.mark.parametrize("encoder", ["both", "vision", "language"])
+def test_the_remedy_is_a_command_that_parses_to_this_run(made, clip, tmp_path, encoder):
+    flags = {
+        "model": "local-dir:my models/a",
+        "pretrained": "",
+        "clip_model_id": "my models/b",
+        "device": "cpu",
+        "workers": 0,
+    }
+    sources = Sources(celeb_name=("Alien Monster", "O'Neil"), tar_dir="my tars", train_data="a;b.tar")
+    found = GradientFiles(clip, sources, "my results", 4, encoder=encoder, flags=flags)
+    python, script, *argv = shlex.split(found.remedy(variants.get("slug_w")))
+    settings = gradient_files.STAGES[encoder][1]
+    made = cli.values(cli.parse("", settings, argv))
+    assert python == "python" and (files.ROOT / script).is_file()
+    assert made["celeb_name"] == ("Alien Monster", "O'Neil") and made["workers"] == 0
+    assert (made["tar_dir"], made["train_data"], made["result_dir"]) == ("my tars", "a;b.tar", "my results")
+    assert made["clip_model_id"] == "my models/b" and made["batch_size"] == 4 and made["device"] == "cpu"
+    assert made["unlearn_method"] == ("calc_grad_w" if encoder == "vision" else ("calc_grad_w",))
+
+
+def test_the_remedy_for_a_missing_forget_set_is_quoted(clip, tmp_path):
+    found = GradientFiles(clip, Sources(celeb_name=("Alien Monster",), tar_dir=str(tmp_path / "my tars")), str(tmp_path), 4)
+    with pytest.raises(SlugError) as err:
+        found.tar("Alien Monster")
+    argv = shlex.split(str(err.value).split("make it with: ")[1])
+    assert argv[1:] == ["src/clip/a0_create_tar.py", "--name", "Alien Monster", "--tar-dir", str(tmp_path / "my tars")]

@@ -1,12 +1,14 @@
 """Step logs and JSON records of a CLIP, and when a record is valid."""
 
 import math
+import re
 
 import hand_made
 import pytest
+import torch
 
 from slug import files
-from slug.artifacts import canvas_records, records
+from slug.artifacts import canvas_records, deltas, records
 from slug.core.edit import Edit
 from slug.core.selection import Candidate
 from slug.errors import SlugError
@@ -129,7 +131,7 @@ def test_all_records_of_a_model_are_read_by_kind_and_name(tmp_path):
 
 
 def test_fronts_and_winners_are_listed(record, tmp_path):
-    record["fronts"] = {"vision": [{"name": "l", "importance": 0.5, "alignment": -0.1}]}
+    record |= {"fronts": {"vision": [{"name": "l", "importance": 0.5, "alignment": -0.1}]}, "delta": "a.delta"}
     files.write_json(tmp_path / records.record_file(record), record)
     records.write_important_layers(tmp_path, "m")
     text = (tmp_path / "m-important_layers.txt").read_text()
@@ -142,8 +144,11 @@ def pipelines(tmp_path):
     (tmp_path / "prompts.csv").write_text("prompts")
     mark = files.file_hash(tmp_path / "prompts.csv")
     for tag, base in (("x", "1"), ("x-y", "2")):
-        record = {"pipeline": tag, "pipeline_hash": base, "prompts_hash": mark, "name": "Noto"}
-        files.write_json(tmp_path / f"{canvas_records.file_stem(tag, 'slug', 'style', 'Noto')}.json", record)
+        stem = canvas_records.file_stem(tag, "slug", "style", "Noto")
+        record = {"method": "slug", "kind": "style", "name": "Noto", "chosen": [["x", 1.0]], "lora": None, "settings": {}}
+        record |= {"pipeline": tag, "pipeline_hash": base, "prompts_hash": mark, "delta": f"{stem}.delta.safetensors"}
+        record |= dict.fromkeys(("seconds", "peak_mem_mb", "params_share", "n_candidates", "delta_bytes"), 1)
+        files.write_json(tmp_path / f"{stem}.json", record | {"winner_validation": {}, "original_validation": {}})
     return tmp_path
 
 
@@ -162,3 +167,181 @@ def test_records_of_other_prompts_are_not_found(pipelines):
     (pipelines / "prompts.csv").write_text("others")
     with pytest.raises(SlugError, match="has no record of x with these prompts"):
         canvas_records.read_records(pipelines, "x", "1", pipelines / "prompts.csv")
+
+
+@pytest.mark.parametrize(
+    ("damage", "lacks"),
+    [
+        (lambda r: r.update(name=5), "lacks name"),
+        (lambda r: r.update(chosen="x 1"), "lacks chosen"),
+        (lambda r: r.update(chosen=[["x", "1"]]), "lacks chosen"),
+        (lambda r: r.update(lora=[1]), "lacks lora"),
+        (lambda r: r.update(lora={"folder": "../../x", "bytes": 1}), "no file name"),
+        (lambda r: r.update(delta="/etc/x"), "no file name"),
+    ],
+)
+def test_a_pipelines_record_that_is_not_whole_is_refused(pipelines, damage, lacks):
+    path = pipelines / "x-slug-style-Noto.json"
+    damage(record := files.read_json(path))
+    files.write_json(path, record)
+    with pytest.raises(SlugError, match=lacks):
+        canvas_records.read_records(pipelines, "x", "1", pipelines / "prompts.csv")
+
+
+def test_a_copy_of_a_pipelines_record_is_left_out_and_named(pipelines, capsys):
+    (pipelines / "x-old.json").write_bytes((pipelines / "x-slug-style-Noto.json").read_bytes())
+    assert len(canvas_records.read_records(pipelines, "x", "1", pipelines / "prompts.csv")) == 1
+    assert "x-old.json is left out: its record is of x-slug-style-Noto.json" in capsys.readouterr().out
+
+
+# ----------------------------------------------------------------------------------------------------------- odd records
+
+ODD = ["[]", "null", "5", '"text"', "[" * 100_000, "1" * 5000, "{", '{"delta": 5}', '{"delta": "../x"}']
+
+
+@pytest.mark.parametrize("text", ODD, ids=range(len(ODD)))
+def test_odd_json_is_no_valid_record(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    assert records.valid(tmp_path / "a.json", {}) is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda r: r.update(splits=[1]),
+        lambda r: r["splits"].update(test=5),
+        lambda r: r["splits"].update(third={}),
+        lambda r: r["splits"]["test"]["slug"].update(mia_mean="high"),
+        lambda r: r["splits"]["test"]["slug"].update(n_forget=10**400),
+        lambda r: r["splits"]["test"]["slug"].update(forget_upper=[0.1]),
+        lambda r: r.update(step="1"),
+        lambda r: r.update(seconds=None),
+        lambda r: r.update(search_s={}),
+        lambda r: r.update(settings=[]),
+        lambda r: r.update(winner_validation=[]),
+        lambda r: r.update(delta="../../payload"),
+        lambda r: r.update(delta=5),
+        lambda r: r.update(fronts=5, delta="a"),
+        lambda r: r.update(fronts={"vision": [5]}, delta="a"),
+        lambda r: r.update(fronts={}, delta="a", winner_validation={"step": 1}),
+        lambda r: r.update(fronts={}, delta="a", settings={"trace": "0"}),
+    ],
+)
+def test_a_record_with_odd_entries_is_refused_in_one_line(record, tmp_path, damage):
+    files.write_json(tmp_path / records.record_file(record), record)
+    assert records.read_all(tmp_path)
+    damage(record)
+    files.write_json(tmp_path / records.record_file(record), record)
+    with pytest.raises(SlugError):
+        records.read_all(tmp_path)
+
+
+def test_a_copy_of_a_record_is_left_out_and_named(record, tmp_path, capsys):
+    for file in (records.record_file(record), "m-a-old.json", "copy of m-a.json"):
+        files.write_json(tmp_path / file, record)
+    assert len(records.read_all(tmp_path)) == 1
+    said = capsys.readouterr().out
+    assert "m-a-old.json is left out: its record is of m-a.json" in said and said.count("left out") == 2
+
+
+# ---------------------------------------------------------------------------------------------------- two sets of weights
+
+
+class Named:
+    """As much of a Clip as its label."""
+
+    label = "m"
+
+
+@pytest.mark.parametrize(
+    ("found", "label"),
+    [({}, "m"), ({"model_hash": "0123456789"}, "m"), ({"model_hash": "other"}, "m-01234567"), ({"model": "m-b"}, "m")],
+)
+def test_results_of_other_weights_are_never_replaced(record, tmp_path, found, label):
+    files.write_json(tmp_path / "m-a.json", record | {"model_hash": "0123456789"} | found if found else record)
+    assert records.own_label(tmp_path, Named(), "0123456789") == label
+
+
+def test_an_earlier_record_tells_its_weights_by_its_delta(record, clip, tmp_path):
+    kept, name = clip.label, next(n for n in clip.parameters if n.endswith("visual.proj") or "visual_projection" in n)
+    change = {name: torch.ones_like(clip.parameters[name])}
+    deltas.save(tmp_path / "a.delta", clip, change, name="a", layer=name, step=1.0, metrics={})
+    files.write_json(tmp_path / f"{kept}-a.json", record | {"model": kept, "delta": "a.delta"})
+    assert records.own_label(tmp_path, clip, "0123456789") == kept
+    clip.parameters[name].data.mul_(1.5)
+    assert records.own_label(tmp_path, clip, "0123456789") == f"{kept}-01234567"
+
+
+def test_a_record_of_other_weights_is_not_replaced(tmp_path):
+    path = tmp_path / "a.json"
+    for text in ("[]", "{}", '{"vlm_hash": "1"}'):  # damaged, of an earlier version, its own
+        path.write_text(text)
+        records.check_weights(path, "vlm_hash", "1")
+    with pytest.raises(SlugError, match=r"a\.json is of other weights .* give another --result-dir, or --force"):
+        records.check_weights(path, "vlm_hash", "2")
+
+
+# ---------------------------------------------------------------------------------------------------- nothing forgotten
+
+
+@pytest.mark.parametrize(
+    ("known", "forgotten", "said"),
+    [
+        ({"validation": (3, 9), "test": (1, 9)}, True, ""),
+        ({"validation": (3, 9), "test": (1, 9)}, False, r"not forgotten: no candidate met the rule .* \(the rule\)"),
+        ({"validation": (0, 9), "test": (1, 8)}, True, "the unedited model recognises none of the 9 validation pictures$"),
+        ({"validation": (0, 9), "test": (0, 8)}, False, "none of the 9 validation pictures and none of the 8 test pictures"),
+    ],
+)
+def test_what_was_not_forgotten_is_said(known, forgotten, said):
+    found = records.caveat(known, forgotten, "the rule")
+    assert re.search(said, found) and bool(found) is bool(said)
+
+
+def test_the_last_line_counts_what_was_not_forgotten(record):
+    assert records.ending([record]) == ""
+    said = records.ending([record, record | {"name": "b", "caveat": "not forgotten: ..."}])
+    assert said == "note: 1 of 2 edits did not forget anything: b (slug)"
+
+
+# ------------------------------------------------------------------------------------------------------- published logs
+
+PUBLISHED = (
+    "iter: 0, fgt_acc@1: 0.7305, fgt_acc@5: 0.9222, celeba100@1: 0.6138, celeba100@5: 0.8233, test_acc@1: 0.6012, "
+    "test_acc@5: 0.8552, MIA: 72.81±1.23, time: 3.2"
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PUBLISHED,
+        f"{PUBLISHED}s",
+        f"2024-05-01 10:00:00 | INFO | {PUBLISHED}",
+        f"INFO:root:{PUBLISHED}\r\n",
+        f"\r 50%|##   |\r{PUBLISHED}",
+        f"loading model\ntraining, iter: 5 of 10\n{PUBLISHED}\ndone",
+        PUBLISHED.replace("72.81±1.23", "nan±nan"),
+        PUBLISHED.replace("72.81±1.23", "72.81±1.23%"),
+        PUBLISHED.replace("iter: 0,", "iter: 0, ratio: 0.5,"),
+    ],
+)
+def test_logs_as_published_are_read(tmp_path, text):
+    (tmp_path / "x.txt").write_text(text, encoding="utf-8")
+    (row,) = records.parse_log(tmp_path / "x.txt")
+    assert (row["iter"], row["forget_acc1"], row["objects_acc5"], row["time"]) == (0, 0.7305, 0.8552, 3.2)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"{PUBLISHED}\niter: 2, ratio: 0.5, fgt_a", "line 2 is not in the log format"),
+        (PUBLISHED.replace("±", "+-"), "line 1 is not"),
+        (PUBLISHED.replace("0.7305", "many"), "line 1 is not"),
+        (PUBLISHED.replace("0.7305", "73.05"), "line 1 has an accuracy above 1"),
+    ],
+)
+def test_a_bad_line_of_a_published_log_is_named(tmp_path, text, said):
+    (tmp_path / "x.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(SlugError, match=said):
+        records.parse_log(tmp_path / "x.txt")

@@ -139,3 +139,16 @@ def test_the_gradient_of_one_encoder_is_that_part_of_the_whole(clip, encoder):
     found, _ = gradients.compute(clip, batch, losses.contrastive, encoder=encoder)
     assert found.keys() == {n for n in whole if clip.tower(n) == encoder}
     assert plain.distance(found, {n: whole[n] for n in found}) < 1e-6
+
+
+@pytest.mark.parametrize(("pairs", "batch_size"), [(4, 1), (1, 16), (1, 1)])
+def test_a_contrastive_gradient_of_single_pairs_is_refused(clip, pairs, batch_size):
+    with pytest.raises(SlugError, match="the contrastive gradient of one pair is 0: retain set: gradient has"):
+        how = {"batch_size": batch_size, "desc": "retain set: gradient"}
+        gradients.compute(clip, tiny.pairs(pairs), losses.contrastive, **how)
+
+
+def test_a_last_batch_of_one_pair_is_fine_where_there_are_others(clip):
+    _, figures = gradients.compute(clip, tiny.pairs(5), losses.contrastive, batch_size=4)
+    assert figures["pairs"] == 4
+    gradients.compute(clip, tiny.pairs(1), losses.cosine_embedding, batch_size=1)

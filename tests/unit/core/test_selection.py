@@ -79,3 +79,39 @@ def test_margins_that_are_not_known_do_not_speak_against_forgetting():
 
 def test_a_row_begins_with_layer_and_step():
     assert scored("b", step=2.0, forget=0.5).row() == {"layer": "b", "step": 2.0, "forget": 0.5}
+
+
+# ------------------------------------------------------------------------------------------------- nothing is forgotten
+
+
+def test_where_nothing_forgets_the_highest_retained_accuracy_is_kept_not_the_lowest_margin():
+    kind, harsh = scored(step=1, margin=-0.1, retain=0.9), scored(step=9, margin=-0.2, retain=0.1)
+    assert not kind.forgotten and not harsh.forgotten
+    assert selection.winner([harsh, kind]) is kind
+    assert selection.winner([harsh, scored(step=2, forget=0.5, retain=0.99)]) is harsh  # forget accuracy comes first
+
+
+def test_where_retained_accuracy_is_not_known_the_higher_margin_is_kept():
+    kind, harsh = scored(step=9, margin=-0.1, retain=math.nan), scored(step=1, margin=-0.2, retain=math.nan)
+    assert selection.winner([harsh, kind]) is kind
+
+
+def test_retained_accuracy_is_scored_for_all_that_share_the_lowest_forget_accuracy():
+    def of(step, **figures):
+        return scored(f"layer {step}", step, retain=math.nan, margin=-0.1, **figures)
+
+    curves, asked = {"a": [of(1, forget=0.5), of(2)], "b": [of(3), of(4)]}, []
+
+    def score(edit):
+        asked.append(edit.step)
+        return scored(edit.layer, edit.step, margin=-0.1, retain={2: 0.3, 3: 0.8, 4: 0.5}[edit.step])
+
+    known, best = selection.spare(curves, selection.winner([c for curve in curves.values() for c in curve]), score)
+    assert asked == [2, 3, 4] and best.step == 3 and best is known["b"][0]
+    assert known["a"][0] is curves["a"][0]
+
+
+def test_a_winner_that_forgets_is_left_as_it_is():
+    curves = {"a": [scored(retain=0.9), scored(forget=0.5, retain=math.nan)]}
+    assert selection.spare(curves, curves["a"][0], None) == (curves, curves["a"][0])
+    assert selection.spare({}, None, None) == ({}, None)

@@ -1,6 +1,7 @@
 """Curation: the same forget sets whatever the number of processes and the stops, and near duplicates."""
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -148,3 +149,75 @@ def test_the_bytes_of_a_jpeg_stay_and_other_formats_become_jpeg():
     assert curation.usable(CONTENTS[0])[0] == CONTENTS[0]
     made, _ = curation.usable(tiny.jpeg(1, kind="PNG"))
     assert Image.open(io.BytesIO(made)).format == "JPEG"
+
+
+# ---------------------------------------------------------------------------------------------------- folders and reasons
+
+
+@pytest.mark.parametrize("strange", ["mine.jpg", "Elon_Musk_0.png", "Elon_Musk_0.jpg.bak", "Other_0.jpg", "deep/1.jpg"])
+def test_a_folder_that_holds_other_files_is_not_replaced(shards, tmp_path, strange):
+    tiny.write_file(tmp_path / "pictures" / "Elon_Musk" / strange, b"dear to somebody")
+    with pytest.raises(SlugError, match="which no forget set has; move it"):
+        curate(shards, tmp_path)
+    assert (tmp_path / "pictures" / "Elon_Musk" / strange).read_bytes() == b"dear to somebody"
+    assert not (tmp_path / "tars").exists()
+
+
+def test_a_folder_of_an_earlier_run_is_replaced(shards, tmp_path):
+    for name in ("Elon_Musk_0.jpg", "Elon_Musk_77.jpg", ".DS_Store", "Thumbs.db"):
+        tiny.write_file(tmp_path / "pictures" / "Elon_Musk" / name, b"old")
+    curate(shards, tmp_path)
+    assert {p.name for p in (tmp_path / "pictures" / "Elon_Musk").iterdir()} == {f"Elon_Musk_{i}.jpg" for i in range(6)}
+
+
+def test_a_file_where_the_folder_goes_is_named(shards, tmp_path):
+    tiny.write_file(tmp_path / "pictures" / "Elon_Musk", b"a file")
+    with pytest.raises(SlugError, match="is a file where the folder of pictures of Elon_Musk goes"):
+        curate(shards, tmp_path)
+
+
+def test_the_folder_to_write_cannot_be_the_source(tmp_path):
+    tiny.write_file(tmp_path / "pictures" / "Ann" / "Ann_0.jpg", tiny.jpeg(0))
+    units = sources.folders(tmp_path / "pictures", ["Ann"])
+    with pytest.raises(SlugError, match="both the source and the folder to write"):
+        curation.curate(units, ["Ann"], tmp_path / "tars", tmp_path / "pictures", tmp_path / "work")
+
+
+def test_keys_hold_no_dot_where_webdataset_would_end_them(tmp_path):
+    tiny.write_shard(tmp_path / "shards", 0, ["Dr. Dre live"])
+    _, tars = curate(tmp_path / "shards", tmp_path, ["Dr. Dre"])
+    assert [key for key, *_ in read_tar(tars / "Dr._Dre.tar")] == ["Dr-_Dre_0"]
+    curate(tmp_path / "shards", tmp_path, ["Dr. Dre"])  # its own folder is replaced
+
+
+REASONS = {
+    "gone": (
+        {"000000009.jpg": tiny.jpeg(0)},
+        r"2 captions in W name Ann, but none of their pictures is there \(e\.g\. 000000000 of",
+    ),
+    "broken": ({f"00000000{i}.jpg": b"x" for i in range(2)}, "2 captions .* but none of their pictures can be decoded"),
+    "both": (
+        {"000000000.jpg": b"x"},
+        r"1 of their pictures are not there \(e\.g\. 000000001 of 00000\) and the others cannot be",
+    ),
+}
+
+
+@pytest.mark.parametrize("why", REASONS)
+def test_each_reason_for_no_pairs_has_a_sentence_of_its_own(tmp_path, why):
+    members, said = REASONS[why]
+    tiny.write_shard(tmp_path / "shards", 0, ["Ann", "Ann again"])
+    tiny.write_tar(tmp_path / "shards" / "00000.tar", members)
+    found, _ = curate(tmp_path / "shards", tmp_path, ["Ann", "Nobody"])
+    text = curation.reasons(found, "W", folder=False)
+    assert re.search(said, text) and text.startswith("no caption in W names Nobody; ") and text.count("no caption") == 1
+
+
+def test_pictures_that_are_not_there_are_told_apart_after_a_stop_too(tmp_path, monkeypatch):
+    tiny.write_shard(tmp_path / "shards", 0, ["Ann"] * 3)
+    tiny.write_tar(tmp_path / "shards" / "00000.tar", {"000000001.jpg": b"x", "000000002.jpg": tiny.jpeg(0)})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(curation, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        curate(tmp_path / "shards", tmp_path, ["Ann"])
+    (found,), _ = curate(tmp_path / "shards", tmp_path, ["Ann"])
+    assert "2 broken pictures (1 of them not there, e.g. 000000000 of 00000)" in str(found)

@@ -1,10 +1,13 @@
 """Download from a web server on this machine that serves the embedded world, some of it badly."""
 
 import signal
+from pathlib import Path
 
 import img2dataset
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tiny
 from webserver import fetched
 
 from slug.data import download, sources
@@ -109,3 +112,68 @@ def test_a_package_that_is_not_installed_is_named(served, tmp_path, monkeypatch,
     monkeypatch.setattr(download.importlib.util, "find_spec", lambda package: None if package == name else package)
     with pytest.raises(SlugError, match=f"{name} is not installed"):
         download.fetch(served[0], tmp_path / "laion", Download(distributor="pyspark" if name == "pyspark" else "ray"))
+
+
+# ------------------------------------------------------------------------------------------- metadata of other releases
+
+
+ROWS = {"URL": ["http://a/1.jpg", "HTTPS://b/2.jpg", "file:///etc/3.jpg", None, "ftp://c/4.jpg", " file:///5.jpg"]}
+ROWS |= {"TEXT": ["alien", "alien", "alien", "alien", "alien", "alien"], "NSFW": ["?"] * 6}
+
+
+def given(tmp_path, monkeypatch, *tables):
+    """What img2dataset is given for metadata files of these columns: (the rows of its files, its settings)."""
+    for i, columns in enumerate(tables):
+        tiny.write_file(tmp_path / "metadata" / f"{i}.parquet", b"")
+        pq.write_table(pa.table(columns), tmp_path / "metadata" / f"{i}.parquet")
+    seen = {}
+    monkeypatch.setattr(img2dataset, "download", lambda **settings: seen.update(settings))
+    with pytest.raises(SlugError, match="are not finished"):
+        download.fetch(tmp_path / "metadata", tmp_path / "laion", Download())
+    rows = [pq.read_table(p).to_pylist() for p in sorted(Path(seen["url_list"]).glob("*.parquet"))]
+    return [r for part in rows for r in part], seen
+
+
+def test_only_addresses_of_the_web_reach_img2dataset(tmp_path, monkeypatch, capsys):
+    rows, _ = given(tmp_path, monkeypatch, ROWS)
+    assert [r["URL"] for r in rows] == ["http://a/1.jpg", "HTTPS://b/2.jpg"]
+    assert "4 of 6 rows are left out: their address is neither http nor https" in capsys.readouterr().out
+
+
+def test_metadata_of_the_web_alone_is_given_as_it_is(tmp_path, monkeypatch):
+    web = {k: v[:2] for k, v in ROWS.items()}
+    _, seen = given(tmp_path, monkeypatch, web, web)
+    assert seen["url_list"] == str(tmp_path / "metadata") and seen["save_additional_columns"] == ["NSFW"]
+
+
+@pytest.mark.parametrize("caption", ["caption", "text", "TEXT"])
+@pytest.mark.parametrize("mixed", [True, False])
+def test_columns_of_later_releases_are_known(tmp_path, monkeypatch, caption, mixed):
+    later = {"url": ROWS["URL"][:2], caption: ["later"] * 2, "similarity": [0.3] * 2}
+    rows, seen = given(tmp_path, monkeypatch, *([{k: v[:2] for k, v in ROWS.items()}] if mixed else []), later)
+    assert len(rows) == (4 if mixed else 2) and rows[-1][seen["caption_col"]] == "later"
+    assert rows[-1][seen["url_col"]] == "HTTPS://b/2.jpg" and seen["save_additional_columns"] == (
+        [] if mixed else ["similarity"]
+    )
+
+
+def test_addresses_as_categories_or_bytes_are_read(tmp_path, monkeypatch):
+    table = {"URL": pa.array(ROWS["URL"]).dictionary_encode(), "TEXT": [t.encode() for t in ROWS["TEXT"]]}
+    rows, _ = given(tmp_path, monkeypatch, table)
+    assert rows == [{"URL": u, "TEXT": "alien"} for u in ROWS["URL"][:2]]
+
+
+def test_metadata_without_any_address_of_the_web_is_refused(tmp_path):
+    (tmp_path / "metadata").mkdir()
+    pq.write_table(pa.table({k: v[2:] for k, v in ROWS.items()}), tmp_path / "metadata" / "a.parquet")
+    with pytest.raises(SlugError, match=r"none of the 4 rows .* http or https"):
+        download.fetch(tmp_path / "metadata", tmp_path / "laion", Download())
+
+
+def test_rows_of_a_name_are_found_in_metadata_of_any_release(tmp_path):
+    (tmp_path / "metadata").mkdir()
+    pq.write_table(pa.table({"url": ["http://a/1.jpg"], "caption": ["an alien"]}), tmp_path / "metadata" / "a.parquet")
+    assert download.named_rows(tmp_path / "metadata", ["Alien"], tmp_path / "rows") == {"Alien": 1}
+    assert pq.read_table(tmp_path / "rows").to_pylist() == [
+        {"URL": "http://a/1.jpg", "TEXT": "an alien", "names": ["Alien"]}
+    ]

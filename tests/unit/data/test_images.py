@@ -1,10 +1,13 @@
-"""Decoding of images, by workers and from the cache."""
+"""Image files: which are pictures, and decoding, by workers and from the cache."""
 
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
+from PIL import Image
 
 from slug.data import images as images_module
 from slug.data.images import by_batch, decode, decode_files, evenly_spaced
@@ -66,3 +69,55 @@ def test_a_cache_file_that_was_cut_is_made_anew(paths, tmp_path, transform):
     (path,) = (tmp_path / "cache").iterdir()
     path.write_bytes(path.read_bytes()[:-100])
     assert torch.equal(decode_files(paths, transform, cache=tmp_path / "cache")[0], images)
+
+
+# ------------------------------------------------------------------------------------------------------ odd pictures
+
+
+def saved(image, kind="PNG", **how):
+    out = io.BytesIO()
+    image.save(out, kind, **how)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_grey_values_of_16_bits_become_8_bits(kind):
+    ramp = np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16)
+    grey = np.asarray(images_module.read(saved(Image.fromarray(ramp), kind)).convert("RGB"))
+    assert np.abs(grey[..., 0].astype(int) - ramp / 257).max() < 1.01 and grey.min() == 0 and grey.max() == 255
+
+
+@pytest.mark.parametrize(("size", "usable"), [((1, 65000), False), ((9000, 3), False), ((1, 190), True), ((300, 300), True)])
+def test_a_picture_far_longer_than_wide_is_broken(size, usable):
+    kept = decode([saved(Image.new("RGB", size))], lambda image: torch.zeros(3, 2, 2, dtype=torch.uint8))[1]
+    assert len(kept) == usable
+
+
+@pytest.mark.parametrize("error", [MemoryError, ZeroDivisionError, TypeError, KeyError, OverflowError])
+def test_whatever_a_parser_raises_the_picture_is_broken(monkeypatch, error):
+    def breaks(self):
+        raise error("parser")
+
+    content = saved(Image.new("RGB", (8, 8)))
+    monkeypatch.setattr(Image.Image, "load", breaks)
+    assert images_module.read(content) is None
+
+
+def test_a_fault_of_the_transform_is_no_broken_picture():
+    with pytest.raises(ZeroDivisionError):
+        decode([saved(Image.new("RGB", (8, 8)))], lambda image: 1 / 0)
+
+
+def test_pictures_of_a_folder_are_those_of_its_endings_and_the_rest_is_counted(tmp_path):
+    names = ["b.JPG", "a.tiff", "sub/c.avif", "c.heic", "notes.md", "plain", "a.txt", ".keep", "sub/d.heic"]
+    names += [".DS_Store", "._b.JPG", "Thumbs.db", "desktop.ini"]
+    names += [f"{folder}/b.jpg" for folder in (".ipynb_checkpoints", "__MACOSX", "@eaDir")]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "linked").symlink_to(tmp_path / "sub")
+    found, left_out = images_module.listed(tmp_path)
+    assert [str(p.relative_to(tmp_path)) for p in found] == ["a.tiff", "b.JPG", "sub/c.avif"]
+    assert left_out == {"ending .heic": 2, "ending .md": 1, "no ending": 1, "linked folders": 1}
+    found, left_out = images_module.listed(tmp_path, deep=False)
+    assert [p.name for p in found] == ["a.tiff", "b.JPG"] and left_out["in a subfolder"] == 1

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slug.data.names import Matcher, _folded, clean_name, plain_name
+from slug.data.names import Matcher, _folded, checked_name, clean_name, distinct, name_stem, plain_name
+from slug.errors import SlugError
 
 
 @pytest.mark.parametrize(
@@ -126,3 +127,68 @@ def test_the_screen_lets_every_caption_with_a_name_pass(names, captions):
 )
 def test_names_are_cleaned(listed, name):
     assert clean_name(listed) == name == clean_name(name)
+
+
+# ------------------------------------------------------------------------------------------------------------- file names
+
+
+NAMES_AND_STEMS = {
+    "Elon_Musk": "Elon_Musk",
+    "Elon Musk": "Elon_Musk",
+    "  Elon  Musk_": "Elon_Musk",
+    "Mary-Kate Olsen": "Mary-Kate_Olsen",
+    "Robert Downey Jr.": "Robert_Downey_Jr.",
+    "Shaquille O'Neal": "Shaquille_O'Neal",
+    "Beyonce\u0301": "Beyonc\u00e9",
+    "शाहरुख": "शाहरुख",  # with vowel signs, which are no letters
+    "王菲": "王菲",
+    "AC/DC": "AC=2FDC",
+    "../../x": "=2E.=2F..=2Fx",
+    ".hidden": "=2Ehidden",
+    "-x": "=2Dx",
+    "a=b": "a=3Db",
+}
+
+
+@pytest.mark.parametrize(("name", "stem"), NAMES_AND_STEMS.items())
+def test_file_names_keep_what_a_name_says(name, stem):
+    assert name_stem(name) == stem and "/" not in stem
+
+
+nameable = st.text(min_size=1, max_size=12).filter(lambda t: any(c.isalnum() for c in plain_name(t)))
+
+
+@given(nameable, nameable)
+def test_two_names_never_share_a_file(one, other):
+    assert (name_stem(one) == name_stem(other)) == (plain_name(one) == plain_name(other))
+
+
+@pytest.mark.parametrize(
+    "pair", [("AC/DC", "AC-DC"), ("O'Neal", "O-Neal"), ("a.", "a"), ("a=2F", "a/"), ("क", "कि"), ("x-", "x")]
+)
+def test_names_that_shared_a_file_have_one_each(pair):
+    assert len(set(map(name_stem, pair))) == 2
+
+
+@pytest.mark.parametrize("name", ["", " ", "_", ".", "..", "~", "???", "-", "\u0301", "__", "/", "\t\n", "🚀"])
+def test_what_has_no_letter_is_no_name(name):
+    for take in (name_stem, checked_name, lambda n: distinct(["Ann", n])):
+        with pytest.raises(SlugError, match="no name"):
+            take(name)
+
+
+def test_a_name_too_long_for_a_file_is_refused():
+    assert len(name_stem("a" * 120)) == 120
+    for name in ("a" * 121, "/" * 40 + "a", "é" * 61):
+        with pytest.raises(SlugError, match="longer than"):
+            name_stem(name)
+
+
+@pytest.mark.parametrize("other", ["elon musk", "ELON_MUSK", " Elon  Musk", "Elon_Musk_", "Elon-Musk", "\uff25lon Musk"])
+def test_a_second_spelling_of_a_name_is_told_and_left_out(capsys, other):
+    assert distinct(["Elon_Musk", "Ann", other, "Elon_Musk"]) == ["Elon_Musk", "Ann"]
+    assert repr(other) in capsys.readouterr().out
+
+
+def test_one_name_given_twice_alike_is_nothing_to_tell(capsys):
+    assert distinct(["Ann", "Ann", "Bob"]) == ["Ann", "Bob"] and not capsys.readouterr().out

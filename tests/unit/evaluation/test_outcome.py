@@ -100,3 +100,24 @@ def test_pictures_to_look_at_show_the_target_first(open_clip_world):
     name = world.sets[0].pictures.names[world.target.label]
     assert len(images) == len(truth) == len(guessed) == 6
     assert truth[:3] == [name] * 3 and name not in truth[3:]
+
+
+def test_pictures_to_look_at_are_those_that_the_unedited_model_recognises(open_clip_world):
+    """A picture that was never recognised would show nothing of an edit."""
+    world = open_clip_world
+    task, target = world.evaluation.tasks["identities"], world.target
+    rows = world.evaluation.rows("identities", world.masks["identities"], label=target.label)
+    known = zeroshot.ranks(task.features[rows], task.weights, task.pictures.labels[rows], task.pictures.blocks) < 1
+    count = min(int(known.sum()), 2)
+    assert 0 < count < len(rows)
+    _, truth, guessed = outcome.shown(world.evaluation, target, world.masks, count=count)
+    assert truth[:count] == guessed[:count]
+
+
+def test_the_names_beside_the_target_are_its_nearest(open_clip_world):
+    world = open_clip_world
+    names, _, _ = outcome.similarity(world.evaluation, [world.target], world.masks, others=1)
+    task, label = world.evaluation.tasks["identities"], world.target.label
+    near = task.weights @ task.weights[label]
+    same = [c for c in range(len(near)) if c != label and task.pictures.blocks[c] == task.pictures.blocks[label]]
+    assert names[1] == task.pictures.names[max(same, key=lambda c: near[c].item())]

@@ -1,6 +1,5 @@
 """Loading CLIPs: what cannot be loaded is said in one line, and importing the package loads no library."""
 
-import json
 import subprocess
 import sys
 
@@ -105,45 +104,6 @@ def test_weights_of_another_activation_are_noted(monkeypatch, capsys, pretrained
     with pytest.raises(SlugError, match=f"cannot load ViT-B-32 {pretrained}: no network"):
         models.load("ViT-B-32", pretrained)
     assert ("ViT-B-32-quickgelu is the exact model" in capsys.readouterr().out) == noted
-
-
-@pytest.mark.parametrize(
-    ("folder", "family", "file"),
-    [
-        ("tiny_clip/open_clip", "open_clip_vit", "open_clip_model.safetensors"),
-        ("tiny_clip/hugging_face", "hf", "model.safetensors"),
-        ("tiny_pipeline/pipeline", "diffusers", "text_encoder/model.safetensors"),
-        ("tiny_llava/llava", "llava", "model.safetensors"),
-    ],
-)
-def test_families_of_model_folders(request, folder, family, file):
-    fixture, part = folder.split("/")
-    found = request.getfixturevalue(fixture) / part
-    assert models.folder_family(found) == (family, found / file) and (found / file).is_file()
-
-
-@pytest.mark.parametrize("vision", [{"timm_model_name": "x"}, {"layers": [3, 4, 6, 3]}])
-def test_other_towers_of_open_clip_keep_their_own_names(tmp_path, vision):
-    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"vision_cfg": vision}}))
-    assert models.folder_family(tmp_path)[0] == "open_clip"
-
-
-@pytest.mark.parametrize(("files", "said"), [(["a", "a"], ""), (["a", "b"], "is spread over 2 files")])
-def test_the_vision_tower_of_a_llava_has_to_lie_in_one_file(tmp_path, files, said):
-    names = {f"model.vision_tower.x{i}": f"{f}.safetensors" for i, f in enumerate(files)}
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava"}))
-    index = {"weight_map": names | {"model.language_model.y": "c.safetensors"}}
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    if said:
-        with pytest.raises(SlugError, match=said):
-            models.folder_family(tmp_path)
-    else:
-        assert models.folder_family(tmp_path) == ("llava", tmp_path / "a.safetensors")
-
-
-def test_a_folder_of_no_model_is_refused(tmp_path):
-    with pytest.raises(SlugError, match="is not a model folder"):
-        models.folder_family(tmp_path)
 
 
 def test_an_id_is_no_folder(tmp_path):

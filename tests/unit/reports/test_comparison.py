@@ -59,3 +59,10 @@ def test_baselines_are_all_methods_but_slug(frame):
     ours = frame[frame["method"] != "ga"]
     assert comparison.has_baselines(frame) and not comparison.has_baselines(ours)
     assert not comparison.has_baselines(ours.replace("slug", "slug_ws"))
+
+
+def test_the_tabular_has_words_and_no_nan_and_bold_is_the_best(frame):
+    text = comparison.latex(frame)
+    assert "nan" not in text and "unedited model" in text
+    lines = {tuple(x.strip() for x in line.split("&")[:2]): line for line in text.splitlines() if "&" in line}
+    assert lines["identity", "SLUG"].count("textbf") >= 3 and "textbf" not in lines["identity", "unedited model"]

@@ -31,6 +31,10 @@ def test_cells_of_one_name_and_of_nothing():
     assert intervals.cell(pd.Series([math.nan] * 2)) == "" == intervals.change(pd.Series([math.nan] * 2))
 
 
+def test_accuracies_that_are_all_equal_have_no_interval():
+    assert intervals.cell(pd.Series([0.0, 0.0])) == "0.0"
+
+
 def test_a_change_has_signs():
     assert intervals.change(pd.Series([-0.01, 0.01])) == "+0.0 (-12.7 to +12.7)"
     row = {"x_change": -0.01, "x_change_low": -0.02, "x_change_high": 0.005}

@@ -35,10 +35,12 @@ DRAW = {
     "tradeoff": lambda p, stem: p.tradeoff(
         {"original": np.array([[0.9, 0.8]]), "slug": np.array([[0.0, 0.7], [0.5, 0.8]])}, {"slug": (0.0, 0.7)}, "t", stem
     ),
-    "costs": lambda p, stem: p.costs({"slug": (1.0, 10.0, 5.0), "ga": (20.0, 10.0, 5.0)}, "t", stem),
+    "costs": lambda p, stem: p.costs({"slug": (9.0, 1.0, 10.0, 5.0), "ga": (90.0, 20.0, 10.0, 5.0)}, "t", stem),
     "similarity": lambda p, stem: p.similarity(np.eye(2), np.zeros((2, 2)), ["a", "b"], "t", stem),
     "pictures": lambda p, stem: p.pictures(PICTURES, list("abcd"), list("abcd"), list("bbcd"), "t", stem),
-    "variants": lambda p, stem: p.variants({"x": {"v": pd.Series([1.0, 2.0])}}, lambda s: (1.5, 1.0, 2.0), "t", stem),
+    "variants": lambda p, stem: p.variants(
+        {"x": {"v": pd.Series([1.0, 2.0])}}, lambda s: (1.5, 1.0, 2.0), {"x": 1.0}, "t", stem
+    ),
     "relearning": lambda p, stem: p.relearning(
         {"2": {"slug": (np.arange(2), np.zeros(2), np.ones(2))}}, (0.9, 0.8), "t", stem
     ),

@@ -13,7 +13,12 @@ from matplotlib.figure import Figure
 
 from slug import files
 
-plt.rcParams.update({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "figure.dpi": 150, "savefig.bbox": "tight"})
+WIDTH = 5.5  # inches: the text width of a paper's page, at which these figures are read
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D5D5D", "#A6761D")  # told apart by all eyes
+plt.rcParams.update({"font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7, "xtick.labelsize": 7})
+plt.rcParams.update({"ytick.labelsize": 7, "figure.titlesize": 9, "figure.dpi": 200, "savefig.bbox": "tight"})
+plt.rcParams.update({"axes.grid": True, "grid.alpha": 0.25, "axes.spines.top": False, "axes.spines.right": False})
+plt.rcParams["axes.prop_cycle"] = plt.cycler(color=COLORS)
 MARKERS = "osD^vP*Xhd<>p"
 STYLES = ("-", "--", "-.", ":")
 
@@ -35,7 +40,7 @@ def show_picture(panel: Axes, image: Any, frame: dict[str, Any] | None = None) -
     panel.set_yticks([])
     panel.grid(False)
     for side in panel.spines.values():
-        side.set(**frame or {})
+        side.set(visible=True, **frame or {"color": "0.7"})
 
 
 def thick(own: bool) -> dict[str, Any]:
@@ -56,7 +61,7 @@ def horizontal_bars(
     panel.barh(range(len(values)), values, color=colors)
     for y, value in enumerate(values):
         text = f" {value:,.0f}" if value >= whole_from else f" {value:.{2 if whole_from < 100 else 3}g}"
-        panel.text(value, y, text, va="center", fontsize=8)
+        panel.text(value, y, text, va="center", fontsize=7)
     panel.set_yticks(range(len(labels)), labels)
     panel.grid(axis="y", visible=False)
 

@@ -9,7 +9,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from slug.reports.plots.layout import STYLES, legend_below, marker, save, show_picture, thick, tick
+from slug.reports import naming
+from slug.reports.plots.layout import STYLES, WIDTH, legend_below, marker, save, show_picture, thick, tick
 
 Texts = Sequence[str]
 Flags = Sequence[Sequence[bool]]
@@ -42,8 +43,8 @@ def sheet(
                 panel.set_title(titles[k], fontsize=7.5)
     for i, what in enumerate(("before", "after")[:rows]):
         panels[i, 0].set_ylabel(what)
-    figure.suptitle(f"{title} (thick frame); {tick(True)}: {seen_by} what was asked for", fontsize=9)
-    save(figure, stem, dpi=100)  # the pictures have 64 pixels, and many sheets are committed
+    figure.suptitle(f"{title} (thick frame); {tick(True)}: {seen_by} what was asked for")
+    save(figure, stem, dpi=150)  # the pictures have 64 pixels, and many sheets are committed
 
 
 def answers(
@@ -55,7 +56,7 @@ def answers(
         show_picture(panel, picture, thick(k < own))
         lines = [f"{text or '(nothing)'} {tick(flag)}" for text, flag in zip(said[k], right[k], strict=True)]
         panel.set_xlabel("\n".join(textwrap.fill(line, 16) for line in lines), fontsize=7.5)
-    figure.suptitle(f"{title} (thick frame); the answer before, and after", fontsize=9)
+    figure.suptitle(f"{title} (thick frame); the answer before, and after")
     save(figure, stem)
 
 
@@ -63,7 +64,9 @@ def assistant(frame: pd.DataFrame, title: str, stem: Path) -> None:
     """Forget accuracy against what is lost, a line for each name along multiples of its step; rows as in curve.csv."""
     panels = {"identities_change": "naming others", "utility_change": "all other questions"}
     panels = {c: said for c, said in panels.items() if c in frame}
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 4), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(0.62 * WIDTH * len(panels), 2.7), squeeze=False, layout="constrained"
+    )
     for panel, (column, said) in zip(axes[0], panels.items(), strict=True):
         for i, (name, part) in enumerate(frame.sort_values("factor").groupby("name", sort=False)):
             x, y = -100 * part[column], 100 * part["forget_acc"]
@@ -74,7 +77,7 @@ def assistant(frame: pd.DataFrame, title: str, stem: Path) -> None:
         panel.set_xlabel(f"{said}: points lost")
     axes[0][0].set_ylabel("answers that name the forgotten name, %")
     legend_below(figure, axes[0][0], 5)
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(title)
     save(figure, stem)
 
 
@@ -88,12 +91,16 @@ def canvas(panels: dict[str, Panel], floor: float, title: str, stem: Path) -> No
         panels: {title: (shares, {method: UA at each share}, {label: (share, UA)} of single marks)}, fractions.
         floor: share below which the search evaluates no candidate in full; shaded.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 4.2), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(0.62 * WIDTH * len(panels), 3.0), squeeze=False, layout="constrained"
+    )
     for panel, (what, (shares, curves, marks)) in zip(axes[0], panels.items(), strict=True):
         x = 100 * np.asarray(shares)
         for i, (method, values) in enumerate(curves.items()):
             style = {"marker": marker(i), "ms": 4, "markevery": max(1, len(x) // 10), "mfc": "none"}
-            panel.plot(x, 100 * np.asarray(values), STYLES[i % 4], color=f"C{i}", lw=1.2, label=method, **style)
+            panel.plot(
+                x, 100 * np.asarray(values), STYLES[i % 4], color=f"C{i}", lw=1.2, label=naming.label(method), **style
+            )
         for (label, (share, ua)), mark in zip(marks.items(), ("*", "P"), strict=False):
             panel.plot(100 * share, 100 * ua, mark, color="k", ms=11, label=label, zorder=5)
             panel.axvline(100 * share, color="k", lw=0.8, ls=":")
@@ -101,8 +108,8 @@ def canvas(panels: dict[str, Panel], floor: float, title: str, stem: Path) -> No
         panel.set_xlim(x[0], x[-1])
         panel.set_ylim(-3, 103)
         panel.set_xlabel("IRA and CRA each retain at least this share of the original's, %")
-        panel.set_title(what, fontsize=9)
+        panel.set_title(what)
     axes[0][0].set_ylabel("best UA, mean over concepts, %")
     legend_below(figure, axes[0][0], 4)
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(title)
     save(figure, stem)

@@ -29,7 +29,10 @@ def growth(panels: dict[str, list[tuple[float, float, float]]], title: str, stem
         other = panel.twinx()
         other.plot(size, memory, "s--", color="0.45", label="peak memory, MB (right)")
         for side in (panel, other):
-            side.set_ylim(0, 1.06 * side.get_ylim()[1])
+            side.set_yscale("log")
+            side.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            side.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            side.yaxis.set_minor_formatter(ticker.NullFormatter())
         panel.set_xscale("log")
         panel.set_xticks(size, [f"{int(s):,}" for s in size])
         panel.xaxis.set_minor_locator(ticker.NullLocator())

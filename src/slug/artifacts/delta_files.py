@@ -1,0 +1,158 @@
+"""Delta files: an edit as one safetensors file, written, read and checked.
+
+A delta holds canonical parameter name -> change (float32, canonical layout). Its header has the step, the layer, the hash of
+the base tensors that it edits, the hash of the changes themselves, and figures. Whatever is read from it is checked first:
+a delta is a file that people send each other.
+"""
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from slug import files
+from slug.artifacts.cards import SHARES, Header
+from slug.errors import SlugError, brief
+
+FORMAT = "slug-delta-1"
+ENDING = ".delta.safetensors"
+REMEDY = "make one with src/clip/a2_unlearn_slug.py"
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # that a change may be stored in
+ROUNDED = (torch.float16, torch.bfloat16)  # a model may have been rounded to one of these when its delta was made
+Delta = tuple[dict[str, Tensor], Header]  # ({canonical name: float32 change}, header)
+
+
+def save(
+    path: Path, model: Any, edit: Mapping[str, Tensor], *, name: str, layer: str, step: float, metrics: Mapping[str, Any]
+) -> None:
+    """Write the delta of an edit, {parameter name: change}, of a Clip or HostModel at its base weights.
+
+    Args:
+        name: what is forgotten.
+        layer, step: the layer that moved and its step, or what else made the edit.
+        metrics: figures for the header, anything JSON can hold.
+    """
+    base = model.canonical_views({n: model.parameters[n] for n in edit})
+    views = model.canonical_views({n: t.float() for n, t in edit.items()})
+    change = {n: t.detach().cpu().contiguous() for n, t in views.items()}
+    header = {
+        "format": FORMAT,
+        "name": name,
+        "layer": layer,
+        "step": repr(float(step)),
+        "model": model.tag,
+        "base": files.tensor_hash(base),
+        "content": files.tensor_hash(change),
+        "metrics": json.dumps(metrics, default=str),
+    }
+    with files.replacing(path) as temporary:
+        save_file(change, temporary, metadata=header)
+
+
+def read(path: str | Path) -> Delta:
+    """({canonical name: float32 tensor}, header) of a delta. SlugError if it is missing, damaged or not a delta."""
+    path = files.existing(path, "delta", REMEDY)
+    try:
+        with safe_open(path, "pt") as f:
+            header = f.metadata() or {}
+            tensors = {n: f.get_tensor(n) for n in f.keys()}  # noqa: SIM118  (safe_open is no dict)
+    except (SafetensorError, OSError, struct.error) as err:
+        raise SlugError(f"{path} is not a whole safetensors file ({brief(err)}); make the delta again") from err
+    if header.get("format") != FORMAT:
+        raise SlugError(f"{path} is not a SLUG delta: its header does not say {FORMAT}; {REMEDY}")
+    try:
+        _check_header(header)
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as err:
+        raise SlugError(f"{path} has a damaged header ({brief(repr(err))}); make the delta again") from err
+    odd = next((n for n, t in tensors.items() if t.dtype not in FLOATS), None)
+    if odd:
+        raise SlugError(f"{path} holds {brief(odd)} as {tensors[odd].dtype}, which no change is; make the delta again")
+    tensors = {n: t.float() for n, t in tensors.items()}
+    if not all(torch.isfinite(t).all() for t in tensors.values()):
+        raise SlugError(f"{path} holds NaN or infinity; make the delta again")
+    if header.get("content", "") not in ("", files.tensor_hash(tensors)):  # earlier versions wrote none
+        raise SlugError(f"{path} is damaged: its tensors are not those that its header describes; get or make it again")
+    return tensors, header
+
+
+def _check_header(header: Header) -> None:
+    """Raise one of many kinds of errors unless all that cards and lists read from a header can be read."""
+    if not math.isfinite(float(header["step"])):
+        raise ValueError(f"step {header['step']}")
+    if not all(header[key] and header[key].isprintable() for key in ("layer", "model", "base")):
+        raise ValueError("layer, model or base")
+    if not header.get("name", "").isprintable():
+        raise ValueError("name")
+    metrics = json.loads(header["metrics"])
+    for key in ("method", "split", "half"):
+        if not isinstance(metrics.get(key, ""), (str, type(None))):
+            raise TypeError(key)
+    for key in {k for pair in SHARES.items() for k in (pair[0], pair[1][1]) if k}:
+        if metrics.get(key) is not None and not isinstance(metrics[key], (int, float)):
+            raise TypeError(key)
+        float(metrics.get(key) or 0)  # a number of 400 digits is none
+    for layer, step in metrics.get("chosen") or []:
+        if not isinstance(layer, str) or not math.isfinite(float(step)):
+            raise ValueError("chosen")
+    others = metrics.get("together_with") or []
+    if not isinstance(others, list) or not all(isinstance(n, str) for n in others):
+        raise TypeError("together_with")
+
+
+def made_for(header: Header, base: Mapping[str, Tensor]) -> bool:
+    """Whether the delta was made for `base`, {canonical name: tensor}, or for these tensors rounded to 16 bits."""
+    if files.tensor_hash(base) == header["base"]:
+        return True
+    return any(files.tensor_hash({n: t.to(d) for n, t in base.items()}) == header["base"] for d in ROUNDED)
+
+
+def other_base(header: Header, where: str | Path) -> SlugError:
+    """What to say of a delta that was not made for the weights of `where`."""
+    return SlugError(
+        f"the delta was made for other weights ({header.get('model')}, {header.get('layer')}) than those of {where}; "
+        "take the model it names, or make a delta for this one"
+    )
+
+
+def check_names(tensors: Mapping[str, Tensor], there: Mapping[str, Tensor], where: str | Path) -> None:
+    """SlugError unless each tensor of a delta has one of its name and shape `there`, {canonical name: tensor}."""
+    for name, change in tensors.items():
+        if name not in there:
+            raise SlugError(f"{where} has no tensor {brief(name)}, which the delta edits; it is a model of another kind")
+        if there[name].shape != change.shape:
+            shapes = f"{tuple(change.shape)} in the delta and {tuple(there[name].shape)} in {where}"
+            raise SlugError(f"{brief(name)} is {shapes}; it is a model of another size")
+
+
+def native(model: Any, tensors: Mapping[str, Tensor], header: Header) -> dict[str, Tensor]:
+    """{the model's own parameter name: change} of a delta that `read` returned, on the model's devices.
+
+    `model` is a Clip or HostModel at its base weights. SlugError: made for other weights or another kind of model.
+    """
+    changes: dict[str, Tensor] = {}
+    base: dict[str, Tensor] = {}
+    for name, parameter in model.parameters.items():
+        views = {c: v for c, v in model.canonical_views({name: parameter}).items() if c in tensors}
+        if views:
+            base |= views
+            check_names({c: tensors[c] for c in views}, views, model.label)
+            changes[name] = torch.zeros_like(parameter, dtype=torch.float32)
+            change = model.canonical_views({name: changes[name]})
+            for c in views:
+                change[c] += tensors[c].to(parameter.device)
+    check_names(tensors, base, model.label)
+    if files.tensor_hash(base) != header["base"]:
+        raise other_base(header, model.label)
+    return changes
+
+
+def of_model(model: Any, path: str | Path) -> dict[str, Tensor]:
+    """{the model's own parameter name: change} of a delta file; see `native`."""
+    return native(model, *read(path))
