@@ -14,7 +14,7 @@ import torch
 from slug import files
 from slug.data import evaluation_sets
 from slug.data.evaluation_sets import PictureSet
-from slug.data.images import PICTURES, Item, Transform, decode
+from slug.data.images import PICTURES, Item, Transform, decode, listed
 from slug.data.names import plain_name
 from slug.data.pairs import TarMembers
 from slug.errors import SlugError
@@ -55,7 +55,7 @@ def _is_wordnet(name: str) -> bool:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower().lstrip(".") in PICTURES)
+    return listed(folder)[0]
 
 
 def _set(

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from slug import files
 from slug.data import sources
-from slug.data.images import PICTURES, Item, Transform, decode
+from slug.data.images import PICTURES, Item, Transform, decode, ending, is_system
 from slug.data.names import Matcher, plain_name
-from slug.data.pairs import Pairs, read_tar, some
+from slug.data.pairs import Pairs, caption_of, read_tar, some
 from slug.errors import SlugError
 
 LEAST = 10  # source images of a concept: three parts of them must each hold several
@@ -85,7 +85,7 @@ def find(source: Source, what: str) -> list[Sample]:
                 raise SlugError(f"{what}: {type(one).__name__} is neither a path nor a PIL picture")
     if not found:
         where = source if isinstance(source, str | os.PathLike) else "an empty list"
-        raise SlugError(f"no picture found for the {what} in {where}; pictures end in {', '.join(PICTURES)}")
+        raise SlugError(f"no picture found for the {what} in {where}; pictures end in {', '.join(PICTURES[:5])} ...")
     return found
 
 
@@ -96,32 +96,27 @@ def _png(picture: Image.Image) -> bytes:
 
 
 def _of_path(path: Path, what: str) -> list[Sample]:
-    try:
-        if path.is_dir():
-            return _of_folder(path)
-        kind = path.suffix.lower().lstrip(".")
-        if kind == "tar":
-            return [Sample(*sample) for sample in read_tar(path)]
-        if kind == "csv":
-            return _of_csv(path)
-        if kind in PICTURES:
-            return _of_folder(path.parent, only=path)
-    except OSError as err:
-        raise SlugError(f"cannot read the {what} at {path}: {err.strerror or err}; check its permissions") from err
+    if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):  # walking a folder would find nothing in it
+        raise SlugError(f"cannot read the {what} at {path}: permission denied; check its permissions")
+    if path.is_dir():
+        return _of_folder(path)
+    kind = ending(path)
+    if kind == "tar":
+        return [Sample(*sample) for sample in read_tar(path)]
+    if kind == "csv":
+        return _of_csv(path)
+    if kind in PICTURES:
+        text = path.with_suffix(".txt")
+        return [Sample(path.name, path, caption_of(text.read_bytes()).strip() if text.is_file() else "")]
     raise SlugError(f"{path} is no {what}: give a folder of pictures, a .tar of pairs, a .csv or a picture")
 
 
-def _of_folder(root: Path, only: Path | None = None) -> list[Sample]:
-    """The pictures of a folder and of its subfolders, and the pairs of the tars in them."""
-    found: list[Sample] = []
-    folders = [root] if only else [root, *sorted(p for p in root.rglob("*") if p.is_dir())]
-    for folder in folders:
-        for key, caption, _ in sources.Folder(folder, "").rows(Matcher([]), False):
-            if only in (None, folder / key):
-                found.append(Sample(str((folder / key).relative_to(root)), folder / key, caption))
-        for tar in sorted(folder.glob("*.tar")) if only is None else ():
-            found += [Sample(f"{tar.stem}/{k}", image, caption) for k, image, caption in read_tar(tar)]
-    return found
+def _of_folder(root: Path) -> list[Sample]:
+    """The pairs of the tars in a folder, or where there is none its pictures, with those of its subfolders."""
+    tars = sorted(tar for tar in root.rglob("*.tar") if not is_system(tar.relative_to(root)))
+    found = [Sample(f"{tar.stem}/{key}", image, caption) for tar in tars for key, image, caption in read_tar(tar)]
+    rows = [] if tars else sources.Folder(root, "").rows(Matcher([]), False)
+    return found + [Sample(key, root / key, caption) for key, caption, _ in rows]
 
 
 def _of_csv(path: Path) -> list[Sample]:

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from torchvision import transforms
 
-from slug.errors import SlugError, brief
+from slug.data.images import read
+from slug.errors import SlugError
 from slug.models import canonical, towers
 from slug.models.canonical import ALONE
 from slug.models.towers import Stage
@@ -209,10 +210,7 @@ class Clip:
 
 def _open(image: Any) -> Image.Image:
     """A PIL picture, or the file of one, in RGB. SlugError if it cannot be read."""
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    try:
-        with Image.open(image) as opened:
-            return opened.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
-        raise SlugError(f"cannot read the picture {image}: {brief(err)}") from err
+    found = image if isinstance(image, Image.Image) else read(image)
+    if found is None:
+        raise SlugError(f"cannot read the picture {image}; it is missing, or damaged")
+    return found.convert("RGB")
