@@ -12,11 +12,11 @@ package is fast.
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
-__all__ = ["Edit", "apply", "forget", "load", "load_edit", "revert", "seal"]
+__all__ = ["Edit", "apply", "forget", "load", "load_edit", "load_pipeline", "load_vlm", "revert", "seal"]
 
 if TYPE_CHECKING:
     from slug.edits import Edit
-    from slug.face import apply, forget, load, load_edit, revert, seal
+    from slug.face import apply, forget, load, load_edit, load_pipeline, load_vlm, revert, seal
 
 
 def __getattr__(name: str) -> Any:

@@ -122,7 +122,7 @@ class Edit:
         'owl'
         """
         model = self._model(model)
-        with self._on(model).applied(getattr(model, "host", model)):
+        with self._on(model).applied(model):
             yield model
 
     def _model(self, given: Any) -> Any:
@@ -147,9 +147,10 @@ class Edit:
             top: answers of each picture that are shown.
         """
         model, given = self._model(model), pictures if isinstance(pictures, list | tuple) else [pictures]
-        before = model.classify(given, names, top=top)
-        with self.applied(model):
-            after = model.classify(given, names, top=top)
+        clip = getattr(model, "clip", model)  # of a pipeline or an assistant, whose tower the edit moves
+        before = clip.classify(given, names, top=top)
+        with self.applied(clip):
+            after = clip.classify(given, names, top=top)
         labels = [str(p) if isinstance(p, str | os.PathLike) else f"picture {i}" for i, p in enumerate(given)]
         return report.Comparison(list(given), labels, before, after, self.name)
 

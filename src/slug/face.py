@@ -24,8 +24,9 @@ from slug.errors import SlugError
 from slug.experiments.forgetting import Forgetting, Wanted
 from slug.models import in_memory
 from slug.models.clip import Clip
+from slug.models.host import HostModel
 
-__all__ = ["Edit", "apply", "forget", "load", "load_edit", "revert", "seal"]
+__all__ = ["Edit", "apply", "forget", "load", "load_edit", "load_pipeline", "load_vlm", "revert", "seal"]
 
 Path_ = str | os.PathLike
 HOSTS = {"diffusers": "slug.load_pipeline", "llava": "slug.load_vlm"}
@@ -97,6 +98,55 @@ def load(
     return models.load(name, **how)
 
 
+def load_pipeline(
+    pipeline: str,
+    clip: str = "openai/clip-vit-large-patch14",
+    *,
+    device: str = "auto",
+    steps: int = 50,
+    guidance: float = 7.5,
+) -> HostModel:
+    """Load a Stable Diffusion pipeline whose text tower `forget` edits, with the CLIP of that tower for the gradients.
+
+    Args:
+        pipeline, clip: folders, or ids of the Hugging Face Hub; the default CLIP is that of Stable Diffusion 1.
+        steps, guidance: denoising steps and classifier-free guidance scale of its `generate`.
+    Raises:
+        SlugError: one cannot be loaded, or the CLIP is another one.
+
+    >>> slug.load_pipeline("nowhere", "data/models/mini-clip")
+    Traceback (most recent call last):
+    slug.errors.SlugError: cannot load Hugging Face CLIP ...
+    """
+    from slug.models import diffusion
+
+    place = system.settle(device, 0)
+    loaded = models.load(clip_model_id=_folder_or_id(clip), device=place)
+    return diffusion.load(_folder_or_id(pipeline), loaded, device=place, steps=steps, guidance=guidance)
+
+
+def load_vlm(vlm: str, clip: str = "openai/clip-vit-large-patch14-336", *, device: str = "auto") -> HostModel:
+    """Load a LLaVA whose vision tower `forget` edits, with the CLIP of that tower for the gradients.
+
+    Args:
+        vlm, clip: folders, or ids of the Hugging Face Hub; the default CLIP is that of LLaVA 1.5.
+    Raises:
+        SlugError: one cannot be loaded, or the CLIP is another one.
+
+    >>> slug.load_vlm("nowhere", "data/models/mini-clip")
+    Traceback (most recent call last):
+    slug.errors.SlugError: cannot load Hugging Face CLIP ...
+    """
+    from slug.models import vlm as assistants
+
+    return assistants.load(_folder_or_id(vlm), _folder_or_id(clip), device=system.settle(device, 0))
+
+
+def _folder_or_id(given: str) -> str:
+    """The absolute path of a folder that is there; an id stays as it is."""
+    return here(given) if Path(here(given)).is_dir() else given
+
+
 def _is_open_clip(folder: Path) -> bool:
     """Whether a model folder is of open_clip; else it is of transformers. SlugError where it is neither, or no CLIP."""
     if (folder / "open_clip_config.json").is_file():
@@ -136,7 +186,7 @@ def forget(
     edit, others report it. Pictures that nearly repeat each other stay in one part.
 
     Args:
-        model: what `load` returns, or what it takes.
+        model: what `load`, `load_pipeline` and `load_vlm` return, or what `load` takes.
         name: what is forgotten; or {name: pictures} for several, each of which gets an edit of its own.
         images: pictures of it, ten source images at least: a folder (a .txt beside a picture is its caption), a tar of
             pairs, a CSV with a column image, or a list of paths or PIL pictures.
@@ -169,10 +219,11 @@ def forget(
     """
     concepts = dict(name) if isinstance(name, Mapping) else {name: images}
     _check(concepts, retain)
-    clip = load(model) if isinstance(model, str | os.PathLike | torch.nn.Module) else model
+    host = model if isinstance(model, HostModel) else None
+    clip = load(model) if isinstance(model, str | os.PathLike | torch.nn.Module) else host.clip if host else model
     if not isinstance(clip, Clip):
         raise SlugError(f"{type(clip).__name__} is no model that is known; give what slug.load returns")
-    if device:
+    if device and not host:
         clip.module.to(system.settle(device, seed))
     wanted = Wanted(
         method=_method(method, variant, several=len(concepts) > 1),
@@ -185,11 +236,11 @@ def forget(
         workers=workers,
     )
     sets = {n: labelled.load(here(p), clip.transform, workers=workers, seed=seed) for n, p in (evaluate or {}).items()}
-    how: dict[str, Any] = {"classes": _classes(classes), "labelled": sets, "wanted": wanted}
+    how: dict[str, Any] = {"classes": _classes(classes), "labelled": sets, "wanted": wanted, "host": host}
     work = Forgetting(clip, {n: here(s) for n, s in concepts.items()}, here(retain), **how, **({"say": say} if say else {}))
     found = {n: work.run(n) for n in work.names}
     together = work.together({n: f.edit for n, f in found.items()}) if len(found) > 1 else {}
-    done = {n: edits.made(clip, f.edit, f.record | {"together": together}, f.shown) for n, f in found.items()}
+    done = {n: edits.made(host or clip, f.edit, f.record | {"together": together}, f.shown) for n, f in found.items()}
     return done if isinstance(name, Mapping) else done[plain_name(name)]
 
 

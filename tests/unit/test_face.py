@@ -285,6 +285,32 @@ def test_a_push_gives_away_a_sealed_folder_with_its_card(forgotten, monkeypatch)
     assert {"open_clip_config.json", "open_clip_model.safetensors"} <= held
 
 
+# ------------------------------------------------------------------------------------------------- pipelines, assistants
+
+
+@pytest.mark.parametrize("kind", ["pipeline", "vlm"])
+def test_a_host_model_forgets_by_the_clip_of_its_tower(kind, request, tiny_world, images, tmp_path):
+    if kind == "pipeline":
+        folder = request.getfixturevalue("tiny_pipeline")
+        host = slug.load_pipeline(
+            str(folder / "pipeline"), str(folder / "hugging_face"), device="cpu", steps=2, guidance=1.0
+        )
+    else:
+        folder = request.getfixturevalue("tiny_llava")
+        host = slug.load_vlm(str(folder / "llava"), str(folder / "hugging_face"), device="cpu")
+    before = host.weights_hash()
+    how = {"classes": own_pictures.classes(tiny_world), "evaluations": 2, "retain": own_pictures.retain(tiny_world)}
+    edit = slug.forget(host, NAME, images=images, variant="w", **how)
+    prefix = {"pipeline": "text_model.", "vlm": "vision_model."}[kind]
+    assert all(n.startswith(prefix) for n in edit.parts[0].tensors) and "look at what the whole model" in str(edit)
+    assert host.weights_hash() == before
+    with slug.load_edit(edit.save(str(tmp_path / "e.safetensors"))).applied(host):
+        assert host.weights_hash() != before
+    assert len(edit.compare(sorted(Path(images).glob("*.jpg"))[0], ["Alien", "Ant"]).table) == 2
+    with pytest.raises(SlugError, match="choose a variant of SLUG"):
+        slug.forget(host, NAME, images=images, method="ft", **how)
+
+
 # ------------------------------------------------------------------------------------------------------------- refusals
 
 

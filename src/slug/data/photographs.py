@@ -28,9 +28,10 @@ LEAST = 10  # source images of a concept: three parts of them must each hold sev
 SHARES = {"gradient": 0.4, "validation": 0.3, "test": 0.3}  # of the source images
 MOST_RETAINED = 8000  # pairs of the retain set that are used, drawn by the seed
 FEWEST_RETAINED = 40  # pairs of the retain set below which nothing can be said of what is retained
-# Near-duplicates: the model takes them for the same, or nearly so while the pictures' hashes agree too. Renderings of one
-# icon with other backgrounds, turned and shifted, have cosines up to 0.985 and differ in 7 bits of 64 and more.
-SAME, SIMILAR, BITS = 0.985, 0.9, 4
+# Near-duplicates: pictures that the model takes for the same, or nearly so while their hashes agree too. Distances (1 - cos)
+# are fractions of the mean distance of unrelated pictures, which differs from model to model. With mini-CLIP, renderings of
+# one icon with other backgrounds, turned and shifted, lie at 0.02 and more and differ in 7 bits of 64 and more.
+SAME, SIMILAR, BITS = 0.02, 0.125, 4
 
 Source = str | os.PathLike | Sequence[Any]  # a path, or paths, or PIL pictures
 
@@ -147,15 +148,26 @@ def hashes(images: Tensor) -> np.ndarray:
     return np.concatenate(parts) if parts else np.empty(0, np.uint64)
 
 
-def alike(features: Tensor, marks: np.ndarray, others: Tensor, other_marks: np.ndarray) -> Tensor:
-    """(N, M) bool: which of N pictures nearly repeat which of M others, by unit features and hashes of both."""
-    cosines = features @ others.T
+def mean_distance(features: Tensor) -> float:
+    """The mean distance 1 - cos of all pairs of unit features (N, D), of unrelated pictures."""
+    return 1 - features.mean(0).square().sum().item()
+
+
+def alike(features: Tensor, marks: np.ndarray, others: Tensor, other_marks: np.ndarray, unrelated: float) -> Tensor:
+    """(N, M) bool: which of N pictures nearly repeat which of M others, by unit features and hashes of both.
+
+    Args:
+        unrelated: `mean_distance` of unrelated pictures.
+    """
+    distances = 1 - features @ others.T
     differ = np.bitwise_count(marks[:, None] ^ other_marks[None])
-    return (cosines >= SAME) | ((cosines >= SIMILAR) & (torch.from_numpy(differ) <= BITS))
+    agree = torch.from_numpy(differ) <= BITS
+    rounding = 1e-6  # of cosines of the same picture
+    return (distances <= SAME * unrelated + rounding) | ((distances <= SIMILAR * unrelated + rounding) & agree)
 
 
-def source_images(pairs: Pairs, features: Tensor) -> list[str]:
-    """The source image of each picture: near-duplicates, and their near-duplicates, show the first of them."""
+def source_images(pairs: Pairs, features: Tensor, unrelated: float) -> list[str]:
+    """The source image of each picture: near-duplicates, and their near-duplicates, show the first of them; see `alike`."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -163,7 +175,7 @@ def source_images(pairs: Pairs, features: Tensor) -> list[str]:
     rows, columns = [np.empty(0, int)], [np.empty(0, int)]
     for start in range(0, count, 512):
         end = start + 512
-        near = torch.nonzero(alike(features[start:end], marks[start:end], features, marks)).numpy()
+        near = torch.nonzero(alike(features[start:end], marks[start:end], features, marks, unrelated)).numpy()
         rows.append(near[:, 0] + start)
         columns.append(near[:, 1])
     row, column = np.concatenate(rows), np.concatenate(columns)

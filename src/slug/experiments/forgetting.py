@@ -26,6 +26,7 @@ from slug.evaluation.clip_tasks import Evaluation, Masks, Target, TaskSet
 from slug.experiments.own_search import OwnSearch, method_of
 from slug.experiments.own_sets import STANDARD, OwnSets, Say, Wanted
 from slug.models.clip import Clip
+from slug.models.host import HostModel
 from slug.schema import AGREEMENT, NAMES, ORIGINAL, PAIRS, SPLITS
 from slug.settings import MAX_FORGET, SIGMAS
 
@@ -68,6 +69,7 @@ class Forgetting:
         classes: Sequence[str] | None = None,
         labelled: Mapping[str, Labelled] | None = None,
         wanted: Wanted = STANDARD,
+        host: HostModel | None = None,
         say: Say = progress.write,
     ) -> None:
         """
@@ -76,6 +78,7 @@ class Forgetting:
             retain: where pairs of other things are.
             classes: names that the forgotten ones compete with; None: classes.default.
             labelled: further evaluation sets by name.
+            host: the model whose tower is to be edited, where `clip` is the CLIP of that tower.
             say: takes each line that a user should read.
         Raises:
             SlugError: too few pictures, or a set that cannot be used.
@@ -86,7 +89,12 @@ class Forgetting:
         self.sets = OwnSets(clip, concepts, retain, classes=classes, wanted=wanted, say=say)
         self.names = self.sets.names
         self.labelled = dict(labelled or {})
-        self.passes = OwnSearch(self.sets, self.method)
+        self.passes = OwnSearch(self.sets, self.method, host)
+        self.label = host.label if host else clip.label
+        if host:
+            tower = f"recognition is that of the CLIP whose {host.encoder} tower is in {host.label}"
+            for name in self.names:
+                self.sets.note(name, f"{tower}: look at what the whole model says or draws with the edit")
         self.read_s = time.perf_counter() - started
 
     # ------------------------------------------------------------------------------------------------------- evaluation
@@ -135,7 +143,7 @@ class Forgetting:
         record = {
             "name": name,
             "method": self.method.name,
-            "model": self.clip.label,
+            "model": self.label,
             "tag": self.clip.tag,
             "layer": best.layer,
             "step": best.step,

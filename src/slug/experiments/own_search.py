@@ -10,6 +10,7 @@ import torch
 from slug import methods, progress
 from slug.core import gradients, layers, losses, preconditioning, search, selection, slug
 from slug.core.edit import Edit, InPlace, Replacement, kept
+from slug.core.gradients import BOTH
 from slug.core.search import Plan, Schedule
 from slug.core.selection import Candidate
 from slug.core.variants import Variant
@@ -19,6 +20,7 @@ from slug.experiments.baseline import Scored
 from slug.experiments.comparison import argument
 from slug.experiments.own_sets import OwnSets
 from slug.methods import Material, Method, grids
+from slug.models.host import HostModel
 from slug.settings import Compare
 
 Gradient = dict[str, torch.Tensor]
@@ -36,8 +38,13 @@ def method_of(name: str) -> Method:
 class OwnSearch:
     """One method on OwnSets; passes over pairs are made once and serve all names."""
 
-    def __init__(self, sets: OwnSets, method: Method) -> None:
+    def __init__(self, sets: OwnSets, method: Method, host: HostModel | None = None) -> None:
+        """`host` is a model that contains one tower of the CLIP: only layers that it reads are edited, by SLUG."""
         self.sets, self.clip, self.wanted, self.method = sets, sets.clip, sets.wanted, method
+        self.encoder = host.encoder if host else BOTH
+        self.layers = host.candidates() if host else None
+        if host and not method.searched:
+            raise SlugError(f"{method.name} is not searched on a model that contains a CLIP; choose a variant of SLUG")
 
     def run(self, name: str, evaluator: ClipEvaluator) -> tuple[search.Found, list[layers.Layer]]:
         """What the method finds for a name, and for SLUG the layers that it could have edited."""
@@ -51,14 +58,18 @@ class OwnSearch:
         """A gradient pass over a name's pairs, or for "" over the retain pairs."""
         pairs = self._pairs(name)
         loss = losses.forget(variant) if name else losses.contrastive
-        how: dict[str, Any] = {"batch_size": self.wanted.batch_size, "square": variant.squared}
+        how: dict[str, Any] = {"batch_size": self.wanted.batch_size, "square": variant.squared, "encoder": self.encoder}
         return gradients.compute(self.clip, pairs, loss, **how, desc=f"{name or 'retain set'}: gradient")[0]
 
     @functools.cache  # noqa: B019
     def _moments(self, name: str) -> preconditioning.Found:
         pairs = self._pairs(name)
-        desc = f"{name or 'retain set'}: layer inputs"
-        return preconditioning.moments(self.clip, pairs, batch_size=self.wanted.batch_size, desc=desc)
+        return preconditioning.moments(self.clip, pairs, **self._reading, desc=f"{name or 'retain set'}: layer inputs")
+
+    @property
+    def _reading(self) -> dict[str, Any]:
+        """How inputs of layers are read: a pipeline also reads what stands behind a text's end."""
+        return {"batch_size": self.wanted.batch_size, "encoder": self.encoder, "padded": self.encoder == "language"}
 
     def forget_gradient(self, name: str, variant: Variant) -> Gradient:
         """The gradient that SLUG steps along."""
@@ -68,13 +79,13 @@ class OwnSearch:
         others = [n for n in self.sets.names if n != name] if variant.spares_others else []
         held = {n: self._pairs(n) for n in ("", *others)}
         sums = {n: self._moments(n) for n in held}
-        moments = preconditioning.retained(self.clip, held, sums, name, batch_size=self.wanted.batch_size)
+        moments = preconditioning.retained(self.clip, held, sums, name, **self._reading)
         return preconditioning.preconditioned(found, moments)
 
     def _searched(self, name: str, evaluator: ClipEvaluator) -> tuple[search.Found, list[layers.Layer]]:
         """SLUG's search, and the layers that it could have edited."""
         forget = self.forget_gradient(name, self.method.variant)
-        ranked = layers.figures(self.clip, forget, self._pass("", Variant()))
+        ranked = layers.figures(self.clip, forget, self._pass("", Variant()), self.layers)
         front = [layer for part in layers.fronts(ranked, self.wanted.fronts).values() for layer in part]
         # Where the model does not know the name, every step "forgets", and there is nothing to search for.
         evaluations = min(self.wanted.evaluations, 2) if evaluator.start.forgotten else self.wanted.evaluations

@@ -82,8 +82,10 @@ class OwnSets:
         # All is found before anything is decoded: a wrong path is an error now.
         found = {n: photographs.find(s, f"pictures of {n}") for n, s in zip(self.names, concepts.values(), strict=True)}
         samples, self.left_out = photographs.retained(photographs.find(retain, "retain set"), self.names, wanted.seed)
+        others = self._looked_at(samples, "retain set")
+        self.unrelated = photographs.mean_distance(others[1])
         self.concepts = {name: self._concept(name, part) for name, part in found.items()}
-        self.retain = self._retained(samples)
+        self.retain = self._retained(*others)
         self.parts = {name: photographs.split(p.groups, wanted.seed) for name, p in self.concepts.items()}
         self.retain_parts = photographs.split(self.retain.groups, wanted.seed)
         given = class_names.default(self.retain.pairs.captions) if classes is None else classes
@@ -91,26 +93,31 @@ class OwnSets:
         if len(self.classes) <= len(self.names):
             raise SlugError("the forgotten names need others to compete with; give classes")
 
-    def _photographs(self, samples: Sequence[Sample], what: str) -> Photographs:
+    def _looked_at(self, samples: Sequence[Sample], what: str) -> tuple[Pairs, torch.Tensor]:
+        """(pairs, features (N, D) of their pictures by the unedited model)."""
         pairs = photographs.decoded(samples, self.clip.transform, what, self.wanted.workers)
         features = zeroshot.image_features(self.clip, pairs.images, self.wanted.eval_batch_size, desc=f"look at the {what}")
-        return Photographs(pairs, features.cpu(), photographs.source_images(pairs, features.cpu()))
+        return pairs, features.cpu()
+
+    def _grouped(self, pairs: Pairs, features: torch.Tensor) -> Photographs:
+        return Photographs(pairs, features, photographs.source_images(pairs, features, self.unrelated))
 
     def _concept(self, name: str, samples: Sequence[Sample]) -> Photographs:
-        found = self._photographs(samples, f"pictures of {name}")
+        found = self._grouped(*self._looked_at(samples, f"pictures of {name}"))
         photographs.check_enough(found, name)
         pairs, replaced = photographs.name_all(found.pairs, name)
         if replaced:
             self.note(name, f"{replaced} captions do not say {name}; the name itself is the caption of these pictures")
         return found._replace(pairs=pairs)
 
-    def _retained(self, samples: Sequence[Sample]) -> Photographs:
+    def _retained(self, pairs: Pairs, features: torch.Tensor) -> Photographs:
         """The retain pairs, without pictures that nearly repeat one of a concept."""
-        found = self._photographs(samples, "retain set")
+        found = self._grouped(pairs, features)
         hashes = photographs.hashes(found.pairs.images)
         repeats = torch.zeros(len(found.groups), dtype=torch.bool)
         for concept in self.concepts.values():
-            near = photographs.alike(found.features, hashes, concept.features, photographs.hashes(concept.pairs.images))
+            own = concept.features, photographs.hashes(concept.pairs.images)
+            near = photographs.alike(found.features, hashes, *own, self.unrelated)
             repeats |= near.any(1)
         self.left_out |= {
             "cannot be decoded": found.pairs.broken,

@@ -103,9 +103,25 @@ def test_copies_of_a_picture_are_one_source_image_and_other_pictures_are_not(tin
     first = sorted((tmp_path / "own").glob("*.jpg"))[0]
     own_pictures.nearly_the_same(first, tmp_path / "own" / "copies", 5)
     pairs, features = looked_at(photographs.find(str(tmp_path / "own"), "pictures"), clip)
-    groups = photographs.source_images(pairs, features)
+    unrelated, _ = looked_at(photographs.find(own_pictures.retain(tiny_world), "retain set"), clip)
+    with torch.no_grad():
+        unrelated = photographs.mean_distance(clip.encode_image(unrelated.images))
+    groups = photographs.source_images(pairs, features, unrelated)
     of_copies = {g for g, key in zip(groups, pairs.keys, strict=True) if key.startswith("copies") or key == first.name}
     assert of_copies == {first.name} and len(set(groups)) == 12
+
+
+def test_a_model_that_finds_all_pictures_alike_still_tells_them_apart(tiny_world, tiny_clip, tmp_path):
+    clip = tiny.load(tiny_clip)  # untrained: all cosines are close to 1
+    own_pictures.write(tiny_world, tmp_path / "own", count=12)
+    pairs, features = looked_at(photographs.find(str(tmp_path / "own"), "pictures"), clip)
+    assert (features @ features.T).median() > 0.9
+    assert len(set(photographs.source_images(pairs, features, photographs.mean_distance(features)))) >= 11
+
+
+def test_the_mean_distance_is_that_of_all_pairs():
+    x = torch.nn.functional.normalize(torch.randn(7, 5), dim=-1)
+    assert photographs.mean_distance(x) == pytest.approx((1 - x @ x.T).mean().item(), abs=1e-5)
 
 
 def test_hashes_stay_the_same_when_a_picture_is_made_lighter():
