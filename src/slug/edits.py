@@ -151,7 +151,7 @@ class Edit:
         before = clip.classify(given, names, top=top)
         with self.applied(clip):
             after = clip.classify(given, names, top=top)
-        labels = [str(p) if isinstance(p, str | os.PathLike) else f"picture {i}" for i, p in enumerate(given)]
+        labels = [Path(p).name if isinstance(p, str | os.PathLike) else f"picture {i}" for i, p in enumerate(given)]
         return report.Comparison(list(given), labels, before, after, self.name)
 
     def plot(self, kind: str = "tradeoff", path: str | None = None) -> Any:
