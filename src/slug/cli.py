@@ -88,10 +88,13 @@ def within(kind: Any) -> Callable[[str], Any]:
     return convert
 
 
-def parse(description: str | None, kind: type[Settings], argv: Sequence[str] | None = None) -> Settings:
-    """The settings `kind` from a command line (the process's own where `argv` is None)."""
+def parse(
+    description: str | None, kind: type[Settings], argv: Sequence[str] | None = None, prog: str | None = None
+) -> Settings:
+    """The settings `kind` from a command line (the process's own where `argv` is None); `prog` is the command's name in its
+    help."""
     plain = argparse.RawDescriptionHelpFormatter
-    parser = Parser(description=description, formatter_class=plain, allow_abbrev=False)
+    parser = Parser(prog, description=description, formatter_class=plain, allow_abbrev=False)
     add_flags(parser, kind)
     return build(kind, vars(parser.parse_args(argv)))
 

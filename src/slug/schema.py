@@ -8,6 +8,8 @@ ORIGINAL = "original"  # the unedited model in a table's `method` column
 SPLITS = ("validation", "test")
 KINDS = ("identity", "object", "style", "group")
 TASKS = ("identities", "objects")  # retained tasks of a CLIP
+# Tasks of pictures that nobody labelled: the names that are forgotten, the unedited model's own answers, pairs' captions.
+NAMES, AGREEMENT, PAIRS = "names", "agreement", "pairs"
 
 FIGURES = ("forget_acc1", "identities_acc1", "objects_acc1", "n_forget")  # every state of a record has these
 CHANGES = tuple(f"{task}_change{end}" for task in TASKS for end in ("", "_low", "_high"))

@@ -67,7 +67,9 @@ class Model:
 class Sources:
     """The forget and retain sets of some names."""
 
-    celeb_name: tuple[str, ...] = flag(help="names to forget; underscores stand for spaces", parse=checked_name)
+    celeb_name: tuple[str, ...] = flag(
+        help="names to forget; underscores stand for spaces", parse=checked_name, aliases=("--name",)
+    )
     forget_data: str = flag("", "tar of the forget set, with one name only; without it {tar-dir}/{name}.tar")
     tar_dir: str = flag("data/tar_files", "folder of the curated forget sets")
     train_data: str = flag("data/laion/laion400m/00000.tar", "tar of the retain set")

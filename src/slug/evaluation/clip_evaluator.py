@@ -3,7 +3,7 @@
 import functools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -59,6 +59,7 @@ class ClipEvaluator:
         limit: int | None = None,
         trace: int = 0,
         rule: str = "robust",
+        left_out: Mapping[str, int] | None = None,
     ) -> None:
         """
         Args:
@@ -67,14 +68,15 @@ class ClipEvaluator:
                 pictures needs no classifier.
             trace: retained pictures of each task that are scored at every step, for plots.
             rule: "paper" brackets the step by FA@k alone.
+            left_out: {task: label} of pictures that are not retained, besides the target's own.
         """
         self.evaluation, self.target, self.pairs, self.masks = evaluation, target, forget_pairs, masks
         self.k, self.seed, self.rule = k, seed, rule
         self.forget_rows = forget_rows(evaluation, target, masks)
-        self.retain_rows = {
-            task: evaluation.rows(task, masks[task], without=target.label if task == target.task else None)
-            for task in evaluation.tasks
-        }
+        without = {**(left_out or {}), target.task: target.label}
+        every = {task: evaluation.rows(task, masks[task], without=without.get(task)) for task in evaluation.tasks}
+        # The target's own task may hold no other pictures than the target's: then it retains nothing.
+        self.retain_rows = {task: found for task, found in every.items() if len(found) or task != target.task}
         self.trace_rows = {}
         for task, rows in self.retain_rows.items():
             pictures = evaluation.tasks[task].pictures

@@ -17,12 +17,13 @@ from slug.models.clip import Clip
 
 
 class TaskSet(NamedTuple):
-    """A labelled picture set with the prompts of its classes."""
+    """A picture set with the prompts of its classes; without labels, those are the unedited model's answers."""
 
     name: str  # of the task, e.g. identities: `identities_acc1` is its column
     kind: str  # what one of its classes is, e.g. identity
     pictures: PictureSet
     templates: tuple[str, ...]
+    own_answers: bool = False  # whether the labels are replaced by what the unedited model answers among all classes
 
 
 class Task(NamedTuple):
@@ -36,6 +37,9 @@ class Task(NamedTuple):
     features: torch.Tensor  # (N, D)
     weights: torch.Tensor  # (C, D)
     margins: torch.Tensor  # (N,)
+    # What several tasks share is computed once, for the first of them: the names with their templates, and the pictures.
+    first_with_names: str
+    first_with_pictures: str
 
     @property
     def guessed(self) -> torch.Tensor:
@@ -87,15 +91,28 @@ class Evaluation:
                 clip.autocast = low
 
     def _unedited(self, sets: Sequence[TaskSet], cache_gb: float) -> dict[str, Task]:
-        clip, tasks = self.clip, {}
+        clip, tasks = self.clip, dict[str, Task]()
+        made: dict[Any, str] = {}  # {names and templates, or pictures: the first task that has them}
         how: dict[str, Any] = {"batch_size": self.batch_size, "budget": towers.Budget(cache_gb, clip.device)}
-        for name, kind, pictures, templates in sets:
-            language = towers.Tower(clip, "language", clip.tokenize(prompts(pictures.names, templates)), **how)
-            vision = towers.Tower(clip, "vision", pictures.images, **how)
-            weights = mean_prompts(language.fill(desc=f"prompts of {name}"), len(pictures.names))
-            features = vision.fill(desc=f"features of {name}")
+        for name, kind, pictures, templates, own_answers in sets:
+            same_names = made.setdefault((tuple(pictures.names), templates), name)
+            same_pictures = made.setdefault(id(pictures.images), name)
+            if same_names == name:
+                language = towers.Tower(clip, "language", clip.tokenize(prompts(pictures.names, templates)), **how)
+                weights = mean_prompts(language.fill(desc=f"prompts of {name}"), len(pictures.names))
+            else:
+                language, weights = tasks[same_names].language, tasks[same_names].weights
+            if same_pictures == name:
+                vision = towers.Tower(clip, "vision", pictures.images, **how)
+                features = vision.fill(desc=f"features of {name}")
+            else:
+                vision, features = tasks[same_pictures].vision, tasks[same_pictures].features
+            if own_answers:
+                labels = guesses(features, weights, torch.zeros(len(features), dtype=torch.long), pictures.blocks)
+                pictures = pictures._replace(labels=labels)
             margin = margins(features, weights, pictures.labels, pictures.blocks)
-            tasks[name] = Task(kind, pictures, templates, vision, language, features, weights, margin)
+            same = same_names, same_pictures
+            tasks[name] = Task(kind, pictures, templates, vision, language, features, weights, margin, *same)
         return tasks
 
     def target(self, name: str) -> Target:
@@ -167,10 +184,14 @@ class Evaluation:
 
         features, weights = t.features[rows], t.weights
         if "vision" in starts:
-            made = self._remembered("vision", task, rows, lambda missing: t.vision.features(missing, starts["vision"]))
-            features = made[rows]
+
+            def encode(missing: torch.Tensor) -> torch.Tensor:
+                return t.vision.features(missing, starts["vision"])
+
+            features = self._remembered("vision", t.first_with_pictures, rows, encode)[rows]
         if "language" in starts:
-            weights = self._remembered("language", task, self._rivals(task, t.pictures.labels[rows]), classifier)
+            rivals = self._rivals(task, t.pictures.labels[rows])
+            weights = self._remembered("language", t.first_with_names, rivals, classifier)
         return features, weights
 
     def ranks(self, task: str, rows: torch.Tensor) -> torch.Tensor:

@@ -34,6 +34,23 @@ def task_sets(run: Run, data: Data, transform: Any) -> list[TaskSet]:
     ]
 
 
+def check_names(sets: Sequence[TaskSet], names: Sequence[str]) -> None:
+    """SlugError unless each name is a class with pictures of one of the sets."""
+    own = "a2_unlearn_slug.py --images FOLDER (or slug forget) judges it by held-out pictures of its own"
+    for name in map(plain_name, names):
+        held = [(s, n) for s in sets for n, known in enumerate(s.pictures.names) if known.casefold() == name.casefold()]
+        if not held:
+            kinds = " and no ".join(s.kind for s in sets)
+            raise SlugError(
+                f"no {kinds} of the evaluation is called {name!r}; check the spelling. If no evaluation set has it, {own}, "
+                "or add its pictures to one as data/README.md says"
+            )
+        if not any((s.pictures.labels == label).any() for s, label in held):
+            listed = "list_identity_celeba.txt has it, frequent_celebs.txt has not: name it there to show its pictures"
+            where = listed if held[0][0].kind == "identity" else "its class folder is empty"
+            raise SlugError(f"the evaluation shows no picture of {name} ({where}); or {own}")
+
+
 class World:
     """A model at its original weights with its evaluation; what is expensive is made when it is first asked for."""
 
@@ -76,7 +93,9 @@ class World:
         return {"validation": validation, "test": {task: ~mask for task, mask in validation.items()}}
 
     def evaluation_now(self, *, plain: bool = False, cache_gb: float | None = None) -> Evaluation:
-        """The Evaluation whose unedited model has the present weights."""
+        """The Evaluation whose unedited model has the present weights. SlugError, before anything is computed, where a name
+        has no pictures in it."""
+        check_names(self.sets, self.gradients.names)
         cache = self.data.cache_gb if cache_gb is None else cache_gb
         kind = PlainEvaluation if plain else Evaluation
         return kind(self.clip, self.sets, batch_size=self.model.eval_batch_size, cache_gb=cache)

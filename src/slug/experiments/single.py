@@ -18,8 +18,9 @@ from slug.experiments.setup import World
 from slug.reports import clip_report, plots
 from slug.settings import MAX_FORGET, SIGMAS, Forget
 
+OWN = ("images", "classes", "evaluate")  # of a2_unlearn_slug.py with own pictures, which this module does not serve
 # These change no result.
-NOT_SETTINGS = ("force", "celeb_name", "device", "workers", "result_dir", "cache_gb", "lookahead", "allow_missing")
+NOT_SETTINGS = (*("force", "celeb_name", "device", "workers", "result_dir", "cache_gb", "lookahead", "allow_missing"), *OWN)
 
 
 def run(settings: Forget) -> None:

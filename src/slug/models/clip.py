@@ -3,17 +3,21 @@
 import contextlib
 import functools
 import math
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import slug.torchvision_cpu  # noqa: F401  (before torchvision)
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from torchvision import transforms
 
+from slug.data.images import read
+from slug.errors import SlugError
 from slug.models import canonical, towers
 from slug.models.canonical import ALONE
 from slug.models.towers import Stage
@@ -32,6 +36,7 @@ class Clip:
         """`label` is a short name for people and file names; `tag` is `{model}_{pretrained}`, safe in file names."""
         self.module: Any = module
         self.tokenizer, self.label, self.tag = tokenizer, label, tag
+        self.origin = ""  # the folder it was loaded from, where it is known
         self.autocast: torch.dtype | None = None  # dtype of evaluations; None is float32
         self.checkpointing = False  # the gradient pass computes activations twice, to save memory
         steps = preprocess.transforms
@@ -170,3 +175,43 @@ class Clip:
     def clamp_scale(self) -> None:
         """Keep the factor between 1 and 100 after a training step, as CLIP's training does."""
         self.module.logit_scale.clamp_(0, math.log(100))
+
+    def classify(
+        self,
+        images: Sequence[Any],
+        names: Sequence[str],
+        *,
+        top: int = 5,
+        templates: Sequence[str] = ("{}.", "a photo of a {}."),
+    ) -> list[list[tuple[str, float]]]:
+        """The names that pictures are taken for: for each picture the `top` [(name, probability among the names)].
+
+        Args:
+            images: paths, or PIL pictures.
+            templates: prompts of a name, whose features are averaged.
+        Raises:
+            SlugError: no picture or name is given, or a picture cannot be read.
+        """
+        if isinstance(images, (str, os.PathLike, Image.Image)):
+            raise SlugError("classify takes a list of pictures: put the one picture in brackets")
+        if not images or not names:
+            raise SlugError("classify needs at least one picture and one name")
+        pictures = torch.stack([self.transform(_open(image)) for image in images])
+        texts = [template.format(name) for name in names for template in templates]
+        with self.evaluating():
+            features, prompts = self.encode_image(pictures), self.encode_text(self.tokenize(texts))
+            weights = F.normalize(prompts.view(len(names), len(templates), -1).mean(1), dim=-1)
+            shares = (self.scale() * features @ weights.T).softmax(-1).cpu()
+        best = shares.topk(min(top, len(names)))
+        return [
+            [(names[i], value) for i, value in zip(places, values, strict=True)]
+            for places, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+
+
+def _open(image: Any) -> Image.Image:
+    """A PIL picture, or the file of one, in RGB. SlugError if it cannot be read."""
+    found = image if isinstance(image, Image.Image) else read(image)
+    if found is None:
+        raise SlugError(f"cannot read the picture {image}; it is missing, or damaged")
+    return found.convert("RGB")
