@@ -170,7 +170,7 @@ def measure(settings, device):
     size = clip.transform(Image.new("RGB", (8, 8))).shape[-1]
     g = torch.Generator().manual_seed(settings.run.seed)
     most = (
-        settings.model.batch_size if device.type == "cuda" else 3
+        settings.model.batch_size if device.type == "cuda" else 4
     )  # on a CPU, where a batch takes seconds, a small one is enough
     images = torch.randint(0, 256, (most, 3, size, size), dtype=torch.uint8, generator=g)
     captions = [f"a photo of somebody number {i} on a stage" for i in range(most)]
@@ -180,9 +180,10 @@ def measure(settings, device):
         some = Pairs(images[:n], captions[:n], captions[:n], 0)
         return lambda: gradients.compute(clip, some, losses.contrastive, batch_size=n)
 
-    # Two batch sizes separate the cost of a pair from that of a batch (adding up all gradients in float64).
-    one, many = timed(gradient(1), device), timed(gradient(most), device, warm=device.type == "cuda")
-    pair_s = max(many - one, 1e-9) / (most - 1)
+    # Two batch sizes separate the cost of a pair from that of a batch (adding up all gradients in float64). A contrastive
+    # batch has two pairs or more.
+    few, many = timed(gradient(2), device), timed(gradient(most), device, warm=device.type == "cuda")
+    pair_s = max(many - few, 1e-9) / (most - 2)
     for p in clip.parameters.values():
         p.grad = torch.zeros_like(p)
     optimizer = torch.optim.AdamW([p.requires_grad_(True) for p in clip.parameters.values()], lr=0.0, fused=True)
@@ -217,7 +218,7 @@ def measure(settings, device):
         "blocks": len(sides["vision"].stages),
         "image_size": size,
         "pair_s": pair_s,
-        "gradient_batch_s": max(one - pair_s, 0.0),
+        "gradient_batch_s": max(few - 2 * pair_s, 0.0),
         "optimiser_s": optimiser_s,
         "pair_bytes": kept_for_backward(clip, pairs, losses.contrastive) / most,
         "peak_mb": system.peak_memory_mb(device),

@@ -116,7 +116,7 @@ def load_pipeline(
 
     >>> slug.load_pipeline("nowhere", "data/models/mini-clip")
     Traceback (most recent call last):
-    slug.errors.SlugError: cannot load Hugging Face CLIP ...
+    slug.errors.SlugError: ...mini-clip has no preprocessor_config.json...
     """
     from slug.models import diffusion
 
@@ -135,7 +135,7 @@ def load_vlm(vlm: str, clip: str = "openai/clip-vit-large-patch14-336", *, devic
 
     >>> slug.load_vlm("nowhere", "data/models/mini-clip")
     Traceback (most recent call last):
-    slug.errors.SlugError: cannot load Hugging Face CLIP ...
+    slug.errors.SlugError: ...mini-clip has no preprocessor_config.json...
     """
     from slug.models import vlm as assistants
 

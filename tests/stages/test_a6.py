@@ -144,7 +144,8 @@ def test_variants_of_one_name_share_the_steps_that_they_score(done, monkeypatch)
     for variant in variants:
         alone = study(run, "--variant", variant, *ONE)
     assert_same(shared, alone)
-    assert together < 0.8 * (len(scored) - together) == 0.8 * alone["n_candidates"].sum()
+    # Where nothing forgets, candidates that forget equally little are scored once more, in full.
+    assert together < 0.8 * (len(scored) - together) and len(scored) - together >= alone["n_candidates"].sum()
 
 
 @pytest.mark.slow  # Ray gives up where its own processes have to wait for a busy machine
@@ -163,7 +164,9 @@ def test_two_workers_of_ray_give_the_rows_of_one_process(done, finished, request
 
 
 @pytest.mark.parametrize(
-    ("more", "said"), [(["--jobs", "0"], "--jobs 0"), (["--celeb-name", "Nobody"], "forget set not found")], ids=str
+    ("more", "said"),
+    [(["--jobs", "0"], "--jobs: 0: it must be"), (["--celeb-name", "Nobody"], "forget set not found")],
+    ids=str,
 )
 def test_wrong_use_ends_with_one_line(done, monkeypatch, capfd, more, said):
     assert said in tiny.failure(monkeypatch, capfd, "a6_study", *done.a6(), *more)

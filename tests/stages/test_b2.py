@@ -239,4 +239,4 @@ def test_a_concept_that_the_classifiers_do_not_know_is_said_in_one_line(prepared
 @pytest.mark.parametrize("part", [(1, 0), (0, 2)])
 def test_a_part_that_is_none_is_said_in_one_line(canvas_run, monkeypatch, capfd, part):
     line = tiny.failure(monkeypatch, capfd, *canvas_run.b2("--style", "Noto", "--part", *part), *canvas_run.common)
-    assert f"--part {part[0]} {part[1]}: the first is a number from 1 to the second" in line
+    assert "argument --part: 0: it must be a whole number of at least 1" in line

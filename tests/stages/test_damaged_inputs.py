@@ -63,7 +63,15 @@ def sound(tiny_clip, tiny_world, tmp_path_factory):
     changes = {f"{t}_change{e}": 0.0 for t in ("identities", "objects") for e in ("", "_low", "_high")}
     whole = {"original": figures, "slug": figures | changes}
     record = {"method": "slug", "name": "Alien", "kind": "identity", "model": "m", "layer": "visual.proj", "step": 1.0}
-    record |= {"splits": {"validation": whole, "test": whole}, "seed": 0, "delta_bytes": 9, "params_share": 0.1}
+    record |= {
+        "splits": {"validation": whole, "test": whole},
+        "seed": 0,
+        "delta_bytes": 9,
+        "params_share": 0.1,
+        "seconds": 1.0,
+        "peak_mem_mb": 9,
+    }
+    record |= {"n_candidates": 1, "settings": {}, "winner_validation": {}}
     (folder / "records").mkdir()
     files.write_json(folder / "records" / "m-Alien.json", record)
     image = Image.effect_mandelbrot((64, 64), (-2, -1.5, 1, 1.5), 9).convert("RGB")

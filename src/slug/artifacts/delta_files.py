@@ -86,7 +86,8 @@ def _check_header(header: Header) -> None:
     """Raise one of many kinds of errors unless all that cards and lists read from a header can be read."""
     if not math.isfinite(float(header["step"])):
         raise ValueError(f"step {header['step']}")
-    if not all(header[key] and header[key].isprintable() for key in ("layer", "model", "base")):
+    named = header["model"] and header["base"]  # an edit of several layers, or of none, names no layer
+    if not named or not all(header[key].isprintable() for key in ("layer", "model", "base")):
         raise ValueError("layer, model or base")
     if not header.get("name", "").isprintable():
         raise ValueError("name")

@@ -45,11 +45,24 @@ def read_config(path: Path) -> dict[str, Any]:
 def open_clip_config(folder: Path, towers: Sequence[str] = ("vision_cfg",)) -> dict[str, Any]:
     """`model_cfg` of an open_clip folder. SlugError if the file lacks it or one of these towers."""
     path = folder / "open_clip_config.json"
-    config = read_config(path).get("model_cfg")
+    whole = read_config(path)
+    config, prepared = whole.get("model_cfg"), whole.get("preprocess_cfg") or {}
+    for key in ("mean", "std"):
+        values = prepared.get(key, [1.0] * 3) if isinstance(prepared, dict) else None
+        if (
+            not isinstance(values, list)
+            or len(values) != 3
+            or not all(_is_number(v) and (v > 0 or key == "mean") for v in values)
+        ):
+            raise SlugError(f"{path} has no usable {key} of three channels in preprocess_cfg; get the model folder again")
     for part in towers:
         if not isinstance(config, dict) or not isinstance(config.get(part), dict):
             raise SlugError(f"{path} has no model_cfg with {part}, so it describes no CLIP; get the model folder again")
     return dict(config or {})
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e6
 
 
 def _parts(config: Any) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The preprocessing that a Hugging Face folder describes (preprocessor_config.json), as steps of torchvision."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import slug.torchvision_cpu  # noqa: F401  (before torchvision)
@@ -8,7 +9,7 @@ import slug.torchvision_cpu  # noqa: F401  (before torchvision)
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from slug.errors import SlugError
+from slug.errors import SlugError, brief
 
 INTERPOLATION = {0: "nearest-exact", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # of PIL's numbers
 
@@ -23,6 +24,13 @@ def of_processor(processor: Any, side: int, what: str) -> transforms.Compose:
     def refuse(why: str) -> SlugError:
         return SlugError(f"the preprocessor_config.json of {what} {why}; correct it, or get the model's own")
 
+    try:
+        return _steps(processor, side, refuse)
+    except (TypeError, ValueError, AttributeError, OverflowError) as err:
+        raise refuse(f"holds a value of another kind ({brief(err)})") from err
+
+
+def _steps(processor: Any, side: int, refuse: Callable[[str], SlugError]) -> transforms.Compose:
     size, crop = _plain(getattr(processor, "size", None)), _plain(getattr(processor, "crop_size", None))
     mode = getattr(processor, "resample", None)
     mode = INTERPOLATION.get(3 if mode is None else int(mode))

@@ -106,7 +106,7 @@ class Hashed:
 
 def test_records_of_other_weights_are_refused(tmp_path):
     (tmp_path / "q.jsonl").write_text("")
-    files.write_json(tmp_path / "llava-Frog.json", {"name": "Frog", "vlm_hash": "other"})
+    files.write_json(tmp_path / "llava-Frog.json", RECORD | {"model": "llava", "delta": "d", "vlm_hash": "other"})
     with pytest.raises(SlugError, match="records of Frog are of other weights or questions"):
         assistants.made_records(tmp_path, Hashed(), str(tmp_path / "q.jsonl"))
 

@@ -25,6 +25,7 @@ SETTINGS = Compare(data=Data(celeb_name=("Alien",)), lr=(1e-4, 1e-5, 1e-4), epoc
 def baseline(method, settings=SETTINGS, **more):
     """A Baseline that scores nothing."""
     common = {"clip": SimpleNamespace(label="m"), "folder": Path("r"), "made_with": {}, "stored": None, "seconds": (0, 0)}
+    common["model_hash"] = "abc"
     method = methods.get(method) if isinstance(method, str) else method
     made = {"name": "Alien", "method": method, "settings": settings, "evaluators": dict}
     return Baseline(**(made | common | more))

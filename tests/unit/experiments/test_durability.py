@@ -44,19 +44,19 @@ def test_all_methods_on_record_are_tested_in_the_order_of_tables(write, tmp_path
     for method in ("ssd", "ft", "ga"):
         write(record(method))
     write(record("ft", "Owl"))
-    found = on_record(asked(tmp_path, "Alien"))
+    found = on_record(asked(tmp_path, "Alien"), "m")
     assert list(found.found) == [("Alien", "ft"), ("Alien", "ga"), ("Alien", "ssd")] and found.names == ["Alien", "Owl"]
 
 
 def test_names_are_found_whatever_their_case(write, tmp_path):
     write(record())
-    assert list(on_record(asked(tmp_path, "alien")).found) == [("alien", "ft")]
+    assert list(on_record(asked(tmp_path, "alien"), "m").found) == [("alien", "ft")]
 
 
 def test_only_the_methods_asked_for_are_tested(write, tmp_path):
     write(record("ft"))
     write(record("ga"))
-    assert list(on_record(asked(tmp_path, "Alien", unlearn_method=("ga",))).found) == [("Alien", "ga")]
+    assert list(on_record(asked(tmp_path, "Alien", unlearn_method=("ga",)), "m").found) == [("Alien", "ga")]
 
 
 @pytest.mark.parametrize(
@@ -70,12 +70,12 @@ def test_only_the_methods_asked_for_are_tested(write, tmp_path):
 def test_what_is_not_on_record_is_named(write, tmp_path, names, more, said):
     write(record())
     with pytest.raises(SlugError, match=said):
-        on_record(asked(tmp_path, *names, **more))
+        on_record(asked(tmp_path, *names, **more), "m")
 
 
 def test_a_folder_without_records_names_the_script(tmp_path):
     with pytest.raises(SlugError, match=r"no records of m in .*run_clip_slug\.sh"):
-        on_record(asked(tmp_path, "Alien"))
+        on_record(asked(tmp_path, "Alien"), "m")
 
 
 # ------------------------------------------------------------------------------------------------------------- aliases

@@ -100,17 +100,21 @@ def test_a_damaged_table_is_refused_with_its_remedy(parts, content):
         parts.collect("do it again")
 
 
+def schema(*names):
+    return pa.schema([(name, pa.string()) for name in names])
+
+
 def test_a_table_without_a_column_is_refused(parts):
     parts.merge([row("a")])
     with pytest.raises(SlugError, match="has no column other; again"):
-        read_table(parts.table, "again", ("name", "other"))
+        read_table(parts.table, "again", schema("name", "other"))
 
 
 def test_a_table_without_rows_is_refused_where_columns_are_asked_for(parts):
     pd.DataFrame(columns=["name"]).to_parquet(parts.table)
     assert read_table(parts.table, "again").empty
     with pytest.raises(SlugError, match="has no rows; again"):
-        read_table(parts.table, "again", ("name",))
+        read_table(parts.table, "again", schema("name"))
 
 
 # ----------------------------------------------------------------------------------------------------------- processes
