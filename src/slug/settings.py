@@ -7,7 +7,8 @@ change has its one place here, as a default.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from slug.cli import Amount, Count, Finite, Fraction, Pairs, Positive, Seed, Share, Whole, flag, group
+from slug import protocols
+from slug.cli import Amount, Count, Finite, Fraction, Pairs, Positive, Seed, Share, Whole, flag, follow, group
 from slug.errors import SlugError
 from slug.files import checked_name
 from slug.pool import LOCAL
@@ -50,6 +51,32 @@ class Run:
         "fp32", "autocast of evaluations where no answer changes; never of gradients", choices=("fp32", "bf16", "fp16")
     )
     result_dir: str = flag("results", "folder of the results, relative to the repository's root")
+    protocol: str = flag("ours", "whose rules are followed: see docs/reproduce.md", choices=tuple(protocols.BY_NAME))
+
+    @property
+    def rules(self) -> protocols.Protocol:
+        """The protocol."""
+        return protocols.get(self.protocol)
+
+
+class Following:
+    """Settings with a group `run`; flags that were left out follow its protocol."""
+
+    run: Run
+
+    def __post_init__(self) -> None:
+        follow(self, self.run.rules)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a name counts as forgotten, on the validation split."""
+
+    max_forget: Fraction = flag(MAX_FORGET, "forget accuracy up to which a step forgets")
+    sigmas: Amount = flag(SIGMAS, "standard deviations by which the margins of a forgotten name must lie below 0")
+
+
+STANDARD = Rule()
 
 
 @dataclass(frozen=True)
@@ -60,7 +87,7 @@ class Model:
     pretrained: str = flag("", "open_clip tag or weight file; 'random' for untrained weights")
     clip_model_id: str = flag("", "Hugging Face CLIP id or folder, used instead of --model")
     batch_size: Pairs = flag(16, "pairs in a batch of the gradient pass")
-    eval_batch_size: Count = flag(256, "pictures or texts in a batch of evaluations")
+    eval_batch_size: Count = flag(help="pictures or texts in a batch of evaluations", by="evaluation_batch")
 
 
 @dataclass(frozen=True)
@@ -81,8 +108,9 @@ class Data(Sources):
 
     val_data: str = flag("data/celeba", "CelebA folder")
     imagenet_val: str = flag("data/ImageNet/val", "ImageNet validation folder")
-    imagenet_share: Share = flag(1.0, "fraction of its pictures, drawn by --seed")
+    imagenet_share: Share = flag(help="fraction of its pictures, drawn by --seed", by="objects_share")
     allow_missing: Fraction = flag(0.01, "fraction of each task's pictures that may be missing or damaged")
+    mia_data: str = flag("data/cc3m/00000.tar", "tar of pairs of another corpus: membership as published needs it")
     select_pictures: Whole = flag(4000, "retained pictures of each task that candidates are chosen by, at most")
     trace: Whole = flag(0, "retained pictures of each task that are scored at every candidate, for plots")
     cache_gb: Finite = flag(-1.0, "GB of kept activations; below 0: a quarter of the free memory")
@@ -90,7 +118,7 @@ class Data(Sources):
 
 
 @dataclass(frozen=True)
-class GradientStage:
+class GradientStage(Following):
     """What the gradient stages have in common."""
 
     run: Run = group(Run)
@@ -123,8 +151,10 @@ class Search:
 
     evaluations: Count = flag(10, "steps evaluated on each layer, at most")
     fronts: Count = flag(1, "Pareto fronts of each encoder whose layers are searched")
-    search_rule: str = flag("robust", "how steps are bracketed", choices=("robust", "paper"))
-    choose: str = flag("retain", "highest retained accuracy, or deepest layer that forgets", choices=("retain", "deepest"))
+    search_rule: str = flag(help="how steps are bracketed", choices=("robust", "paper"), by="search_rule")
+    choose: str = flag(
+        help="highest retained accuracy, or deepest layer that forgets", choices=("retain", "deepest"), by="choose"
+    )
     log_all: bool = flag(False, "evaluate every column at every step")
     lookahead: Whole = flag(0, "evaluations whose forget pictures are scored in one pass; 0: 3 on CUDA, else 1")
     plain: bool = flag(False, "judge the slow, published way; the figures are the same")
@@ -137,32 +167,34 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Forget:
+class Forget(Following):
     """a2_unlearn_slug.py."""
 
     run: Run = group(Run)
     model: Model = group(Model)
     data: Data = group(Data)
+    rule: Rule = group(Rule)
     unlearn_method: str = flag("slug", "variant of SLUG", choices=lambda: _methods("clip", searched=True))
     search: Search = group(Search)
     force: bool = flag(False, "do again what is valid")
 
 
 @dataclass(frozen=True)
-class Compare:
+class Compare(Following):
     """a3_unlearn_compare.py."""
 
     run: Run = group(Run)
     model: Model = group(Model, batch_size=32)
     data: Data = group(Data)
+    rule: Rule = group(Rule)
     grad_batch_size: Pairs = flag(16, "the --batch-size that a1_compute_grad.py was given")
     unlearn_method: tuple[str, ...] = flag(
         (),
         "baselines to run, raw for the scores of the unedited model; without it all but the _o forms",
         choices=lambda: (UNEDITED, *_methods("clip", searched=False)),
     )
-    lr: tuple[Positive, ...] = flag((1e-5, 1e-6, 1e-7), "learning rates")
-    grow: Whole = flag(4, "half decades beyond the given grid, at most, while the best setting is at its end")
+    lr: tuple[Positive, ...] = flag(help="learning rates", by="learning_rates")
+    grow: Whole = flag(help="half decades beyond the given grid, at most, while the best setting is at its end", by="grow")
     selection: tuple[Positive, ...] = flag((10.0,), "selection weights of SSD")
     settings_from: str = flag("", "table.csv of an earlier comparison: repeat only what it chose")
     wd: Amount = flag(0.1, "AdamW's weight decay")
@@ -173,7 +205,7 @@ class Compare:
 
 
 @dataclass(frozen=True)
-class Several:
+class Several(Following):
     """a5_unlearn_multi.py."""
 
     run: Run = group(Run)
@@ -183,18 +215,20 @@ class Several:
     sigmas: tuple[Amount, ...] = flag(
         (3.0, 2.0), "standard deviations by which the margins of every name must lie below 0; a joint search for each value"
     )
+    max_forget: Fraction = flag(MAX_FORGET, "forget accuracy up to which a name counts as forgotten, on the validation split")
     out: str = flag("", "folder to write instead of {result-dir}/clip/multi")
     part: str = flag("", "subfolder of it, for other names beside those of an earlier run")
     readme: str = flag("", "Markdown file whose multi block is filled from all parts in --out")
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(Following):
     """a6_study.py."""
 
     run: Run = group(Run, result_dir="results/study")
     model: Model = group(Model)
     data: Data = group(Data)
+    rule: Rule = group(Rule)
     laion_dir: str = flag("data/laion/laion400m", "shards that tell which source image a picture shows")
     variant: tuple[str, ...] = flag((), "only these variants; without it all", choices=tuple(STUDY_VARIANTS))
     quick: bool = flag(False, "the quick variants, on two identities and one object")
@@ -204,7 +238,7 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Durability:
+class Durability(Following):
     """a7_lasting.py."""
 
     run: Run = group(Run)
@@ -225,7 +259,7 @@ class Durability:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Following):
     """a4_report.py."""
 
     run: Run = group(Run)
@@ -264,7 +298,7 @@ class Judging:
 
 
 @dataclass(frozen=True)
-class ForgetPipeline:
+class ForgetPipeline(Following):
     """b2_unlearn_sd.py."""
 
     run: Run = group(Run)
@@ -291,6 +325,7 @@ class ForgetPipeline:
     force: bool = flag(False, "do again what is valid")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         from slug import methods  # here: methods import settings
 
         method = methods.get(self.method)
@@ -324,7 +359,7 @@ class Assistant:
 
 
 @dataclass(frozen=True)
-class ForgetAssistant:
+class ForgetAssistant(Following):
     """c1_unlearn_vlm.py."""
 
     run: Run = group(Run)

@@ -1,5 +1,7 @@
 """The gradient stages: what the methods asked for read, for all names of a call."""
 
+from typing import Any
+
 from slug import cli, distributed, files, methods, models, system
 from slug.artifacts.gradient_files import GradientFiles
 from slug.core import variants
@@ -15,8 +17,8 @@ def run(settings: GradientStage, model: Model, encoder: str = BOTH) -> None:
     files.check_writable(settings.run.result_dir)
     clip = models.from_settings(model, settings.run.precision, device)
     clip.checkpointing = settings.grad_checkpointing
-    flags = cli.values(settings.run, model)
-    found = GradientFiles(clip, settings.sources, settings.run.result_dir, model.batch_size, encoder=encoder, flags=flags)
+    how: dict[str, Any] = {"encoder": encoder, "flags": cli.values(settings.run, model), "protocol": settings.run.rules}
+    found = GradientFiles(clip, settings.sources, settings.run.result_dir, model.batch_size, **how)
     wanted: dict[Variant, None] = {}  # a set in order
     for name in settings.unlearn_method:  # of a kind of gradient or of a method
         kinds = [variants.get(name)] if name in variants.BY_NAME else methods.get(name).gradients
