@@ -62,9 +62,7 @@ class World:
         """`rule` says when a name counts as forgotten; `grad_batch_size` is of the gradient pass; 0: the model settings'
         own."""
         self.run, self.protocol = run, run.rules
-        self.model: Model = cli.followed(model, run.rules)
-        self.data: Data = cli.followed(data, run.rules)
-        self.limits = rule
+        self.model, self.data, self.limits = cli.followed(model, run.rules), cli.followed(data, run.rules), rule
         self.device = system.settle(run.device, run.seed)
         self.rank = distributed.start(self.device)
         files.check_writable(run.result_dir)
