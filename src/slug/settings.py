@@ -135,6 +135,7 @@ class Gradients(GradientStage):
     """a1_compute_grad.py."""
 
     model: Model = group(Model)
+    published: str = flag("", "folder of gradient files of the published code: take these for one name, computing nothing")
 
 
 @dataclass(frozen=True)
