@@ -216,7 +216,9 @@ class Several(Following):
     sigmas: tuple[Amount, ...] = flag(
         (3.0, 2.0), "standard deviations by which the margins of every name must lie below 0; a joint search for each value"
     )
-    max_forget: Fraction = flag(MAX_FORGET, "forget accuracy up to which a name counts as forgotten, on the validation split")
+    max_forget: Fraction = flag(
+        MAX_FORGET, "forget accuracy up to which a name counts as forgotten, on the validation split"
+    )
     out: str = flag("", "folder to write instead of {result-dir}/clip/multi")
     part: str = flag("", "subfolder of it, for other names beside those of an earlier run")
     readme: str = flag("", "Markdown file whose multi block is filled from all parts in --out")

@@ -68,8 +68,8 @@ BEGINNING = re.compile(r"^iter:|\biter: \d+, (?:ratio|fgt_acc)")
 def parse_log(path: Path) -> list[dict[str, float]]:
     """The lines of a step log or a comparison log, ours or a published one, [{column: value}] with NaN for a missing value.
 
-    Other text, such as progress bars, is passed over. Published comparison logs have no ratio and give MIA in hundredths of a
-    percent, which are read as %. SlugError: a bad line.
+    Other text, such as progress bars, is passed over. Published comparison logs have no ratio and give MIA in hundredths of
+    a percent, which are read as %. SlugError: a bad line.
     """
     rows = []
     for number, line in enumerate(files.read_text(path).splitlines(), 1):
