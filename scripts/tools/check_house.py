@@ -44,6 +44,7 @@ LAYERS = (
         "errors",
         "schema",
         "protocols",
+        "setting_groups",
         "settings",
         "cli",
         "files",

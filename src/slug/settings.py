@@ -7,18 +7,24 @@ change has its one place here, as a default.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from slug import protocols
-from slug.cli import Amount, Count, Finite, Fraction, Pairs, Positive, Seed, Share, Whole, flag, follow, group
+from slug.cli import Amount, Count, Finite, Fraction, Pairs, Positive, Whole, flag, group
 from slug.errors import SlugError
 from slug.files import checked_name
 from slug.pool import LOCAL
 from slug.schema import STUDY_VARIANTS
+from slug.setting_groups import MAX_FORGET as MAX_FORGET
+from slug.setting_groups import SIGMAS as SIGMAS
+from slug.setting_groups import STANDARD as STANDARD
+from slug.setting_groups import Data as Data
+from slug.setting_groups import Following as Following
+from slug.setting_groups import ForgetRule as ForgetRule
+from slug.setting_groups import Model as Model
+from slug.setting_groups import Run as Run
+from slug.setting_groups import Sources as Sources
 
 CANVAS = "data/UnlearnCanvas"
-MAX_FORGET = 0.02  # forget accuracy up to which a step counts as forgetting, on the validation split
 UNEDITED = "raw"  # among methods: the unedited model
 ROUNDS = 3  # of the methods that edit several layers of a pipeline, where --rounds does not say
-SIGMAS = 3.5  # standard deviations by which the margins of a forgotten name must lie below 0
 
 
 def _methods(host: str, searched: bool | None = None) -> Sequence[str]:
@@ -38,83 +44,6 @@ def _variants() -> Sequence[str]:
     from slug.core import variants
 
     return [name for name, variant in variants.BY_NAME.items() if not variant.squared]
-
-
-@dataclass(frozen=True)
-class Run:
-    """Where and how a stage runs; every stage has these."""
-
-    device: str = flag("auto", "cpu, cuda, cuda:1, ...; auto takes CUDA where there is one")
-    seed: Seed = flag(0, "seed of all random draws")
-    workers: Whole = flag(2, "processes that decode images; 0 decodes in the stage's own process")
-    precision: str = flag(
-        "fp32", "autocast of evaluations where no answer changes; never of gradients", choices=("fp32", "bf16", "fp16")
-    )
-    result_dir: str = flag("results", "folder of the results, relative to the repository's root")
-    protocol: str = flag("ours", "whose rules are followed: see docs/reproduce.md", choices=tuple(protocols.BY_NAME))
-
-    @property
-    def rules(self) -> protocols.Protocol:
-        """The protocol."""
-        return protocols.get(self.protocol)
-
-
-class Following:
-    """Settings with a group `run`; flags that were left out follow its protocol."""
-
-    run: Run
-
-    def __post_init__(self) -> None:
-        follow(self, self.run.rules)
-
-
-@dataclass(frozen=True)
-class Rule:
-    """When a name counts as forgotten, on the validation split."""
-
-    max_forget: Fraction = flag(MAX_FORGET, "forget accuracy up to which a step forgets")
-    sigmas: Amount = flag(SIGMAS, "standard deviations by which the margins of a forgotten name must lie below 0")
-
-
-STANDARD = Rule()
-
-
-@dataclass(frozen=True)
-class Model:
-    """Which CLIP is meant."""
-
-    model: str = flag("ViT-B-32", "open_clip architecture or local-dir:FOLDER")
-    pretrained: str = flag("", "open_clip tag or weight file; 'random' for untrained weights")
-    clip_model_id: str = flag("", "Hugging Face CLIP id or folder, used instead of --model")
-    batch_size: Pairs = flag(16, "pairs in a batch of the gradient pass")
-    eval_batch_size: Count = flag(help="pictures or texts in a batch of evaluations", by="evaluation_batch")
-
-
-@dataclass(frozen=True)
-class Sources:
-    """The forget and retain sets of some names."""
-
-    celeb_name: tuple[str, ...] = flag(
-        help="names to forget; underscores stand for spaces", parse=checked_name, aliases=("--name",)
-    )
-    forget_data: str = flag("", "tar of the forget set, with one name only; without it {tar-dir}/{name}.tar")
-    tar_dir: str = flag("data/tar_files", "folder of the curated forget sets")
-    train_data: str = flag("data/laion/laion400m/00000.tar", "tar of the retain set")
-
-
-@dataclass(frozen=True)
-class Data(Sources):
-    """What is forgotten, what is retained, and what a candidate is judged by."""
-
-    val_data: str = flag("data/celeba", "CelebA folder")
-    imagenet_val: str = flag("data/ImageNet/val", "ImageNet validation folder")
-    imagenet_share: Share = flag(help="fraction of its pictures, drawn by --seed", by="objects_share")
-    allow_missing: Fraction = flag(0.01, "fraction of each task's pictures that may be missing or damaged")
-    mia_data: str = flag("data/cc3m/00000.tar", "tar of pairs of another corpus: membership as published needs it")
-    select_pictures: Whole = flag(4000, "retained pictures of each task that candidates are chosen by, at most")
-    trace: Whole = flag(0, "retained pictures of each task that are scored at every candidate, for plots")
-    cache_gb: Finite = flag(-1.0, "GB of kept activations; below 0: a quarter of the free memory")
-    fa_k: Whole = flag(0, "k of the FA@k that brackets the step; 0 derives it from the number of names")
 
 
 @dataclass(frozen=True)
@@ -174,7 +103,7 @@ class Forget(Following):
     run: Run = group(Run)
     model: Model = group(Model)
     data: Data = group(Data)
-    rule: Rule = group(Rule)
+    rule: ForgetRule = group(ForgetRule)
     unlearn_method: str = flag("slug", "variant of SLUG", choices=lambda: _methods("clip", searched=True))
     search: Search = group(Search)
     force: bool = flag(False, "do again what is valid")
@@ -187,7 +116,7 @@ class Compare(Following):
     run: Run = group(Run)
     model: Model = group(Model, batch_size=32)
     data: Data = group(Data)
-    rule: Rule = group(Rule)
+    rule: ForgetRule = group(ForgetRule)
     grad_batch_size: Pairs = flag(16, "the --batch-size that a1_compute_grad.py was given")
     unlearn_method: tuple[str, ...] = flag(
         (),
@@ -231,7 +160,7 @@ class Study(Following):
     run: Run = group(Run, result_dir="results/study")
     model: Model = group(Model)
     data: Data = group(Data)
-    rule: Rule = group(Rule)
+    rule: ForgetRule = group(ForgetRule)
     laion_dir: str = flag("data/laion/laion400m", "shards that tell which source image a picture shows")
     variant: tuple[str, ...] = flag((), "only these variants; without it all", choices=tuple(STUDY_VARIANTS))
     quick: bool = flag(False, "the quick variants, on two identities and one object")

@@ -108,12 +108,20 @@ def log_line(here, rules):
     columns = "forget_acc1 forget_acc5 identities_acc1 identities_acc5 objects_acc1 objects_acc5".split()
     row = dict.fromkeys(columns, 0.5) | {"mia_mean": 72.5, "mia_std": 1.5, "step": 0.0}
     scored, written = SimpleNamespace(row=lambda: row, step=1.0), {}
-    about = {"clip": SimpleNamespace(label="m"), "folder": here.world / "none", "made_with": {}, "stored": None}
+    about = {
+        "clip": SimpleNamespace(label="m"),
+        "folder": here.world / "none",
+        "made_with": {},
+        "stored": None,
+        "model_hash": "x",
+    }
     baseline = Baseline(
         name="Alien",
         method=methods.get("ga"),
         settings=Compare(run=here.settings["run"], data=here.settings["data"]),
         seconds=(0, 0),
+        made_with={},
+        stored=None,
         evaluators=lambda: {"validation": SimpleNamespace(start=scored)},
         **about,
     )

@@ -20,7 +20,7 @@ from slug.evaluation.clip_evaluator import ClipEvaluator
 from slug.evaluation.clip_tasks import Evaluation, Masks, TaskSet
 from slug.evaluation.reference import PlainEvaluation
 from slug.schema import SPLITS
-from slug.settings import STANDARD, Data, Model, Rule, Run
+from slug.settings import STANDARD, Data, ForgetRule, Model, Run
 
 
 def task_sets(run: Run, data: Data, transform: Any) -> list[TaskSet]:
@@ -58,7 +58,7 @@ def check_names(sets: Sequence[TaskSet], names: Sequence[str]) -> None:
 class World:
     """A model at its original weights with its evaluation; what is expensive is made when it is first asked for."""
 
-    def __init__(self, run: Run, model: Model, data: Data, *, rule: Rule = STANDARD, grad_batch_size: int = 0) -> None:
+    def __init__(self, run: Run, model: Model, data: Data, *, rule: ForgetRule = STANDARD, grad_batch_size: int = 0) -> None:
         """`rule` says when a name counts as forgotten; `grad_batch_size` is of the gradient pass; 0: the model settings'
         own."""
         self.run, self.protocol = run, run.rules
