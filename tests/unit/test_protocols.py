@@ -16,6 +16,7 @@ from slug.artifacts.gradient_files import GradientFiles
 from slug.core import gradients, losses, search
 from slug.core.edit import kept
 from slug.core.search import Schedule as Steps
+from slug.core.selection import Rule
 from slug.core.variants import Variant
 from slug.errors import SlugError
 from slug.evaluation import membership
@@ -300,3 +301,21 @@ def test_a_name_that_the_list_lacks_is_evaluated_and_counts_in_no_mean(here, tmp
     ours = World(**here.settings | {"data": data, "run": dataclasses.replace(here.settings["run"], protocol="ours")})
     with pytest.raises(SlugError, match="one split has no picture of Alien"):
         ours.evaluators("Alien", None)
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (Rule(), ""),
+        (Rule(most=0.05), "at most 5% recognised, margins 3.5 standard deviations below 0"),
+        (Rule(margins=False), "FA@k = 0"),
+    ],
+)
+def test_a_rule_that_is_not_the_usual_one_says_when_a_name_is_forgotten(rule, said):
+    assert rule.words == said
+
+
+def test_own_pictures_have_no_published_protocol():
+    given = ["--celeb-name", "Zoe", "--images", "x", "--protocol", "paper"]
+    with pytest.raises(SlugError, match="leave it out where --images are your own"):
+        tiny.stage("a2_unlearn_slug").parse_args(given)

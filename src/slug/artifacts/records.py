@@ -159,11 +159,12 @@ def caveat(known: Mapping[str, tuple[int, int]], forgotten: bool, rule: str) -> 
     return ""
 
 
-def clip_caveat(splits: Mapping[str, Any], forgotten: bool) -> str:
-    """`caveat` of a CLIP's edit, by the figures of both splits."""
+def clip_caveat(splits: Mapping[str, Any], forgotten: bool, rule: str = "") -> str:
+    """`caveat` of a CLIP's edit, by the figures of both splits; `rule` in words, where it is not the usual one."""
     before = {split: states[schema.ORIGINAL] for split, states in splits.items()}
     known = {split: (round(f["forget_acc1"] * f["n_forget"]), f["n_forget"]) for split, f in before.items()}
-    return caveat(known, forgotten, f"at most {MAX_FORGET:.0%} recognised, margins {SIGMAS:g} standard deviations below 0")
+    usual = f"at most {MAX_FORGET:.0%} recognised, margins {SIGMAS:g} standard deviations below 0"
+    return caveat(known, forgotten, rule or usual)
 
 
 def ending(found: Sequence[Record]) -> str:

@@ -44,6 +44,12 @@ class Rule:
     margins: bool = True
     first_zero: bool = False
 
+    @property
+    def words(self) -> str:
+        """When a name counts as forgotten, in words."""
+        margins = f"at most {100 * self.most:g}% recognised, margins {self.sigmas:g} standard deviations below 0"
+        return "" if self == STANDARD else margins if self.margins else "FA@k = 0"
+
     def forgotten(self, scores: Mapping[str, Any]) -> bool:
         """Whether the name is forgotten by these scores (see evaluation.clip_evaluator.forget_scores)."""
         if not self.margins:

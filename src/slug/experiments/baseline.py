@@ -205,7 +205,7 @@ class Baseline:
             "delta_bytes": job["delta_bytes"],
             "params_touched": touched,
             "forgotten": best.forgotten,
-            "caveat": records.clip_caveat(splits, best.forgotten),
+            "caveat": records.clip_caveat(splits, best.forgotten, self.evaluators()["validation"].rule.words),
             "model_hash": self.model_hash,
             "touched_most": dict(sorted(counts.items(), key=lambda item: -item[1])[:5]),
             "params_share": touched / sum(p.numel() for p in base.values()),

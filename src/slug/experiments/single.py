@@ -155,7 +155,7 @@ class Name:
             "delta_bytes": delta.stat().st_size,
             "params_touched": touched,
             "forgotten": best.forgotten,
-            "caveat": records.clip_caveat(splits, best.forgotten),
+            "caveat": records.clip_caveat(splits, best.forgotten, self.evaluators["validation"].rule.words),
             "model_hash": self.world.model_hash,
             "params_share": touched / sum(p.numel() for p in clip.parameters.values()),
             "n_candidates": len(found.candidates),
