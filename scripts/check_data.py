@@ -14,8 +14,8 @@ from slug import cli, files
 from slug.cli import flag
 from slug.errors import SlugError
 
-KEYS = ("laion", "retain", "forget", "celeba", "imagenet", "canvas", "classifiers")
-PLACES = ("laion_dir", "tar_dir", "train_data", "val_data", "imagenet_val", "canvas", "classifiers")
+KEYS = ("laion", "retain", "forget", "celeba", "imagenet", "canvas", "classifiers", "membership")
+PLACES = ("laion_dir", "tar_dir", "train_data", "val_data", "imagenet_val", "canvas", "classifiers", "mia_data")
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Settings:
     imagenet_val: str = flag("", "ImageNet folder, where not {data-dir}/ImageNet/val")
     canvas: str = flag("", "UnlearnCanvas folder, where not {data-dir}/UnlearnCanvas")
     classifiers: str = flag("", "folder of its classifiers, where not {canvas}/classifiers")
+    mia_data: str = flag("", "pairs of another corpus for membership as published, where not {data-dir}/cc3m/00000.tar")
     only: tuple[str, ...] = flag(KEYS, "data sets to report on", choices=KEYS)
     strict: bool = flag(False, "fail unless all of these data sets are usable")
 

@@ -53,6 +53,8 @@ export PROFILE="${PROFILE:-demo}"
 [ "$PROFILE" != base ] && [ -f "scripts/profiles/$PROFILE.sh" ] || die "there is no profile '$PROFILE', only demo and paper"
 source "scripts/profiles/$PROFILE.sh"
 source scripts/profiles/base.sh
+[ "$PROTOCOL" = paper ] || [ "$PROTOCOL" = ours ] || die "there is no protocol '$PROTOCOL', only ours and paper"
+export PROTOCOL
 IFS=$' \t\n' read -r -d '' -a NAME_LIST <<<"$NAMES" || true
 
 # Where threads wait by spinning, two jobs on the same cores are many times slower than one after the other.
@@ -64,9 +66,11 @@ export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-4294967296}" MALLOC_TRI
 # mistakes another's gradients, records or tables for its own.
 results_in() {
   export RESULT_DIR="$1"
-  RUN_FLAGS=(--device "$DEVICE" --seed "$SEED" --workers "$WORKERS" --precision "$PRECISION" --result-dir "$RESULT_DIR")
+  RUN_FLAGS=(--device "$DEVICE" --seed "$SEED" --workers "$WORKERS" --precision "$PRECISION" --result-dir "$RESULT_DIR"
+    --protocol "$PROTOCOL")
 }
 results_in "$RESULT_DIR"
+RULE_FLAGS=(--max-forget "$MAX_FORGET" --sigmas "$FORGET_SIGMAS")
 MODEL_FLAGS=(--model "$MODEL" --pretrained "$PRETRAINED" --batch-size "$BATCH_SIZE")
 SD_FLAGS=(--pipeline "$PIPELINE" --clip-model-id "$SD_CLIP" --denoising-steps "$DENOISING_STEPS" --guidance "$GUIDANCE"
   --generate-batch-size "$GENERATE_BATCH")

@@ -2,8 +2,8 @@
 # Table 1 on CLIP for all NAMES: forget sets, gradients, SLUG, the baselines, report. A second run keeps valid files.
 # --without-baselines leaves the baselines out.
 # Reads LAION_DIR, TRAIN_DATA, VAL_DATA and IMAGENET_VAL; writes TAR_DIR, IMAGE_DIR and RESULT_DIR. PROFILE=paper runs the
-# paper's five names. A dry run ends with the state of the data and an estimate of what each stage will take, by
-# scripts/tools/estimate.py (NO_PLAN=1 skips both).
+# paper's five names. PROTOCOL says whose rules are followed, ours or the paper's; they are printed first. A dry run ends with
+# the state of the data and an estimate of what each stage will take, by scripts/tools/estimate.py (NO_PLAN=1 skips both).
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 need_names
@@ -14,6 +14,7 @@ if [ "${1:-}" = --without-baselines ]; then
 fi
 no_more_arguments "$@"
 
+"$PYTHON" -m slug.protocols "$PROTOCOL"
 number=0
 timed() { # timed COMMAND...: the next stage, with its number and its seconds
   local from="$SECONDS" label="${stages[$number]}"
@@ -25,9 +26,10 @@ timed() { # timed COMMAND...: the next stage, with its number and its seconds
 
 # Report missing data now, not after hours.
 places=(--laion-dir "$LAION_DIR" --tar-dir "$TAR_DIR" --train-data "$TRAIN_DATA" --val-data "$VAL_DATA"
-  --imagenet-val "$IMAGENET_VAL")
-timed run "$PYTHON" scripts/check_data.py --only laion retain celeba imagenet --name "${NAME_LIST[@]}" "${places[@]}" \
-  --strict
+  --imagenet-val "$IMAGENET_VAL" --mia-data "$MIA_DATA")
+needed=(laion retain celeba imagenet)
+[ "$PROTOCOL" = ours ] || needed+=(membership)
+timed run "$PYTHON" scripts/check_data.py --only "${needed[@]}" --name "${NAME_LIST[@]}" "${places[@]}" --strict
 timed run "$PYTHON" src/clip/a0_create_tar.py --name "${NAME_LIST[@]}" --laion-dir "$LAION_DIR" \
   --tar-dir "$TAR_DIR" --image-dir "$IMAGE_DIR" --known-names "$KNOWN_NAMES" --max-count "$MAX_COUNT" "${RUN_FLAGS[@]}"
 timed bash scripts/run_compute_grad.sh

@@ -25,4 +25,5 @@ run "$PYTHON" src/clip/a3_unlearn_compare.py --celeb-name "${names[@]}" --unlear
   ${SETTINGS_FROM:+--settings-from "$SETTINGS_FROM"} \
   --tar-dir "$TAR_DIR" --train-data "$TRAIN_DATA" --val-data "$VAL_DATA" --imagenet-val "$IMAGENET_VAL" \
   --imagenet-share "$IMAGENET_SHARE" --trace "$TRACE" \
+  --mia-data "$MIA_DATA" "${RULE_FLAGS[@]}" \
   "${grad[@]}" "${RUN_FLAGS[@]}" "$@"

@@ -20,8 +20,8 @@ together() {
   bash scripts/run_compute_grad.sh --unlearn-method "$MULTI_METHOD"
   bash scripts/run_clip_slug.sh --unlearn-method "$MULTI_METHOD" --fronts "$MULTI_FRONTS"
   run "$PYTHON" src/clip/a5_unlearn_multi.py --celeb-name "${names[@]}" --joint --val-data "$VAL_DATA" \
-    --imagenet-val "$IMAGENET_VAL" --imagenet-share "$IMAGENET_SHARE" "${MODEL_FLAGS[@]}" "${RUN_FLAGS[@]}" \
-    ${REFERENCE:+--out "$REFERENCE/multi" --part "$part" --readme "$REFERENCE/multi/README.md"} "$@"
+    --imagenet-val "$IMAGENET_VAL" --imagenet-share "$IMAGENET_SHARE" --max-forget "$MAX_FORGET" "${MODEL_FLAGS[@]}" \
+    "${RUN_FLAGS[@]}" ${REFERENCE:+--out "$REFERENCE/multi" --part "$part" --readme "$REFERENCE/multi/README.md"} "$@"
 }
 
 if [ "$PROFILE" = demo ]; then

@@ -19,7 +19,7 @@ run "$PYTHON" src/clip/a0_create_tar.py --name "${NAME_LIST[@]}" --laion-dir "$L
 bash scripts/run_compute_grad.sh
 run "$PYTHON" src/clip/a6_study.py --celeb-name "${NAME_LIST[@]}" --jobs "$STUDY_JOBS" --tar-dir "$TAR_DIR" \
   --train-data "$TRAIN_DATA" --laion-dir "$LAION_DIR" --val-data "$VAL_DATA" --imagenet-val "$IMAGENET_VAL" \
-  --imagenet-share "$IMAGENET_SHARE" "${MODEL_FLAGS[@]}" "${RUN_FLAGS[@]}" "$@"
+  --imagenet-share "$IMAGENET_SHARE" "${RULE_FLAGS[@]}" "${MODEL_FLAGS[@]}" "${RUN_FLAGS[@]}" "$@"
 run "$PYTHON" src/clip/a4_report.py --study "$RESULT_DIR" \
   ${REFERENCE:+--out "$REFERENCE/study" --report results/REPORT.md --readme "$REFERENCE/study/README.md"}
 [ -n "$DRY_RUN" ] || echo "all stages: $SECONDS s"

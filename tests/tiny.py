@@ -47,6 +47,7 @@ COUNTS = build_world.Counts(
     canvas_objects=3,
     canvas=2,
     canvas_reference=1,
+    membership=40,
 )
 
 

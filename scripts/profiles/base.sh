@@ -1,6 +1,8 @@
 # Defaults of every profile, read after it: a profile states only what differs. As published, where the paper says. Every
 # variable can also be set from the environment, which comes first. Relative paths start at the repository's root.
-: "${RESULT_DIR:=$ROOT/results}"
+
+# The protocol that is not the profile's own has a result folder of its own.
+: "${RESULT_DIR:=$ROOT/results$([ "$PROTOCOL" = "$OWN_PROTOCOL" ] || echo "/protocol-$PROTOCOL")}"
 
 # Hardware and chance
 : "${DEVICE:=auto}"
@@ -20,6 +22,9 @@
 : "${IMAGENET_VAL:=$DATA_DIR/ImageNet/val}"
 : "${IMAGENET_SHARE:=1}" # fraction of its pictures, drawn by SEED
 : "${MAX_COUNT:=500}" # pairs in a forget set, at most
+: "${MIA_DATA:=$DATA_DIR/cc3m/00000.tar}" # pairs of another corpus: membership by the published rules needs it
+: "${MAX_FORGET:=0.02}" # forget accuracy up to which a name counts as forgotten (ours)
+: "${FORGET_SIGMAS:=3.5}" # and standard deviations by which its margins must lie below 0
 
 # Download, by img2dataset
 : "${DISTRIBUTOR:=multiprocessing}" # or pyspark, ray
@@ -38,7 +43,8 @@
 : "${METHODS:=ft ga gaft salun ssd}" # also raw, ga_o, gaft_o, salun_o, ssd_o
 : "${COMPARE_NAMES=}" # the baselines run on these of NAMES; empty: on all
 : "${SETTINGS_FROM=}" # table.csv of an earlier comparison: use the settings it chose; empty: search LR and SELECTION
-: "${LR:=1e-7 3.2e-7 1e-6 3.2e-6 1e-5}" # learning rates; the grid grows while its first or last is the best
+# Learning rates: the published one, or a grid, which grows while its first or last is the best.
+: "${LR:=$([ "$PROTOCOL" = paper ] && echo 1e-7 || echo 1e-7 3.2e-7 1e-6 3.2e-6 1e-5)}"
 : "${SELECTION:=10}" # selection weights of ssd
 : "${EPOCHS:=10}"
 : "${FORGET_EPOCHS:=10}" # of ga, whose passes see the forget set alone

@@ -3,6 +3,8 @@
 # These CLIP weights were trained with QuickGELU and the published runs used plain ViT-B-32; MODEL=ViT-B-32-quickgelu matches.
 # Expected time: not run here; scripts/run_all_clip.sh --dry-run estimates it. Published accuracies, means over the five names
 # in %, original -> SLUG: FA@1 73.05 -> 0, TA_IN@1 60.12 -> 59.96, TA_CA@1 61.38 -> 58.32.
+: "${OWN_PROTOCOL:=paper}" # the protocol whose results have no folder of their own
+: "${PROTOCOL:=paper}" # whose rules are followed: ours, or paper for those of the published code (docs/reproduce.md)
 : "${DATA_DIR:=$ROOT/data}"
 
 : "${MODEL:=ViT-B-32}"

@@ -43,7 +43,7 @@ from slug.evaluation.clip_evaluator import ClipEvaluator
 from slug.evaluation.clip_tasks import TaskSet
 from slug.experiments import setup
 from slug.reports import bench, markdown, plots
-from slug.settings import Data, Model, Run
+from slug.settings import Data, Following, Model, Run
 
 EVALUATIONS = 10  # steps of a layer
 
@@ -69,7 +69,7 @@ DEMO |= {"val_data": "data/demo/celeba", "imagenet_val": "data/demo/ImageNet/val
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Following):
     run: Run = group(Run)
     model: Model = group(Model, model="local-dir:data/models/mini-clip")
     data: Data = group(Data, **DEMO)

@@ -40,7 +40,20 @@ LONG_FUNCTIONS = {
 
 # A module imports from its own layer and those before it. The package's face, slug/__init__.py, may import all of them.
 LAYERS = (
-    {"errors", "schema", "settings", "cli", "files", "system", "pool", "progress", "distributed", "torchvision_cpu"},
+    {
+        "errors",
+        "schema",
+        "protocols",
+        "setting_groups",
+        "settings",
+        "cli",
+        "files",
+        "system",
+        "pool",
+        "progress",
+        "distributed",
+        "torchvision_cpu",
+    },
     {"data"},
     {"models"},
     {"core"},
@@ -49,7 +62,7 @@ LAYERS = (
     {"experiments"},
     {"face", "edits", "commands", "delta_commands", "__main__"},
 )
-REPORTS_READ = re.compile(r"(?:files|schema|errors|settings|methods|evaluation\.statistics|reports(?:\..*)?)$")
+REPORTS_READ = re.compile(r"(?:files|schema|errors|protocols|settings|methods|evaluation\.statistics|reports(?:\..*)?)$")
 # {(module, imported): why}: neither makes the importing module depend on what it must not.
 ALLOWED_UP = {
     ("settings", "methods"): "the registry of method names, imported when a parser is made",

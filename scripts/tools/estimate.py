@@ -34,7 +34,7 @@ from slug.data.pairs import Pairs, TarMembers
 from slug.errors import SlugError
 from slug.evaluation import zeroshot
 from slug.models import towers
-from slug.settings import Data, Model, Run
+from slug.settings import Data, Following, Model, Run
 
 COMMITTED = files.ROOT / "results" / "bench" / "estimate"
 NAMES = ("Elon_Musk", "Jeff_Bezos", "Taylor_Swift", "Kim_Kardashian", "Mark_Zuckerberg")  # the paper's
@@ -68,7 +68,7 @@ class Stage(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Following):
     run: Run = group(Run, workers=4)  # defaults as in the profile "paper"
     model: Model = group(Model)
     sets: Data = group(Data, celeb_name=NAMES, imagenet_share=0.05)

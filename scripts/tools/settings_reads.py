@@ -114,7 +114,7 @@ class Source:
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if name == "parse" and len(node.args) > 1:  # cli.parse(description, Settings, argv)
                 return self._named(path, node.args[1])
-            if name == "replace" and node.args:  # dataclasses.replace(settings, ...)
+            if name in ("replace", "followed") and node.args:  # dataclasses.replace(settings, ...), cli.followed
                 return self._type(path, node.args[0], known)
             if isinstance(node.func, ast.Attribute) and (owner := self._type(path, node.func.value, known)):
                 return self._named(owner[0], self.classes[owner].returns.get(name))

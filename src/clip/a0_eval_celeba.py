@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from slug import cli, files
 from slug.cli import flag, group
 from slug.data.settings import Missing
-from slug.settings import Model, Run
+from slug.settings import Following, Model, Run
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Following):
     run: Run = group(Run)
     model: Model = group(Model)
     missing: Missing = group(Missing)

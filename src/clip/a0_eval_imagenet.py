@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from slug import cli, files
 from slug.cli import Share, flag, group
 from slug.data.settings import Missing
-from slug.settings import Model, Run
+from slug.settings import Following, Model, Run
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Following):
     run: Run = group(Run)
     model: Model = group(Model)
     missing: Missing = group(Missing)
     imagenet_val: str = flag("data/ImageNet/val", "folder with one subfolder for each class")
-    imagenet_share: Share = flag(1.0, "fraction of its pictures, drawn by --seed")
+    imagenet_share: Share = flag(help="fraction of its pictures, drawn by --seed", by="objects_share")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Settings:

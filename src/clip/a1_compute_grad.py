@@ -4,7 +4,8 @@ Example: python src/clip/a1_compute_grad.py --celeb-name Elon_Musk --model ViT-B
          python src/clip/a1_compute_grad.py --celeb-name Elon_Musk --unlearn-method slug_w ssd    (what these methods read)
 Needs a0_create_tar.py. Writes results/grads/{name}_{tag}/forget_grads.pt and train_grads.pt, which is a link into
 results/grads/retain_{tag}/: one retain gradient serves all names, and leaves out the pairs that say any of them.
-Valid files are kept. With several processes: torchrun --nproc-per-node N src/clip/a1_compute_grad.py ...
+Valid files are kept. --published takes the files of the published code, whose forget gradient is negated, instead of
+computing them. With several processes: torchrun --nproc-per-node N src/clip/a1_compute_grad.py ...
 """
 
 from slug import cli
@@ -19,7 +20,10 @@ def main(argv=None):
     settings = parse_args(argv)
     from slug.experiments import gradients  # here: --help needs no torch
 
-    gradients.run(settings, settings.model)
+    if settings.published:
+        gradients.adopt(settings, settings.model, settings.published)
+    else:
+        gradients.run(settings, settings.model)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def main(argv=None):
     out, label, table = files.check_writable(root / settings.part), world.clip.label, []
     edits, headers = several.read_edits(world.clip, folder, names, seed, settings.data.imagenet_share)
     for count in progress.bar(range(2, len(names) + 1), desc="names at once", unit="count"):
-        group = several.Group(world.evaluation, world.masks, names[:count], edits, seed)
+        group = several.Group(world.evaluation, world.masks, names[:count], edits, seed, settings.max_forget)
         before, original = (group.own(), group.rest()), group.similarity()
         ways = list(several.ways(group, settings.sigmas if settings.joint else ()))
         for method, sigmas, factors in ways:

@@ -157,6 +157,7 @@ def build(out, world, seed=0):
             convert_clip.convert(part / "data/models/mini-clip", clip)
             convert_sd.assemble(part / "data/models/mini-sd", clip, part / "data/models/mini-sd-pipeline")
             shutil.copytree(world / "laion/laion400m", part / "data/laion/laion400m")
+            shutil.copytree(world / "cc3m", part / "data/cc3m")
             part.rename(out)
     except OSError as err:
         raise SlugError(f"cannot write {out}: {err.strerror or err}; check the folder's permissions and space") from err

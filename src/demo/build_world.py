@@ -8,6 +8,8 @@ Writes under --out (the same bytes for the same seed):
     celeba/                img_align_celeba/, list_identity_celeba.txt, frequent_celebs.txt, groups.csv: identities
     ImageNet/              val/<object>/, classes.csv, groups.csv: objects
     UnlearnCanvas/data/    <Style>/<Object>/<n>.jpg: objects by design houses, only drawings that training saw
+    cc3m/                  00000.tar, 00000.parquet, 00000_stats.json: pairs of drawings that training never saw, against
+                           which the published membership test sets the forget sets
     names.txt              every name and alias, so that curation can prefer the longest name
     world.json             counts, and the fingerprint that tells whether the world is up to date
 """
@@ -35,7 +37,7 @@ from slug import cli, files, progress
 from slug.errors import SlugError
 
 DERIVED = "tar_files"  # forget sets made from the world, removed with it
-PARTS = ("laion", "celeba", "ImageNet", "UnlearnCanvas", "names.txt")
+PARTS = ("laion", "celeba", "ImageNet", "UnlearnCanvas", "cc3m", "names.txt")
 FAILED, BROKEN = 0.04, 0.003  # fractions: rows of a shard that were not downloaded; pairs with a damaged picture
 STYLED, NOISE = 1 / 3, 0.02  # fractions of captions that name the style, and that say nothing about the picture
 BATCH = 256  # pictures rendered at once; other values give other pictures for the same seed
@@ -68,6 +70,7 @@ class Counts(NamedTuple):
     canvas_objects: int = 20  # objects of UnlearnCanvas
     canvas: int = 10  # renderings of each object in each style
     canvas_reference: int = 25  # further renderings, only for FID
+    membership: int = 1500  # rows of the shard for membership inference
 
 
 DEFAULT = Counts()
@@ -217,6 +220,18 @@ def write_laion(folder, world, seed, counts, progress):
     return {f"{n:05d}": _write_shard(folder, n, world, rows, rng, progress) for n, rows in enumerate(shards)}
 
 
+def write_membership(folder, world, seed, counts, progress):
+    """Write the shard of pairs that training never saw: concepts in turn, each time a random left-out drawing. Returns its
+    counts."""
+    folder.mkdir(parents=True)
+    rng, rows = _rng(seed, "cc3m"), []
+    shown = [c for c in range(len(world.concepts)) if _drawings(world, c, seen=False)]
+    for c in np.resize(rng.permutation(shown), counts.membership):
+        options = _drawings(world, int(c), seen=False)
+        rows += _turns(options[rng.integers(len(options))], 1, rng)
+    return _write_shard(folder, 0, world, rows, rng, progress)
+
+
 # ------------------------------------------------------------------------------------------- CelebA, ImageNet, styles
 
 
@@ -318,6 +333,7 @@ def write_world(folder, concepts, seed, counts, progress):
         "concepts": len(concepts),
         "icons": len(world.pictures),
         "names": len(names),
+        "cc3m": write_membership(folder / "cc3m", *made),
         "laion": write_laion(folder / "laion" / "laion400m", *made),
         "celeba": write_celeba(folder / "celeba", *made),
         "ImageNet": write_imagenet(folder / "ImageNet", *made),

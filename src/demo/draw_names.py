@@ -18,7 +18,7 @@ from slug.cli import flag, group
 from slug.data import evaluation_sets
 from slug.data.splits import validation_mask
 from slug.evaluation import clip_tasks, zeroshot
-from slug.settings import Model, Run
+from slug.settings import Following, Model, Run
 
 KNOWN = 0.70
 COUNTS = {"identity": 5, "object": 3}
@@ -40,7 +40,7 @@ def known_names(evaluation, task, seed):
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Following):
     run: Run = group(Run)
     model: Model = group(Model, model="local-dir:data/models/mini-clip")
     data_dir: str = flag("data/demo", "folder of the embedded world")

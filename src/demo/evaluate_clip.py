@@ -19,7 +19,7 @@ from slug.data.images import decode
 from slug.data.names import plain_name
 from slug.evaluation import statistics, zeroshot
 from slug.reports import markdown
-from slug.settings import Model, Run
+from slug.settings import Following, Model, Run
 
 BARS = {  # {task: accuracy to reach, set before training}
     "identities, new renderings": 0.95,
@@ -71,7 +71,7 @@ def rows(clip, root, workers):
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Following):
     run: Run = group(Run)
     model: Model = group(Model, model="local-dir:data/models/mini-clip")
     data_dir: str = flag("data/demo", "folder of the embedded world")

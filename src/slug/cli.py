@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import slug
-from slug import files
+from slug import files, protocols
 from slug.errors import SlugError
 
 Settings = TypeVar("Settings")
@@ -56,10 +56,12 @@ def flag(
     parse: Callable[[str], Any] | None = None,  # turns the text into the value; by default the field's type does
     exclusive: str = "",  # flags with the same word here exclude each other
     aliases: tuple[str, ...] = (),  # further spellings that are accepted, e.g. ("--old-name",)
+    by: str = "",  # point of the protocol (slug.protocols) that gives the value where the flag is left out
 ) -> Any:
     """A field that is a command-line flag."""
     metadata = {"help": help, "choices": choices, "nargs": nargs, "metavar": metavar, "parse": parse, "exclusive": exclusive}
-    return dataclasses.field(default=default, kw_only=True, metadata={"flag": metadata | {"aliases": aliases}})
+    default = None if by else default
+    return dataclasses.field(default=default, kw_only=True, metadata={"flag": metadata | {"aliases": aliases, "by": by}})
 
 
 def group(kind: type, **defaults: Any) -> Any:
@@ -110,9 +112,11 @@ def add_flags(parser: argparse.ArgumentParser, kind: type, defaults: dict[str, A
         default = (defaults or {}).get(field.name, field.default)
         required = default is dataclasses.MISSING
         options: dict[str, Any] = {"help": about["help"]} | ({"required": True} if required else {"default": default})
-        if not required and default not in ("", False, ()):
-            shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-            options["help"] += f" (default: {shown})".replace("%", "%%")
+        if about["by"] and default is None:
+            ours, paper = (_shown(getattr(p, about["by"])) for p in (protocols.OURS, protocols.PAPER))
+            options["help"] += f" (default: the protocol's: {ours}, or {paper} with --protocol paper)".replace("%", "%%")
+        elif not required and default not in ("", False, ()):
+            options["help"] += f" (default: {_shown(default)})".replace("%", "%%")
         of_many = typing.get_origin(field.type) is tuple
         if field.type is bool:
             options["action"] = "store_true"
@@ -127,6 +131,28 @@ def add_flags(parser: argparse.ArgumentParser, kind: type, defaults: dict[str, A
         if word and word not in exclusive:
             exclusive[word] = parser.add_mutually_exclusive_group()
         exclusive.get(word, parser).add_argument(f"--{field.name.replace('_', '-')}", *about["aliases"], **options)
+
+
+def _shown(default: Any) -> str:
+    """A default as a help text shows it."""
+    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def follow(settings: Any, protocol: protocols.Protocol) -> None:
+    """Give every flag that was left to the protocol (see `by` of `flag`) the protocol's value, also in groups."""
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            object.__setattr__(settings, field.name, followed(value, protocol))
+        elif value is None and field.metadata.get("flag", {}).get("by"):
+            object.__setattr__(settings, field.name, getattr(protocol, field.metadata["flag"]["by"]))
+
+
+def followed(settings: Settings, protocol: protocols.Protocol) -> Settings:
+    """A copy of settings after `follow`; others may hold the same group."""
+    settings = dataclasses.replace(settings)  # type: ignore[type-var]
+    follow(settings, protocol)
+    return settings
 
 
 def build(kind: type[Settings], values: dict[str, Any]) -> Settings:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slug import cli, delta_commands
+from slug import cli, delta_commands, protocols
 from slug.cli import Count, Pairs, Seed, Whole, flag, group
 from slug.errors import SlugError
 from slug.files import checked_name
@@ -85,6 +85,9 @@ class ForgetStage(Forget):
     evaluate: tuple[str, ...] = flag((), "with --images: labelled sets as NAME=PATH, on which retention is measured as well")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.images and self.run.rules != protocols.OURS:
+            raise SlugError("--protocol paper is about CelebA and ImageNet; leave it out where --images are your own")
         if (self.classes or self.evaluate) and not self.images:
             raise SlugError("--classes and --evaluate go with --images; else --val-data and --imagenet-val are evaluated on")
         if self.images and len(self.images) != len(self.data.celeb_name):

@@ -20,7 +20,7 @@ CLIP_COLUMNS = (  # results/clip/report/table.csv
     "forget_upper forget_seen_acc1 forget_unseen_acc1 n_forget_unseen mia_others_mean mia_others_std "
     "identities_change identities_change_low identities_change_high objects_change objects_change_low "
     "objects_change_high forget_vision_acc1 forget_language_acc1 relative_step params_share gradient_s shared_s search_s "
-    "inside_grid"
+    "inside_grid protocol"
 ).split()
 CANVAS_COLUMNS = (  # results/uncanvas/table.csv
     "method kind name UA IRA CRA FID seconds peak_mem_mb storage_bytes n_images params_share layer step n_candidates seed "

@@ -7,17 +7,24 @@ change has its one place here, as a default.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from slug.cli import Amount, Count, Finite, Fraction, Pairs, Positive, Seed, Share, Whole, flag, group
+from slug.cli import Amount, Count, Finite, Fraction, Pairs, Positive, Whole, flag, group
 from slug.errors import SlugError
 from slug.files import checked_name
 from slug.pool import LOCAL
 from slug.schema import STUDY_VARIANTS
+from slug.setting_groups import MAX_FORGET as MAX_FORGET
+from slug.setting_groups import SIGMAS as SIGMAS
+from slug.setting_groups import STANDARD as STANDARD
+from slug.setting_groups import Data as Data
+from slug.setting_groups import Following as Following
+from slug.setting_groups import ForgetRule as ForgetRule
+from slug.setting_groups import Model as Model
+from slug.setting_groups import Run as Run
+from slug.setting_groups import Sources as Sources
 
 CANVAS = "data/UnlearnCanvas"
-MAX_FORGET = 0.02  # forget accuracy up to which a step counts as forgetting, on the validation split
 UNEDITED = "raw"  # among methods: the unedited model
 ROUNDS = 3  # of the methods that edit several layers of a pipeline, where --rounds does not say
-SIGMAS = 3.5  # standard deviations by which the margins of a forgotten name must lie below 0
 
 
 def _methods(host: str, searched: bool | None = None) -> Sequence[str]:
@@ -40,57 +47,7 @@ def _variants() -> Sequence[str]:
 
 
 @dataclass(frozen=True)
-class Run:
-    """Where and how a stage runs; every stage has these."""
-
-    device: str = flag("auto", "cpu, cuda, cuda:1, ...; auto takes CUDA where there is one")
-    seed: Seed = flag(0, "seed of all random draws")
-    workers: Whole = flag(2, "processes that decode images; 0 decodes in the stage's own process")
-    precision: str = flag(
-        "fp32", "autocast of evaluations where no answer changes; never of gradients", choices=("fp32", "bf16", "fp16")
-    )
-    result_dir: str = flag("results", "folder of the results, relative to the repository's root")
-
-
-@dataclass(frozen=True)
-class Model:
-    """Which CLIP is meant."""
-
-    model: str = flag("ViT-B-32", "open_clip architecture or local-dir:FOLDER")
-    pretrained: str = flag("", "open_clip tag or weight file; 'random' for untrained weights")
-    clip_model_id: str = flag("", "Hugging Face CLIP id or folder, used instead of --model")
-    batch_size: Pairs = flag(16, "pairs in a batch of the gradient pass")
-    eval_batch_size: Count = flag(256, "pictures or texts in a batch of evaluations")
-
-
-@dataclass(frozen=True)
-class Sources:
-    """The forget and retain sets of some names."""
-
-    celeb_name: tuple[str, ...] = flag(
-        help="names to forget; underscores stand for spaces", parse=checked_name, aliases=("--name",)
-    )
-    forget_data: str = flag("", "tar of the forget set, with one name only; without it {tar-dir}/{name}.tar")
-    tar_dir: str = flag("data/tar_files", "folder of the curated forget sets")
-    train_data: str = flag("data/laion/laion400m/00000.tar", "tar of the retain set")
-
-
-@dataclass(frozen=True)
-class Data(Sources):
-    """What is forgotten, what is retained, and what a candidate is judged by."""
-
-    val_data: str = flag("data/celeba", "CelebA folder")
-    imagenet_val: str = flag("data/ImageNet/val", "ImageNet validation folder")
-    imagenet_share: Share = flag(1.0, "fraction of its pictures, drawn by --seed")
-    allow_missing: Fraction = flag(0.01, "fraction of each task's pictures that may be missing or damaged")
-    select_pictures: Whole = flag(4000, "retained pictures of each task that candidates are chosen by, at most")
-    trace: Whole = flag(0, "retained pictures of each task that are scored at every candidate, for plots")
-    cache_gb: Finite = flag(-1.0, "GB of kept activations; below 0: a quarter of the free memory")
-    fa_k: Whole = flag(0, "k of the FA@k that brackets the step; 0 derives it from the number of names")
-
-
-@dataclass(frozen=True)
-class GradientStage:
+class GradientStage(Following):
     """What the gradient stages have in common."""
 
     run: Run = group(Run)
@@ -107,6 +64,7 @@ class Gradients(GradientStage):
     """a1_compute_grad.py."""
 
     model: Model = group(Model)
+    published: str = flag("", "folder of gradient files of the published code: take these for one name, computing nothing")
 
 
 @dataclass(frozen=True)
@@ -123,8 +81,10 @@ class Search:
 
     evaluations: Count = flag(10, "steps evaluated on each layer, at most")
     fronts: Count = flag(1, "Pareto fronts of each encoder whose layers are searched")
-    search_rule: str = flag("robust", "how steps are bracketed", choices=("robust", "paper"))
-    choose: str = flag("retain", "highest retained accuracy, or deepest layer that forgets", choices=("retain", "deepest"))
+    search_rule: str = flag(help="how steps are bracketed", choices=("robust", "paper"), by="search_rule")
+    choose: str = flag(
+        help="highest retained accuracy, or deepest layer that forgets", choices=("retain", "deepest"), by="choose"
+    )
     log_all: bool = flag(False, "evaluate every column at every step")
     lookahead: Whole = flag(0, "evaluations whose forget pictures are scored in one pass; 0: 3 on CUDA, else 1")
     plain: bool = flag(False, "judge the slow, published way; the figures are the same")
@@ -137,32 +97,34 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Forget:
+class Forget(Following):
     """a2_unlearn_slug.py."""
 
     run: Run = group(Run)
     model: Model = group(Model)
     data: Data = group(Data)
+    rule: ForgetRule = group(ForgetRule)
     unlearn_method: str = flag("slug", "variant of SLUG", choices=lambda: _methods("clip", searched=True))
     search: Search = group(Search)
     force: bool = flag(False, "do again what is valid")
 
 
 @dataclass(frozen=True)
-class Compare:
+class Compare(Following):
     """a3_unlearn_compare.py."""
 
     run: Run = group(Run)
     model: Model = group(Model, batch_size=32)
     data: Data = group(Data)
+    rule: ForgetRule = group(ForgetRule)
     grad_batch_size: Pairs = flag(16, "the --batch-size that a1_compute_grad.py was given")
     unlearn_method: tuple[str, ...] = flag(
         (),
         "baselines to run, raw for the scores of the unedited model; without it all but the _o forms",
         choices=lambda: (UNEDITED, *_methods("clip", searched=False)),
     )
-    lr: tuple[Positive, ...] = flag((1e-5, 1e-6, 1e-7), "learning rates")
-    grow: Whole = flag(4, "half decades beyond the given grid, at most, while the best setting is at its end")
+    lr: tuple[Positive, ...] = flag(help="learning rates", by="learning_rates")
+    grow: Whole = flag(help="half decades beyond the given grid, at most, while the best setting is at its end", by="grow")
     selection: tuple[Positive, ...] = flag((10.0,), "selection weights of SSD")
     settings_from: str = flag("", "table.csv of an earlier comparison: repeat only what it chose")
     wd: Amount = flag(0.1, "AdamW's weight decay")
@@ -173,7 +135,7 @@ class Compare:
 
 
 @dataclass(frozen=True)
-class Several:
+class Several(Following):
     """a5_unlearn_multi.py."""
 
     run: Run = group(Run)
@@ -183,18 +145,22 @@ class Several:
     sigmas: tuple[Amount, ...] = flag(
         (3.0, 2.0), "standard deviations by which the margins of every name must lie below 0; a joint search for each value"
     )
+    max_forget: Fraction = flag(
+        MAX_FORGET, "forget accuracy up to which a name counts as forgotten, on the validation split"
+    )
     out: str = flag("", "folder to write instead of {result-dir}/clip/multi")
     part: str = flag("", "subfolder of it, for other names beside those of an earlier run")
     readme: str = flag("", "Markdown file whose multi block is filled from all parts in --out")
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(Following):
     """a6_study.py."""
 
     run: Run = group(Run, result_dir="results/study")
     model: Model = group(Model)
     data: Data = group(Data)
+    rule: ForgetRule = group(ForgetRule)
     laion_dir: str = flag("data/laion/laion400m", "shards that tell which source image a picture shows")
     variant: tuple[str, ...] = flag((), "only these variants; without it all", choices=tuple(STUDY_VARIANTS))
     quick: bool = flag(False, "the quick variants, on two identities and one object")
@@ -204,7 +170,7 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Durability:
+class Durability(Following):
     """a7_lasting.py."""
 
     run: Run = group(Run)
@@ -225,7 +191,7 @@ class Durability:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Following):
     """a4_report.py."""
 
     run: Run = group(Run)
@@ -264,7 +230,7 @@ class Judging:
 
 
 @dataclass(frozen=True)
-class ForgetPipeline:
+class ForgetPipeline(Following):
     """b2_unlearn_sd.py."""
 
     run: Run = group(Run)
@@ -291,6 +257,7 @@ class ForgetPipeline:
     force: bool = flag(False, "do again what is valid")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         from slug import methods  # here: methods import settings
 
         method = methods.get(self.method)
@@ -324,7 +291,7 @@ class Assistant:
 
 
 @dataclass(frozen=True)
-class ForgetAssistant:
+class ForgetAssistant(Following):
     """c1_unlearn_vlm.py."""
 
     run: Run = group(Run)

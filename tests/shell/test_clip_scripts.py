@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from wrappers import ROOT, calls, given, shell
 
+from slug import protocols
+
 PAPER_MULTI = (  # two to six identities and seven classes, as in the paper; a mixture of our own
     ("", "Elon_Musk Mark_Zuckerberg Jeff_Bezos Taylor_Swift Kim_Kardashian Kanye_West"),
     ("objects", "Basketball Beach Castle Revolver Rifle School_bus Sunglasses"),
@@ -28,8 +30,9 @@ def test_the_demo_runs_baselines_only_where_asked():
     assert "unknown argument --baselines" in shell(ROOT / "scripts/run_demo.sh", "--dry-run", "--baselines").stderr
 
 
-def test_the_whole_of_table_1_is_the_stages_in_order_and_what_they_take(tmp_path):
-    done = shell(ROOT / "scripts/run_all_clip.sh", "--dry-run", PROFILE="paper", NAMES="", DATA_DIR=tmp_path)
+@pytest.mark.parametrize(("values", "count"), [({}, 1), ({"PROTOCOL": "paper"}, 1), ({"PROTOCOL": "ours"}, 5)])
+def test_the_whole_of_table_1_is_the_stages_in_order_and_what_they_take(tmp_path, values, count):
+    done = shell(ROOT / "scripts/run_all_clip.sh", "--dry-run", PROFILE="paper", NAMES="", DATA_DIR=tmp_path, **values)
     stages = re.findall(r"^\+ .*?((?:src/clip|scripts)/\w+\.py)", done.stdout, re.M)
     wanted = "check_data a0_create_tar a1_compute_grad a2_unlearn_slug a1_compute_grad a3_unlearn_compare a4_report"
     assert [Path(s).stem for s in stages] == wanted.split()
@@ -37,13 +40,48 @@ def test_the_whole_of_table_1_is_the_stages_in_order_and_what_they_take(tmp_path
     for line in commands:
         assert "Elon_Musk Jeff_Bezos Taylor_Swift Kim_Kardashian Mark_Zuckerberg --" in line
     assert sum("--imagenet-share 0.05" in line for line in commands) == 2
-    assert re.search(r"^\| baselines \| 5 names, 5 methods, 5 settings \| [\d.]+ \|", done.stdout, re.M)
+    assert re.search(rf"^\| baselines \| 5 names, 5 methods, {count} settings \| [\d.]+ \|", done.stdout, re.M)
     assert "to do: register" in done.stdout and "Estimates, not runs" in done.stdout
     done = shell(
         ROOT / "scripts/run_all_clip.sh", PROFILE="paper", NAMES="A_B", DATA_DIR=tmp_path, RESULT_DIR=tmp_path / "r"
     )
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "CelebA cannot be used" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("profile", "values", "protocol", "results"),
+    [
+        ("demo", {}, "ours", "results"),
+        ("demo", {"PROTOCOL": "paper"}, "paper", "results/protocol-paper"),
+        ("paper", {}, "paper", "results"),
+        ("paper", {"PROTOCOL": "ours"}, "ours", "results/protocol-ours"),
+    ],
+)
+def test_one_word_chooses_the_protocol_and_the_run_says_which(profile, values, protocol, results):
+    done = shell(ROOT / "scripts/run_all_clip.sh", "--dry-run", PROFILE=profile, NO_PLAN=1, NAMES="Lion", **values)
+    assert protocols.describe(protocols.get(protocol)) in done.stdout and f"protocol: {protocol}\n" in done.stdout
+    for stage in ("a1_compute_grad", "a2_unlearn_slug", "a3_unlearn_compare"):
+        for call in calls(done, stage):
+            assert given(call, "--protocol") == [protocol] and given(call, "--result-dir") == [str(ROOT / results)]
+    (check,) = calls(done, "check_data")
+    assert ("membership" in given(check, "--only")) == (protocol == "paper")
+    (slug,) = calls(done, "a2_unlearn_slug")
+    assert given(slug, "--max-forget") == ["0.02"] and given(slug, "--sigmas") == ["3.5"]
+    assert given(slug, "--mia-data")[0].endswith("cc3m/00000.tar")
+
+
+def test_the_published_baselines_run_at_the_published_settings():
+    (call,) = calls(shell(ROOT / "scripts/run_clip_comparison.sh", "--dry-run", PROFILE="paper"), "a3_unlearn_compare")
+    assert given(call, "--lr") == ["1e-7"] and given(call, "--epochs") == ["10"]
+    demo = shell(ROOT / "scripts/run_clip_comparison.sh", "--dry-run", PROTOCOL="paper", NAMES="Lion")
+    (call,) = calls(demo, "a3_unlearn_compare")  # 1e-7 would change nothing in a model this small
+    assert len(given(call, "--lr")) == 3 and given(call, "--epochs") == ["10"] and "--settings-from" not in call
+
+
+def test_an_unknown_protocol_is_refused():
+    done = shell(ROOT / "scripts/run_clip_slug.sh", "--dry-run", PROTOCOL="theirs")
+    assert done.returncode == 2 and "there is no protocol 'theirs'" in done.stderr
 
 
 @pytest.fixture

@@ -110,3 +110,23 @@ def test_a_preconditioned_gradient_can_spare_the_other_names(done, taught_clip, 
     shutil.copy(run.results / f"tar_files/{NAMES[0]}.tar", run.results / f"tar_files/{NAMES[1]}.tar")
     line = tiny.failure(monkeypatch, capfd, "a2_unlearn_slug", *redo)
     assert "forget_grads_ws.pt is stale (spared differ" in line
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_gradients_of_the_published_code_are_taken_with_their_sign_changed(done, quick, tmp_path, capsys, sign):
+    run = done.another("adopted", link=False) if sign < 0 else done.another("adopted-as-is", link=False)
+    made, theirs = done.results / "grads" / "Alien_open_clip_local", tmp_path / "theirs"
+    theirs.mkdir()
+    forget, train = (torch.load(made / f"{side}_grads.pt", weights_only=True) for side in ("forget", "train"))
+    torch.save({n: sign * g for n, g in forget.items()}, theirs / "forget_grads_final.pt")
+    torch.save(train, theirs / "train_grads_samples_80.pt")
+    one = [*run.a1(), "--celeb-name", "Alien"]
+    tiny.run("a1_compute_grad", *one, "--published", theirs)
+    assert capsys.readouterr().out.count("with its sign changed") == (sign < 0)
+    folder = run.results / "grads" / "Alien_open_clip_local"
+    found = torch.load(folder / "forget_grads.pt", weights_only=True)
+    assert all(torch.equal(found[n], g) for n, g in forget.items())
+    about = json.loads((folder / "forget_grads.json").read_text())
+    assert (about["published"], about["negated"]) == ("forget_grads_final.pt", sign < 0)
+    tiny.run("a2_unlearn_slug", *one, *run.evaluation, "--evaluations", "2", "--layer", "visual.proj")
+    assert run.record("Alien")["step"] > 0

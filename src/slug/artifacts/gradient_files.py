@@ -22,9 +22,10 @@ from slug.core import gradients, losses, preconditioning
 from slug.core.gradients import BOTH
 from slug.core.variants import Variant
 from slug.data.names import Matcher, distinct, plain_name
-from slug.data.pairs import load_pairs
+from slug.data.pairs import Pairs, load_pairs, some
 from slug.errors import SlugError
 from slug.models.clip import Clip
+from slug.protocols import OURS, Protocol
 from slug.settings import ForgetAssistant, Gradients, Sources, TextGradients
 
 CONVENTION = "gradient of the forget loss 1 - cos; a positive step ADDS it"
@@ -33,6 +34,9 @@ STAGES = {
     "language": ("src/sd/b1_compute_grad.py", TextGradients),
     "vision": ("src/vlm/c1_unlearn_vlm.py", ForgetAssistant),
 }
+
+
+POINTS = ("batch_means", "train_mode", "training_crops")  # of a protocol, on which gradients depend
 
 
 class Loaded(NamedTuple):
@@ -115,11 +119,12 @@ class GradientFiles:
         *,
         encoder: str = BOTH,
         flags: Mapping[str, Any] | None = None,
+        protocol: Protocol = OURS,
     ) -> None:
         """`encoder` is "vision" or "language" for the parameters of that tower alone; `flags` are further flags of this run,
-        {field: value}, for the commands that messages give as a remedy."""
+        {field: value}, for the commands that messages give as a remedy; `protocol` says how gradients are taken."""
         self.flags = flags or {}
-        self.clip, self.sources, self.result_dir = clip, sources, result_dir
+        self.clip, self.sources, self.result_dir, self.protocol = clip, sources, result_dir, protocol
         self.batch_size, self.encoder = batch_size, encoder
         self.names = distinct(sources.celeb_name)
 
@@ -167,7 +172,9 @@ class GradientFiles:
         """What a gradient file of these pairs, without those of the names `left_out`, depends on."""
         mark = {"model": self.model_hash, "data": files.file_hash(tar), "loss_name": loss.__name__}
         mark |= {"batch_size": self.batch_size, "square": variant.squared, "left_out": list(left_out)}
-        return mark | {"encoder": self.encoder}
+        how = {p: getattr(self.protocol, p) for p in POINTS}
+        how = {} if how == {p: getattr(OURS, p) for p in POINTS} else {"protocol": how}
+        return mark | {"encoder": self.encoder} | how
 
     def spared(self, name: str, variant: Variant) -> list[str]:
         """Names whose forget sets count as retained data, by the file of a name's gradient."""
@@ -212,6 +219,16 @@ class GradientFiles:
             spent += _noted(self.path(name, "forget", variant), "moments_s", (int, float), remedy)
         return spent
 
+    def pairs(self, tar: Path, left_out: Iterable[str], workers: int) -> Pairs:
+        """The pairs of a tar as their gradient is taken, without those that say a name of `left_out`."""
+        left_out = list(left_out)
+        cropped = self.protocol.training_crops and tar == self.retain_tar
+        transform = self.clip.training_transform if cropped else self.clip.transform
+        found = load_pairs(tar, transform, leave_out=Matcher(left_out) if left_out else None, workers=workers)
+        if not cropped:
+            return found
+        return some(found, torch.randperm(len(found.captions), generator=torch.Generator().manual_seed(0)).tolist())
+
     # ------------------------------------------------------------------------------------------------------- writing
 
     def write(self, variant: Variant, settings: Mapping[str, Any], *, workers: int = 0, force: bool = False) -> None:
@@ -254,9 +271,10 @@ class GradientFiles:
             print(f"{subject}: valid, kept: {path}")
             return path
         started = time.perf_counter()
-        pairs = load_pairs(tar, self.clip.transform, leave_out=Matcher(left_out) if left_out else None, workers=workers)
+        pairs = self.pairs(tar, left_out, workers)
         decoded = time.perf_counter()
         how: dict[str, Any] = {"batch_size": self.batch_size, "square": variant.squared, "encoder": self.encoder}
+        how |= {"protocol": self.protocol}
         grads, figures = gradients.compute(self.clip, pairs, loss, **how, desc=f"{subject}: gradient")
         spent = {"decode_s": decoded - started, "gradient_s": time.perf_counter() - decoded}
         if distributed.mine()[0] == 0:

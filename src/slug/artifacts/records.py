@@ -1,7 +1,6 @@
 """The files that results live in: step logs in the published format, JSON records, and what makes a record valid."""
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from slug import files, schema
+from slug.artifacts.logs import CONVENTION, log_line, parse_log, step_log  # noqa: F401  (read and written here as well)
 from slug.errors import SlugError
 from slug.schema import file_name, record_file, steps_file  # noqa: F401  (names of the files of this module)
 from slug.settings import MAX_FORGET, SIGMAS
@@ -29,51 +29,6 @@ OF_ASSISTANTS |= dict.fromkeys(
 )
 PLOTTED = ("step", "forget_acc1", "identities_acc1", "objects_acc1")
 COSTS = ("gradient_s", "shared_s", "search_s", "params_touched", "relative_step")
-CONVENTION = "# ratio is the step size; a positive step ADDS the gradient of 1 - cos. Validation split; nan: not evaluated."
-
-
-def log_line(n: int, row: Mapping[str, Any]) -> str:
-    """Evaluation n (0: of the unedited model) as a line of a step log, as published: fractions in [0, 1], MIA in %."""
-    return (
-        f"iter: {n}, ratio: {row['step']:.6g}, fgt_acc@1: {row['forget_acc1']:.4f}, fgt_acc@5: {row['forget_acc5']:.4f}, "
-        f"celeba100@1: {row['identities_acc1']:.4f}, celeba100@5: {row['identities_acc5']:.4f}, "
-        f"test_acc@1: {row['objects_acc1']:.4f}, test_acc@5: {row['objects_acc5']:.4f}, "
-        f"MIA: {row['mia_mean']:.2f}±{row['mia_std']:.2f}"
-    )
-
-
-LINE = re.compile(  # the authors' logs have no ratio, and a time; a logger may have written before it
-    r"iter: (?P<iter>\d+), (?:ratio: (?P<ratio>\S+), )?fgt_acc@1: (?P<forget_acc1>\S+), fgt_acc@5: (?P<forget_acc5>\S+), "
-    r"celeba100@1: (?P<identities_acc1>\S+), celeba100@5: (?P<identities_acc5>\S+), "
-    r"test_acc@1: (?P<objects_acc1>\S+), test_acc@5: (?P<objects_acc5>\S+), "
-    r"MIA: (?P<mia_mean>\S+?)±(?P<mia_std>[^\s,%]+)%?(?:, time: (?P<time>[^\s,]+?)s?)?\s*$"
-)
-BEGINNING = re.compile(r"^iter:|\biter: \d+, (?:ratio|fgt_acc)")
-
-
-def parse_log(path: Path) -> list[dict[str, float]]:
-    """The lines of a step log or a comparison log, [{column: value}] with NaN for a missing value; other text, such as
-    progress bars, is passed over. SlugError: a bad line."""
-    rows = []
-    for number, line in enumerate(files.read_text(path).splitlines(), 1):
-        begins = BEGINNING.search(line)
-        if begins:
-            found = LINE.search(line)
-            try:
-                row = {k: float(v or "nan") for k, v in found.groupdict().items()} if found else {}
-            except ValueError:
-                row = {}
-            if not row:
-                raise SlugError(f"{path}, line {number} is not in the log format: {line[begins.start() :][:80]}")
-            if any(row[k] > 1 for k in row if "_acc" in k):
-                raise SlugError(f"{path}, line {number} has an accuracy above 1; accuracies of a log are fractions")
-            rows.append(row)
-    return rows
-
-
-def step_log(start: Any, steps: Iterable[Any], layer: str) -> str:
-    """The step log of one layer: the convention, the unedited model as iter 0, then each evaluation in order."""
-    return "\n".join([f"# {layer}", CONVENTION, *(log_line(n, c.row()) for n, c in enumerate([start, *steps]))]) + "\n"
 
 
 def write_candidates(path: Path, candidates: Sequence["Candidate"], na: str = "nan", **columns: Any) -> None:
@@ -204,11 +159,12 @@ def caveat(known: Mapping[str, tuple[int, int]], forgotten: bool, rule: str) -> 
     return ""
 
 
-def clip_caveat(splits: Mapping[str, Any], forgotten: bool) -> str:
-    """`caveat` of a CLIP's edit, by the figures of both splits."""
+def clip_caveat(splits: Mapping[str, Any], forgotten: bool, rule: str = "") -> str:
+    """`caveat` of a CLIP's edit, by the figures of both splits; `rule` in words, where it is not the usual one."""
     before = {split: states[schema.ORIGINAL] for split, states in splits.items()}
     known = {split: (round(f["forget_acc1"] * f["n_forget"]), f["n_forget"]) for split, f in before.items()}
-    return caveat(known, forgotten, f"at most {MAX_FORGET:.0%} recognised, margins {SIGMAS:g} standard deviations below 0")
+    usual = f"at most {MAX_FORGET:.0%} recognised, margins {SIGMAS:g} standard deviations below 0"
+    return caveat(known, forgotten, rule or usual)
 
 
 def ending(found: Sequence[Record]) -> str:

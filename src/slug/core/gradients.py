@@ -1,9 +1,12 @@
 """One gradient pass over a set of pairs at the model's present weights (paper, section 3).
 
-The model is in eval mode and its weights do not change. Every batch's gradient is taken by itself and added up in float64,
-so nothing leaks from one batch or one set into the next, and the sum does not depend on how batches are dealt to processes.
+The model is in eval mode, as published in train mode, and its weights do not change. Every batch's gradient is taken by
+itself and added up in float64, so nothing leaks from one batch or one set into the next, and the sum does not depend on how
+batches are dealt to processes.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,6 +15,7 @@ from slug import distributed, progress
 from slug.core import losses
 from slug.core.losses import Loss
 from slug.errors import SlugError
+from slug.protocols import OURS, Protocol
 
 BOTH = "both"  # encoders
 
@@ -33,6 +37,7 @@ def compute(
     square: bool = False,
     encoder: str = BOTH,
     desc: str = "gradient",
+    protocol: Protocol = OURS,
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Mean gradient of a loss over pairs.
 
@@ -43,12 +48,15 @@ def compute(
         batch_size: pairs in a batch (the published runs: 16).
         square: mean of the squared gradients of the batches instead (SSD's importances).
         encoder: "vision" or "language" for the parameters of that tower alone, which costs less.
+        protocol: says how batches are averaged, and in which mode the model is.
     Returns:
         ({parameter name: float32 CPU tensor of the parameter's shape}, {"loss", "pairs", "batch_size"}).
     Raises:
         SlugError: a gradient is NaN or infinite.
     """
-    total, (weight, value, n) = _accumulate(clip, pairs, loss, batch_size, square, encoder, desc)
+    mean_of_means = protocol.batch_means or loss is losses.contrastive
+    with _mode(clip, protocol):
+        total, (weight, value, n) = _accumulate(clip, pairs, loss, batch_size, square, encoder, desc, mean_of_means)
     mean = {name: (total.pop(name) / weight).float().cpu() for name in list(total)}  # each sum goes as its mean comes
     bad = next((name for name, g in mean.items() if not torch.isfinite(g).all()), None)
     if bad:
@@ -56,8 +64,25 @@ def compute(
     return mean, {"loss": (value / weight).item(), "pairs": int(n), "batch_size": batch_size}
 
 
+@contextlib.contextmanager
+def _mode(clip: Any, protocol: Protocol) -> Iterator[None]:
+    """Context within which the model is in the protocol's mode. Buffers, which train mode may move, are put back."""
+    if not protocol.train_mode:
+        yield
+        return
+    buffers = {n: b.detach().clone() for n, b in clip.module.named_buffers()}
+    clip.module.train()
+    try:
+        yield
+    finally:
+        clip.module.eval()
+        with torch.no_grad():
+            for name, buffer in clip.module.named_buffers():
+                buffer.copy_(buffers[name])
+
+
 def _accumulate(
-    clip: Any, pairs: Any, loss: Loss, batch_size: int, square: bool, encoder: str, desc: str
+    clip: Any, pairs: Any, loss: Loss, batch_size: int, square: bool, encoder: str, desc: str, mean_of_means: bool
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Weighted sums over all processes: of gradients (or their squares), and of (weight, weighted loss, pairs)."""
     drop_last = loss is losses.contrastive
@@ -79,7 +104,7 @@ def _accumulate(
             value = loss(clip.encode_image(pairs.images[rows]), clip.encode_text(tokens[rows]), clip.scale())
             grads = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
         # The cosine loss is a mean over pairs: a short last batch weighs less. The contrastive one is a mean over batches.
-        weight = 1 if drop_last else len(rows)
+        weight = 1 if mean_of_means else len(rows)
         for name, g in zip(parameters, grads, strict=True):
             if g is not None:
                 total[name] += weight * (g.double() ** 2 if square else g.double())

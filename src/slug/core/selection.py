@@ -28,6 +28,43 @@ def forgets(accuracy: float, margin: float, margin_sd: float, *, most: float = M
     return accuracy <= most + 1e-9 and below(margin, margin_sd, sigmas)
 
 
+@dataclass(frozen=True)
+class Rule:
+    """When a name counts as forgotten, and which candidate is kept.
+
+    Attributes:
+        most, sigmas: see `forgets`.
+        margins: whether a name is forgotten by `forgets`; otherwise FA@k = 0 is enough, as published.
+        first_zero: keep the first candidate of the lowest forget accuracy @1, whatever it retains: the published choice
+            among the epochs of a baseline.
+    """
+
+    most: float = MAX_FORGET
+    sigmas: float = SIGMAS
+    margins: bool = True
+    first_zero: bool = False
+
+    @property
+    def words(self) -> str:
+        """When a name counts as forgotten, in words."""
+        margins = f"at most {100 * self.most:g}% recognised, margins {self.sigmas:g} standard deviations below 0"
+        return "" if self == STANDARD else margins if self.margins else "FA@k = 0"
+
+    def forgotten(self, scores: Mapping[str, Any]) -> bool:
+        """Whether the name is forgotten by these scores (see evaluation.clip_evaluator.forget_scores)."""
+        if not self.margins:
+            return scores["forget_acck"] == 0
+        how = {"most": self.most, "sigmas": self.sigmas}
+        return forgets(scores["forget_acc1"], scores["margin"], scores["margin_sd"], **how)
+
+    def preference(self, *, accuracy: float, **figures: Any) -> tuple[float, ...]:
+        """What `winner` compares (see the function `preference`, whose arguments these are)."""
+        return (-accuracy,) if self.first_zero else preference(accuracy=accuracy, **figures)
+
+
+STANDARD = Rule()
+
+
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """One edit with its figures on the validation split; every model family has the same record.

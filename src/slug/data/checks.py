@@ -28,6 +28,7 @@ TODO = {  # by data set: what to do if it is missing or unusable
     "celeba": f"pictures: CelebA's site; names: ask its authors (data/README.md); then {PREPARE_CELEBA}",
     "imagenet": "register at image-net.org, put both archives beside it, then bash scripts/valprep.sh (data/README.md)",
     "canvas": "download UnlearnCanvas from its own hosts: data/README.md, Styles",
+    "membership": "a tar of pairs that the model was not trained on; published: CC3M's first shard (data/README.md, Pairs)",
     "classifiers": "download style.pth and object.pth with UnlearnCanvas: data/README.md, Styles",
 }
 
@@ -88,7 +89,7 @@ def shards(folder: Path) -> Looked:
 
 
 def pairs(path: Path) -> Looked:
-    """A tar of pairs: the retain set, or a forget set."""
+    """A tar of pairs: the retain set, a forget set, or what membership is inferred against."""
     samples = read_tar(path)
     broken, opened = _broken([image for _, image, _ in samples[:SAMPLE]])
     return True, f"{len(samples)} pairs, {broken} of {opened} opened are broken", ""
@@ -153,12 +154,13 @@ def classifiers(folder: Path) -> Looked:
 
 
 def states(root: Path, keys: Iterable[str], names: Sequence[str] = (), **paths: str) -> list[State]:
-    """The states of the data sets `keys`: laion, retain, forget, celeba, imagenet, canvas, classifiers.
+    """The states of the data sets `keys`: laion, retain, forget, celeba, imagenet, canvas, classifiers, membership.
 
     Args:
         root: the folder that data/README.md calls ROOT.
         names: forget names whose tars are wanted; without any, the tars that are there.
-        paths: laion_dir, tar_dir, train_data, val_data, imagenet_val, canvas, classifiers, where they are not in `root`.
+        paths: laion_dir, tar_dir, train_data, val_data, imagenet_val, canvas, classifiers, mia_data, where they are not in
+            `root`.
     """
 
     def place(key: str, default: Path) -> Path:
@@ -171,6 +173,7 @@ def states(root: Path, keys: Iterable[str], names: Sequence[str] = (), **paths: 
     looks: dict[str, tuple[str, Path, Callable[[Path], Looked]]] = {
         "laion": ("LAION shards", laion, shards),
         "retain": ("retain set", train, pairs),
+        "membership": ("membership shard", place("mia_data", root / "cc3m/00000.tar"), pairs),
         "celeba": ("CelebA", place("val_data", root / "celeba"), celeba),
         "imagenet": ("ImageNet val", place("imagenet_val", root / "ImageNet/val"), imagenet),
         "canvas": ("UnlearnCanvas", styles / "data", unlearn_canvas),

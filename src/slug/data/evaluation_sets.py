@@ -13,7 +13,7 @@ import torch
 
 from slug import files, progress
 from slug.data.images import PICTURES, Transform, decode_files, is_system, listed, told
-from slug.data.names import clean_name
+from slug.data.names import clean_name, plain_name
 from slug.errors import SlugError
 
 PICTURE = re.compile(rf".+\.(?:{'|'.join(PICTURES)})", re.I)  # file name of a picture
@@ -31,6 +31,7 @@ class PictureSet(NamedTuple):
     broken: int  # pictures left out because they cannot be decoded
     paths: tuple[str, ...] = ()  # (N,)
     left_out: Mapping[str, int] = {}  # {why: pictures of the evaluation that could not be used}
+    unlisted: frozenset[int] = frozenset()  # labels whose pictures are there for forgotten names alone, in no mean
 
 
 def _groups(folder: Path) -> dict[str, tuple[str, bool]] | None:
@@ -128,11 +129,13 @@ def load_celeba(
     per_class: int | None = None,
     cache: Path | None = None,
     allow_missing: float = 1.0,
+    also: Iterable[str] = (),
 ) -> PictureSet:
     """The identity evaluation: pictures of the identities in frequent_celebs.txt, with all identities as classes.
 
-    Each has at most `per_class` pictures. The folder also has img_align_celeba/ and list_identity_celeba.txt. SlugError: a
-    list is missing or damaged, or more than the fraction `allow_missing` of the pictures cannot be used.
+    Each has at most `per_class` pictures. The folder also has img_align_celeba/ and list_identity_celeba.txt. Pictures of
+    the identities `also` are added; those that the list lacks are `unlisted`. SlugError: a list is missing or damaged, or
+    more than the fraction `allow_missing` of the pictures cannot be used.
     """
     root = files.existing(root, "CelebA folder", "give --val-data")
     identity = celeba_names(root)
@@ -142,6 +145,9 @@ def load_celeba(
     shown = {clean_name(n) for n in files.read_text(frequent).splitlines() if n.strip()}
     names = sorted(set(identity.values()))
     index = {n: i for i, n in enumerate(names)}
+    wanted = {plain_name(n).casefold() for n in also}
+    unlisted = {n for n in names if n.casefold() in wanted} - shown
+    shown |= unlisted
     counts, paths, labels = dict.fromkeys(names, 0), {}, []
     for image, name in identity.items():
         if name in shown and (per_class is None or counts[name] < per_class):
@@ -149,7 +155,8 @@ def load_celeba(
             paths[image] = root / "img_align_celeba" / image
             labels.append(index[name])
     decode = partial(decode_files, transform=transform, workers=workers, desc="decode identities", cache=cache)
-    return _picture_set(root, paths, labels, [(n, 0) for n in names], decode, allow_missing=allow_missing)
+    found = _picture_set(root, paths, labels, [(n, 0) for n in names], decode, allow_missing=allow_missing)
+    return found._replace(unlisted=frozenset(index[n] for n in unlisted))
 
 
 def imagenet_names() -> dict[str, str]:
@@ -207,12 +214,14 @@ def load_imagenet(
     seed: int = 0,
     cache: Path | None = None,
     allow_missing: float = 1.0,
+    by_randomstate: bool = False,
 ) -> PictureSet:
     """The object evaluation: an ImageNet-style folder with one subfolder for each class (`imagenet_classes`).
 
     Folders of the same name are one class. Two synsets of ImageNet are called `sunglasses` and two `missile`; no prompt
     tells them apart, so as separate classes neither could ever be right. `share` is the fraction of the pictures that is
-    drawn by `seed`. SlugError: there are no pictures, or more than the fraction `allow_missing` of them cannot be used.
+    drawn by `seed`; with `by_randomstate` by numpy's older generator with seed 0, as published. SlugError: there are no
+    pictures, or more than the fraction `allow_missing` of them cannot be used.
     """
     val = files.existing(val, "ImageNet validation folder", "give --imagenet-val")
     rows = imagenet_classes(val)
@@ -229,7 +238,9 @@ def load_imagenet(
     labels = [index[rows[key.partition("/")[0]]] for key in paths]
     gone = [key for key in _groups(val.parent) or () if key not in paths and key.partition("/")[0] in rows]
     if share < 1:
-        keep = np.sort(np.random.default_rng(seed).permutation(len(paths))[: round(share * len(paths))])
+        rng: np.random.RandomState | np.random.Generator = np.random.default_rng(seed)
+        rng = np.random.RandomState(0) if by_randomstate else rng
+        keep = np.sort(rng.permutation(len(paths))[: round(share * len(paths))])
         keys = list(paths)
         paths, labels = {keys[i]: paths[keys[i]] for i in keep}, [labels[i] for i in keep]
         gone = gone[: round(share * len(gone))]

@@ -10,13 +10,16 @@ import torch
 
 from slug.core import selection
 from slug.core.edit import Edit
-from slug.core.selection import Candidate
+from slug.core.selection import Candidate, Rule
 from slug.data.pairs import Pairs
 from slug.errors import SlugError
 from slug.evaluation import membership, zeroshot
 from slug.evaluation.clip_tasks import Evaluation, Masks, Scores, Target
 from slug.evaluation.protocol import score_while_it_can_win
+from slug.protocols import OURS, Protocol
+from slug.schema import TASKS
 
+IDENTITIES = TASKS[0]
 CHUNK = 512  # pictures of a task between two looks at whether a candidate can still win
 
 
@@ -58,8 +61,11 @@ class ClipEvaluator:
         seed: int = 0,
         limit: int | None = None,
         trace: int = 0,
-        rule: str = "robust",
         left_out: Mapping[str, int] | None = None,
+        search_rule: str = "robust",
+        rule: Rule = selection.STANDARD,
+        protocol: Protocol = OURS,
+        others: Pairs | None = None,
     ) -> None:
         """
         Args:
@@ -67,19 +73,23 @@ class ClipEvaluator:
             limit: retained pictures of each task, at most, drawn by `seed`, first those of the first blocks: a block without
                 pictures needs no classifier.
             trace: retained pictures of each task that are scored at every step, for plots.
-            rule: "paper" brackets the step by FA@k alone.
             left_out: {task: label} of pictures that are not retained, besides the target's own.
+            search_rule: "paper" brackets the step by FA@k alone.
+            rule: when the name is forgotten, and which candidate is kept.
+            others: pairs of another corpus, for membership inference by own captions (see Protocol.own_captions).
         """
         self.evaluation, self.target, self.pairs, self.masks = evaluation, target, forget_pairs, masks
-        self.k, self.seed, self.rule = k, seed, rule
+        self.k, self.seed, self.search_rule, self.rule, self.protocol = k, seed, search_rule, rule, protocol
         self.forget_rows = forget_rows(evaluation, target, masks)
-        without = {**(left_out or {}), target.task: target.label}
+        without = {**(left_out or {})} | ({} if protocol.name_retained else {target.task: target.label})
         every = {task: evaluation.rows(task, masks[task], without=without.get(task)) for task in evaluation.tasks}
         # The target's own task may hold no other pictures than the target's: then it retains nothing.
         self.retain_rows = {task: found for task, found in every.items() if len(found) or task != target.task}
         self.trace_rows = {}
         for task, rows in self.retain_rows.items():
             pictures = evaluation.tasks[task].pictures
+            unlisted = torch.tensor(sorted(pictures.unlisted), dtype=torch.long)
+            rows = self.retain_rows[task] = rows[~torch.isin(pictures.labels[rows], unlisted)]
             if limit:
                 order = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))]
                 order = order[pictures.blocks[pictures.labels[order]].argsort(stable=True)]
@@ -88,6 +98,19 @@ class ClipEvaluator:
                 rows = rows[pictures.blocks[pictures.labels[rows]] == pictures.blocks.min()]
                 self.trace_rows[task] = rows[torch.linspace(0, len(rows) - 1, min(trace, len(rows))).long()]
         self._known: dict[tuple[str, float], Scores] = {}
+        self.own_captions: membership.OwnCaptions | None = None
+        if forget_pairs is not None and others is not None:
+            self.own_captions = membership.OwnCaptions(evaluation, forget_pairs, others)
+
+    def accuracies(self, task: str, rank: torch.Tensor, rows: torch.Tensor) -> tuple[float, float]:
+        """(top-1, top-5) accuracy of a retained task by the ranks (n,) of its pictures `rows` (n,)."""
+        if self.by_name(task):
+            return zeroshot.class_accuracies(rank, self.evaluation.tasks[task].pictures.labels[rows])
+        return zeroshot.accuracies(rank)
+
+    def by_name(self, task: str) -> bool:
+        """Whether the accuracy of a task is the mean over its names instead of its pictures."""
+        return task == IDENTITIES and self.protocol.mean_over_names
 
     @functools.cached_property
     def start(self) -> Candidate:
@@ -106,9 +129,9 @@ class ClipEvaluator:
         """The candidate of an edit with these scores; missing ones are NaN, and no other columns are kept."""
         found = {c: scores.get(c, math.nan) for c in self.columns}
         retained = sum(found[f"{task}_acc1"] for task in self.retain_rows) / len(self.retain_rows)
-        forgotten = selection.forgets(found["forget_acc1"], found["margin"], found["margin_sd"])
-        progress = float(found["forget_acck"] == 0 and (self.rule == "paper" or forgotten))
-        preference = selection.preference(
+        forgotten = self.rule.forgotten(found)
+        progress = float(found["forget_acck"] == 0 and (self.search_rule == "paper" or forgotten))
+        preference = self.rule.preference(
             forgotten=forgotten, retained=retained, accuracy=found["forget_acc1"], margin=found["margin"], step=edit.step
         )
         return Candidate(edit, found, forgotten, progress, retained, preference, trace_s)
@@ -123,13 +146,15 @@ class ClipEvaluator:
 
     def score(self, edit: Edit, best: Candidate | None = None, *, log_all: bool = False) -> Candidate:
         """As Evaluator.score."""
+        log_all = log_all or self.protocol.every_column
         with self.evaluation.carrying(edit):
             started = time.perf_counter()
             known = self._known.get((edit.layer, edit.step))
             rank, margin = known or self.evaluation.forget(self.target, self.forget_rows)
             scores = forget_scores(rank, margin, self.k)
             if log_all or self.candidate(edit, scores).forgotten:
-                beat = best.retained if best is not None and best.forgotten and not log_all else -math.inf
+                bounded = best is not None and best.forgotten and not log_all and not self.protocol.mean_over_names
+                beat = best.retained if best is not None and bounded else -math.inf
                 if retained := self.retained(beat):
                     scores |= retained | membership.of_edit(self)
             scores["seconds"], started = time.perf_counter() - started, time.perf_counter()
@@ -141,9 +166,9 @@ class ClipEvaluator:
         """Retained accuracies as columns, or {} as soon as their mean cannot reach `beat` any more. Pictures that the
         unedited model gets wrong come first, then those that it gets right by the least margin."""
         done: dict[str, list[torch.Tensor]] = {task: [] for task in self.retain_rows}
-        parts, scores = {}, {}
+        parts, scores, ordered = {}, {}, {}
         for task, rows in self.retain_rows.items():
-            rows = rows[self.evaluation.tasks[task].margins[rows].argsort(stable=True)]
+            rows = ordered[task] = rows[self.evaluation.tasks[task].margins[rows].argsort(stable=True)]
             parts[task] = rows.split(CHUNK if beat > -math.inf else max(len(rows), 1))
 
         def rounds() -> Iterator[dict[str, torch.Tensor]]:
@@ -156,7 +181,8 @@ class ClipEvaluator:
         sizes = {task: len(rows) for task, rows in self.retain_rows.items()}
         if score_while_it_can_win(rounds(), sizes, beat=beat).complete:
             for task, ranks in done.items():
-                scores[f"{task}_acc1"], scores[f"{task}_acc5"] = zeroshot.accuracies(torch.cat(ranks))
+                found = self.accuracies(task, torch.cat(ranks), ordered[task])
+                scores[f"{task}_acc1"], scores[f"{task}_acc5"] = found
         return scores
 
     def ranks(self) -> dict[str, torch.Tensor]:

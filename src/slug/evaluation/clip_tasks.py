@@ -140,6 +140,11 @@ class Evaluation:
             finally:
                 self.edit, self._made, self._starts = outer
 
+    @property
+    def moved(self) -> set[str]:
+        """The towers that differ from the unedited model's under the edit that the model carries."""
+        return set(self._starts)
+
     def _applied(self, edit: Edit) -> contextlib.AbstractContextManager:
         return edit.applied(self.clip)
 

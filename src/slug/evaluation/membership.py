@@ -6,13 +6,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from slug.errors import SlugError
 from slug.evaluation import zeroshot
+from slug.models.towers import Tower
 
 if TYPE_CHECKING:
+    from slug.data.pairs import Pairs
     from slug.evaluation.clip_evaluator import ClipEvaluator
+    from slug.evaluation.clip_tasks import Evaluation
 
 
 RESAMPLES, SPLITS = 10, 10
+SEEDS = range(RESAMPLES)  # of the published samples
+LEAST = 12  # pairs of both kinds: a tenth of these is two, one of each
 Cosines = Sequence[float] | torch.Tensor  # (N,) of matched pairs
 
 
@@ -38,17 +44,95 @@ def accuracy(members: Cosines, others: Cosines, *, seed: int = 0) -> tuple[float
     return 100 * float(np.mean(scores)), 100 * float(np.std(scores))
 
 
+# ---------------------------------------------------------------------------------------------------------- as published
+
+
+def drawn(count: int, size: int) -> list[np.ndarray]:
+    """For each of RESAMPLES seeds, which `size` of `count` pairs take part: all in their order where there are no more."""
+    return [np.random.RandomState(seed).permutation(count)[:size] if count > size else np.arange(count) for seed in SEEDS]
+
+
+def published(members: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> tuple[float, float]:
+    """As `accuracy`, the published way: raw cosines of samples of equal size, one of each set for each seed of SEEDS, and
+    stratified random splits with a tenth for the test. NaN where the sets are too small for both kinds in every test."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedShuffleSplit
+
+    scores = []
+    for seed, parts in zip(SEEDS, zip(members, others, strict=True), strict=True):
+        x, target = np.concatenate(parts).astype(float)[:, None], np.repeat([1, 0], len(parts[0]))
+        if len(target) < LEAST:
+            return float("nan"), float("nan")
+        for train, test in StratifiedShuffleSplit(SPLITS, test_size=0.1, random_state=seed).split(x, target):
+            scores.append(LogisticRegression().fit(x[train], target[train]).score(x[test], target[test]))
+    return 100 * float(np.mean(scores)), 100 * float(np.std(scores))
+
+
+class PairCosines:
+    """Cosines of pairs with their own captions, under one edit after another; what an edit leaves alone is kept.
+
+    Only the pairs of `rows` (n,) are encoded.
+    """
+
+    def __init__(self, evaluation: "Evaluation", pairs: "Pairs", rows: torch.Tensor) -> None:
+        tokens = evaluation.clip.tokenize([pairs.captions[i] for i in rows.tolist()])
+        self.evaluation, self.inputs = evaluation, {"vision": pairs.images[rows], "language": tokens}
+        self.kept: dict[str, torch.Tensor] = {}  # features of the unedited model
+
+    def now(self) -> torch.Tensor:
+        """The cosines (n,) under the edit that the model carries."""
+        found = {}
+        for side, inputs in self.inputs.items():
+            moved = side in self.evaluation.moved
+            if moved or side not in self.kept:
+                found[side] = Tower(self.evaluation.clip, side, inputs, batch_size=self.evaluation.batch_size).features()
+            if not moved:
+                found[side] = self.kept.setdefault(side, found.get(side, torch.empty(0)))
+        return (found["vision"] * found["language"]).sum(1).cpu()
+
+
+class OwnCaptions:
+    """Membership inference as published: pictures of the forget set against pairs of another corpus, each picture with its
+    own caption."""
+
+    def __init__(self, evaluation: "Evaluation", members: "Pairs", others: "Pairs") -> None:
+        """SlugError where one of the sets is empty."""
+        sets = members, others
+        size = min(len(s.captions) for s in sets)
+        if not size:
+            raise SlugError("membership inference needs pairs in the forget set and in --mia-data")
+        self.sets = []
+        for pairs in sets:
+            samples = drawn(len(pairs.captions), size)
+            rows, places = np.unique(np.concatenate(samples), return_inverse=True)
+            cosines = PairCosines(evaluation, pairs, torch.from_numpy(rows))
+            self.sets.append((cosines, np.split(places, len(samples))))
+
+    def now(self) -> dict[str, float]:
+        """The columns mia_mean and mia_std, in %, under the edit that the model carries."""
+        samples = []
+        for cosines, places in self.sets:
+            values = cosines.now().numpy()
+            samples.append([values[p] for p in places])
+        return dict(zip(("mia_mean", "mia_std"), published(*samples), strict=True))
+
+
+# ----------------------------------------------------------------------------------------------------------------- ours
+
+
 def of_edit(evaluator: "ClipEvaluator") -> dict[str, float]:
     """Membership inference under the edit that the model carries, each picture against the prompt of its own name: the
     columns mia_mean, mia_std, mia_others_mean and mia_others_std, in %; none where the evaluator has no forget set.
 
     Members are the forget set's pictures. `mia` tells them from unseen pictures of the same concept; `mia_others`, as
-    published, from unseen pictures of other concepts. Where an evaluation set does not say what was seen (CelebA), all its
-    pictures count as unseen.
+    published, from unseen pictures of other concepts. Where an evaluation set does not say what was seen (CelebA), all
+    its pictures count as unseen. An evaluator with `own_captions` has `mia` the published way instead, and no `mia_others`.
     """
     pairs = evaluator.pairs
     if pairs is None:
         return {}
+    if evaluator.own_captions is not None:
+        return evaluator.own_captions.now()
     evaluation, target, seed = evaluator.evaluation, evaluator.target, evaluator.seed
     pictures, mask = evaluation.tasks[target.task].pictures, evaluator.masks[target.task]
     unseen = ~pictures.seen if (~pictures.seen).any() else torch.ones_like(pictures.seen)

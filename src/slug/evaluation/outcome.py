@@ -1,7 +1,7 @@
 """What an edit comes to on both splits: figures with intervals and paired changes, and what plots show of it."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,20 +32,29 @@ def figures(evaluator: ClipEvaluator, ranks: Ranks, more: Mapping[str, float]) -
         **more,
     }
     for task in evaluator.retain_rows:
-        row[f"{task}_acc1"], row[f"{task}_acc5"] = zeroshot.accuracies(ranks[task])
+        row[f"{task}_acc1"], row[f"{task}_acc5"] = evaluator.accuracies(task, ranks[task], evaluator.retain_rows[task])
         row[f"n_{task}"] = len(ranks[task])
     return row
 
 
 def changes(
-    evaluation: Evaluation, retain_rows: Mapping[str, torch.Tensor], before: Ranks, after: Ranks, seed: int
+    evaluation: Evaluation,
+    retain_rows: Mapping[str, torch.Tensor],
+    before: Ranks,
+    after: Ranks,
+    seed: int,
+    by_name: Collection[str] = (),
 ) -> dict[str, float]:
     """Paired changes of the retained accuracies @1 as columns, with 95% bootstrap intervals over source images: of the
-    pictures `retain_rows`, {task: indices}, with {task: ranks} `before` and `after`."""
+    pictures `retain_rows`, {task: indices}, with {task: ranks} `before` and `after`; of the tasks `by_name` the accuracy is
+    the mean over names."""
     row: dict[str, float] = {}
     for task, rows in retain_rows.items():
-        groups = [evaluation.tasks[task].pictures.groups[i] for i in rows.tolist()]
-        mean, low, high = statistics.paired_difference(before[task] < 1, after[task] < 1, groups, seed=seed)
+        pictures = evaluation.tasks[task].pictures
+        groups = [pictures.groups[i] for i in rows.tolist()]
+        weights = zeroshot.weights_of(pictures.labels[rows]) if task in by_name else 1
+        was, now = (weights * (ranks[task] < 1) for ranks in (before, after))
+        mean, low, high = statistics.paired_difference(was, now, groups, seed=seed)
         row |= {f"{task}_change": mean, f"{task}_change_low": low, f"{task}_change_high": high}
     return row
 
@@ -77,7 +86,8 @@ def on_splits(evaluators: Mapping[str, ClipEvaluator], edit: Edit, method: str, 
         after = states()
     out = {}
     for split, e in evaluators.items():
-        paired = changes(evaluation, e.retain_rows, before[split][0], after[split][0], seed)
+        by_name = [task for task in e.retain_rows if e.by_name(task)]
+        paired = changes(evaluation, e.retain_rows, before[split][0], after[split][0], seed, by_name)
         out[split] = {"original": figures(e, *before[split]), method: figures(e, *after[split]) | paired}
     return out
 

@@ -99,6 +99,18 @@ def accuracies(rank: torch.Tensor) -> tuple[float, float]:
     return (rank < 1).float().mean().item(), (rank < 5).float().mean().item()
 
 
+def weights_of(labels: torch.Tensor) -> torch.Tensor:
+    """(N,) weights of pictures with mean 1, by which a mean over pictures is the unweighted mean over their classes."""
+    _, index, counts = labels.unique(return_inverse=True, return_counts=True)
+    return len(labels) / (len(counts) * counts[index].double())
+
+
+def class_accuracies(rank: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+    """(top-1, top-5) accuracy of ranks (N,): the accuracy of each class of `labels` (N,), then their unweighted mean."""
+    weights = weights_of(labels)
+    return (weights * (rank < 1)).mean().item(), (weights * (rank < 5)).mean().item()
+
+
 def describe(rank: torch.Tensor, k: int = 1) -> str:
     """Top-k accuracy of ranks with its counts and 95% interval, as text: `93.2% (466/500, 90.6-95.3)`."""
     correct, total = int((rank < k).sum()), len(rank)

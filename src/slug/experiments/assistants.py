@@ -69,8 +69,8 @@ class Search:
         self.questions = questions.read(settings.questions)  # before anything that takes long
         self.model = vlm.from_settings(settings.assistant, run.precision, system.settle(run.device, run.seed))
         clip, sources, batch_size = self.model.clip, settings.sources, settings.batch_size
-        flags = cli.values(settings)
-        self.gradients = GradientFiles(clip, sources, run.result_dir, batch_size, encoder="vision", flags=flags)
+        how: dict[str, Any] = {"encoder": "vision", "flags": cli.values(settings), "protocol": run.rules}
+        self.gradients = GradientFiles(clip, sources, run.result_dir, batch_size, **how)
         # One spelling of the variant, so that a record is valid under either.
         self.flat = cli.flat(settings) | {"unlearn_method": self.variant.gradient}
 

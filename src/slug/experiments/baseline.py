@@ -25,7 +25,7 @@ from slug.models.clip import Clip
 from slug.settings import Compare
 
 Weights = dict[str, torch.Tensor]
-LOG_HEAD = "# ratio is the learning rate (ssd: the selection weight). Validation split; nan: not evaluated.\n"
+LOG_HEAD = "# {}Validation split; -1: not evaluated.\n"
 
 
 def changed(clip: Clip, base: Mapping[str, torch.Tensor]) -> Weights:
@@ -145,11 +145,16 @@ class Baseline:
         end, folder = f"_{'_'.join(parts)}.txt".replace(" ", ""), self.folder / "compare"
         for old in folder.glob(f"*{end}"):
             old.unlink()
-        lines = [f"{records.log_line(0, self.evaluators()['validation'].start.row())}, time: 0.0\n"]
+        rules, start = self.settings.run.rules, self.evaluators()["validation"].start
+        how: dict[str, Any] = {"ratio": rules.comparison_ratio, "mia": rules.comparison_mia}
+        ratio = "ratio is the learning rate (ssd: the selection weight). " if rules.comparison_ratio else ""
+        mia = f"MIA in % times {rules.comparison_mia:g}. " if rules.comparison_mia != 1 else ""
+        lines = [LOG_HEAD.format(ratio + mia), f"{records.log_line(0, start.row(), **how)}, time: 0.0\n"]
         for candidate in candidates:
             n = int(candidate.step)
-            lines.append(f"{records.log_line(n, candidate.row() | {'step': setting})}, time: {times[n - 1]:.1f}\n")
-        files.write_text(folder / f"{datetime.date.today():%Y%m%d}{end}", LOG_HEAD + "".join(lines))
+            row = candidate.row() | {"step": setting}
+            lines.append(f"{records.log_line(n, row, **how)}, time: {times[n - 1]:.1f}\n")
+        files.write_text(folder / f"{datetime.date.today():%Y%m%d}{end}", "".join(lines))
 
     def candidates(self) -> list[Candidate]:
         """The candidates of all jobs so far."""
@@ -200,7 +205,7 @@ class Baseline:
             "delta_bytes": job["delta_bytes"],
             "params_touched": touched,
             "forgotten": best.forgotten,
-            "caveat": records.clip_caveat(splits, best.forgotten),
+            "caveat": records.clip_caveat(splits, best.forgotten, self.evaluators()["validation"].rule.words),
             "model_hash": self.model_hash,
             "touched_most": dict(sorted(counts.items(), key=lambda item: -item[1])[:5]),
             "params_share": touched / sum(p.numel() for p in base.values()),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
-from slug import cli, files, methods, progress, system
+from slug import cli, files, methods, progress, protocols, system
 from slug.artifacts import records
 from slug.artifacts.gradient_files import GradientFiles
 from slug.core.edit import InPlace, kept
@@ -25,7 +25,7 @@ from slug.methods import Material, Method, grids
 from slug.methods._training import Schedule
 from slug.models.clip import Clip
 from slug.reports import reading
-from slug.settings import MAX_FORGET, SIGMAS, UNEDITED, Compare
+from slug.settings import UNEDITED, Compare
 
 # These change no result, or a record says them elsewhere.
 NOT_SETTINGS = (
@@ -85,7 +85,13 @@ def argument(method: Method, setting: float, made: Mapping[str, Any]) -> Any:
     """
     if not method.trains:
         return setting
-    return Schedule(setting, *(made[k] for k in ("wd", "epochs", "batch_size", "warmup", "seed")))
+    made_with = {k: made[k] for k in ("wd", "epochs", "batch_size", "warmup", "seed")}
+    return Schedule(setting, **made_with, protocol=protocol_of(made))
+
+
+def protocol_of(made: Mapping[str, Any]) -> protocols.Protocol:
+    """The protocol by the settings of a record; those of before protocols were made by our rules."""
+    return protocols.get(made.get("protocol", protocols.OURS.name))
 
 
 def redo(clip: Clip, record: Mapping[str, Any], material: Material) -> Weights:
@@ -99,6 +105,7 @@ def redo(clip: Clip, record: Mapping[str, Any], material: Material) -> Weights:
         material: made of the pairs and gradients that the record was made with.
     """
     method = methods.get(record["method"])
+    material = material._replace(protocol=protocol_of(record["settings"]))
     assert method.candidates is not None
     with kept(clip, clip.parameters) as base:
         for number in method.candidates(clip, material, argument(method, record["setting"], record["settings"])):
@@ -112,7 +119,8 @@ class Comparison:
 
     def __init__(self, settings: Compare) -> None:
         self.settings = settings
-        self.world = World(settings.run, settings.model, settings.data, grad_batch_size=settings.grad_batch_size)
+        how: dict[str, Any] = {"rule": settings.rule, "grad_batch_size": settings.grad_batch_size}
+        self.world = World(settings.run, settings.model, settings.data, **how)
         self.clip, self.gradients, self.names = self.world.clip, self.world.gradients, self.world.gradients.names
         loaded = {name: self.gradients.load(name, Variant()) for name in self.names}
         # FT trains on the retain set without the pairs of any name; gradients of several calls leave out names of their own.
@@ -147,7 +155,9 @@ class Comparison:
     def _made_with(self, tars: Sequence[Any]) -> dict[str, Any]:
         return {
             "settings": cli.flat(self.settings, NOT_SETTINGS),
-            "rule": {"max_forget": MAX_FORGET, "sigmas": SIGMAS},
+            "rule": cli.flat(self.settings.rule),
+            "protocol": self.settings.run.protocol,
+            "points": protocols.values(self.settings.run.rules),
             "versions": cli.versions(),
             "inputs": records.inputs_hash(self.world.model_hash, [], self.world.pictures, tars),
         }
@@ -168,7 +178,7 @@ class Comparison:
     def evaluators(self, name: str) -> dict[str, ClipEvaluator]:
         """{split: ClipEvaluator} of a name."""
         pairs, trace = self.world.pairs(name), self.settings.data.trace
-        return self.world.evaluators(name, pairs, evaluation=self.evaluation, trace=trace)
+        return self.world.evaluators(name, pairs, evaluation=self.evaluation, trace=trace, epochs=True)
 
     # --------------------------------------------------------------------------------------------------------- work
 
@@ -236,7 +246,8 @@ class Comparison:
         """
         method, only = first.method, first.only
         assert method.candidates is not None
-        made, _, _ = read_passes(self.gradients, first.name, method.name)
+        made: dict[str, Any] = {"protocol": self.world.protocol}
+        made |= read_passes(self.gradients, first.name, method.name)[0]
         material = Material(scored[0].evaluator.pairs, self.retain, method.variant, **made)
         how = argument(method, setting, first.made_with["settings"])
         times: list[float] = []

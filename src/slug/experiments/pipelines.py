@@ -62,6 +62,7 @@ def run(settings: ForgetPipeline) -> None:
     asked = canvas_prompts.concepts(settings.concepts) or canvas_prompts.concepts_of(canvas.requests)
     sources = Sources(celeb_name=tuple(c.name for c in asked), tar_dir=settings.tar_dir, train_data=settings.train_data)
     how: dict[str, Any] = {"encoder": canvas.pipeline.encoder, "flags": cli.values(settings.run, settings.pipeline)}
+    how |= {"protocol": settings.run.rules}
     found = GradientFiles(canvas.pipeline.clip, sources, settings.run.result_dir, settings.batch_size, **how)
     whole = Forgetting(settings, canvas, found)
     part = cli.part_of(settings.part, asked)
@@ -229,12 +230,13 @@ class Forgetting:
         """
         clip, variant, workers = self.pipeline.clip, self.variant, self.settings.run.workers
         how: dict[str, Any] = {"batch_size": self.settings.batch_size, "encoder": self.pipeline.encoder}
+        mode: dict[str, Any] = {"protocol": self.settings.run.rules}
         own = load_pairs(self.files.tar(name), clip.transform, workers=workers)
         every = load_pairs(self.files.retain_tar, clip.transform, workers=workers)
         matcher = Matcher(left_out)
         rest = some(every, [i for i, caption in enumerate(every.captions) if not matcher.find(caption)])
-        forget, _ = gradients.compute(clip, own, losses.forget(variant), desc=f"{name}: forget gradient", **how)
-        retain, _ = gradients.compute(clip, rest, losses.contrastive, desc=f"{name}: retain gradient", **how)
+        forget, _ = gradients.compute(clip, own, losses.forget(variant), desc=f"{name}: forget gradient", **how, **mode)
+        retain, _ = gradients.compute(clip, rest, losses.contrastive, desc=f"{name}: retain gradient", **how, **mode)
         if variant.preconditioned:
             held = {"": every}
             for other in self.files.spared(name, variant):

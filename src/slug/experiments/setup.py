@@ -4,6 +4,8 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from slug import cli, distributed, files, models, system
 from slug.artifacts import records
 from slug.artifacts.gradient_files import GradientFiles
@@ -18,16 +20,18 @@ from slug.evaluation.clip_evaluator import ClipEvaluator
 from slug.evaluation.clip_tasks import Evaluation, Masks, TaskSet
 from slug.evaluation.reference import PlainEvaluation
 from slug.schema import SPLITS
-from slug.settings import Data, Model, Run
+from slug.settings import STANDARD, Data, ForgetRule, Model, Run
 
 
 def task_sets(run: Run, data: Data, transform: Any) -> list[TaskSet]:
     """The tasks of an evaluation: identities among all CelebA names, objects among ImageNet's classes."""
     how: dict[str, Any] = {"workers": run.workers, "cache": files.resolve(run.result_dir) / "cache"}
     how["allow_missing"] = data.allow_missing
-    identities = evaluation_sets.load_celeba(files.resolve(data.val_data), transform, **how)
+    also = data.celeb_name if run.rules.every_picture else ()
+    identities = evaluation_sets.load_celeba(files.resolve(data.val_data), transform, also=also, **how)
     val = files.resolve(data.imagenet_val)
-    objects = evaluation_sets.load_imagenet(val, transform, share=data.imagenet_share, seed=run.seed, **how)
+    how |= {"share": data.imagenet_share, "seed": run.seed, "by_randomstate": run.rules.objects_by_randomstate}
+    objects = evaluation_sets.load_imagenet(val, transform, **how)
     return [
         TaskSet("identities", "identity", identities, zeroshot.IDENTITY_TEMPLATES),
         TaskSet("objects", "object", objects, zeroshot.object_templates()),
@@ -54,15 +58,18 @@ def check_names(sets: Sequence[TaskSet], names: Sequence[str]) -> None:
 class World:
     """A model at its original weights with its evaluation; what is expensive is made when it is first asked for."""
 
-    def __init__(self, run: Run, model: Model, data: Data, *, grad_batch_size: int = 0) -> None:
-        """`grad_batch_size` is of the gradient pass; 0: the model settings' own."""
-        self.run, self.model, self.data = run, model, data
+    def __init__(self, run: Run, model: Model, data: Data, *, rule: ForgetRule = STANDARD, grad_batch_size: int = 0) -> None:
+        """`rule` says when a name counts as forgotten; `grad_batch_size` is of the gradient pass; 0: the model settings'
+        own."""
+        self.run, self.protocol = run, run.rules
+        self.model, self.data, self.limits = cli.followed(model, run.rules), cli.followed(data, run.rules), rule
         self.device = system.settle(run.device, run.seed)
         self.rank = distributed.start(self.device)
         files.check_writable(run.result_dir)
         self.clip = models.from_settings(model, run.precision, self.device)
-        batch_size, flags = grad_batch_size or model.batch_size, cli.values(run, model)
-        self.gradients = GradientFiles(self.clip, data, run.result_dir, batch_size, flags=flags)
+        how: dict[str, Any] = {"flags": cli.values(run, model), "protocol": self.protocol}
+        batch_size = grad_batch_size or model.batch_size
+        self.gradients = GradientFiles(self.clip, data, run.result_dir, batch_size, **how)
         self.model_hash = self.gradients.model_hash
         label = records.own_label(files.resolve(run.result_dir) / "clip", self.clip, self.model_hash)
         if label != self.clip.label and self.rank == 0:
@@ -88,7 +95,10 @@ class World:
 
     @functools.cached_property
     def masks(self) -> dict[str, Masks]:
-        """{split: {task: (N,) bool}}."""
+        """{split: {task: (N,) bool}}; where the protocol has no splits, both are all pictures."""
+        if self.protocol.every_picture:
+            every = {s.name: torch.ones(len(s.pictures.labels), dtype=torch.bool) for s in self.sets}
+            return dict.fromkeys(SPLITS, every)
         validation = {s.name: validation_mask(s.pictures, self.run.seed) for s in self.sets}
         return {"validation": validation, "test": {task: ~mask for task, mask in validation.items()}}
 
@@ -124,6 +134,20 @@ class World:
         tar, leave_out = self.gradients.retain_tar, Matcher(left_out)
         return load_pairs(tar, self.clip.transform, leave_out=leave_out, workers=self.run.workers)
 
+    @functools.cached_property
+    def other_pairs(self) -> Pairs | None:
+        """The pairs of another corpus, where membership is inferred by own captions. SlugError if they are missing."""
+        if not self.protocol.own_captions:
+            return None
+        todo = "give --mia-data (MIA_DATA), a tar of pairs that the model was not trained on (data/README.md)"
+        tar = files.existing(self.data.mia_data, "membership shard", todo)
+        return load_pairs(tar, self.clip.transform, workers=self.run.workers)
+
+    def rule(self, *, epochs: bool = False) -> selection.Rule:
+        """The rule that chooses among candidates; `epochs`: these are the epochs of a baseline."""
+        limits, rules = self.limits, self.protocol
+        return selection.Rule(limits.max_forget, limits.sigmas, rules.margin_rule, rules.first_zero and epochs)
+
     def evaluators(
         self,
         name: str,
@@ -132,16 +156,21 @@ class World:
         evaluation: Evaluation | None = None,
         splits: Sequence[str] = SPLITS,
         trace: int = 0,
-        rule: str = "robust",
+        search_rule: str = "",
+        epochs: bool = False,
     ) -> dict[str, ClipEvaluator]:
         """{split: ClipEvaluator} of a name: candidates are chosen on at most --select-pictures of the validation split, and
         reported on the whole test split. `pairs`, the forget set, is for membership inference, which None leaves out;
-        `trace` and `rule` are of the validation split (see ClipEvaluator)."""
+        `trace` and `search_rule` (by default the protocol's) are of the validation split (see ClipEvaluator); for `epochs`
+        see `rule`."""
         evaluation, found = evaluation or self.evaluation, {}
-        k = self.data.fa_k or selection.fa_rank(len(self.sets[0].pictures.names))
+        k = self.data.fa_k or self.protocol.bracket_k or selection.fa_rank(len(self.sets[0].pictures.names))
+        search_rule = search_rule or self.protocol.search_rule
         for split in splits:
-            how: dict[str, Any] = {"k": k, "seed": self.run.seed}
+            how: dict[str, Any] = {"k": k, "seed": self.run.seed, "rule": self.rule(epochs=epochs)}
+            how |= {"protocol": self.protocol, "others": self.other_pairs if pairs is not None else None}
             if split == "validation":
-                how |= {"limit": self.data.select_pictures, "trace": trace, "rule": rule}
+                limit = None if self.protocol.every_picture else self.data.select_pictures
+                how |= {"limit": limit, "trace": trace, "search_rule": search_rule}
             found[split] = ClipEvaluator(evaluation, evaluation.target(name), pairs, self.masks[split], **how)
         return found

@@ -18,6 +18,7 @@ from slug.evaluation.clip_evaluator import forget_rows, forget_scores
 from slug.evaluation.clip_tasks import Evaluation, Masks
 from slug.models.clip import Clip
 from slug.schema import REVERTED
+from slug.settings import MAX_FORGET
 
 FACTORS = 5  # times that factors are lengthened, and that each is halved between two bounds, in the joint search
 LONGEST = 4.0  # a step is lengthened to at most this many times its own length
@@ -30,9 +31,18 @@ class Group:
     """Names that are forgotten together, on both splits of one evaluation; `masks`: {split: {task: (N,) bool}}. The pictures
     `retain_rows` of the test split, {task: indices}, show no name of the group."""
 
+    max_forget: float = MAX_FORGET  # forget accuracy up to which a name counts as forgotten, on the validation split
+
     def __init__(
-        self, evaluation: Evaluation, masks: dict[str, Masks], names: Sequence[str], edits: dict[str, Edit], seed: int
+        self,
+        evaluation: Evaluation,
+        masks: dict[str, Masks],
+        names: Sequence[str],
+        edits: dict[str, Edit],
+        seed: int,
+        max_forget: float = MAX_FORGET,
     ) -> None:
+        self.max_forget = max_forget
         self.evaluation, self.names, self.seed, self.masks = evaluation, list(names), seed, masks
         self.edits = [edits[n] for n in names]
         self.targets = [evaluation.target(n) for n in names]
@@ -59,7 +69,8 @@ class Group:
     def forgets(self, factors: Factors, sigmas: float) -> list[bool]:
         """Which names factors make forgotten on the validation split, with the margins `sigmas` deviations below 0."""
         found = self.forgotten(factors)
-        return [selection.forgets(s["forget_acc1"], s["margin"], s["margin_sd"], sigmas=sigmas) for s in found]
+        how = {"most": self.max_forget, "sigmas": sigmas}
+        return [selection.forgets(s["forget_acc1"], s["margin"], s["margin_sd"], **how) for s in found]
 
     def left(self, factors: Factors, sigmas: float) -> int:
         """How many names factors do not make forgotten on the validation split."""

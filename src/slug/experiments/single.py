@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from slug import cli, files, progress, system
+from slug import cli, files, progress, protocols, system
 from slug.artifacts import deltas, records
 from slug.artifacts.gradient_files import Loaded
 from slug.core import layers, search, slug, variants
@@ -16,7 +16,7 @@ from slug.errors import SlugError
 from slug.evaluation import outcome
 from slug.experiments.setup import World
 from slug.reports import clip_report, plots
-from slug.settings import MAX_FORGET, SIGMAS, Forget
+from slug.settings import Forget
 
 OWN = ("images", "classes", "evaluate")  # of a2_unlearn_slug.py with own pictures, which this module does not serve
 # These change no result.
@@ -25,7 +25,7 @@ NOT_SETTINGS = (*("force", "celeb_name", "device", "workers", "result_dir", "cac
 
 def run(settings: Forget) -> None:
     """Forget every name of the settings; valid records are kept."""
-    world = World(settings.run, settings.model, settings.data)
+    world = World(settings.run, settings.model, settings.data, rule=settings.rule)
     system.reset_peak_memory(world.device)
     variant, folder = variants.get(settings.unlearn_method), files.resolve(settings.run.result_dir) / "clip"
     loaded = {name: world.gradients.load(name, variant) for name in world.gradients.names}
@@ -35,7 +35,9 @@ def run(settings: Forget) -> None:
         mark = {
             "settings": cli.flat(settings, NOT_SETTINGS),
             "inputs": records.inputs_hash(world.model_hash, (found.forget, found.retain), world.pictures),
-            "rule": {"max_forget": MAX_FORGET, "sigmas": SIGMAS, "close": search.CLOSE},
+            "rule": {**cli.flat(settings.rule), "close": search.CLOSE},
+            "protocol": settings.run.protocol,
+            "points": protocols.values(settings.run.rules),
             "versions": cli.versions(),
         }
         path = folder / records.file_name(world.clip.label, name, ".json")
@@ -59,7 +61,7 @@ class Name:
     def __init__(self, settings: Forget, world: World, evaluation: Any, name: str, gradients: Loaded) -> None:
         self.settings, self.world, self.evaluation, self.name, self.gradients = settings, world, evaluation, name, gradients
         self.method = settings.unlearn_method
-        how: dict[str, Any] = {"trace": settings.data.trace, "rule": settings.search.search_rule}
+        how: dict[str, Any] = {"trace": settings.data.trace, "search_rule": settings.search.search_rule}
         self.evaluators = world.evaluators(name, world.pairs(name), evaluation=evaluation, **how)
         self.ranked = layers.figures(world.clip, gradients.forget, gradients.retain)
         self.fronts = layers.fronts(self.ranked)
@@ -153,7 +155,7 @@ class Name:
             "delta_bytes": delta.stat().st_size,
             "params_touched": touched,
             "forgotten": best.forgotten,
-            "caveat": records.clip_caveat(splits, best.forgotten),
+            "caveat": records.clip_caveat(splits, best.forgotten, self.evaluators["validation"].rule.words),
             "model_hash": self.world.model_hash,
             "params_share": touched / sum(p.numel() for p in clip.parameters.values()),
             "n_candidates": len(found.candidates),

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from slug import cli, files
+from slug import cli, files, protocols
 from slug.artifacts import gradient_files, records
 from slug.core import gradients, layers, losses, search, slug
 from slug.core.edit import Edit
@@ -32,7 +32,7 @@ from slug.experiments import study_variants
 from slug.experiments.runner import Parts
 from slug.experiments.setup import World
 from slug.experiments.study_variants import VARIANTS, StudyVariant
-from slug.settings import MAX_FORGET, SIGMAS, Study
+from slug.settings import Study
 
 FORGET, METHOD = Variant(), "slug"
 
@@ -80,7 +80,7 @@ class StudyWorld(World):
     """What the runs of one process share."""
 
     def __init__(self, settings: Study) -> None:
-        super().__init__(settings.run, settings.model, settings.data)
+        super().__init__(settings.run, settings.model, settings.data, rule=settings.rule)
         self.settings = settings
         self._known: tuple[str, dict[str, dict]] = ("", {})
 
@@ -97,11 +97,12 @@ class StudyWorld(World):
     @functools.cached_property
     def retained(self) -> Pairs:
         """The retain set."""
-        return self.retain_pairs(self.first.left_out)
+        return self.gradients.pairs(self.gradients.retain_tar, self.first.left_out, self.run.workers)
 
     def compute(self, pairs: Pairs, loss: Any, desc: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """The gradient at the present weights and its figures, as core.gradients.compute."""
-        return gradients.compute(self.clip, pairs, loss, batch_size=self.model.batch_size, desc=desc)
+        how: dict[str, Any] = {"batch_size": self.model.batch_size, "protocol": self.protocol}
+        return gradients.compute(self.clip, pairs, loss, **how, desc=desc)
 
     def retain_part(self, variant: StudyVariant, *, make: bool = False) -> dict[str, torch.Tensor]:
         """The gradient of the variant's part of the retain set. SlugError if its file is stale or missing, unless `make` is
@@ -119,8 +120,11 @@ class StudyWorld(World):
     def shared_hash(self) -> str:
         """Hash of all that every run of a study depends on: model, evaluation, retain set, flags, rules, versions."""
         inputs, flags = records.inputs_hash(self.model_hash, (self.first.retain,), self.pictures), cli.flat(self.settings)
-        rule = (MAX_FORGET, SIGMAS, search.CLOSE, Schedule().far)
-        return digest([inputs, rule, {k: flags[k] for k in study_variants.SHARED}, self.first.left_out, cli.versions()])
+        limits, points = self.settings.rule, protocols.values(self.protocol)
+        rule = (limits.max_forget, limits.sigmas, search.CLOSE, Schedule().far)
+        shared = {k: flags[k] for k in study_variants.SHARED}
+        other = [points] if self.protocol != protocols.OURS else []  # so that studies of before protocols are valid
+        return digest([inputs, rule, shared, self.first.left_out, cli.versions(), *other])
 
     def search(self, name: str, variant: StudyVariant, forget: Any, retain: Any, pairs: Pairs) -> Result:
         """Find a variant's edit on the validation split, by the gradients at the original weights; `forget` is of `pairs`.

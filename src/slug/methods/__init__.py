@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from slug.core.variants import Variant
 from slug.errors import SlugError
+from slug.protocols import OURS, Protocol
 
 PLAIN = Variant()
 CLIP, PIPELINE, ASSISTANT = "clip", "pipeline", "assistant"  # hosts
@@ -25,6 +26,7 @@ class Material(NamedTuple):
     gradient: dict | None = None
     forget_importance: dict | None = None
     retain_importance: dict | None = None
+    protocol: Protocol = OURS
 
 
 class PipelineMaterial(NamedTuple):

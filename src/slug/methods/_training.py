@@ -11,6 +11,7 @@ from slug.core.losses import Loss
 from slug.data.pairs import Pairs
 from slug.errors import SlugError
 from slug.models.clip import Clip
+from slug.protocols import OURS, Protocol
 
 
 class Schedule(NamedTuple):
@@ -23,6 +24,8 @@ class Schedule(NamedTuple):
     warmup: int = 0  # optimiser steps
     seed: int = 0
     decay: bool = True  # False: the learning rate stays constant
+    protocol: Protocol = OURS  # betas, eps, what decays, and what a mask does
+    total: int = 0  # optimiser steps in which the cosine ends; 0: all steps of the training
 
 
 class Pass(NamedTuple):
@@ -31,6 +34,16 @@ class Pass(NamedTuple):
     pairs: Pairs
     loss: Loss
     sign: int  # +1 descends the loss, -1 ascends it
+
+
+def steps_of_epoch(pairs: Pairs, batch_size: int) -> int:
+    """Optimiser steps of a pass over a retain set, whose short last batch is dropped."""
+    return len(gradients.batch_indices(len(pairs.captions), batch_size, drop_last=True))
+
+
+def decays(name: str, axes: int, protocol: Protocol) -> bool:
+    """Whether weight decay moves a parameter."""
+    return axes > 1 and not any(part in name for part in protocol.undecayed)
 
 
 def cosine(step: int, total: int, schedule: Schedule) -> float:
@@ -56,18 +69,23 @@ def train(
     Args:
         clip: in float32; its weights are changed.
         passes: of one epoch, in order.
-        mask: {name: bool tensor of the parameter's shape}; what is false in it keeps its value exactly.
+        mask: {name: bool tensor of the parameter's shape}; what is false in it keeps its value exactly, or, as published,
+            has no gradient, though weight decay still moves it.
         each_step: yield the number of each optimiser step instead.
     Raises:
         SlugError: a loss is NaN or infinite.
     """
     parameters = clip.parameters
+    rules = schedule.protocol
     # As in open_clip, norms, biases and the logit scale have no weight decay.
-    matrices = [p for p in parameters.values() if p.ndim > 1]
-    others = [p for p in parameters.values() if p.ndim <= 1]
+    decayed = {n for n, p in parameters.items() if decays(n, p.ndim, rules)}
+    matrices = [p for n, p in parameters.items() if n in decayed]
+    others = [p for n, p in parameters.items() if n not in decayed]
     groups = [{"params": matrices, "weight_decay": schedule.wd}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=schedule.lr, fused=True)
-    frozen = {} if mask is None else {n: (mask[n], p.detach().clone()) for n, p in parameters.items()}
+    optimizer = torch.optim.AdamW(groups, lr=schedule.lr, betas=rules.betas, eps=rules.eps, fused=True)
+    held = mask if rules.mask_holds else None
+    frozen = {} if held is None else {n: (held[n], p.detach().clone()) for n, p in parameters.items()}
+    masked = {} if mask is None or rules.mask_holds else {p: mask[n] for n, p in parameters.items()}
     tokens = [clip.tokenize(part.pairs.captions) for part in passes]
     g = torch.Generator().manual_seed(schedule.seed)
 
@@ -76,14 +94,14 @@ def train(
         rows = gradients.batch_indices(len(order), schedule.batch_size, drop_last=part.loss is losses.contrastive)
         return [order[r] for r in rows]
 
-    step, total = 0, schedule.epochs * sum(len(batches(part)) for part in passes)
+    step, total = 0, schedule.total or schedule.epochs * sum(len(batches(part)) for part in passes)
     g.manual_seed(schedule.seed)
     for epoch in range(1, schedule.epochs + 1):
         for part, ids in zip(passes, tokens, strict=True):
             for rows in batches(part):
                 for group in optimizer.param_groups:
                     group["lr"] = cosine(step, total, schedule)
-                _update(clip, part, ids, rows, optimizer)
+                _update(clip, part, ids, rows, optimizer, masked)
                 with torch.no_grad():
                     for name, (inside, value) in frozen.items():
                         # A zero gradient is not enough: weight decay would still shrink what the mask leaves out.
@@ -95,8 +113,15 @@ def train(
             yield epoch
 
 
-def _update(clip: Clip, part: Pass, ids: torch.Tensor, rows: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """One optimiser step on the pairs `rows` of a pass."""
+def _update(
+    clip: Clip,
+    part: Pass,
+    ids: torch.Tensor,
+    rows: torch.Tensor,
+    optimizer: torch.optim.Optimizer,
+    masked: Mapping[torch.nn.Parameter, torch.Tensor],
+) -> None:
+    """One optimiser step on the pairs `rows` of a pass; gradients outside `masked`, {parameter: bool tensor}, count as 0."""
     parameters = list(clip.parameters.values())
     for p in parameters:
         p.requires_grad_(True)
@@ -107,6 +132,9 @@ def _update(clip: Clip, part: Pass, ids: torch.Tensor, rows: torch.Tensor, optim
             (part.sign * value).backward()
         if not torch.isfinite(value):
             raise SlugError(f"the training loss is {value.item()}; choose a lower --lr, or check the pictures")
+        for p, inside in masked.items():
+            if p.grad is not None:
+                p.grad.mul_(inside)
         optimizer.step()
         with torch.no_grad():
             clip.clamp_scale()

@@ -20,8 +20,11 @@ def passes(material: Material) -> "list[Pass]":
 
 def candidates(clip: "Clip", material: Material, schedule: "Schedule") -> Iterator[int]:
     """Train; yields the number of each finished epoch."""
-    from slug.methods._training import train
+    from slug.methods._training import steps_of_epoch, train
 
+    if schedule.protocol.ga_by_retain_length:
+        total = schedule.epochs * steps_of_epoch(material.retain, schedule.batch_size)
+        schedule = schedule._replace(total=total)
     yield from train(clip, passes(material), schedule)
 
 

@@ -49,7 +49,8 @@ def dampen(
 
 
 def candidates(clip: "Clip", material: Material, selection: float) -> Iterator[int]:
-    """Dampen; yields the number (1, 2, ...) of each dampening. Each starts from the ORIGINAL weights: they do not compound.
+    """Dampen; yields the number (1, 2, ...) of each dampening. Each starts from the ORIGINAL weights, or, as published, from
+    what the one before left.
 
     Args:
         selection: the selection weight; the published runs take SELECTION.
@@ -63,7 +64,8 @@ def candidates(clip: "Clip", material: Material, selection: float) -> Iterator[i
         with torch.no_grad():
             for name, p in clip.parameters.items():
                 f, r = forget[name].to(p.device), retain[name].to(p.device)
-                p.copy_(dampen(base[name], f, r, dampening, selection=selection))
+                start = p if material.protocol.ssd_compounds else base[name]
+                p.copy_(dampen(start, f, r, dampening, selection=selection))
         yield number
 
 

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import math
 import os
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,24 @@ from slug.models.towers import Stage
 EMBEDDINGS = ("positional_embedding", "class_embedding", "pos_embed", "cls_token", "reg_token")
 
 
+class TrainingCrop:
+    """A random resized crop of scale 0.9 to 1, as CLIPs are trained with: PIL image -> uint8 image (3, side, side).
+
+    The draw follows from the picture itself, so that it depends on no order and on no number of processes.
+    """
+
+    def __init__(self, side: int) -> None:
+        crop = transforms.RandomResizedCrop(
+            side, scale=(0.9, 1.0), interpolation=transforms.InterpolationMode.BICUBIC, antialias=None
+        )
+        self.steps = transforms.Compose([crop, transforms.PILToTensor()])
+
+    def __call__(self, image: Any) -> Tensor:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(zlib.crc32(image.tobytes()))
+            return self.steps(image)
+
+
 class Clip:
     """A model of two towers in eval mode, with float32 parameters. Each subclass knows one library."""
 
@@ -45,6 +64,11 @@ class Clip:
         # Resize and crop as the model's own preprocessing does, but stop at uint8: a quarter of the memory.
         self.transform = transforms.Compose([*steps[:cut], transforms.PILToTensor()])
         self.mean, self.std = torch.tensor(rescale.mean), torch.tensor(rescale.std)
+
+    @property
+    def training_transform(self) -> "TrainingCrop":
+        """What the published code does to retain pictures before the gradient pass, in place of `transform`."""
+        return TrainingCrop(self.side)
 
     @property
     def device(self) -> torch.device:

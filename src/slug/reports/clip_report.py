@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from slug import files, schema
+from slug import files, protocols, schema
 from slug.errors import SlugError
 from slug.reports import clip_tables, comparison, naming, reading
 
@@ -16,6 +16,12 @@ INTRODUCTION = (
     "accuracy, in %, on pictures of the forgotten name; the accuracies on other identities and objects leave these pictures "
     "out. Where nothing is recognised, the bound is the one-sided 95% upper bound (Clopper-Pearson). Changes are paired, "
     "with 95% bootstrap intervals over source images; means over names have 95% t intervals."
+)
+ONE_SPLIT = (  # in place of the above, where the protocol has no splits
+    "Layers, steps and epochs were chosen on the very pictures that are reported here, as published. FA is the zero-shot "
+    "accuracy, in %, on all pictures of the forgotten name. Where nothing is recognised, the bound is the one-sided 95% "
+    "upper bound (Clopper-Pearson). Changes are paired, with 95% bootstrap intervals over source images; means over names "
+    "have 95% t intervals."
 )
 MEMBERSHIP = (
     "MIA is the accuracy, in %, of telling pictures of the forget set from other source images of the same concept by "
@@ -28,11 +34,30 @@ COMPARISON = (
 )
 
 
+def protocols_of(frame: pd.DataFrame) -> list[protocols.Protocol]:
+    """The protocols that the rows of a table were made by; rows that name none were made by ours."""
+    named = set(frame["protocol"].dropna()) if "protocol" in frame else set()
+    return [protocols.get(name) for name in sorted(named)] or [protocols.OURS]
+
+
+def rules(found: list[protocols.Protocol]) -> str:
+    """The names of protocols, and the points of those that are not ours, as Markdown."""
+    said = [f"Protocol: **{' and '.join(p.name for p in found)}** (docs/reproduce.md)."]
+    for protocol in found:
+        if protocol != protocols.OURS:
+            said += [f"* {row}: {meaning}." for row, meaning in protocols.points(protocol)]
+    return "\n".join([said[0], "", *said[1:]] if said[1:] else said)
+
+
 def markdown(frame: pd.DataFrame) -> str:
     """The report on a table."""
-    parts = [f"# SLUG on {', '.join(sorted(frame['model'].unique()))}: {frame['name'].nunique()} names", INTRODUCTION]
+    used = protocols_of(frame)
+    introduction = ONE_SPLIT if any(p.every_picture for p in used) else INTRODUCTION
+    parts = [f"# SLUG on {', '.join(sorted(frame['model'].unique()))}: {frame['name'].nunique()} names", introduction]
+    parts.append(rules(used))
     parts += ["## All names", clip_tables.pooled(frame), clip_tables.means_table(frame)]
-    parts += ["## Each name", clip_tables.names_table(frame), *clip_tables.caveats(frame), MEMBERSHIP]
+    parts += ["## Each name", clip_tables.names_table(frame), *clip_tables.caveats(frame)]
+    parts += [] if any(p.own_captions for p in used) else [MEMBERSHIP]
     if comparison.has_baselines(frame):
         table, statements, costs = comparison.parts(frame)
         parts += ["## Comparison", COMPARISON, table, statements, "### Cost", costs]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from slug import schema
+from slug import protocols, schema
 from slug.reports import intervals, markdown
 
 MARK = " (!)"  # beside a name that was not forgotten
@@ -19,6 +19,7 @@ def table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
         for split, states in record["splits"].items():
             for method, figures in states.items():
                 row = {c: record.get(c) for c in ("name", "kind", "model", "seed")}
+                row["protocol"] = record.get("protocol", protocols.OURS.name)
                 if method != schema.ORIGINAL:
                     row |= {c: record.get(c) for c in schema.CLIP_COLUMNS if c in record}
                     row["caveat"] = record.get("caveat") or None

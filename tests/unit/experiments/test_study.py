@@ -16,6 +16,7 @@ from slug.data.names import Matcher, plain_name
 from slug.errors import SlugError
 from slug.experiments import study
 from slug.experiments.study_variants import VARIANTS
+from slug.settings import ForgetRule
 
 
 @pytest.fixture(scope="module")
@@ -187,5 +188,5 @@ def test_a_run_is_told_apart_by_all_that_it_depends_on(world, monkeypatch):
     monkeypatch.setitem(VARIANTS, "vision", replace(VARIANTS["vision"], evaluations=2))
     changed = {key[1:] for key, value in fingerprints().items() if value != first[key]}
     assert changed == {(name, "vision") for name in NAMES}
-    monkeypatch.setattr(study, "SIGMAS", 4)
+    monkeypatch.setattr(world, "settings", replace(world.settings, rule=ForgetRule(sigmas=4)))
     assert not set(fingerprints().values()) & set(first.values())
