@@ -7,8 +7,6 @@ fingerprint is what is asked for and its content is what that says.
 """
 
 import functools
-import hashlib
-import os
 import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from slug import cli, distributed, files
+from slug.artifacts import retain_gradient
 from slug.core import gradients, losses, preconditioning
 from slug.core.gradients import BOTH
 from slug.core.variants import Variant
@@ -242,13 +241,13 @@ class GradientFiles:
             path = self.path(name, "forget", plain)
             self._write(path, name, self.tar(name), losses.forget(plain), plain, [], settings, workers, force)
         mark = self.mark(retain_tar, losses.contrastive, plain, left_out)
-        where = functools.partial(_retain_file, self.retain_folder / plain.file("train"), mark)
+        where = functools.partial(retain_gradient.path, self.retain_folder / plain.file("train"), mark)
         how = (losses.contrastive, plain, left_out, settings, workers, force)
         retain = self._write(where(), "retain set", retain_tar, *how, where=functools.partial(where, claim=True))
         if distributed.mine()[0] == 0:
             for name in self.names:
                 for end in (".pt", ".json"):
-                    _link(retain.with_suffix(end), self.path(name, "train", plain).with_suffix(end))
+                    retain_gradient.link(retain.with_suffix(end), self.path(name, "train", plain).with_suffix(end))
         if variant.preconditioned:
             self._precondition(variant, workers, force)
 
@@ -280,7 +279,7 @@ class GradientFiles:
         if distributed.mine()[0] == 0:
             about = {"broken": pairs.broken, "convention": CONVENTION, "settings": settings, "versions": cli.versions()}
             path = where() if where else path
-            if _of_another_model(path, mark["model"]):
+            if retain_gradient.of_another_model(path, mark["model"]):
                 print(f"note: {path} was of other weights of {self.clip.label}, and is replaced")
             save(path, grads, {**mark, **figures, **spent, **about})
             counts = f"{len(pairs.captions)} pairs, {pairs.broken} broken pictures left out"
@@ -325,44 +324,3 @@ class GradientFiles:
             save(path, grads, about | spent)
             more = f" and {len(mark['spared'])} forget sets" if spare and "spared" in mark else ""
             print(f"{name}: preconditioned by the retain set's pairs{more} that do not show it -> {path}")
-
-
-def _of_another_model(path: Path, model: str) -> bool:
-    """Whether a gradient file says that it is of another model than the one with this hash."""
-    try:
-        return files.read_object(path.with_suffix(".json")).get("model", model) != model
-    except SlugError:
-        return False
-
-
-def _retain_file(plain: Path, mark: Mapping[str, Any], *, claim: bool = False) -> Path:
-    """Where the retain gradient with this mark lies: at `plain`, or beside it where the gradient there leaves out other
-    names, whose files are links to it. With `claim` no process that runs at the same time takes `plain` from then on."""
-    digest = hashlib.sha256(repr(mark["left_out"]).encode()).hexdigest()[:8]
-    beside = plain.with_name(f"{plain.stem}-{digest}{plain.suffix}")
-    try:
-        found = files.read_object(plain.with_suffix(".json"))
-    except SlugError:  # none, or one that is being written
-        if plain.exists():
-            return beside
-        if claim:
-            try:
-                plain.parent.mkdir(parents=True, exist_ok=True)
-                plain.open("xb").close()
-            except FileExistsError:
-                return beside
-            except OSError as err:
-                raise SlugError(f"cannot write {plain}: {err.strerror}; check the folder's permissions and space") from err
-        return plain
-    others = found.get("left_out") != mark["left_out"]
-    stale = any(found.get(k) != v for k, v in mark.items() if k != "left_out")
-    return beside if others and not stale else plain
-
-
-def _link(source: Path, target: Path) -> None:
-    """Make `target` a relative link to `source`, replacing what stood there."""
-    if source == target:  # a name that is called as the folder of the retain gradient is
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with files.replacing(target) as temporary:
-        os.symlink(os.path.relpath(source, target.parent), temporary)

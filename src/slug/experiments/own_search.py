@@ -124,7 +124,7 @@ class OwnSearch:
 
     def _material(self, name: str) -> Material:
         method = self.method
-        made: dict[str, Gradient] = {}
+        made: dict[str, Any] = {}
         for variant in method.gradients:
             if variant.squared:
                 made |= {"forget_importance": self._pass(name, variant), "retain_importance": self._pass("", variant)}

@@ -7,7 +7,7 @@ import tiny
 import torch
 
 from slug import cli, files
-from slug.artifacts import gradient_files
+from slug.artifacts import gradient_files, retain_gradient
 from slug.artifacts.gradient_files import GradientFiles
 from slug.core import variants
 from slug.errors import SlugError
@@ -246,7 +246,7 @@ def test_names_one_after_the_other_stay_valid(made):
 
 def test_two_calls_at_the_same_time_do_not_take_each_others_file(tmp_path):
     mark, plain = {"model": "m", "left_out": ["a"]}, tmp_path / "train_grads.pt"
-    where = gradient_files._retain_file
+    where = retain_gradient.path
     assert where(plain, mark) == where(plain, mark, claim=True) == plain
     other = where(plain, mark | {"left_out": ["b"]}, claim=True)
     assert other != plain and other.name.startswith("train_grads-")
