@@ -21,6 +21,7 @@ def record(method="ft", name="Alien", **more):
         ("seconds", "search_s", "params_touched", "params_share", "peak_mem_mb", "n_candidates", "delta_bytes"), 1
     )
     made = {"settings": {"seed": 0, "imagenet_share": 1.0}, "inputs": "x", "setting": 1e-3, "inside_grid": True}
+    made["winner_validation"] = {"layer": "lr 0.001", "step": 2} | FIGURES
     return about | numbers | made | {"splits": {"validation": states, "test": states}} | more
 
 
