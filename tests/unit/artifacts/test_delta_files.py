@@ -128,7 +128,7 @@ HEADERS = {
         "null",
         "",
     ],
-    "layer": ["", "a\nb", None],
+    "layer": ["a\nb", None],
     "name": ["a\n# b"],
     "model": ["x\0y", None],
     "base": [None],

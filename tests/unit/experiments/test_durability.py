@@ -17,8 +17,11 @@ CHANGES = {f"{task}_change{end}": 0.0 for task in ("identities", "objects") for 
 def record(method="ft", name="Alien", **more):
     states = {"original": FIGURES, method: FIGURES | CHANGES}
     about = {"method": method, "name": name, "kind": "identity", "model": "m", "layer": "lr 0.001", "step": 2, "seed": 0}
-    numbers = dict.fromkeys(("seconds", "search_s", "params_touched", "params_share", "peak_mem_mb", "n_candidates"), 1)
+    numbers = dict.fromkeys(
+        ("seconds", "search_s", "params_touched", "params_share", "peak_mem_mb", "n_candidates", "delta_bytes"), 1
+    )
     made = {"settings": {"seed": 0, "imagenet_share": 1.0}, "inputs": "x", "setting": 1e-3, "inside_grid": True}
+    made["winner_validation"] = {"layer": "lr 0.001", "step": 2} | FIGURES
     return about | numbers | made | {"splits": {"validation": states, "test": states}} | more
 
 
