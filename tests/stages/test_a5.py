@@ -33,7 +33,7 @@ def of_folder(done, folder):
     """({name: ranks of its report pictures}, {task: ranks of the pictures of no name}) of an edited model folder, judged
     anew."""
     clip = models.load(f"local-dir:{folder}")
-    data = Data(celeb_name=NAMES, val_data=done.evaluation[1], imagenet_val=done.evaluation[3])
+    data = Data(celeb_name=NAMES, val_data=done.evaluation[1], imagenet_val=done.evaluation[3], imagenet_share=1.0)
     sets = task_sets(Run(workers=0, result_dir=str(done.results)), data, clip.transform)
     evaluation = Evaluation(clip, sets)
     own, rest = {}, {}

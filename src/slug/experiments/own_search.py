@@ -21,10 +21,10 @@ from slug.experiments.comparison import argument
 from slug.experiments.own_sets import OwnSets
 from slug.methods import Material, Method, grids
 from slug.models.host import HostModel
-from slug.settings import Compare
+from slug.settings import Compare, Data
 
 Gradient = dict[str, torch.Tensor]
-DEFAULTS: Mapping[str, Any] = {name: f.default for name, f in Compare.__dataclass_fields__.items()}  # of baselines
+DEFAULTS: Mapping[str, Any] = vars(Compare(data=Data(celeb_name=())))  # of baselines
 
 
 def method_of(name: str) -> Method:

@@ -127,7 +127,7 @@ def test_published_comparison_logs_are_read_without_ratio_and_with_mia_in_percen
 
 @pytest.mark.parametrize("cut", ["iter: 2, fgt_a", f"{LINE}test_acc@5: 0.6.2, MIA: 6125.00±250.00", f"{LINE}MIA: 1±2"])
 def test_a_damaged_line_is_refused(tmp_path, cut):
-    (tmp_path / "x.txt").write_text(f"iter:\n{cut}\n", encoding="utf-8")
+    (tmp_path / "x.txt").write_text(f"iter\n{cut}\n", encoding="utf-8")
     with pytest.raises(SlugError, match="line 2 is not in the log format"):
         records.parse_log(tmp_path / "x.txt")
 
