@@ -12,7 +12,7 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 
 from slug.reports import naming
-from slug.reports.plots.layout import STYLES, WIDTH, legend_below, marker, save, show_picture, tick
+from slug.reports.plots.layout import STYLES, WIDTH, legend_below, marker, save, show_picture, step_axis, tick
 from slug.schema import ORIGINAL, is_slug, layer_label
 
 Names = Sequence[str]
@@ -115,12 +115,7 @@ def steps(
             panel.axhspan(0, 2, color="C2", alpha=0.25, lw=0)
         else:
             panel.set_ylim(100 * baseline[column] - 8, 100 * baseline[column] + 2)
-        panel.set_xscale("log")
-        low, high = panel.get_xlim()
-        panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
-        panel.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-        panel.xaxis.set_minor_formatter(ticker.NullFormatter())
-        panel.set_xlabel("step size")
+        step_axis(panel)
         panel.set_title(f"{what}, %\n(n = {counts[task]})")
     kinds = [("winner", 0), ("runner-up", 1)][: len(order)]
     for kind, i in kinds:

@@ -8,9 +8,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib import ticker
 
-from slug.reports.plots.layout import STYLES, legend_below, marker, save, show_picture, thick
+from slug.reports.plots.layout import STYLES, legend_below, marker, save, show_picture, step_axis, thick
 from slug.schema import layer_label
 
 SURE = 0.02  # forget accuracy up to which a candidate counts as forgetting
@@ -108,12 +107,7 @@ def steps(
             panel.plot([], [], STYLES[i % 4], marker=marker(i), ms=4, lw=1, color=color, label=label)
         panel.axhline(100 * start[column], color="0.4", lw=1, ls=(0, (1, 1)))
         panel.plot(winner["step"], 100 * winner[column], "*", color="k", ms=12, zorder=5)
-        panel.set_xscale("log")
-        low, high = panel.get_xlim()
-        panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
-        panel.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-        panel.xaxis.set_minor_formatter(ticker.NullFormatter())
-        panel.set_xlabel("step size")
+        step_axis(panel)
         panel.set_ylabel(_label(words, counts[task]))
     hollow = f"; hollow: change on {counts['trace']} pictures" if counts["trace"] else ""
     figure.suptitle(f"{title}: validation split; dotted: unedited model; star: chosen{hollow}", fontsize=10)

@@ -8,6 +8,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -41,6 +42,16 @@ def show_picture(panel: Axes, image: Any, frame: dict[str, Any] | None = None) -
     panel.grid(False)
     for side in panel.spines.values():
         side.set(visible=True, **frame or {"color": "0.7"})
+
+
+def step_axis(panel: Axes) -> None:
+    """A log axis of step sizes, with plain numbers."""
+    panel.set_xscale("log")
+    low, high = panel.get_xlim()
+    panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    panel.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.xaxis.set_minor_formatter(ticker.NullFormatter())
+    panel.set_xlabel("step size")
 
 
 def thick(own: bool) -> dict[str, Any]:
