@@ -1,6 +1,6 @@
 """Build EmojiCanvas from data/emoji/ in the layouts of LAION-400M, CelebA, ImageNet and UnlearnCanvas.
 
-Example: python src/demo/build_world.py          (about 40 s on 2 cores; nothing to do if data/demo is up to date)
+Example: python src/demo/build_world.py          (about 25 s on 2 cores; nothing to do if data/demo is up to date)
 
 Writes under --out (the same bytes for the same seed):
     laion/laion400m/       0000N.tar, 0000N.parquet, 0000N_stats.json: shard 00000 is the retain set, the others
@@ -16,6 +16,7 @@ Writes under --out (the same bytes for the same seed):
 
 import argparse
 import csv
+import functools
 import hashlib
 import io
 import json
@@ -33,13 +34,15 @@ import webdataset as wds
 from PIL import Image
 
 from demo import emoji
-from slug import cli, files, progress
+from slug import cli, files, pool, progress
 from slug.errors import SlugError
 
 DERIVED = "tar_files"  # forget sets made from the world, removed with it
 PARTS = ("laion", "celeba", "ImageNet", "UnlearnCanvas", "cc3m", "names.txt")
 FAILED, BROKEN = 0.04, 0.003  # fractions: rows of a shard that were not downloaded; pairs with a damaged picture
 STYLED, NOISE = 1 / 3, 0.02  # fractions of captions that name the style, and that say nothing about the picture
+CHUNK = 20  # concepts whose icons one process draws at a time
+ICONS = "icons.npy"  # while the world is built
 BATCH = 256  # pictures rendered at once; other values give other pictures for the same seed
 FREQUENT = 100  # identities in frequent_celebs.txt
 SCHEMA = pa.schema(
@@ -99,13 +102,23 @@ def is_wide(concept):
     return concept.kind == "object" and len(concept.left_out) > 1
 
 
-def load(concepts, progress):
-    """Rasterise the icons of a list of concepts."""
+def _quiet(items, **_):
+    return items
+
+
+def load(concepts, progress=_quiet, workers=1):
+    """Rasterise the icons of a list of concepts, in `workers` processes."""
+    chunks = [concepts[i : i + CHUNK] for i in range(0, len(concepts), CHUNK)]
+    drawn = pool.spread(emoji.icons, chunks, workers=workers)
+    return _world(concepts, torch.cat(list(progress(drawn, desc="icons", total=len(chunks)))))
+
+
+def _world(concepts, icons):
     pictures = emoji.pictures(concepts)
     drawings = [{} for _ in concepts]
     for i, p in enumerate(pictures):
         drawings[p.concept].setdefault(p.drawing, []).append(i)
-    return World(concepts, pictures, emoji.icons(concepts, progress=progress), drawings)
+    return World(concepts, pictures, icons, drawings)
 
 
 def folder_name(name):
@@ -125,11 +138,11 @@ def _jpeg(rgb):
     return out.getvalue()
 
 
-def _jpegs(world, rows, rng, progress, desc):
+def _jpegs(world, rows, rng):
     """One new rendering of each picture in `rows` (indices into world.pictures), as a list of JPEG bytes."""
     g = torch.Generator().manual_seed(int(rng.integers(2**62)))
     out = []
-    for start in progress(range(0, len(rows), BATCH), desc=desc):
+    for start in range(0, len(rows), BATCH):
         x = emoji.render(world.icons[rows[start : start + BATCH]], g)
         out.extend(map(_jpeg, (x * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()))
     return out
@@ -161,13 +174,13 @@ def _damaged(jpeg, rng):
     return jpeg[: len(jpeg) // 2] if rng.random() < 0.5 else rng.bytes(len(jpeg))
 
 
-def _write_shard(folder, number, world, rows, rng, progress):
+def _write_shard(folder, number, world, rows, rng):
     """Write a shard of the pictures `rows` in img2dataset's layout. Returns its counts {rows, pairs, broken}."""
     count, names = len(rows), [c.name for c in world.concepts]
     failed = set(rng.choice(count, max(1, round(FAILED * count)), replace=False).tolist())
     kept = [i for i in range(count) if i not in failed]
     broken = set(rng.choice(kept, max(1, round(BROKEN * len(kept))), replace=False).tolist())
-    jpegs = dict(zip(kept, _jpegs(world, [rows[i] for i in kept], rng, progress, f"shard {number:05d}"), strict=True))
+    jpegs = dict(zip(kept, _jpegs(world, [rows[i] for i in kept], rng), strict=True))
     table, side = [], emoji.SIZE
     with wds.TarWriter(str(folder / f"{number:05d}.tar"), encoder=False, mtime=0) as tar:
         for i, row in enumerate(rows):
@@ -200,7 +213,7 @@ def _write_shard(folder, number, world, rows, rng, progress):
     return {"rows": count, "pairs": len(kept), "broken": len(broken)}
 
 
-def write_laion(folder, world, seed, counts, progress):
+def write_laion(folder, world, seed, counts):
     """Write all shards. Returns {shard: counts}."""
     folder.mkdir(parents=True)
     rng = _rng(seed, "laion")
@@ -217,10 +230,10 @@ def write_laion(folder, world, seed, counts, progress):
     rest = rng.permutation(np.repeat(np.arange(total), times))
     for part in np.array_split(rest, -(-len(rest) // counts.shard)):
         shards.append([draw(c) for c in part])
-    return {f"{n:05d}": _write_shard(folder, n, world, rows, rng, progress) for n, rows in enumerate(shards)}
+    return {f"{n:05d}": _write_shard(folder, n, world, rows, rng) for n, rows in enumerate(shards)}
 
 
-def write_membership(folder, world, seed, counts, progress):
+def write_membership(folder, world, seed, counts):
     """Write the shard of pairs that training never saw: concepts in turn, each time a random left-out drawing. Returns its
     counts."""
     folder.mkdir(parents=True)
@@ -229,7 +242,7 @@ def write_membership(folder, world, seed, counts, progress):
     for c in np.resize(rng.permutation(shown), counts.membership):
         options = _drawings(world, int(c), seen=False)
         rows += _turns(options[rng.integers(len(options))], 1, rng)
-    return _write_shard(folder, 0, world, rows, rng, progress)
+    return _write_shard(folder, 0, world, rows, rng)
 
 
 # ------------------------------------------------------------------------------------------- CelebA, ImageNet, styles
@@ -244,7 +257,7 @@ def _split_counts(world, rows):
     return out
 
 
-def write_celeba(folder, world, seed, counts, progress):
+def write_celeba(folder, world, seed, counts):
     """Write the identities' pictures and lists. Returns counts."""
     (folder / "img_align_celeba").mkdir(parents=True)
     rng, rows = _rng(seed, "celeba"), []
@@ -255,7 +268,7 @@ def write_celeba(folder, world, seed, counts, progress):
                     rows += _turns(drawing, times, rng)
     rows = [rows[i] for i in rng.permutation(len(rows))]  # so that the first pictures of a name are of random drawings
     identities, groups = [], []
-    for n, (row, jpeg) in enumerate(zip(rows, _jpegs(world, rows, rng, progress, "celeba"), strict=True), start=1):
+    for n, (row, jpeg) in enumerate(zip(rows, _jpegs(world, rows, rng), strict=True), start=1):
         picture, image = world.pictures[row], f"{n:06d}.jpg"
         (folder / "img_align_celeba" / image).write_bytes(jpeg)
         identities.append((image, folder_name(world.concepts[picture.concept].name).title()))
@@ -268,7 +281,7 @@ def write_celeba(folder, world, seed, counts, progress):
     return {"identities": len(ranked), **_split_counts(world, rows)}
 
 
-def write_imagenet(folder, world, seed, counts, progress):
+def write_imagenet(folder, world, seed, counts):
     """Write the objects' pictures and lists. Returns counts."""
     rng, rows = _rng(seed, "imagenet"), []
     objects = [(i, c) for i, c in enumerate(world.concepts) if c.kind == "object"]
@@ -285,7 +298,7 @@ def write_imagenet(folder, world, seed, counts, progress):
     groups, numbers = [], Counter()
     for _, concept in objects:
         (folder / "val" / folder_name(concept.name)).mkdir(parents=True)
-    for row, jpeg in zip(rows, _jpegs(world, rows, rng, progress, "ImageNet"), strict=True):
+    for row, jpeg in zip(rows, _jpegs(world, rows, rng), strict=True):
         picture = world.pictures[row]
         name = folder_name(world.concepts[picture.concept].name)
         numbers[name] += 1
@@ -298,7 +311,7 @@ def write_imagenet(folder, world, seed, counts, progress):
     return {"objects": len(objects), **_split_counts(world, rows)}
 
 
-def write_canvas(folder, world, seed, counts, progress, *, part="canvas"):
+def write_canvas(folder, world, seed, counts, *, part="canvas"):
     """Write the styles' pictures, without drawings that do not exist or that training never saw. Returns counts.
 
     Args:
@@ -311,7 +324,7 @@ def write_canvas(folder, world, seed, counts, progress, *, part="canvas"):
     shown = (grid + others)[: counts.canvas_objects]
     cells = [i for i, p in enumerate(world.pictures) if p.concept in set(shown) and p.seen]
     rows = [i for i in cells for _ in range(each)]
-    for k, jpeg in enumerate(_jpegs(world, rows, rng, progress, f"UnlearnCanvas {folder.name}")):
+    for k, jpeg in enumerate(_jpegs(world, rows, rng)):
         picture = world.pictures[rows[k]]
         cell = folder / folder_name(emoji.STYLES[picture.set]) / folder_name(world.concepts[picture.concept].name)
         cell.mkdir(parents=True, exist_ok=True)
@@ -323,23 +336,37 @@ def write_canvas(folder, world, seed, counts, progress, *, part="canvas"):
 # ------------------------------------------------------------------------------------------------------------- world
 
 
-def write_world(folder, concepts, seed, counts, progress):
+def _write_part(folder, concepts, seed, counts, part):
+    """Write one part of the world, whose icons lie in `folder`, in a process that may be another. Returns its counts."""
+    icons = torch.from_numpy(np.load(folder / ICONS, mmap_mode="c"))  # processes share the file's pages
+    world = _world(concepts, icons)
+    where, write, more = _parts()[part]
+    return write(folder / where, world, seed, counts, **more)
+
+
+def _parts():
+    """{part of world.json: (its folder, the function that writes it, further arguments)}, the longest first."""
+    return {
+        "laion": ("laion/laion400m", write_laion, {}),
+        "UnlearnCanvas reference": ("UnlearnCanvas/reference", write_canvas, {"part": "canvas_reference"}),
+        "ImageNet": ("ImageNet", write_imagenet, {}),
+        "celeba": ("celeba", write_celeba, {}),
+        "UnlearnCanvas": ("UnlearnCanvas/data", write_canvas, {}),
+        "cc3m": ("cc3m", write_membership, {}),
+    }
+
+
+def write_world(folder, concepts, seed, counts, progress, workers=1):
     """Write every part of the world except world.json into an empty folder. Returns the counts of the parts."""
-    world = load(concepts, progress)
+    world = load(concepts, progress, workers)
     names = {n.lower() for c in concepts for n in (c.name, c.alias) if n}
     (folder / "names.txt").write_text("".join(f"{n}\n" for n in sorted(names)))
-    uncanvas, made = folder / "UnlearnCanvas", (world, seed, counts, progress)
-    return {
-        "concepts": len(concepts),
-        "icons": len(world.pictures),
-        "names": len(names),
-        "cc3m": write_membership(folder / "cc3m", *made),
-        "laion": write_laion(folder / "laion" / "laion400m", *made),
-        "celeba": write_celeba(folder / "celeba", *made),
-        "ImageNet": write_imagenet(folder / "ImageNet", *made),
-        "UnlearnCanvas": write_canvas(uncanvas / "data", *made),
-        "UnlearnCanvas reference": write_canvas(uncanvas / "reference", *made, part="canvas_reference"),
-    }
+    np.save(folder / ICONS, world.icons.numpy())
+    write = functools.partial(_write_part, folder, concepts, seed, counts)
+    done = progress(pool.spread(write, list(_parts()), workers=workers), desc="parts", total=len(_parts()))
+    made = dict(zip(_parts(), done, strict=True))
+    (folder / ICONS).unlink()
+    return {"concepts": len(concepts), "icons": len(world.pictures), "names": len(names), **made}
 
 
 def fingerprint(seed, limit, counts):
@@ -349,7 +376,7 @@ def fingerprint(seed, limit, counts):
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def build(out, *, seed=0, limit=None, counts=DEFAULT, force=False, progress=lambda items, **_: items):
+def build(out, *, seed=0, limit=None, counts=DEFAULT, force=False, workers=1, progress=_quiet):
     """Build the world in the folder `out`, unless it is up to date.
 
     The parts are made in a temporary folder beside `out` and then replace the old ones. Forget sets made from the old world
@@ -359,6 +386,7 @@ def build(out, *, seed=0, limit=None, counts=DEFAULT, force=False, progress=lamb
         limit: only this many identities, wide objects and other objects.
         counts: numbers of pictures.
         force: build even if the world is up to date.
+        workers: processes; the bytes do not depend on their number.
         progress: wraps iterables, as tqdm does.
     Returns:
         True if it was built, False if it was up to date.
@@ -374,7 +402,7 @@ def build(out, *, seed=0, limit=None, counts=DEFAULT, force=False, progress=lamb
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-            made = write_world(Path(temporary), choose(limit), seed, counts, progress)
+            made = write_world(Path(temporary), choose(limit), seed, counts, progress, workers)
             files.write_json(record, {"fingerprint": "unfinished"})  # so that a run that stops between the parts is noticed
             shutil.rmtree(out / DERIVED, ignore_errors=True)
             for part in PARTS:
@@ -392,10 +420,13 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="data/demo", help="folder of the world, relative to the repository's root")
     parser.add_argument("--seed", type=cli.within(cli.Seed), default=0, help="seed of all random draws")
+    parser.add_argument(
+        "--workers", type=cli.within(cli.Count), default=2, help="processes; no byte depends on it (default: 2)"
+    )
     parser.add_argument("--force", action="store_true", help="build even if the world is up to date")
     args = parser.parse_args(argv)
     out = files.resolve(args.out)
-    if not build(out, seed=args.seed, force=args.force, progress=progress.bar):
+    if not build(out, seed=args.seed, force=args.force, workers=args.workers, progress=progress.bar):
         print(f"{args.out} is up to date")
         return
     made = files.read_json(out / "world.json")

@@ -42,15 +42,14 @@ class Recorder:
 def drawn(tmp_path_factory):
     """Pictures that mini-CLIP knows: lions/, 24 renderings, and others/, 60 other things with captions."""
     from demo import build_world, emoji
-    from slug.progress import bar
 
     concepts = [c for c in emoji.concepts() if c.name == "lion" or c.kind == "object"][:61]
     concepts = [c for c in emoji.concepts() if c.name == "lion"] + [c for c in concepts if c.name != "lion"][:60]
-    world = build_world.load(concepts, lambda items, **_: bar(items, shown=False))
+    world = build_world.load(concepts)
     rng, out = np.random.default_rng(0), tmp_path_factory.mktemp("drawn")
     lions = [i for rows in world.drawings[0].values() for i in rows]
     rows = [lions[i % len(lions)] for i in range(24)] + [next(iter(world.drawings[c].values()))[0] for c in range(1, 61)]
-    made = build_world._jpegs(world, rows, rng, lambda items, **_: items, "pictures")
+    made = build_world._jpegs(world, rows, rng)
     for i, content in enumerate(made):
         name = "lion" if i < 24 else concepts[i - 23].name
         path = out / ("lions" if i < 24 else "others") / f"{i}.jpg"

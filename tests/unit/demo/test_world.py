@@ -336,12 +336,19 @@ def test_command_builds_once_and_keeps_what_else_is_there(tiny_build, tmp_path, 
     assert not [p for p in tmp_path.iterdir() if p != out]  # nothing temporary is left
 
 
+def test_the_bytes_do_not_depend_on_the_number_of_processes(tiny_build, tiny_world, tmp_path):
+    tiny_build(tmp_path / "demo", workers=2)
+    made = {p: c for p, c in contents(tmp_path / "demo").items() if str(p).split("/")[0] in build_world.PARTS}
+    assert made and made == {p: c for p, c in contents(tiny_world).items() if p in made}
+    assert set(made) == {p for p in contents(tiny_world) if str(p).split("/")[0] in build_world.PARTS}
+
+
 def test_a_build_that_fails_leaves_the_old_world(tiny_build, tmp_path, monkeypatch):
     out = tmp_path / "demo"
     tiny_build(out)
     before = contents(out)
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(build_world, "write_canvas", full)
