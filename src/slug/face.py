@@ -319,6 +319,10 @@ def revert(edit: Any, model_dir: str, out: str) -> str:
     >>> edited = slug.apply("results/demo/mini-clip-Lion.delta.safetensors", "data/models/mini-clip", f"{scratch}/once")
     >>> slug.revert("mini-clip-Lion.delta.safetensors", edited, f"{scratch}/back") == f"{scratch}/back"
     True
+    >>> _ = slug.load_edit("results/demo/mini-clip-Lion.delta.safetensors").save(f"{scratch}/lion.safetensors", model=model)
+    >>> edited = slug.apply(f"{scratch}/lion.safetensors", "data/models/mini-clip", f"{scratch}/lion")
+    >>> slug.revert("lion.safetensors", edited, f"{scratch}/as-it-was") == f"{scratch}/as-it-was"
+    True
     """
     given = edit if isinstance(edit, list | tuple) else [edit]
     names = [f"{files.name_stem(e.name.replace(' ', '_'))}.delta.safetensors" if isinstance(e, Edit) else e for e in given]

@@ -50,11 +50,16 @@ def apply(
     """
     named: dict[str, Path] = {}
     for path in [files.existing(p, "delta", REMEDY) for p in _listed(paths)]:
-        name = path.name if path.name.endswith(ENDING) else f"{path.stem}{ENDING}"
+        name = _kept_as(path)
         if name in named:
             raise SlugError(f"{named[name]} and {path} would both be kept as {name}; give each once, or rename one")
         named[name] = path
     return edited_folders.edit(source, out, named, set(), seal=seal, partial=partial, say=say)
+
+
+def _kept_as(path: Path) -> str:
+    """The name of a delta file in an edited folder: `owl.safetensors` is kept as `owl.delta.safetensors`."""
+    return path.name if path.name.endswith(ENDING) else f"{path.name.removesuffix('.safetensors')}{ENDING}"
 
 
 def revert(names: Paths, source: str | Path, out: str | Path, *, say: Say = _nothing) -> Path:
@@ -62,7 +67,7 @@ def revert(names: Paths, source: str | Path, out: str | Path, *, say: Say = _not
 
     Of each path in `names` only the file name counts. SlugError: a delta is not applied, or `out` is not empty.
     """
-    return edited_folders.edit(source, out, {}, {Path(n).name for n in _listed(names)}, say=say)
+    return edited_folders.edit(source, out, {}, {_kept_as(Path(n)) for n in _listed(names)}, say=say)
 
 
 def seal(source: str | Path, out: str | Path, *, say: Say = _nothing) -> Path:
