@@ -44,7 +44,16 @@ def report(frame: pd.DataFrame, features: str, note: str = "") -> str:
         fid = part["FID"].iloc[0]
         cells = [*(intervals.cell(part[c]) for c in SCORES), shares, "" if math.isnan(fid) else f"{fid:.1f}"]
         rows.append([f"{kind}s", method, len(part), *cells, *cost])
-    return "\n\n".join([markdown.table(heads, rows), *([note] if note else []), *_at_ends(frame)])
+    return "\n\n".join([markdown.table(heads, rows), *([note] if note else []), *_black(frame), *_at_ends(frame)])
+
+
+def _black(frame: pd.DataFrame) -> list[str]:
+    """How many pictures of each method are black all over, and so in no figure."""
+    if "n_black" not in frame or not frame["n_black"].gt(0).any():
+        return []
+    rows = frame[frame["n_black"].gt(0)]
+    each = "; ".join(f"{r['method']}, {r['name']}: {r['n_black']:.0f}" for r in rows.to_dict("records"))
+    return [f"Pictures that are black all over (NaN, or a safety checker) are in no figure: {each}."]
 
 
 def _at_ends(frame: pd.DataFrame) -> list[str]:
@@ -112,9 +121,9 @@ def tokens(frame: pd.DataFrame) -> str:
     for (kind, method), part in intervals.groups(frame, ["kind", "method"], sort=False):
         n, named, found = (int(part[c].sum()) for c in ("n", "by_name", "by_token"))
         low, high = interval(found, n)
-        share = f"{found / n:.1%}{intervals.spread(low, high, '.1%')}"
-        rows.append([f"{kind}s", method, len(part), f"{named / n:.1%}", share, n])
-    return markdown.table(heads, rows)
+        shares = (f"{named / n:.1%}", f"{found / n:.1%}{intervals.spread(low, high, '.1%')}") if n else ("", "")
+        rows.append([f"{kind}s", method, len(part), *shares, n])
+    return "\n\n".join([markdown.table(heads, rows), *_black(frame)])
 
 
 def together(frame: pd.DataFrame, method: str) -> str:
@@ -136,4 +145,4 @@ def together(frame: pd.DataFrame, method: str) -> str:
         counts = ", ".join(dict.fromkeys(str(n) for n in edited["n_own"]))
         of = f"the {kind}s of {count} concepts" if len(part) < 2 * count else f"{count} {kind}s"
         rows.append([of, each, counts, *retained, row["n_rest"]])
-    return f"The edits of `{method}`, added up:\n\n{markdown.table(heads, rows)}"
+    return "\n\n".join([f"The edits of `{method}`, added up:", markdown.table(heads, rows), *_black(frame)])
