@@ -29,7 +29,7 @@ from slug.evaluation.assistant import AssistantEvaluator
 from slug.models import vlm
 from slug.models.canonical import ALONE
 from slug.reports import assistants as tables
-from slug.reports import markdown, plots
+from slug.reports import caveats, markdown, plots
 from slug.settings import Assistant, ForgetAssistant, Run
 
 NOT_SETTINGS = ("force", "celeb_name", "device", "workers", "result_dir", "jobs")  # these change no result
@@ -231,7 +231,7 @@ class Exam:
         name, rows = record["name"], self.rows[record["name"]]
         common = {"name": name, "seed": self.seed, "n_drawings": len({self.asked[i].group for i in rows["forget"]})}
         row = {k: record[k] for k in ("method", "layer", "step", "seconds", "peak_mem_mb", "params_share", "n_candidates")}
-        row["storage_bytes"] = record["delta_bytes"]
+        row |= {"storage_bytes": record["delta_bytes"], **caveats.of(record)}
         instead = Counter(state.said[i] for i in rows["forget"] + rows["forget_unseen"] if not state.right[i])
         if instead:
             row["commonest_share"] = instead.most_common(1)[0][1] / instead.total()
@@ -329,7 +329,7 @@ def evaluate(
         kinds += exam.kinds(name, state)
         curve += exam.curve(record, edit, state, factors) if factors else []
         written += exam.write_answers(name, state, folder / records.file_name(model.label, name, ""))
-    frame = pd.DataFrame(table).reindex(columns=schema.ASSISTANT_COLUMNS)
+    frame = pd.DataFrame(table).reindex(columns=[*schema.ASSISTANT_COLUMNS, *caveats.columns(table)])
     _write_table(folder / "table.csv", frame)
     text = quoted = tables.report(frame, pd.DataFrame(kinds))
     if curve:

@@ -47,8 +47,13 @@ class Scored:
         self.weights: Weights = {}  # of the best candidate, where they differ from the unedited model's
 
     def score(self, edit: Edit, base: Mapping[str, torch.Tensor]) -> None:
-        """Score the edit that the model carries; `base` holds the unedited model's weights."""
+        """Score the edit that the model carries; `base` holds the unedited model's weights.
+
+        What a search does at its end (selection.spare) has to be done here at once: the weights do not stay.
+        """
         found = self.evaluator.score(edit, self.ahead)
+        if selection.unsettled(found, self.ahead):
+            found = self.evaluator.score(edit, log_all=True)
         self.candidates.append(found)
         self.ahead = selection.winner([self.ahead, found])
         self.best = selection.winner([self.best, found])

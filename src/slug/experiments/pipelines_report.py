@@ -21,7 +21,7 @@ from slug.evaluation.canvas_classifiers import Judged
 from slug.evaluation.canvas_prompts import Concept, Request
 from slug.experiments.pipeline_setup import Canvas, concept_of
 from slug.models import diffusion
-from slug.reports import intervals, markdown, plots, reading
+from slug.reports import caveats, intervals, markdown, plots, reading
 from slug.reports import pipelines as report
 from slug.settings import Sources
 
@@ -151,6 +151,7 @@ class Examination:
             cost["peak_mem_mb"] = max(cost["peak_mem_mb"], first["peak_mem_mb"])
         cost |= {"storage_bytes": record["delta_bytes"], "step": record["chosen"][-1][1] if record["chosen"] else 0.0}
         cost |= {"layer": " + ".join(layer for layer, _ in record["chosen"]), "inside_grid": record.get("inside_grid")}
+        cost |= caveats.of(record)
         found = [row(schema.ORIGINAL, before), row(method, after, **cost)]
         if record["lora"]:
             state = self.by_lora(record)

@@ -1,7 +1,7 @@
 """Several styles and objects forgotten at once: the sums of edits that were found one by one (b5_unlearn_multi.py)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from slug.evaluation import statistics, unlearncanvas
 from slug.evaluation.canvas_classifiers import Judged
 from slug.evaluation.canvas_prompts import OTHER, Concept, Request
 from slug.experiments.pipeline_setup import Canvas, concept_of
+from slug.reports import caveats
 
 
 def groups(concepts: Sequence[Concept]) -> list[list[Concept]]:
@@ -66,6 +67,14 @@ def rows_of(
     return out
 
 
+def with_caveats(
+    rows: list[dict[str, Any]], group: Sequence[Concept], records: Mapping[Concept, Record]
+) -> list[dict[str, Any]]:
+    """`rows_of` a group; the sum's rows say which of the edits, alone, does not show that its concept was forgotten."""
+    more = [part for concept in group for part in ({}, caveats.of(records[concept]))]
+    return [row | said for row, said in zip(rows, more, strict=True)]
+
+
 def chosen_records(records: Sequence[Record], concepts: Sequence[Concept], method: str) -> dict[Concept, Record]:
     """{concept: its record by a method}. SlugError where there is none."""
     by_concept = {concept_of(r): r for r in records if r["method"] == method}
@@ -92,5 +101,5 @@ def evaluate(canvas: Canvas, concepts: Sequence[Concept], method: str) -> list[d
     before, rows = judged([], f"{canvas.pipeline.tag}-original"), []
     for group in progress.bar(todo, desc="groups of concepts", unit="pipeline"):
         after = judged(group, f"{canvas.pipeline.tag}-{method}-together")
-        rows += rows_of(group, asked, before, after, canvas.run.seed)
+        rows += with_caveats(rows_of(group, asked, before, after, canvas.run.seed), group, records)
     return rows

@@ -61,3 +61,9 @@ def test_black_pictures_are_counted_and_in_no_figure():
     none = Judged(some.right, some.drawn & False)
     _, edited, *_ = pipelines_several.rows_of(group, ASKED, whole, none, 0)
     assert edited["n_own"] == 0 and math.isnan(edited["UA"]) and math.isnan(edited["IRA_change"])
+
+
+def test_the_sum_says_which_of_its_edits_did_not_forget_alone():
+    group = [Concept("style", "Noto"), Concept("object", "palm tree")]
+    found = pipelines_several.with_caveats([{"n": i} for i in range(4)], group, {group[0]: {}, group[1]: {"caveat": "why"}})
+    assert found == [{"n": 0}, {"n": 1}, {"n": 2}, {"n": 3, "caveat": "why"}]
