@@ -21,11 +21,10 @@ from slug import files, progress, settings, system
 from slug.data.images import by_batch, decode
 from slug.errors import SlugError, brief
 from slug.models import folders, loading
-from slug.models.canonical import TEXT
+from slug.models.canonical import TEXT, UNET
 from slug.models.clip import Clip
 from slug.models.host import HostModel
 
-UNET = "unet."  # prefix of the names of the UNet's parameters in an edit
 PARTS = {"text_encoder": "CLIPTextModel", "unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}  # {part: its class}
 Wanted = Sequence[tuple[str, int]]  # (prompt, seed) of each image
 
@@ -258,21 +257,19 @@ def load(
     import transformers
 
     local = loading.local_folder(pipeline)
-    source = str(local or pipeline)
-    if local:
-        folders.check(local)
+    source, revision = loading.source_of(pipeline, "the pipeline")
     try:
-        index = diffusers.StableDiffusionPipeline.load_config(source)
+        index = diffusers.StableDiffusionPipeline.load_config(source, **revision)
         parts = {}
         for part, kind in PARTS.items():
             own = folders.variant(local / part) if local else None
-            how_read: dict[str, Any] = {"subfolder": part, "variant": own, "output_loading_info": True}
+            how_read: dict[str, Any] = {"subfolder": part, "variant": own, "output_loading_info": True, **revision}
             how_read |= {"dtype" if part == "text_encoder" else "torch_dtype": dtype}
             maker = getattr(transformers if part == "text_encoder" else diffusers, kind)
             parts[part], info = maker.from_pretrained(source, **how_read)
             folders.check_loaded(info, f"{part} of the pipeline {pipeline}")
         # Without its checker: what a checker blackens would pass for forgotten.
-        parts |= {"safety_checker": None, "requires_safety_checker": False}
+        parts |= {"safety_checker": None, "requires_safety_checker": False, **revision}
         pipe = diffusers.StableDiffusionPipeline.from_pretrained(source, dtype=dtype, **parts)
     except SlugError:
         raise
