@@ -302,6 +302,7 @@ class ForgetAssistant(Following):
     force: bool = flag(False, "do again what is valid")
     batch_size: Pairs = flag(16, "pairs in a batch of the gradient pass")
     questions: str = flag("data/vlm/questions.jsonl", "questions of both splits")
+    allow_missing: Fraction = flag(0.01, "fraction of the questions' pictures that may be missing or damaged")
     wanted: Fraction = flag(0.0, "forget accuracy on the validation split up to which a step forgets")
     sigmas: Amount = flag(3.0, "standard deviations by which the margins of a forgotten name must lie below 0")
     evaluations: Count = flag(8, "steps evaluated on each layer, at most")

@@ -212,6 +212,7 @@ class Baseline:
             "forgotten": best.forgotten,
             "caveat": records.clip_caveat(splits, best.forgotten, self.evaluators()["validation"].rule.words),
             "model_hash": self.model_hash,
+            "left_out": {n: dict(t.pictures.left_out) for n, t in self.evaluators()["test"].evaluation.tasks.items()},
             "touched_most": dict(sorted(counts.items(), key=lambda item: -item[1])[:5]),
             "params_share": touched / sum(p.numel() for p in base.values()),
             "n_candidates": len(candidates),

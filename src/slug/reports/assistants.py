@@ -52,10 +52,17 @@ def report(frame: pd.DataFrame, kinds: pd.DataFrame) -> str:
     parts = [
         _names(after, before),
         *caveats.sentences(after),
+        *_left_out(frame),
         f"Mean accuracies over {len(after)} names (95% t interval): {means}.",
     ]
     parts.append(markdown.table("name | answers instead (count) | share of the commonest | share of known names", instead))
     return "\n\n".join([*parts, markdown.table("kind of question | before | after, mean over names | n", by_kind)])
+
+
+def _left_out(frame: pd.DataFrame) -> list[str]:
+    """How many pictures of the questions could not be used, in words; nothing where all were."""
+    said = frame["left_out"].dropna() if "left_out" in frame else []
+    return [f"Questions without a usable picture are left out; pictures: {said.iloc[0]}."] if len(said) else []
 
 
 def curve_report(frame: pd.DataFrame, plot: str) -> str:
