@@ -14,7 +14,7 @@ what more forgetting costs.
 from dataclasses import dataclass
 
 from slug import cli
-from slug.cli import Positive, flag, group
+from slug.cli import Folder, Positive, flag, group
 from slug.data.settings import Missing
 from slug.settings import Assistant, Run
 
@@ -29,7 +29,7 @@ class Settings:
     factors: tuple[Positive, ...] = flag((), "multiples of each step that are scored besides 0 and 1", nargs="*")
     utility: tuple[str, ...] = flag((), "public sets (MME, GQA, MMBench) that are asked, too", nargs="*")
     missing: Missing = group(Missing)
-    out: str = flag("", "folder that gets a copy of everything that is written")
+    out: Folder = flag("", "folder that gets a copy of everything that is written")
     readme: str = flag("", "Markdown file whose vlm block is filled")
 
 
