@@ -9,6 +9,7 @@ import shutil
 import tiny
 
 from slug.evaluation import canvas_prompts
+from slug.models import diffusion
 
 STYLES, OBJECTS = ["Noto", "Blob_Old"], ["bell", "key", "palm_tree"]
 
@@ -18,6 +19,18 @@ def write_classifiers(folder):
     asked = canvas_prompts.requests(STYLES, OBJECTS, test=[])
     images = tiny.load_pipeline(folder).generate([r.prompt for r in asked], [r.seed for r in asked])
     tiny.write_classifiers(folder / "classifiers", {"style": STYLES, "object": OBJECTS}, images)
+
+
+def break_pictures(monkeypatch, seed):
+    """Every picture with this seed is NaN, whichever pipeline draws it."""
+    run = diffusion.Diffusion._run
+
+    def broken(self, prompts, seeds, kind, desc, strict=True):
+        images = run(self, prompts, seeds, kind, desc, strict)
+        images[[i for i, s in enumerate(seeds) if s == seed]] = float("nan")
+        return images
+
+    monkeypatch.setattr(diffusion.Diffusion, "_run", broken)
 
 
 class Run:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slug import cli, files
-from slug.cli import Bits, Count, Positive, flag, group
+from slug.cli import Bits, Count, Folder, Positive, flag, group
 from slug.data.settings import Download
 from slug.errors import SlugError
 from slug.settings import Run
@@ -32,8 +32,8 @@ class Settings:
     csv: str = flag("", "take pairs from this file: columns image (relative to the file) and caption", exclusive="source")
     image_folder: str = flag("", "take all pictures of its subfolders {name}", exclusive="source")
     download: bool = flag(False, "fetch the pictures of metadata rows with the names, then curate", exclusive="source")
-    tar_dir: str = flag("data/tar_files", "folder of the tars")
-    image_dir: str = flag("data/laion/laion400m_obj", "folder of the folders of pictures")
+    tar_dir: Folder = flag("data/tar_files", "folder of the tars")
+    image_dir: Folder = flag("data/laion/laion400m_obj", "folder of the folders of pictures")
     known_names: str = flag("", "file of names, one in each line; the longest name in a caption counts")
     max_count: Count = flag(500, "the largest number of pairs for each name")
     near_duplicates: Bits = flag(-1, "leave out pictures whose 64 hash bits differ in at most this many, e.g. 3")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slug import cli, files
-from slug.cli import Count, flag, group
+from slug.cli import Count, Folder, flag, group
 from slug.errors import SlugError
 from slug.settings import CANVAS, Concepts, Run
 
@@ -23,7 +23,7 @@ class Settings:
     run: Run = group(Run)
     canvas: str = flag(f"{CANVAS}/data", "folder of <Style>/<Object>/<n>.jpg")
     concepts: Concepts = group(Concepts)
-    tar_dir: str = flag("data/tar_files", "folder of the tars")
+    tar_dir: Folder = flag("data/tar_files", "folder of the tars")
     max_count: Count = flag(500, "the largest number of pictures in a tar, spread over its cells")
     force: bool = flag(False, "replace tars that are there already")
 

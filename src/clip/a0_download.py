@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slug import cli, files
-from slug.cli import flag, group
+from slug.cli import Folder, flag, group
 from slug.data.settings import Download
 from slug.settings import Run
 
@@ -18,7 +18,7 @@ from slug.settings import Run
 @dataclass(frozen=True)
 class Settings:
     run: Run = group(Run)
-    laion_dir: str = flag("data/laion/laion400m", "folder of the shards")
+    laion_dir: Folder = flag("data/laion/laion400m", "folder of the shards")
     fetching: Download = group(Download)
 
 

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slug import cli, files
-from slug.cli import Count, flag, group
+from slug.cli import Count, Folder, flag, group
 from slug.settings import Run
 
 
 @dataclass(frozen=True)
 class Settings:
     run: Run = group(Run)
-    data_root: str = flag("data/celeba", "folder with img_align_celeba and its lists")
+    data_root: Folder = flag("data/celeba", "folder with img_align_celeba and its lists")
     name: tuple[str, ...] = flag(
         (), "names that are shown in any case: the forget names", nargs="*", parse=files.checked_name
     )

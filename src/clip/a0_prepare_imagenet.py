@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slug import cli, files
-from slug.cli import flag, group
+from slug.cli import Folder, flag, group
 from slug.settings import Run
 
 
@@ -17,7 +17,7 @@ class Settings:
     run: Run = group(Run)
     tar: str = flag("data/ImageNet/ILSVRC2012_img_val.tar", "archive of the validation pictures")
     devkit: str = flag("data/ImageNet/ILSVRC2012_devkit_t12.tar.gz", "archive that holds their labels")
-    imagenet_val: str = flag("data/ImageNet/val", "folder to write")
+    imagenet_val: Folder = flag("data/ImageNet/val", "folder to write")
     any_archive: bool = flag(False, "do not check that the archives are the official ones")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from slug import cli, files
-from slug.cli import Count, flag, group
+from slug.cli import Count, Folder, flag, group
 from slug.data.names import plain_name
 from slug.errors import SlugError
 from slug.evaluation import canvas_prompts
@@ -34,8 +34,8 @@ class Settings:
     prompts: str = flag("", "CSV of a0_create_prompts_uncanvas.py, whose cells are asked for")
     template: tuple[str, ...] = flag(("{}", "a photo of {}", "{}, digital art"), "prompts where --prompts is not given")
     count: Count = flag(100, "pictures of each concept")
-    tar_dir: str = flag("data/tar_files", "folder of the tars")
-    image_dir: str = flag("data/laion/laion400m_obj", "folder of the pictures")
+    tar_dir: Folder = flag("data/tar_files", "folder of the tars")
+    image_dir: Folder = flag("data/laion/laion400m_obj", "folder of the pictures")
     force: bool = flag(False, "replace tars that are there already")
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slug import cli
-from slug.cli import Count, flag, group
+from slug.cli import Count, Folder, flag, group
 from slug.settings import CANVAS, Judging, Pipeline, Run
 
 
@@ -30,7 +30,7 @@ class Settings:
     fid_weights: str = flag("", "Inception weights in pytorch-fid's format, for FID as published")
     no_fid: bool = flag(False, "leave FID out, which takes pictures besides the test split's")
     part: tuple[Count, ...] = flag((), "only make the pictures of the I-th of N parts", nargs=2, metavar=("I", "N"))
-    out: str = flag("", "folder to write instead of {result-dir}/uncanvas")
+    out: Folder = flag("", "folder to write instead of {result-dir}/uncanvas")
     readme: str = flag("", "Markdown file whose uncanvas block is filled")
 
 

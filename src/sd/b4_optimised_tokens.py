@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slug import cli, files
-from slug.cli import Count, Positive, flag, group
+from slug.cli import Count, Folder, Positive, flag, group
 from slug.settings import Concepts, Judging, Pipeline, Run
 
 
@@ -23,7 +23,7 @@ class Settings:
     judging: Judging = group(Judging)
     training_steps: Count = flag(200, "optimiser steps for each token")
     rate: Positive = flag(0.01, "learning rate of a token")
-    out: str = flag("", "folder to write instead of {result-dir}/uncanvas")
+    out: Folder = flag("", "folder to write instead of {result-dir}/uncanvas")
     readme: str = flag("", "Markdown file whose tokens block is filled")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slug import cli, files
-from slug.cli import flag, group
+from slug.cli import Folder, flag, group
 from slug.errors import SlugError
 from slug.evaluation import canvas_prompts
 from slug.settings import Concepts, Judging, Pipeline, Run
@@ -23,7 +23,7 @@ class Settings:
     concepts: Concepts = group(Concepts)
     judging: Judging = group(Judging)
     method: str = flag("slug", "whose edits are added up, as their records name it")
-    out: str = flag("", "folder to write instead of {result-dir}/uncanvas")
+    out: Folder = flag("", "folder to write instead of {result-dir}/uncanvas")
     readme: str = flag("", "Markdown file whose uncanvas-multi block is filled")
 
 

@@ -34,6 +34,8 @@ Amount = Annotated[float, "a number of at least 0", lambda x: 0 <= x < math.inf]
 Positive = Annotated[float, "a number above 0", lambda x: 0 < x < math.inf]
 Fraction = Annotated[float, "a fraction from 0 to 1", lambda x: 0 <= x <= 1]
 Share = Annotated[float, "a fraction above 0, at most 1", lambda x: 0 < x <= 1]
+# A folder that is written: it need not be there yet.
+Folder = Annotated[str, "a folder: one cannot write into a file, or below one", files.can_be_folder]
 
 EXTRAS = {"diffusers": "diffusion", "peft": "diffusion", "transformers": "vlm", "resvg_py": "demo"}  # {package: extra}
 
@@ -73,7 +75,7 @@ def group(kind: type, **defaults: Any) -> Any:
 
 
 def within(kind: Any) -> Callable[[str], Any]:
-    """What turns a flag's text into a value of its type: of the numeric types above, only one that lies in their range."""
+    """What turns a flag's text into a value of its type: of the types above, only one that lies in their range."""
     if typing.get_origin(kind) is not Annotated:
         return kind
     number, (words, fits) = kind.__origin__, kind.__metadata__

@@ -204,6 +204,12 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
                 retired.rename(path)
 
 
+def can_be_folder(path: str) -> bool:
+    """Whether there is a folder at a path, or may be one: neither it nor what it lies in is a file."""
+    whole = resolve(path)
+    return not any(p.exists() and not p.is_dir() for p in (whole, *whole.parents))
+
+
 def check_writable(folder: str | Path) -> Path:
     """Make a folder and check that it can be written, before any long work. Returns its path; SlugError if it cannot."""
     folder = resolve(folder)

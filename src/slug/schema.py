@@ -24,7 +24,7 @@ CLIP_COLUMNS = (  # results/clip/report/table.csv
 ).split()
 CANVAS_COLUMNS = (  # results/uncanvas/table.csv
     "method kind name UA IRA CRA FID seconds peak_mem_mb storage_bytes n_images params_share layer step n_candidates seed "
-    "inside_grid"
+    "inside_grid n_black"
 ).split()
 ASSISTANT_COLUMNS = (  # results/vlm/table.csv
     "method name layer step forget_acc forget_unseen_acc retain_acc identities_acc identities_unseen_acc objects_acc "

@@ -6,7 +6,7 @@ Fields are named as the flags are (see slug.cli).
 from dataclasses import dataclass
 
 from slug import protocols
-from slug.cli import Amount, Count, Finite, Fraction, Pairs, Seed, Share, Whole, flag, follow
+from slug.cli import Amount, Count, Finite, Folder, Fraction, Pairs, Seed, Share, Whole, flag, follow
 from slug.files import checked_name
 
 MAX_FORGET = 0.02  # forget accuracy up to which a step counts as forgetting, on the validation split
@@ -23,7 +23,7 @@ class Run:
     precision: str = flag(
         "fp32", "autocast of evaluations where no answer changes; never of gradients", choices=("fp32", "bf16", "fp16")
     )
-    result_dir: str = flag("results", "folder of the results, relative to the repository's root")
+    result_dir: Folder = flag("results", "folder of the results, relative to the repository's root")
     protocol: str = flag("ours", "whose rules are followed: see docs/reproduce.md", choices=tuple(protocols.BY_NAME))
 
     @property

@@ -7,7 +7,7 @@ change has its one place here, as a default.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from slug.cli import Amount, Count, Finite, Fraction, Pairs, Positive, Whole, flag, group
+from slug.cli import Amount, Count, Finite, Folder, Fraction, Pairs, Positive, Whole, flag, group
 from slug.errors import SlugError
 from slug.files import checked_name
 from slug.pool import LOCAL
@@ -148,7 +148,7 @@ class Several(Following):
     max_forget: Fraction = flag(
         MAX_FORGET, "forget accuracy up to which a name counts as forgotten, on the validation split"
     )
-    out: str = flag("", "folder to write instead of {result-dir}/clip/multi")
+    out: Folder = flag("", "folder to write instead of {result-dir}/clip/multi")
     part: str = flag("", "subfolder of it, for other names beside those of an earlier run")
     readme: str = flag("", "Markdown file whose multi block is filled from all parts in --out")
 
@@ -186,7 +186,7 @@ class Durability(Following):
     jobs: Count = flag(1, "processes, each with names, a model and threads of its own")
     force: bool = flag(False, "do again what is valid")
     report: bool = flag(False, "run nothing: report and plot what is there")
-    out: str = flag("", "folder of the report and its rows instead of {result-dir}/lasting")
+    out: Folder = flag("", "folder of the report and its rows instead of {result-dir}/lasting")
     readme: str = flag("", "Markdown file whose lasting block is filled")
 
 
@@ -195,7 +195,7 @@ class Report(Following):
     """a4_report.py."""
 
     run: Run = group(Run)
-    out: str = flag("", "folder to write instead of {result-dir}/clip/report")
+    out: Folder = flag("", "folder to write instead of {result-dir}/clip/report")
     readme: str = flag("", "Markdown file whose results blocks are filled from the table")
     study: str = flag("", "folder of a study's runs.parquet: report on it instead")
     report: str = flag("", "the study's report; without it REPORT.md beside its table")
@@ -302,6 +302,7 @@ class ForgetAssistant(Following):
     force: bool = flag(False, "do again what is valid")
     batch_size: Pairs = flag(16, "pairs in a batch of the gradient pass")
     questions: str = flag("data/vlm/questions.jsonl", "questions of both splits")
+    allow_missing: Fraction = flag(0.01, "fraction of the questions' pictures that may be missing or damaged")
     wanted: Fraction = flag(0.0, "forget accuracy on the validation split up to which a step forgets")
     sigmas: Amount = flag(3.0, "standard deviations by which the margins of a forgotten name must lie below 0")
     evaluations: Count = flag(8, "steps evaluated on each layer, at most")

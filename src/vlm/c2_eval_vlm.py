@@ -14,7 +14,8 @@ what more forgetting costs.
 from dataclasses import dataclass
 
 from slug import cli
-from slug.cli import Positive, flag, group
+from slug.cli import Folder, Positive, flag, group
+from slug.data.settings import Missing
 from slug.settings import Assistant, Run
 
 
@@ -27,7 +28,8 @@ class Settings:
     questions: str = flag("data/vlm/questions.jsonl", "questions of both splits")
     factors: tuple[Positive, ...] = flag((), "multiples of each step that are scored besides 0 and 1", nargs="*")
     utility: tuple[str, ...] = flag((), "public sets (MME, GQA, MMBench) that are asked, too", nargs="*")
-    out: str = flag("", "folder that gets a copy of everything that is written")
+    missing: Missing = group(Missing)
+    out: Folder = flag("", "folder that gets a copy of everything that is written")
     readme: str = flag("", "Markdown file whose vlm block is filled")
 
 
@@ -39,7 +41,8 @@ def main(argv=None):
     s = parse_args(argv)
     from slug.experiments import assistants  # here: --help needs no torch
 
-    assistants.evaluate(s.run, s.assistant, s.questions, s.utility, s.factors, out=s.out, readme=s.readme)
+    how = {"out": s.out, "readme": s.readme, "allow_missing": s.missing.allow_missing}
+    assistants.evaluate(s.run, s.assistant, s.questions, s.utility, s.factors, **how)
 
 
 if __name__ == "__main__":

@@ -38,18 +38,18 @@ def test_a_concept_is_asked_for_in_every_cell_of_the_prompts(run):
 def test_a_run_that_was_stopped_goes_on(run, monkeypatch):
     generate, made = diffusion.Diffusion.generate, []
 
-    def stop(self, prompts, seeds, desc=None):
+    def stop(self, prompts, seeds, desc=None, **how):
         if len(made) == 1:
             raise KeyboardInterrupt
         made.append(prompts)
-        return generate(self, prompts, seeds, desc)
+        return generate(self, prompts, seeds, desc, **how)
 
     monkeypatch.setattr(diffusion.Diffusion, "generate", stop)
     with pytest.raises(KeyboardInterrupt):
         run.run(*stage(run, "iron_man", 20))
     assert not (run.tars / "iron_man.tar").exists()
     counted = []
-    monkeypatch.setattr(diffusion.Diffusion, "generate", lambda *a: counted.append(len(a[1])) or generate(*a))
+    monkeypatch.setattr(diffusion.Diffusion, "generate", lambda *a, **how: counted.append(len(a[1])) or generate(*a, **how))
     run.run(*stage(run, "iron_man", 20))
     assert sum(counted) == 12  # 8 were there
 

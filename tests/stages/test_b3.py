@@ -154,6 +154,20 @@ def test_pictures_are_made_once_and_by_parts(canvas_run, tmp_path, monkeypatch):
     run.run(*run.b3())
 
 
+def test_pictures_that_are_nan_are_counted_and_not_scored(canvas_run, tmp_path, monkeypatch, capsys):
+    run = canvas_run.another(tmp_path)
+    shutil.copytree(canvas_run.results / "sd", tmp_path / "sd")
+    seed = next(r.seed for r in run.asked("test") if r.style == "Noto")
+    lost = [r.seed == seed for r in run.asked("test")]
+    canvas.break_pictures(monkeypatch, seed)
+    run.run(*run.b3("--no-fid"))
+    table, whole = (pd.read_csv(r.results / "uncanvas/table.csv") for r in (run, canvas_run))
+    assert set(table["n_black"]) == {sum(lost)} and set(whole["n_black"]) == {0}
+    assert set(table["n_images"]) == {len(lost) - sum(lost)} and set(whole["n_images"]) == {len(lost)}
+    assert "pictures, which are black all over" in capsys.readouterr().out
+    assert "are in no figure: " in (tmp_path / "uncanvas/report.md").read_text()
+
+
 def test_missing_records_name_the_stage(tiny_canvas, tmp_path, monkeypatch, capfd):
     run = canvas.Run(tiny_canvas, tmp_path)
     run.prepare()

@@ -23,6 +23,7 @@ from slug.artifacts.delta_files import ENDING, Delta
 from slug.artifacts.folders import EDITS, ModelFolder
 from slug.artifacts.weight_files import Copy
 from slug.errors import SlugError, brief
+from slug.models.canonical import UNET
 
 # In EDITS: {"file:name in it": original tensor}, and in its header the hash of each edited file as it was written. Earlier
 # versions wrote {name: original tensor} and no hashes.
@@ -192,6 +193,12 @@ def _encoders_of(plan: Plan, delta: Delta) -> list[str]:
     tensors, header = delta
     if not tensors:
         raise SlugError(f"the delta of {header['layer']} changes nothing; {delta_files.REMEDY}")
+    if any(name.startswith(UNET) for name in tensors):
+        raise SlugError(
+            f"the delta of {header['layer']} edits the UNet, and model folders are edited in their text encoders only: load "
+            f"the pipeline with diffusers, add each of the delta's tensors to the parameter of pipe.unet that it names "
+            f"after {UNET!r}, and write it with pipe.save_pretrained"
+        )
     found = []
     for encoder in plan.folder.encoders:
         bases = (_base(plan, c, tensors) for c in plan.folder.copies_of(encoder))

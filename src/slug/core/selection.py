@@ -126,6 +126,14 @@ def winner(candidates: Iterable[Candidate | None]) -> Candidate | None:
     return best
 
 
+def unsettled(candidate: Candidate, best: Candidate | None) -> bool:
+    """Whether a candidate that does not forget may be what a method falls back to where none forgets: its forget accuracy
+    is no higher than that of the best so far, and its retained accuracy, which decides among equals, was left out."""
+    if candidate.forgotten or candidate.preference is None or not math.isnan(candidate.retained):
+        return False
+    return best is None or best.preference is None or candidate.preference[:2] >= best.preference[:2]
+
+
 def spare(
     curves: Mapping[str, list[Candidate]], best: Candidate | None, score: Callable[[Edit], Candidate]
 ) -> tuple[dict[str, list[Candidate]], Candidate | None]:
@@ -138,10 +146,7 @@ def spare(
     """
     if best is None or best.forgotten or best.preference is None:
         return dict(curves), best
-    lowest, scored = best.preference[:2], {}
-    for candidate in itertools.chain(*curves.values()):
-        if candidate.preference and candidate.preference[:2] == lowest and math.isnan(candidate.retained):
-            scored[id(candidate)] = score(candidate.edit)
+    scored = {id(c): score(c.edit) for c in itertools.chain(*curves.values()) if unsettled(c, best)}
     known = {layer: [scored.get(id(c), c) for c in curve] for layer, curve in curves.items()}
     return known, winner([scored.get(id(best), best), *itertools.chain(*known.values())])
 

@@ -74,14 +74,14 @@ def _picture_set(
     damaged = [k for k in lost if paths[k].exists()]
     absent = [*gone, *(k for k in lost if not paths[k].exists())]
     left_out = {"missing": len(absent), "damaged": len(damaged)}
-    _check_share(folder, left_out, len(keys) + len(gone), [*absent, *damaged], allow_missing)
+    check_share(folder, left_out, len(keys) + len(gone), [*absent, *damaged], allow_missing)
     groups, seen = [table[k][0] for k in chosen], torch.tensor([table[k][1] for k in chosen])
     names, blocks = [name for name, _ in classes], torch.tensor([block for _, block in classes])
     found = tuple(str(paths[k]) for k in chosen)
     return PictureSet(images, torch.tensor(labels)[kept], names, blocks, groups, seen, len(lost), found, left_out)
 
 
-def _check_share(folder: Path, left_out: dict[str, int], asked: int, lost: list[str], allowed: float) -> None:
+def check_share(folder: Path, left_out: dict[str, int], asked: int, lost: Sequence[str], allowed: float) -> None:
     """Tell how many pictures of an evaluation cannot be used; SlugError if they are more than the fraction `allowed`."""
     if not lost:
         return

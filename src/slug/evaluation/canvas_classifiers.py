@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import slug.torchvision_cpu  # noqa: F401  (before timm)
 
@@ -21,6 +21,18 @@ from slug.evaluation.canvas_prompts import Request, check_known
 
 Labels = Mapping[str, Sequence[str]]  # {"style" or "object": labels in the order of the outputs}
 Answers = dict[str, torch.Tensor]  # {"style" or "object": (N,) bool, whether a picture is taken for what was asked for}
+
+
+class Judged(NamedTuple):
+    """What a judge says of the pictures of N Requests.
+
+    Attributes:
+        right: its answers; False where there was nothing to judge.
+        drawn: (N,) bool, whether the picture shows anything: what is black all over (a safety checker, NaN) is no answer.
+    """
+
+    right: Answers
+    drawn: torch.Tensor
 
 
 class Classifiers:

@@ -12,6 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from slug import files
+from slug.data.evaluation_sets import check_share
 from slug.data.names import Matcher, plain_name
 from slug.errors import SlugError, brief
 
@@ -60,6 +61,26 @@ def read(path: str | Path) -> list[Question]:
     return found
 
 
+def usable(found: Sequence[Question], path: str | Path, allowed: float) -> tuple[list[Question], dict[str, int]]:
+    """(the questions whose pictures can be decoded, {why: pictures that cannot}) of questions from `path`.
+
+    What is left out is told. SlugError where more than the fraction `allowed` of the pictures cannot be used.
+    """
+    why: dict[str | bytes, str] = {}
+    pictures = {q.image: q for q in found}
+    for image, question in pictures.items():
+        try:
+            question.picture().close()
+        except SlugError:
+            why[image] = "missing" if isinstance(image, str) and not Path(image).exists() else "damaged"
+    left_out = {reason: list(why.values()).count(reason) for reason in ("missing", "damaged")}
+    lost = [i if isinstance(i, str) else f"that of {pictures[i].text.splitlines()[0]!r}" for i in why]
+    check_share(Path(path), left_out, len(pictures), lost, allowed)
+    if len(why) == len(pictures):
+        raise SlugError(f"{path}: none of its pictures can be used; get them again")
+    return [q for q in found if q.image not in why], left_out
+
+
 def digest(path: str | Path) -> str:
     """Hash of a file of questions, or of the texts in a folder. Images count by their file names only."""
     path = files.existing(path, "questions", REMEDY)
@@ -86,9 +107,10 @@ def _mme(folder: Path) -> list[Question]:
         images = [p for place in places for end in (".jpg", ".png") if (p := place.with_name(place.name + end)).is_file()]
         task = text.parent.parent.name if text.parent.name == "questions_answers_YN" else text.parent.name
         for line in files.read_text(text).splitlines():
-            if "\t" in line and images:
+            if "\t" in line:
                 question, answer = line.split("\t")[:2]
-                found.append(Question(str(images[0]), question.strip(), answer.strip(), task))
+                image = images[0] if images else places[0].with_name(f"{places[0].name}.jpg")  # missing
+                found.append(Question(str(image), question.strip(), answer.strip(), task))
     return found
 
 

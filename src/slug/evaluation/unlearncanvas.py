@@ -37,18 +37,21 @@ class Scores(NamedTuple):
     CRA: float
 
 
-def scores(concept: Concept, asked: Sequence[Request], right: Answers) -> Scores:
+def scores(concept: Concept, asked: Sequence[Request], right: Answers, drawn: torch.Tensor | None = None) -> Scores:
     """Scores of the pictures of N Requests.
 
     Args:
         right: see canvas_classifiers.correct.
+        drawn: (N,) bool, the pictures that count; all by default.
     """
-    own = torch.tensor(concept.shown_by(asked))
+    drawn = torch.ones(len(asked), dtype=torch.bool) if drawn is None else drawn
+    shown = torch.tensor(concept.shown_by(asked))
+    own, others = shown & drawn, ~shown & drawn
 
     def share(kind: str, rows: torch.Tensor) -> float:
         return right[kind][rows].float().mean().item() if kind in right and rows.any() else math.nan
 
-    return Scores(1 - share(concept.kind, own), share(concept.kind, ~own), share(OTHER[concept.kind], ~own))
+    return Scores(1 - share(concept.kind, own), share(concept.kind, others), share(OTHER[concept.kind], others))
 
 
 def reached(ua: float, margin: float, margin_sd: float, wanted: float) -> float:

@@ -21,7 +21,7 @@ from slug.core import layers, slug, variants
 from slug.core.edit import Edit
 from slug.core.search import Found, Plan, Schedule
 from slug.core.selection import Candidate
-from slug.data.images import evenly_spaced
+from slug.data.images import evenly_spaced, told
 from slug.data.names import plain_name
 from slug.errors import SlugError
 from slug.evaluation import questions, statistics
@@ -29,10 +29,10 @@ from slug.evaluation.assistant import AssistantEvaluator
 from slug.models import vlm
 from slug.models.canonical import ALONE
 from slug.reports import assistants as tables
-from slug.reports import markdown, plots
-from slug.settings import Assistant, ForgetAssistant, Run
+from slug.reports import caveats, markdown, plots
+from slug.settings import Assistant, Data, ForgetAssistant, Run
 
-NOT_SETTINGS = ("force", "celeb_name", "device", "workers", "result_dir", "jobs")  # these change no result
+NOT_SETTINGS = ("force", "celeb_name", "device", "workers", "result_dir", "jobs", "allow_missing")  # these change no result
 SHOWN = 4, 5  # images on a sheet: of the forgotten name, of others
 Record = dict[str, Any]
 
@@ -66,7 +66,8 @@ class Search:
 
     def __init__(self, settings: ForgetAssistant) -> None:
         run, self.settings, self.variant = settings.run, settings, variants.get(settings.unlearn_method)
-        self.questions = questions.read(settings.questions)  # before anything that takes long
+        asked = questions.read(settings.questions)  # before anything that takes long
+        self.questions, self.left_out = questions.usable(asked, settings.questions, settings.allow_missing)
         self.model = vlm.from_settings(settings.assistant, run.precision, system.settle(run.device, run.seed))
         clip, sources, batch_size = self.model.clip, settings.sources, settings.batch_size
         how: dict[str, Any] = {"encoder": "vision", "flags": cli.values(settings), "protocol": run.rules}
@@ -147,6 +148,7 @@ class Search:
             "name": plain_name(name),
             "forgotten": best.forgotten,
             "caveat": records.caveat(known, best.forgotten, rule),
+            "left_out": {"questions": self.left_out},
             "model": model.label,
             "layer": best.layer,
             "step": best.step,
@@ -231,7 +233,7 @@ class Exam:
         name, rows = record["name"], self.rows[record["name"]]
         common = {"name": name, "seed": self.seed, "n_drawings": len({self.asked[i].group for i in rows["forget"]})}
         row = {k: record[k] for k in ("method", "layer", "step", "seconds", "peak_mem_mb", "params_share", "n_candidates")}
-        row["storage_bytes"] = record["delta_bytes"]
+        row |= {"storage_bytes": record["delta_bytes"], **caveats.of(record)}
         instead = Counter(state.said[i] for i in rows["forget"] + rows["forget_unseen"] if not state.right[i])
         if instead:
             row["commonest_share"] = instead.most_common(1)[0][1] / instead.total()
@@ -302,7 +304,14 @@ def made_records(folder: Path, model: vlm.Vlm, path: str) -> list[Record]:
 
 
 def evaluate(
-    run: Run, which: Assistant, path: str, utility: Sequence[str], factors: Sequence[float], out: str, readme: str
+    run: Run,
+    which: Assistant,
+    path: str,
+    utility: Sequence[str],
+    factors: Sequence[float],
+    out: str,
+    readme: str,
+    allow_missing: float = Data.allow_missing,
 ) -> None:
     """Answer the test split's questions with the edit of every record, and write the tables, transcripts and report.
 
@@ -312,24 +321,30 @@ def evaluate(
         factors: multiples of each step that are scored besides 0 and 1.
         out: folder that gets a copy of everything; may be empty.
         readme: Markdown file whose vlm block is filled; may be empty.
+        allow_missing: fraction of the pictures of each set of questions that may be missing or damaged.
     """
     device, folder = system.settle(run.device, run.seed), files.check_writable(run.result_dir) / "vlm"
     copies = files.check_writable(out or folder)
-    model, found = vlm.from_settings(which, run.precision, device), questions.read(path)
-    asked = [q for q in found if q.split == "test"]
-    asked += [q._replace(split="test") for p in utility for q in questions.read(p)]
+    sets, left_out = [], Counter[str]()
+    for source in (path, *utility):
+        usable, lost = questions.usable(questions.read(source), source, allow_missing)
+        sets.append(usable)
+        left_out.update(lost)
+    model, found = vlm.from_settings(which, run.precision, device), sets[0]
+    asked = [q for q in found if q.split == "test"] + [q._replace(split="test") for part in sets[1:] for q in part]
     made = made_records(folder, model, path)
     exam = Exam(model, asked, questions.Marker(found), [r["name"] for r in made], run.seed)
     table, kinds, curve = [], [], []
+    counts = {"left_out": told(+left_out)} if +left_out else {}  # a column only where pictures are left out
     written = [folder / "table.csv", folder / "report.md"]
     for record in progress.bar(made, desc="names", unit="name"):
         name, edit = record["name"], Edit(deltas.of_model(model, folder / record["delta"]), record["layer"], record["step"])
         state = exam.answers(edit, [name], name)
-        table += exam.table(record, state)
+        table += [row | counts for row in exam.table(record, state)]
         kinds += exam.kinds(name, state)
         curve += exam.curve(record, edit, state, factors) if factors else []
         written += exam.write_answers(name, state, folder / records.file_name(model.label, name, ""))
-    frame = pd.DataFrame(table).reindex(columns=schema.ASSISTANT_COLUMNS)
+    frame = pd.DataFrame(table).reindex(columns=[*schema.ASSISTANT_COLUMNS, *counts, *caveats.columns(table)])
     _write_table(folder / "table.csv", frame)
     text = quoted = tables.report(frame, pd.DataFrame(kinds))
     if curve:

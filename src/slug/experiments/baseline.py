@@ -47,8 +47,13 @@ class Scored:
         self.weights: Weights = {}  # of the best candidate, where they differ from the unedited model's
 
     def score(self, edit: Edit, base: Mapping[str, torch.Tensor]) -> None:
-        """Score the edit that the model carries; `base` holds the unedited model's weights."""
+        """Score the edit that the model carries; `base` holds the unedited model's weights.
+
+        What a search does at its end (selection.spare) has to be done here at once: the weights do not stay.
+        """
         found = self.evaluator.score(edit, self.ahead)
+        if selection.unsettled(found, self.ahead):
+            found = self.evaluator.score(edit, log_all=True)
         self.candidates.append(found)
         self.ahead = selection.winner([self.ahead, found])
         self.best = selection.winner([self.best, found])
@@ -207,6 +212,7 @@ class Baseline:
             "forgotten": best.forgotten,
             "caveat": records.clip_caveat(splits, best.forgotten, self.evaluators()["validation"].rule.words),
             "model_hash": self.model_hash,
+            "left_out": {n: dict(t.pictures.left_out) for n, t in self.evaluators()["test"].evaluation.tasks.items()},
             "touched_most": dict(sorted(counts.items(), key=lambda item: -item[1])[:5]),
             "params_share": touched / sum(p.numel() for p in base.values()),
             "n_candidates": len(candidates),

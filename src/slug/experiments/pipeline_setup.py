@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from slug import files, system
 from slug.artifacts import canvas_records, deltas
 from slug.artifacts.records import Record
 from slug.core.edit import Edit
 from slug.evaluation import canvas_prompts
-from slug.evaluation.canvas_classifiers import Answers, ClipClassifiers, Judge, correct, load_classifiers
+from slug.evaluation.canvas_classifiers import ClipClassifiers, Judge, Judged, correct, load_classifiers
 from slug.evaluation.canvas_prompts import Concept, Request
 from slug.models import diffusion
 from slug.settings import Judging, Pipeline, Run
@@ -81,6 +83,23 @@ class Canvas:
         folder = self.results / "uncanvas/pictures"
         return diffusion.kept_pictures(self.pipeline, wanted, folder, stem, [self.base, mark])
 
-    def correct(self, asked: Sequence[Request], paths: Sequence[Path]) -> Answers:
-        """Whether the judge takes each of these pictures for what was asked for."""
-        return correct(asked, diffusion.look_at(self.judge.logits, paths), self.judge.labels)
+    def correct(self, asked: Sequence[Request], pictures: torch.Tensor | Sequence[Path], what: str) -> Judged:
+        """Whether the judge takes each of these pictures for what was asked for. Black ones are left out, and counted.
+
+        Args:
+            pictures: (N, 3, H, W) uint8, or N image files.
+            what: whose pictures they are.
+        """
+        places = diffusion.sound(pictures, what)
+        drawn = torch.zeros(len(asked), dtype=torch.bool)
+        drawn[places] = True
+        right = {kind: torch.zeros_like(drawn) for kind in self.judge.labels}
+        if places:
+            shown = [asked[i] for i in places]
+            if isinstance(pictures, torch.Tensor):
+                logits = self.judge.logits(pictures[places])
+            else:
+                logits = diffusion.look_at(self.judge.logits, [pictures[i] for i in places])
+            for kind, found in correct(shown, logits, self.judge.labels).items():
+                right[kind][places] = found
+        return Judged(right, drawn)

@@ -17,11 +17,11 @@ from slug.data.images import by_batch, evenly_spaced
 from slug.data.names import plain_name
 from slug.errors import SlugError
 from slug.evaluation import canvas_prompts, fid, unlearncanvas
-from slug.evaluation.canvas_classifiers import Answers
+from slug.evaluation.canvas_classifiers import Judged
 from slug.evaluation.canvas_prompts import Concept, Request
 from slug.experiments.pipeline_setup import Canvas, concept_of
 from slug.models import diffusion
-from slug.reports import intervals, markdown, plots, reading
+from slug.reports import caveats, intervals, markdown, plots, reading
 from slug.reports import pipelines as report
 from slug.settings import Sources
 
@@ -130,17 +130,20 @@ class Examination:
 
     # --------------------------------------------------------------------------------------------------------- figures
 
-    def rows(self, record: Record, before: Answers, after: Answers) -> list[dict[str, Any]]:
+    def rows(self, record: Record, before: Judged, after: Judged) -> list[dict[str, Any]]:
         """Rows of table.csv: the original, the record's edit, and its adapter if it has one.
 
         Args:
-            before, after: answers of the judge without and with the edit.
+            before, after: what the judge says without and with the edit.
         """
         concept, method = concept_of(record), record["method"]
-        common = {"kind": concept.kind, "name": concept.name, "n_images": len(self.asked), "seed": self.canvas.run.seed}
+        common = {"kind": concept.kind, "name": concept.name, "seed": self.canvas.run.seed}
 
-        def row(name: str, right: Answers, **more: Any) -> dict[str, Any]:
-            return {"method": name, **common, **more, **unlearncanvas.scores(concept, self.asked, right)._asdict()}
+        def row(name: str, judged: Judged, **more: Any) -> dict[str, Any]:
+            n = int(judged.drawn.sum())
+            counts = {"n_images": n, "n_black": len(self.asked) - n}
+            scores = unlearncanvas.scores(concept, self.asked, *judged)
+            return {"method": name, **common, **counts, **more, **scores._asdict()}
 
         cost = {k: record[k] for k in ("seconds", "peak_mem_mb", "params_share", "n_candidates")}
         if first := before_rounds(record, self.records):
@@ -148,19 +151,21 @@ class Examination:
             cost["peak_mem_mb"] = max(cost["peak_mem_mb"], first["peak_mem_mb"])
         cost |= {"storage_bytes": record["delta_bytes"], "step": record["chosen"][-1][1] if record["chosen"] else 0.0}
         cost |= {"layer": " + ".join(layer for layer, _ in record["chosen"]), "inside_grid": record.get("inside_grid")}
+        cost |= caveats.of(record)
         found = [row(schema.ORIGINAL, before), row(method, after, **cost)]
         if record["lora"]:
-            right = self.canvas.correct(self.asked, self.draw(self.by_lora(record))[0])
-            found.append(row(f"{method}{schema.ADAPTER}", right, **cost | {"storage_bytes": record["lora"]["bytes"]}))
+            state = self.by_lora(record)
+            judged = self.canvas.correct(self.asked, self.draw(state)[0], state.stem)
+            found.append(row(f"{method}{schema.ADAPTER}", judged, **cost | {"storage_bytes": record["lora"]["bytes"]}))
         return found
 
-    def sheet(self, record: Record, paths: Sequence[list[Path]], right: Sequence[Answers], stem: Path) -> None:
+    def sheet(self, record: Record, paths: Sequence[list[Path]], judged: Sequence[Judged], stem: Path) -> None:
         """Draw pictures before and after the edit of a record, of its concept and of others."""
         own = concept_of(record).shown_by(self.asked)
         places = [[i for i, shown in enumerate(own) if shown == mine] for mine in (True, False)]
         rows = evenly_spaced(places[0], SHOWN[0]) + evenly_spaced(places[1], SHOWN[1])
         titles = [f"{plain_name(self.asked[i].object)}\n{plain_name(self.asked[i].style)}".strip() for i in rows]
-        hit = [[all(flags[i].item() for flags in answers.values()) for i in rows] for answers in right]
+        hit = [[all(flags[i].item() for flags in state.right.values()) for i in rows] for state in judged]
         shown = [diffusion.read_pictures([state[i] for i in rows]) for state in paths]
         title = f"{record['name']} ({record['kind']}) forgotten by {record['method']}"
         seen_by = "the unedited CLIP sees" if self.by_clip else "both classifiers see"
@@ -185,15 +190,16 @@ class Examination:
         return target
 
     def distances(self, drawn: Mapping[str, Mapping[int, Path]], target: Any) -> dict[str, float]:
-        """{method: FID}.
+        """{method: FID}; without a figure where one of a method's pictures is black all over.
 
         Args:
             drawn: {method: {place in FID's Requests: path of the picture}}.
         """
         found = {}
         for method, paths in drawn.items() if self.dealt else ():
-            features = diffusion.look_at(self.embed, [paths[i] for i in range(len(self.dealt))])["features"]
-            found[method] = fid.frechet(features, target)
+            mine = [paths[i] for i in range(len(self.dealt))]
+            if len(diffusion.sound(mine, f"FID of {method}")) == len(mine):
+                found[method] = fid.frechet(diffusion.look_at(self.embed, mine)["features"], target)
         return found
 
     # ---------------------------------------------------------------------------------------------------------- report
@@ -208,18 +214,19 @@ class Examination:
         for record in self.records:
             reading.csv_table(*steps_of(self.canvas, record))  # now, not after the pictures
         target = self.reference_features()  # before what takes long: it finds what is wrong with the reference
-        before, of_fid = self.draw(self.original())
-        right, drawn = self.canvas.correct(self.asked, before), {schema.ORIGINAL: dict(enumerate(of_fid))}
+        start = self.original()
+        before, of_fid = self.draw(start)
+        whole, drawn = self.canvas.correct(self.asked, before, start.stem), {schema.ORIGINAL: dict(enumerate(of_fid))}
         rows, steps = [], []
         for record in progress.bar(self.records, desc="records", unit="record"):
             stem, state = canvas_records.stem_of(record), self.by_delta(record)
             after, of_fid = self.draw(state)
-            found = self.canvas.correct(self.asked, after)
+            found = self.canvas.correct(self.asked, after, stem)
             drawn.setdefault(record["method"], {}).update(zip(state.share, of_fid, strict=True))
-            rows += self.rows(record, right, found)
+            rows += self.rows(record, whole, found)
             part = reading.csv_table(*steps_of(self.canvas, record))
             steps.append(part.assign(method=record["method"], kind=record["kind"], name=record["name"]))
-            self.sheet(record, (before, after), (right, found), out / f"sheet-{stem}")
+            self.sheet(record, (before, after), (whole, found), out / f"sheet-{stem}")
         frame = pd.DataFrame(rows).drop_duplicates(["method", "kind", "name"], ignore_index=True)
         frame["FID"] = frame["method"].map(self.distances(drawn, target)).astype(float)
         frame = report.tidy(frame)

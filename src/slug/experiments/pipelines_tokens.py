@@ -7,7 +7,8 @@ from slug import progress
 from slug.artifacts.records import Record
 from slug.core.edit import Edit
 from slug.errors import SlugError
-from slug.evaluation import canvas_classifiers, canvas_prompts, inversion
+from slug.evaluation import canvas_prompts, inversion
+from slug.evaluation.canvas_classifiers import Judged
 from slug.evaluation.canvas_prompts import Concept, Request
 from slug.experiments.pipeline_setup import Canvas, concept_of
 
@@ -29,7 +30,7 @@ def rows(canvas: Canvas, concept: Concept, records: Sequence[Record], steps: int
     """Rows of tokens.csv on a concept: of the original, and of each of its records.
 
     A token is trained on pictures that the original makes of the concept; then the test split's prompts are drawn with the
-    token in the concept's place, and with its name.
+    token in the concept's place, and with its name. A prompt counts where neither picture is black all over.
 
     Args:
         steps, rate: see inversion.learn.
@@ -41,24 +42,27 @@ def rows(canvas: Canvas, concept: Concept, records: Sequence[Record], steps: int
         raise SlugError(f"the prompts' test split has no pictures of the {kind} {concept.name}; make other prompts")
     cells = list(dict.fromkeys(r._replace(split="validation", seed=0) for r in own))
     wanted = [r._replace(seed=FIRST_SEED + i) for i, r in enumerate(cells * TIMES)]
-    latents = pipeline.latents([r.prompt for r in wanted], [r.seed for r in wanted])
+    latents = pipeline.latents([r.prompt for r in wanted], [r.seed for r in wanted])  # of the original: NaN ends the run
     training, spoken = ([inversion.prompt_with(r, kind) for r in part] for part in (wanted, test))
     states = {"original": Edit()}
     states |= {r["method"]: canvas.edit(r) for r in records if concept_of(r) == concept.plain}
     found: list[dict[str, Any]] = []
     for method, edit in progress.bar(states.items(), desc=f"{concept.name}: tokens", unit="pipeline"):
         with edit.applied(pipeline):
-            by_name = shown(canvas, test, kind, [r.prompt for r in test])
+            what = f"{concept.name}, {method}"
+            by_name = judged(canvas, test, [r.prompt for r in test], f"{what}, for its name")
             how: Any = {"steps": steps, "rate": rate, "seed": seed}
             vector = inversion.learn(pipeline, training, latents, start=START[kind], **how)
             with inversion.spoken(pipeline, vector):
-                by_token = shown(canvas, test, kind, spoken)
-        row = {"method": method, **concept.plain._asdict(), "n": len(test)}
-        found.append(row | {"by_name": by_name, "by_token": by_token, "seed": seed})
+                by_token = judged(canvas, test, spoken, f"{what}, for an optimised token")
+        drawn = by_name.drawn & by_token.drawn
+        n, named, told = (int(x.sum()) for x in (drawn, by_name.right[kind] & drawn, by_token.right[kind] & drawn))
+        row = {"method": method, **concept.plain._asdict(), "n": n, "n_black": len(test) - n}
+        found.append(row | {"by_name": named, "by_token": told, "seed": seed})
     return found
 
 
-def shown(canvas: Canvas, asked: Sequence[Request], kind: str, prompts: Sequence[str]) -> int:
-    """How many pictures of N prompts, with the seeds of N Requests, the judge takes for what the Requests ask for."""
-    images = canvas.pipeline.generate(prompts, [r.seed for r in asked])
-    return int(canvas_classifiers.correct(asked, canvas.judge.logits(images), canvas.judge.labels)[kind].sum())
+def judged(canvas: Canvas, asked: Sequence[Request], prompts: Sequence[str], what: str) -> Judged:
+    """What the judge says of pictures of N prompts, with the seeds of N Requests, which say what they shall show."""
+    images = canvas.pipeline.generate(prompts, [r.seed for r in asked], blacken=True)
+    return canvas.correct(asked, images, what)

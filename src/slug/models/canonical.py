@@ -12,6 +12,7 @@ from torch import Tensor
 ALONE = " alone"  # suffix of a layer's name: the layer moves without the other members of its group
 # Prefixes of the parameters of each tower of a Hugging Face CLIP; a tower by itself may omit its prefix.
 TEXT, VISION = "text_model.", "vision_model."
+UNET = "unet."  # of the UNet's parameters in an edit of a pipeline
 _BLOCK = {
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",

@@ -21,13 +21,19 @@ from slug import files, progress, settings, system
 from slug.data.images import by_batch, decode
 from slug.errors import SlugError, brief
 from slug.models import folders, loading
-from slug.models.canonical import TEXT
+from slug.models.canonical import TEXT, UNET
 from slug.models.clip import Clip
 from slug.models.host import HostModel
 
-UNET = "unet."  # prefix of the names of the UNet's parameters in an edit
 PARTS = {"text_encoder": "CLIPTextModel", "unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}  # {part: its class}
 Wanted = Sequence[tuple[str, int]]  # (prompt, seed) of each image
+
+
+# What is black all over shows a safety checker's veto, or NaN; pictures of this project's own pipelines have no checker.
+REMEDY = (
+    "NaN ends as black, so give --precision fp32; a safety checker draws black, too: switch it off with safety_checker=None "
+    "in the program that made such pictures"
+)
 
 
 class BrokenPictures(SlugError):
@@ -116,12 +122,19 @@ class Diffusion(HostModel):
             self.embeddings.update(zip(part, states, strict=True))
         return torch.stack([self.embeddings[p] for p in prompts])
 
-    def generate(self, prompts: Sequence[str], seeds: Sequence[int], desc: str | None = None) -> Tensor:
+    def generate(
+        self, prompts: Sequence[str], seeds: Sequence[int], desc: str | None = None, *, blacken: bool = False
+    ) -> Tensor:
         """One image for each of N prompts and seeds: (N, 3, size, size) uint8 on the CPU.
 
         An image depends on its own prompt and seed only, not on the others of its batch.
+
+        Args:
+            blacken: return images that are NaN as black ones, for callers that leave these out (see `sound`), instead of
+                raising BrokenPictures.
         """
-        images = self._run(prompts, seeds, "pt", desc)
+        images = self._run(prompts, seeds, "pt", desc, strict=not blacken)
+        images = torch.where(torch.isfinite(images).flatten(1).all(1).view(-1, 1, 1, 1), images, 0)
         return (images.float() * 255).round().clamp(0, 255).to(torch.uint8)
 
     def latents(self, prompts: Sequence[str], seeds: Sequence[int], desc: str | None = None) -> Tensor:
@@ -129,7 +142,7 @@ class Diffusion(HostModel):
         return self._run(prompts, seeds, "latent", desc)
 
     @torch.no_grad()
-    def _run(self, prompts: Sequence[str], seeds: Sequence[int], kind: str, desc: str | None) -> Tensor:
+    def _run(self, prompts: Sequence[str], seeds: Sequence[int], kind: str, desc: str | None, strict: bool = True) -> Tensor:
         channels, side = self.pipe.unet.config.in_channels, self.size // self.pipe.vae_scale_factor
         out = []
         starts = range(0, len(prompts), self.batch_size)
@@ -150,7 +163,7 @@ class Diffusion(HostModel):
                     output_type=kind,
                 ).images
             broken = int((~torch.isfinite(images).flatten(1).all(1)).sum())
-            if broken:
+            if broken and strict:
                 raise BrokenPictures(
                     f"{broken} of {len(images)} pictures of {self.label} are NaN, which would be saved as black pictures; "
                     "none is scored or kept: give --precision fp32, or a smaller step"
@@ -168,27 +181,43 @@ def is_black(path: Path) -> bool:
         return False  # those who read it say so
 
 
+def sound(pictures: Tensor | Sequence[Path], what: str) -> list[int]:
+    """Places of the pictures that are not black all over; the others are counted in a line for the terminal.
+
+    Args:
+        pictures: (N, 3, H, W) uint8, or N image files.
+        what: whose pictures they are.
+    """
+    dark = (pictures.flatten(1).amax(1) == 0).tolist() if isinstance(pictures, Tensor) else [is_black(p) for p in pictures]
+    if any(dark):
+        print(f"{what}: left out {sum(dark)} of {len(dark)} pictures, which are black all over; {REMEDY}")
+    return [i for i, black in enumerate(dark) if not black]
+
+
 def not_black(paths: Sequence[Path], wanted: Wanted, what: str) -> list[tuple[Path, str]]:
-    """(image file, prompt) of the pictures that are not black all over; the others are counted. SlugError if all are."""
-    rows = [(p, prompt) for p, (prompt, _) in zip(paths, wanted, strict=True) if not is_black(p)]
+    """(image file, prompt) of the pictures that are `sound`. SlugError if none is."""
+    rows = [(paths[i], wanted[i][0]) for i in sound(paths, what)]
     if not rows:
-        raise SlugError(f"all pictures of {what} are black; give --precision fp32, or a sound pipeline")
-    if len(rows) < len(paths):
-        print(f"{what}: left out {len(paths) - len(rows)} of {len(paths)} pictures, which are black all over")
+        raise SlugError(f"all pictures of {what} are black; {REMEDY}")
     return rows
 
 
-def write_pictures(diffusion: Diffusion, wanted: Wanted, folder: Path, desc: str | None = None) -> list[Path]:
+def write_pictures(
+    diffusion: Diffusion, wanted: Wanted, folder: Path, desc: str | None = None, *, blacken: bool = False
+) -> list[Path]:
     """Write one PNG for each (prompt, seed) into `folder`, batch by batch. Returns their paths.
 
     Existing files are kept, except black ones, which a safety checker or NaN left in an earlier run.
+
+    Args:
+        blacken: see Diffusion.generate.
     """
     paths = [folder / f"{i:05d}.png" for i in range(len(wanted))]
     missing = [i for i, p in enumerate(paths) if not p.is_file() or is_black(p)]
     starts = range(0, len(missing), diffusion.batch_size)
     for start in progress.bar(starts, desc=desc, unit="batch", leave=False, shown=desc is not None):
         rows = missing[start : start + diffusion.batch_size]
-        images = diffusion.generate([wanted[i][0] for i in rows], [wanted[i][1] for i in rows])
+        images = diffusion.generate([wanted[i][0] for i in rows], [wanted[i][1] for i in rows], blacken=blacken)
         for i, image in zip(rows, images, strict=True):
             with files.replacing(paths[i]) as temporary:
                 Image.fromarray(image.permute(1, 2, 0).numpy()).save(temporary, "PNG")
@@ -196,12 +225,12 @@ def write_pictures(diffusion: Diffusion, wanted: Wanted, folder: Path, desc: str
 
 
 def kept_pictures(diffusion: Diffusion, wanted: Wanted, folder: Path, stem: str, state: list) -> list[Path]:
-    """`write_pictures` under the present weights into a subfolder of `folder` that later runs find again.
+    """`write_pictures` under the present weights into a subfolder of `folder` that later runs find again; NaN as black ones.
 
     `state` is what the images depend on besides prompts and seeds (base weights and edit): anything JSON can hold.
     """
     mark = hashlib.sha256(json.dumps([*state, wanted]).encode()).hexdigest()[:16]
-    return write_pictures(diffusion, wanted, folder / f"{stem}-{mark}", desc=stem)
+    return write_pictures(diffusion, wanted, folder / f"{stem}-{mark}", desc=stem, blacken=True)
 
 
 def read_pictures(paths: Iterable[Path]) -> Tensor:
@@ -228,21 +257,19 @@ def load(
     import transformers
 
     local = loading.local_folder(pipeline)
-    source = str(local or pipeline)
-    if local:
-        folders.check(local)
+    source, revision = loading.source_of(pipeline, "the pipeline")
     try:
-        index = diffusers.StableDiffusionPipeline.load_config(source)
+        index = diffusers.StableDiffusionPipeline.load_config(source, **revision)
         parts = {}
         for part, kind in PARTS.items():
             own = folders.variant(local / part) if local else None
-            how_read: dict[str, Any] = {"subfolder": part, "variant": own, "output_loading_info": True}
+            how_read: dict[str, Any] = {"subfolder": part, "variant": own, "output_loading_info": True, **revision}
             how_read |= {"dtype" if part == "text_encoder" else "torch_dtype": dtype}
             maker = getattr(transformers if part == "text_encoder" else diffusers, kind)
             parts[part], info = maker.from_pretrained(source, **how_read)
             folders.check_loaded(info, f"{part} of the pipeline {pipeline}")
         # Without its checker: what a checker blackens would pass for forgotten.
-        parts |= {"safety_checker": None, "requires_safety_checker": False}
+        parts |= {"safety_checker": None, "requires_safety_checker": False, **revision}
         pipe = diffusers.StableDiffusionPipeline.from_pretrained(source, dtype=dtype, **parts)
     except SlugError:
         raise

@@ -51,6 +51,29 @@ def label_of(model: str = "", clip_model_id: str = "") -> str:
     return files.resolve(model.removeprefix(LOCAL)).name if model.startswith(LOCAL) else model
 
 
+def source_of(model: str, what: str) -> tuple[str, dict[str, str]]:
+    """(what a library loads a model id or folder from, further arguments), after its configurations were searched for code.
+
+    Of an id the configurations alone are fetched first, and the arguments fix the revision that was searched. SlugError if
+    there is no such id, or a configuration asks for code.
+
+    Args:
+        what: kind of model, for the message.
+    """
+    local = local_folder(model)
+    if local:
+        folders.check(local)
+        return str(local), {}
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot = Path(snapshot_download(model, allow_patterns=["*.json", "*/*.json"]))
+    except Exception as err:  # the hub raises many kinds: no such id, no network, nothing in the cache
+        raise SlugError(f"cannot load {what} {model}: {brief(err)}; give a folder or a known id") from err
+    folders.check(snapshot, sizes=False)
+    return model, {"revision": snapshot.name}
+
+
 def local_folder(model: str) -> Path | None:
     """The folder that a model id or folder means; None for an id."""
     folder = files.resolve(model)
@@ -149,20 +172,16 @@ def _load_hugging_face(model_id: str) -> "Clip":
     from slug.models.hugging_face import HuggingFaceClip
 
     local = local_folder(model_id)
-    source = str(local or model_id)
-    if local:
-        folders.check(local)
-        if not any((local / f).is_file() for f in ("preprocessor_config.json", "processor_config.json")):
-            raise SlugError(
-                f"{local} has no preprocessor_config.json, which says how to prepare pictures; get the model's own"
-            )
+    source, revision = source_of(model_id, "Hugging Face CLIP")
+    if local and not any((local / f).is_file() for f in ("preprocessor_config.json", "processor_config.json")):
+        raise SlugError(f"{local} has no preprocessor_config.json, which says how to prepare pictures; get the model's own")
     try:
-        kind = CLIPConfig.get_config_dict(source)[0].get("model_type")
+        kind = CLIPConfig.get_config_dict(source, **revision)[0].get("model_type")
         if kind != "clip":
             raise SlugError(
                 f"it is of model_type {kind!r}; supported are Hugging Face folders of model_type 'clip', with both towers"
             )
-        how: dict[str, Any] = {"trust_remote_code": False}
+        how: dict[str, Any] = {"trust_remote_code": False, **revision}
         found: Any = CLIPModel.from_pretrained(source, output_loading_info=True, variant=folders.variant(local), **how)
         tokenizer = AutoTokenizer.from_pretrained(source, **how)
         processor = AutoImageProcessor.from_pretrained(source, backend="pil", **how)

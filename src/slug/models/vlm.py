@@ -133,21 +133,19 @@ def load(
     from transformers import AutoProcessor, BitsAndBytesConfig, LlavaConfig, LlavaForConditionalGeneration
 
     loaded, local = loading.load(clip_model_id=clip, device=device), loading.local_folder(vlm)
-    source = str(local or vlm)
-    if local:
-        folders.check(local)
+    source, revision = loading.source_of(vlm, "the model")
     options: dict[str, Any] = {"dtype": dtype} | ({"device_map": device_map} if device_map else {})
     if four_bit:
         # The vision tower keeps its precision: its tensors are edited. The library matches whole names from their beginning.
         skip = [r"model\.vision_tower", r"model\.multi_modal_projector", "lm_head"]
         options["quantization_config"] = BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=skip)
     try:
-        kind = LlavaConfig.get_config_dict(source)[0].get("model_type")
+        kind = LlavaConfig.get_config_dict(source, **revision)[0].get("model_type")
         if kind != "llava":
             raise SlugError(f"it is of model_type {kind!r}; supported is 'llava'")
-        options |= {"trust_remote_code": False, "variant": folders.variant(local)}
+        options |= {"trust_remote_code": False, **revision, "variant": folders.variant(local)}
         found: Any = LlavaForConditionalGeneration.from_pretrained(source, output_loading_info=True, **options)
-        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False, **revision)
     except Exception as err:  # transformers, safetensors and the hub raise many kinds; each is a bad or absent folder
         raise SlugError(f"cannot load the model {vlm}: {brief(err, 300)}") from err
     module, info = found

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from slug import schema
-from slug.reports import intervals, markdown
+from slug.reports import caveats, intervals, markdown
 
 RETAINED = {"identities": "other identities", "objects": "objects", "utility": "utility"}
 
@@ -20,7 +20,8 @@ def _names(after: pd.DataFrame, before: pd.DataFrame) -> str:
         old = before.loc[r["name"]]
         lost = [f"{intervals.paired(r, p, '+.1f')}, {r[f'n_{p}']:.0f}" if r[f"n_{p}"] else "" for p in RETAINED]
         rows.append(
-            f"{r['name']} | `{r['layer']}` | {r['step']:.3g} | {old['forget_acc']:.1%} | {r['forget_acc']:.1%} "
+            f"{r['name']}{caveats.mark(r)} | `{r['layer']}` | {r['step']:.3g} | "
+            f"{old['forget_acc']:.1%} | {r['forget_acc']:.1%} "
             f"({r['forget_upper']:.1%}) | {r['n_forget']:.0f} / {r['n_pictures']:.0f} / {r['n_drawings']:.0f} | "
             f"{old['forget_unseen_acc']:.1%} | {r['forget_unseen_acc']:.1%} ({r['n_forget_unseen']:.0f}) | "
             f"{' | '.join(lost)} | {r['seconds']:.0f} | {r['storage_bytes'] / 1e3:.0f} ({r['params_share']:.1%})"
@@ -48,9 +49,20 @@ def report(frame: pd.DataFrame, kinds: pd.DataFrame) -> str:
         f"{kind} | {part['before'].mean():.1%} | {part['after'].mean():.1%} | {part['n'].mean():.0f}"
         for kind, part in intervals.groups(kinds, "kind", sort=False)
     ]
-    parts = [_names(after, before), f"Mean accuracies over {len(after)} names (95% t interval): {means}."]
+    parts = [
+        _names(after, before),
+        *caveats.sentences(after),
+        *_left_out(frame),
+        f"Mean accuracies over {len(after)} names (95% t interval): {means}.",
+    ]
     parts.append(markdown.table("name | answers instead (count) | share of the commonest | share of known names", instead))
     return "\n\n".join([*parts, markdown.table("kind of question | before | after, mean over names | n", by_kind)])
+
+
+def _left_out(frame: pd.DataFrame) -> list[str]:
+    """How many pictures of the questions could not be used, in words; nothing where all were."""
+    said = frame["left_out"].dropna() if "left_out" in frame else []
+    return [f"Questions without a usable picture are left out; pictures: {said.iloc[0]}."] if len(said) else []
 
 
 def curve_report(frame: pd.DataFrame, plot: str) -> str:

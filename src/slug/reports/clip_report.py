@@ -56,7 +56,7 @@ def markdown(frame: pd.DataFrame) -> str:
     parts = [f"# SLUG on {', '.join(sorted(frame['model'].unique()))}: {frame['name'].nunique()} names", introduction]
     parts.append(rules(used))
     parts += ["## All names", clip_tables.pooled(frame), clip_tables.means_table(frame)]
-    parts += ["## Each name", clip_tables.names_table(frame), *clip_tables.caveats(frame)]
+    parts += ["## Each name", clip_tables.names_table(frame), *clip_tables.not_forgotten(frame)]
     parts += [] if any(p.own_captions for p in used) else [MEMBERSHIP]
     if comparison.has_baselines(frame):
         table, statements, costs = comparison.parts(frame)
@@ -86,7 +86,7 @@ def headline(frame: pd.DataFrame) -> str:
 
 def page_blocks(frame: pd.DataFrame, found: list[Record]) -> dict[str, str]:
     """What the README.md of the result folder quotes: {block: Markdown}."""
-    parts = [clip_tables.pooled(frame), headline(frame), clip_tables.names_table(frame), *clip_tables.caveats(frame)]
+    parts = [clip_tables.pooled(frame), headline(frame), clip_tables.names_table(frame), *clip_tables.not_forgotten(frame)]
     by_known = sorted(found, key=lambda r: r["splits"]["test"][schema.ORIGINAL]["forget_acc1"])
     best_known = {r["kind"]: r for r in by_known if r["method"] == "slug"}
     links = [
@@ -103,7 +103,7 @@ def summary(frame: pd.DataFrame, found: list[Record]) -> str:
     """What the terminal shows."""
     parts = [clip_tables.means_table(frame), *(comparison.parts(frame) if compares(frame) else [])]
     winners = ", ".join(f"{r['name']} {r['layer']}" for r in found if "fronts" in r)
-    parts += [clip_tables.names_table(frame), *clip_tables.caveats(frame), clip_tables.pooled(frame)]
+    parts += [clip_tables.names_table(frame), *clip_tables.not_forgotten(frame), clip_tables.pooled(frame)]
     return "\n".join([*parts, f"winner layers: {winners}"])
 
 

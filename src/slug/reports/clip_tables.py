@@ -6,9 +6,8 @@ from typing import Any
 import pandas as pd
 
 from slug import protocols, schema
-from slug.reports import intervals, markdown
+from slug.reports import caveats, intervals, markdown
 
-MARK = " (!)"  # beside a name that was not forgotten
 MARGINS = {"identities": 2, "objects": 1}  # points that retained accuracy may lose
 
 
@@ -22,12 +21,10 @@ def table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
                 row["protocol"] = record.get("protocol", protocols.OURS.name)
                 if method != schema.ORIGINAL:
                     row |= {c: record.get(c) for c in schema.CLIP_COLUMNS if c in record}
-                    row["caveat"] = record.get("caveat") or None
+                    row |= caveats.of(record)
                     method = record["method"]
                 rows.append({**row, **figures, "split": split, "method": method})
-    # Only where a record has one: most tables have no such column.
-    caveats = ["caveat"] if any(row.get("caveat") for row in rows) else []
-    frame = pd.DataFrame(rows).reindex(columns=[*schema.CLIP_COLUMNS, *caveats])
+    frame = pd.DataFrame(rows).reindex(columns=[*schema.CLIP_COLUMNS, *caveats.columns(rows)])
     frame = frame.sort_values(["split", "kind", "name", "method"], kind="stable")
     # Every method's record holds the figures of the unedited model, and they are the same.
     return frame.drop_duplicates(["model", "name", "split", "method"], ignore_index=True)
@@ -52,7 +49,7 @@ def names_table(frame: pd.DataFrame) -> str:
     for _, r in of_test_split(frame, slug_only=True).sort_values(["kind", "name"], kind="stable").iterrows():
         was, changes = before.loc[r["model"], r["name"]], " | ".join(intervals.paired(r, task) for task in schema.TASKS)
         lines.append(
-            f"{r['name']}{MARK if has_caveat(r) else ''} | {r['kind']} | "
+            f"{r['name']}{caveats.mark(r)} | {r['kind']} | "
             f"`{r['layer'].removesuffix('.weight')}` | {r['step']:.3g} | "
             f"{was['forget_acc1']:.1%} | {r['forget_acc1']:.1%} (at most {r['forget_upper']:.1%}) | "
             f"{r['n_forget']:.0f} / {r['n_drawings']:.0f} | {changes} | {was['mia_mean']:.1f} | {r['mia_mean']:.1f} | "
@@ -61,15 +58,9 @@ def names_table(frame: pd.DataFrame) -> str:
     return markdown.table(heads, lines)
 
 
-def has_caveat(row: Any) -> bool:
-    """Whether an edit does not show that its name was forgotten, by its row of the table."""
-    return isinstance(row.get("caveat"), str)
-
-
-def caveats(frame: pd.DataFrame) -> list[str]:
+def not_forgotten(frame: pd.DataFrame) -> list[str]:
     """What the marks of `names_table` say: a sentence for each name that was not forgotten; empty where all were."""
-    rows = [r for _, r in of_test_split(frame, slug_only=True).iterrows() if has_caveat(r)]
-    return ["\n".join(f"{MARK.strip()} {r['name']}: {r['caveat']}." for r in rows)] if rows else []
+    return caveats.sentences(of_test_split(frame, slug_only=True))
 
 
 def means_table(frame: pd.DataFrame) -> str:

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from slug import schema
-from slug.reports import clip_tables, intervals, markdown, naming
+from slug.reports import caveats, clip_tables, intervals, markdown, naming
 from slug.settings import MAX_FORGET
 
 PUBLISHED = {  # paper, Table 1: FA@1, TA_CA@1, TA_IN@1, MIA in %; ViT-B-32 laion400m_e32, mean of five identities
@@ -50,6 +50,7 @@ def comparison_table(frame: pd.DataFrame) -> str:
             tried = f"{rows['n_candidates'].mean():.0f}"
         mia = f"{rows['mia_mean'].mean():.1f} ({rows['mia_others_mean'].mean():.1f})"
         paper = PUBLISHED.get(method, "") if kind == "identity" else ""
+        method = f"{method}{caveats.of_part(rows)}"
         lines.append([kind, method, len(rows), intervals.cell(rows["forget_acc1"]), alone, *cells, mia, tried, paper])
     return markdown.table(heads, lines)
 
@@ -95,8 +96,9 @@ def statements(frame: pd.DataFrame) -> str:
 
 
 def parts(frame: pd.DataFrame) -> list[str]:
-    """The comparison's table, statements and costs."""
-    return [comparison_table(frame), statements(frame), costs_table(frame)]
+    """The comparison's table, its marks and statements, and costs."""
+    said = [statements(frame), *caveats.sentences(compared(frame), method=True)]
+    return [comparison_table(frame), "\n\n".join(said), costs_table(frame)]
 
 
 def latex(frame: pd.DataFrame) -> str:

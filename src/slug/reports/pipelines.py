@@ -9,14 +9,14 @@ import pandas as pd
 
 from slug import schema
 from slug.evaluation.statistics import interval
-from slug.reports import intervals, markdown, naming
+from slug.reports import caveats, intervals, markdown, naming
 
 SCORES = ("UA", "IRA", "CRA")
 
 
 def tidy(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows of results/uncanvas/table.csv in its columns and order."""
-    frame = frame.reindex(columns=schema.CANVAS_COLUMNS)
+    frame = frame.reindex(columns=[*schema.CANVAS_COLUMNS, *caveats.columns(frame.to_dict("records"))])
     return frame.sort_values(["kind", "method", "name"], ascending=[False, True, True])
 
 
@@ -43,8 +43,22 @@ def report(frame: pd.DataFrame, features: str, note: str = "") -> str:
             cost = [f"{part['seconds'].mean():.0f}", f"{part['peak_mem_mb'].mean():.0f}", size]
         fid = part["FID"].iloc[0]
         cells = [*(intervals.cell(part[c]) for c in SCORES), shares, "" if math.isnan(fid) else f"{fid:.1f}"]
-        rows.append([f"{kind}s", method, len(part), *cells, *cost])
-    return "\n\n".join([markdown.table(heads, rows), *([note] if note else []), *_at_ends(frame)])
+        rows.append([f"{kind}s", f"{method}{caveats.of_part(part)}", len(part), *cells, *cost])
+    return "\n\n".join([markdown.table(heads, rows), *([note] if note else []), *_left_out(frame), *_at_ends(frame)])
+
+
+def _left_out(frame: pd.DataFrame) -> list[str]:
+    """What the figures do not show: edits that did not forget, and pictures that are in no figure."""
+    return [*caveats.sentences(frame, method=True), *_black(frame)]
+
+
+def _black(frame: pd.DataFrame) -> list[str]:
+    """How many pictures of each method are black all over, and so in no figure."""
+    if "n_black" not in frame or not frame["n_black"].gt(0).any():
+        return []
+    rows = frame[frame["n_black"].gt(0)]
+    each = "; ".join(f"{r['method']}, {r['name']}: {r['n_black']:.0f}" for r in rows.to_dict("records"))
+    return [f"Pictures that are black all over (NaN, or a safety checker) are in no figure: {each}."]
 
 
 def _at_ends(frame: pd.DataFrame) -> list[str]:
@@ -112,9 +126,9 @@ def tokens(frame: pd.DataFrame) -> str:
     for (kind, method), part in intervals.groups(frame, ["kind", "method"], sort=False):
         n, named, found = (int(part[c].sum()) for c in ("n", "by_name", "by_token"))
         low, high = interval(found, n)
-        share = f"{found / n:.1%}{intervals.spread(low, high, '.1%')}"
-        rows.append([f"{kind}s", method, len(part), f"{named / n:.1%}", share, n])
-    return markdown.table(heads, rows)
+        shares = (f"{named / n:.1%}", f"{found / n:.1%}{intervals.spread(low, high, '.1%')}") if n else ("", "")
+        rows.append([f"{kind}s", method, len(part), *shares, n])
+    return "\n\n".join([markdown.table(heads, rows), *_left_out(frame)])
 
 
 def together(frame: pd.DataFrame, method: str) -> str:
@@ -127,7 +141,7 @@ def together(frame: pd.DataFrame, method: str) -> str:
     for (count, _, kind), part in intervals.groups(frame, ["count", "names", "kind"], sort=False):
         whole, edited = (part[part["method"] == m].reset_index(drop=True) for m in (schema.ORIGINAL, "sum"))
         each = "; ".join(
-            f"{r['name']} {r['UA']:.1%} ({r['UA_low']:.1%} to {r['UA_high']:.1%}; {first:.1%})"
+            f"{r['name']}{caveats.mark(r)} {r['UA']:.1%} ({r['UA_low']:.1%} to {r['UA_high']:.1%}; {first:.1%})"
             for (_, r), first in zip(edited.iterrows(), whole["UA"], strict=True)
         )
         row, retained = edited.iloc[0], []
@@ -136,4 +150,6 @@ def together(frame: pd.DataFrame, method: str) -> str:
         counts = ", ".join(dict.fromkeys(str(n) for n in edited["n_own"]))
         of = f"the {kind}s of {count} concepts" if len(part) < 2 * count else f"{count} {kind}s"
         rows.append([of, each, counts, *retained, row["n_rest"]])
-    return f"The edits of `{method}`, added up:\n\n{markdown.table(heads, rows)}"
+    alone = frame.assign(method=method)  # the caveats are of the edits, one by one
+    said = [*caveats.sentences(alone, method=True), *_black(frame)]
+    return "\n\n".join([f"The edits of `{method}`, added up:", markdown.table(heads, rows), *said])

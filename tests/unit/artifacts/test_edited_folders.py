@@ -437,3 +437,21 @@ def test_code_of_a_pipeline_is_not_run(tiny_clip, tmp_path, place):
     deltas.apply(tmp_path / "a.delta.safetensors", tmp_path / "m", tmp_path / "out", say=said.append)
     assert not (tmp_path / "ran").exists()
     assert any("could not be loaded for a check" in line and "code of its own" in line for line in said)
+
+
+def test_a_delta_of_the_unet_is_refused_with_the_way_out(tiny_pipeline, tmp_path):
+    model, path, source = tiny.load_pipeline(tiny_pipeline), tmp_path / "a.delta.safetensors", tiny_pipeline / "pipeline"
+    name = next(n for n in model.parameters if n.startswith(canonical.UNET))
+    change = torch.ones_like(model.parameters[name])
+    deltas.save(path, model, {name: change}, name="Noto", layer="weight 0.1", step=1.0, metrics={})
+    for out in (tmp_path / "out", tmp_path / "sealed"):
+        with pytest.raises(SlugError, match=r"edits the UNet.*pipe\.save_pretrained") as err:
+            deltas.apply(path, source, out, seal=out.name == "sealed")
+        assert "\n" not in str(err.value) and not out.exists()
+    # What the line says works.
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(source, safety_checker=None)
+    for tensor, delta in deltas.read(path)[0].items():
+        pipe.unet.get_parameter(tensor.removeprefix(canonical.UNET)).data += delta
+    pipe.save_pretrained(tmp_path / "out")
+    edited = load_file(tmp_path / "out/unet/diffusion_pytorch_model.safetensors")[name.removeprefix(canonical.UNET)]
+    assert torch.equal(edited, model.parameters[name].cpu() + change)

@@ -115,3 +115,12 @@ def test_a_winner_that_forgets_is_left_as_it_is():
     curves = {"a": [scored(retain=0.9), scored(forget=0.5, retain=math.nan)]}
     assert selection.spare(curves, curves["a"][0], None) == (curves, curves["a"][0])
     assert selection.spare({}, None, None) == ({}, None)
+
+
+def test_a_fallback_is_unsettled_until_its_retained_accuracy_is_known():
+    best = scored(forget=0.2, retain=0.5)
+    for forget, wanted in ((0.1, True), (0.2, True), (0.3, False), (0.0, False)):
+        assert selection.unsettled(scored(forget=forget, retain=math.nan, margin=-1), best) == wanted
+    assert selection.unsettled(scored(forget=0.9, retain=math.nan), None)
+    assert not selection.unsettled(scored(forget=0.1, retain=0.4), best)
+    assert not selection.unsettled(scored(forget=0.1, retain=math.nan), scored())  # a candidate forgets

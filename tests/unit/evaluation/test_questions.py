@@ -177,3 +177,40 @@ def test_the_digest_depends_on_the_texts(tmp_path):
     before = questions.digest(tmp_path / "a.jsonl")
     (tmp_path / "a.jsonl").write_text("2")
     assert questions.digest(tmp_path / "a.jsonl") != before
+
+
+@pytest.fixture
+def some_lost(tmp_path):
+    """Questions about 5 pictures, two questions each: one picture is missing, one is no picture."""
+    paths = [tmp_path / f"{i}.png" for i in range(5)]
+    for i, path in enumerate(paths[1:], 1):
+        path.write_bytes(tiny.jpeg(i, size=16) if i > 1 else b"no picture")
+    return [Question(str(path), text, "frog", "who") for path in paths for text in "ab"]
+
+
+def test_questions_without_a_usable_picture_are_counted_and_told(some_lost, capsys):
+    found, left_out = questions.usable(some_lost, "q.jsonl", 0.4)
+    assert found == some_lost[4:] and left_out == {"missing": 1, "damaged": 1}
+    assert "q.jsonl: 2 of 5 pictures of the evaluation cannot be used (1 damaged, 1 missing)" in "".join(capsys.readouterr())
+    assert questions.usable(found, "q.jsonl", 0.0) == (found, {"missing": 0, "damaged": 0})
+
+
+def test_too_many_unusable_pictures_are_an_error_with_the_way_out(some_lost):
+    with pytest.raises(SlugError, match=r"accept figures without them by --allow-missing 0\.4"):
+        questions.usable(some_lost, "q.jsonl", 0.01)
+    with pytest.raises(SlugError, match="none of its pictures can be used"):
+        questions.usable(some_lost[:4], "q.jsonl", 1.0)
+
+
+def test_a_picture_that_mme_lacks_is_missing(tmp_path):
+    (tmp_path / "MME" / "color").mkdir(parents=True)
+    (tmp_path / "MME/color/1.txt").write_text("Is it red?\tYes\n")
+    (tmp_path / "MME/color/2.jpg").write_bytes(tiny.jpeg(0, size=16))
+    (tmp_path / "MME/color/2.txt").write_text("Is it blue?\tNo\n")
+    found, left_out = questions.usable(questions.read(tmp_path / "MME"), tmp_path / "MME", 0.5)
+    assert [q.text for q in found] == ["Is it blue?"] and left_out == {"missing": 1, "damaged": 0}
+
+
+def test_a_picture_within_a_table_may_be_damaged_too():
+    asked = [Question(content, "?", "a", "x") for content in (b"no picture", tiny.jpeg(0, size=16))]
+    assert questions.usable(asked, "q.tsv", 0.5) == (asked[1:], {"missing": 0, "damaged": 1})

@@ -37,6 +37,14 @@ def test_scores_are_those_of_the_paper():
     assert found == pytest.approx((1 - 3 / 4, 4 / 4, 1 / 4))
 
 
+def test_pictures_that_are_black_are_in_no_share():
+    asked = canvas_prompts.requests(["a", "b"], ["x", "y"], test=[0], validation=[])  # a x, a y, b x, b y
+    right = {"style": torch.tensor([0, 1, 1, 0]).bool(), "object": torch.tensor([1, 1, 0, 1]).bool()}
+    drawn = torch.tensor([0, 1, 0, 1]).bool()
+    assert unlearncanvas.scores(Concept("style", "a"), asked, right, drawn) == (0, 0, 1)
+    assert all(map(math.isnan, unlearncanvas.scores(Concept("style", "a"), asked, right, drawn & False)))
+
+
 def test_a_kind_that_is_not_judged_has_no_score():
     asked = canvas_prompts.requests([""], ["x", "y"], test=[0], validation=[])
     found = unlearncanvas.scores(Concept("object", "x"), asked, {"object": torch.tensor([True, False])})

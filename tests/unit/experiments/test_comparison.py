@@ -1,6 +1,7 @@
 """The comparison's own pieces; a whole run is in tests/stages/test_a3.py."""
 
 import dataclasses
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -87,6 +88,18 @@ def test_each_candidate_has_to_beat_the_best_of_all_jobs_so_far(clip):
         scored.score(Edit(), dict(clip.parameters))
     assert evaluator.beat == [ahead, ahead, made[1]]
     assert scored.best is made[1] and scored.candidates == made
+
+
+@pytest.mark.parametrize("retained", [(0.3, 0.9), (0.9, 0.3)])
+def test_where_none_forgets_the_lowest_forget_accuracy_and_then_the_highest_retained_accuracy_is_kept(clip, retained):
+    """Of a candidate that does not forget retained accuracy is left out at first; it decides among equals."""
+    left_out = [candidate("lr 2", n, a, math.nan) for n, a in enumerate((0.5, 0.2, 0.2, 0.4), 1)]
+    full = [candidate("lr 2", n, a, r) for n, a, r in zip((1, 2, 3), (0.5, 0.2, 0.2), (0.99, *retained), strict=True)]
+    made = [left_out[0], full[0], left_out[1], full[1], left_out[2], full[2], left_out[3]]
+    scored = Scored(Evaluator(clip, made), None)
+    for _ in left_out:
+        scored.score(Edit(), dict(clip.parameters))
+    assert scored.best is max(full[1:], key=lambda c: c.retained) and scored.candidates == [*full, left_out[3]]
 
 
 def test_the_weights_of_the_best_candidate_of_a_job_are_kept(clip):

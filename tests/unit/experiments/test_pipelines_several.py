@@ -1,10 +1,14 @@
 """Concepts of a pipeline that are forgotten together."""
 
+import math
+
 import pytest
+import torch
 from tiny_canvas import OBJECTS, STYLES
 
 from slug.errors import SlugError
 from slug.evaluation import canvas_prompts
+from slug.evaluation.canvas_classifiers import Judged
 from slug.evaluation.canvas_prompts import Concept
 from slug.experiments import pipelines_several
 
@@ -44,3 +48,22 @@ def test_a_concept_without_a_record_of_the_method_is_named():
     assert pipelines_several.chosen_records(records, [Concept("style", "Noto")], "slug") == {("style", "Noto"): records[0]}
     with pytest.raises(SlugError, match="no record of esd for the style Noto"):
         pipelines_several.chosen_records(records, [Concept("style", "Noto")], "esd")
+
+
+def test_black_pictures_are_counted_and_in_no_figure():
+    group = [Concept("style", "Noto"), Concept("object", "palm tree")]  # requests: Noto's 3, then Blob's 3
+    right = {k: torch.tensor([True, True, False, True, True, False]) for k in ("style", "object")}
+    whole = Judged(right, torch.ones(6, dtype=torch.bool))
+    some = Judged({k: r & False for k, r in right.items()}, torch.tensor([False, True, True, False, True, True]))
+    _, edited, *_ = pipelines_several.rows_of(group, ASKED, whole, some, 0)
+    assert (edited["n_own"], edited["n_rest"], edited["n_black"], edited["UA"]) == (2, 1, 2, 1.0)
+    assert edited["IRA"] == 0 and edited["IRA_change"] == -1  # of the one picture that both drew
+    none = Judged(some.right, some.drawn & False)
+    _, edited, *_ = pipelines_several.rows_of(group, ASKED, whole, none, 0)
+    assert edited["n_own"] == 0 and math.isnan(edited["UA"]) and math.isnan(edited["IRA_change"])
+
+
+def test_the_sum_says_which_of_its_edits_did_not_forget_alone():
+    group = [Concept("style", "Noto"), Concept("object", "palm tree")]
+    found = pipelines_several.with_caveats([{"n": i} for i in range(4)], group, {group[0]: {}, group[1]: {"caveat": "why"}})
+    assert found == [{"n": 0}, {"n": 1}, {"n": 2}, {"n": 3, "caveat": "why"}]

@@ -2,6 +2,7 @@
 
 import pytest
 import tiny
+import tiny_canvas as canvas
 import torch
 from PIL import Image
 
@@ -152,7 +153,7 @@ def test_images_are_written_once_and_read_as_they_were(pipeline, tmp_path, monke
     paths[1].unlink()
     generate, asked = pipeline.generate, []
     monkeypatch.setattr(
-        pipeline, "generate", lambda prompts, seeds: asked.append((prompts, seeds)) or generate(prompts, seeds)
+        pipeline, "generate", lambda prompts, seeds, **how: asked.append((prompts, seeds)) or generate(prompts, seeds, **how)
     )
     assert diffusion.write_pictures(pipeline, wanted, tmp_path) == paths and asked == [(["a key"], [2])]
 
@@ -164,3 +165,17 @@ def test_images_of_other_weights_or_prompts_lie_in_other_folders(pipeline, tmp_p
         for asked, state in ((wanted, ["a", "b"]), (wanted, ["a", "c"]), ([("a bell", 2)], ["a", "b"]), (wanted, ["a", "b"]))
     ]
     assert len(set(found)) == 3 and found[0] == found[3] and all(f.name.startswith("mini-") for f in found)
+
+
+def test_pictures_that_are_nan_become_black_ones_where_they_are_left_out(pipeline, tmp_path, monkeypatch, capsys):
+    whole = pipeline.generate(["a bell", "a key"], [1, 2])
+    canvas.break_pictures(monkeypatch, 2)
+    images = pipeline.generate(["a bell", "a key"], [1, 2], blacken=True)
+    assert torch.equal(images[0], whole[0]) and not images[1].any()
+    paths = diffusion.kept_pictures(pipeline, [("a bell", 1), ("a key", 2)], tmp_path, "mini", [])
+    assert diffusion.sound(images, "tensors") == diffusion.sound(paths, "files") == [0]
+    said = capsys.readouterr().out.splitlines()
+    assert all(
+        "left out 1 of 2 pictures, which are black all over" in line and "safety_checker=None" in line for line in said
+    )
+    assert len(said) == 2 and diffusion.sound(paths[:1], "files") == [0] and not capsys.readouterr().out

@@ -160,6 +160,72 @@ def test_a_pipeline_of_another_layout_draws_the_same(tiny_pipeline, tmp_path, la
     assert torch.equal(*made)
 
 
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """put(id, folder) -> the snapshot: a copy of a model folder in a cache of the hub, which is all that can be reached."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def put(model, folder):
+        place = tmp_path / "hub" / f"models--{model.replace('/', '--')}"
+        snapshot = place / "snapshots" / (40 * "a")
+        shutil.copytree(folder, snapshot)
+        (place / "refs").mkdir()
+        (place / "refs/main").write_text(snapshot.name)
+        (snapshot / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+        return snapshot
+
+    return put
+
+
+CODE = {"auto_map": {"AutoModel": "evil.Evil", "AutoTokenizer": ["evil.Evil", None]}}
+CODE |= {"tokenizer_kwargs": {"trust_remote_code": True}, "custom_pipeline": "evil"}
+
+
+@pytest.mark.parametrize("key", CODE)
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "preprocessor_config.json"])
+def test_a_clip_of_the_hub_that_asks_for_code_is_refused(hub, tiny_clip, tmp_path, file, key):
+    change(hub("someone/clip", tiny_clip / "hugging_face") / file, key, value=CODE[key])
+    with pytest.raises(SlugError, match="asks for code or for another model"):
+        models.load(clip_model_id="someone/clip")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_sound_models_of_the_hub_are_loaded(hub, tiny_clip, tiny_pipeline, tiny_llava):
+    hub("someone/clip", tiny_clip / "hugging_face")
+    clip = models.load(clip_model_id="someone/clip")
+    assert tiny.same_tensors(dict(clip.parameters), dict(tiny.load(tiny_clip, "hugging_face").parameters))
+    hub("someone/pipe", tiny_pipeline / "pipeline")
+    drawn = diffusion.load("someone/pipe", clip, steps=2, guidance=2).generate(["alien"], [0])
+    assert torch.equal(drawn, tiny.load_pipeline(tiny_pipeline, steps=2, guidance=2.0).generate(["alien"], [0]))
+    hub("someone/llava", tiny_llava / "llava")
+    assert vlm.load("someone/llava", "someone/clip").label.endswith("llava")
+
+
+@pytest.mark.parametrize("place", ["model_index.json", "unet/config.json", "tokenizer/tokenizer_config.json"])
+def test_a_pipeline_of_the_hub_that_asks_for_code_is_refused(hub, tiny_pipeline, tmp_path, place):
+    snapshot = hub("someone/pipe", tiny_pipeline / "pipeline")
+    change(snapshot / place, "auto_map", value=CODE["auto_map"])
+    with pytest.raises(SlugError, match="asks for code or for another model"):
+        diffusion.load("someone/pipe", tiny.load(tiny_pipeline, "hugging_face"))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("place", ["config.json", "processor_config.json", "tokenizer_config.json"])
+def test_an_assistant_of_the_hub_that_asks_for_code_is_refused(hub, tiny_llava, tmp_path, place):
+    snapshot = hub("someone/llava", tiny_llava / "llava")
+    change(snapshot / place, "auto_map", value=CODE["auto_map"])
+    with pytest.raises(SlugError, match="asks for code or for another model"):
+        vlm.load("someone/llava", str(tiny_llava / "hugging_face"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_id_that_is_not_there_is_said_in_one_line(hub):
+    with pytest.raises(SlugError, match=r"cannot load Hugging Face CLIP someone/clip: .*give a folder or a known id"):
+        models.load(clip_model_id="someone/clip")
+
+
 @pytest.mark.parametrize("value", [["evil", "Evil"], ["pipeline", "Evil"]])
 def test_a_pipeline_with_code_of_its_own_is_refused(tiny_pipeline, tmp_path, value):
     shutil.copytree(tiny_pipeline, tmp_path / "x")

@@ -42,6 +42,14 @@ def test_a_setting_at_the_end_of_its_grid_is_named(frame):
     assert "c, ga: the chosen setting (x) is at the end of its grid" in comparison.statements(frame)
 
 
+def test_baselines_that_did_not_forget_are_marked():
+    made = hand_made.clip_records()
+    lost = next(r for r in made if r["method"] == "ga")
+    lost["caveat"] = "not forgotten: no candidate met the rule"
+    table, said, _ = comparison.parts(clip_tables.table(made))
+    assert "| ga (!) |" in table and "| slug |" in table and f"(!) ga, {lost['name']}: {lost['caveat']}." in said
+
+
 def test_one_name_has_no_statement(frame):
     assert "an interval over names needs two" in comparison.statements(frame[frame["name"] == "a"])
 

@@ -115,3 +115,25 @@ def test_concepts_of_one_kind_share_a_row():
 def test_a_mixture_has_a_row_for_each_kind():
     lines = pipelines.together(together_rows(["style", "object"]), "slug").splitlines()[4:]
     assert [line.split(" | ")[0] for line in lines] == ["| the styles of 2 concepts", "| the objects of 2 concepts"]
+
+
+def test_every_report_says_how_many_pictures_are_black():
+    said = "Pictures that are black all over (NaN, or a safety checker) are in no figure: slug, Noto: 3."
+    rows = [ROW | {"method": m, "n_black": n} for m, n in (("original", 0), ("slug", 3))]
+    assert said in pipelines.report(pipelines.tidy(pd.DataFrame(rows)), "x")
+    row = {"kind": "style", "method": "slug", "name": "Noto", "n": 0, "by_name": 0, "by_token": 0, "n_black": 3}
+    assert said in pipelines.tokens(pd.DataFrame([row])) and "|  |  | 0 |" in pipelines.tokens(pd.DataFrame([row]))
+    assert "sum, b: 2" in pipelines.together(together_rows(["style", "style"]).assign(n_black=[0, 0, 0, 2]), "slug")
+    assert "black" not in pipelines.together(together_rows(["style", "style"]).assign(n_black=0), "slug")
+
+
+WHY = "not forgotten: no candidate met the rule on the validation split (UA at least 0.9)"
+
+
+def test_edits_that_did_not_forget_are_marked():
+    rows = [ROW | {"method": m, "caveat": said} for m, said in (("original", None), ("uce", WHY), ("esd", None))]
+    frame = pipelines.tidy(pd.DataFrame(rows))
+    text = pipelines.report(frame, "x")
+    assert "| uce (!) |" in text and "| esd |" in text and f"\n(!) uce, Noto: {WHY}." in text
+    text = pipelines.together(together_rows(["style", "style"]).assign(caveat=[None, None, None, WHY]), "slug_w")
+    assert "; b (!) 80.0%" in text and f"(!) slug_w, b: {WHY}." in text and "a (!)" not in text

@@ -84,6 +84,20 @@ def test_an_assistants_name_has_a_row_before_and_after(answers):
     assert "| Frog | owl (8) | 100% | 50% |" in text and "| colour | 90.0% | 80.0% | 30 |" in text
 
 
+def test_an_assistant_that_did_not_forget_is_marked(answers):
+    kinds, why = pd.DataFrame([{"name": "Frog", "kind": "c", "before": 0.9, "after": 0.8, "n": 30}]), "not forgotten: rule"
+    text = assistants.report(answers.assign(caveat=[None, why]), kinds)
+    assert "| Frog (!) | `l` |" in text and f"\n(!) Frog: {why}.\n" in text
+
+
+def test_pictures_that_questions_lack_are_told(answers):
+    kinds = pd.DataFrame([{"name": "Frog", "kind": "c", "before": 0.9, "after": 0.8, "n": 30}])
+    assert "left out; pictures: 2 missing, 1 damaged." in assistants.report(
+        answers.assign(left_out="2 missing, 1 damaged"), kinds
+    )
+    assert "left out" not in assistants.report(answers, kinds)
+
+
 def test_a_curve_has_a_row_for_each_multiple_of_the_step(answers):
     frame = pd.concat([answers.assign(factor=1.0), answers.assign(factor=0.5)]).drop(columns="objects_change")
     lines = assistants.curve_report(frame, "x.png").splitlines()
