@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 
-from slug import cli, files, pool, progress, schema, system
+from slug import cli, files, pool, progress, protocols, schema, system
 from slug.artifacts import deltas, records
 from slug.artifacts.gradient_files import GradientFiles
 from slug.core import layers, slug, variants
@@ -148,6 +148,8 @@ class Search:
             "forgotten": best.forgotten,
             "caveat": records.caveat(known, best.forgotten, rule),
             "model": model.label,
+            "protocol": settings.run.protocol,
+            "points": protocols.values(settings.run.rules),
             "layer": best.layer,
             "step": best.step,
             **written,

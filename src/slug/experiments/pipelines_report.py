@@ -120,6 +120,11 @@ class Examination:
         of = dict(zip([*self.asked, *more], paths, strict=True))
         return paths[: len(self.asked)], [of[r] for r in mine]
 
+    def painted(self, state: State, two: Sequence[Request]) -> list[Path]:
+        """Paths of a state's pictures that the published CRA is of."""
+        with state.carried():
+            return self.canvas.draw(two, f"{state.stem}-paintings", state.mark)
+
     def draw_part(self, part: tuple[int, int]) -> None:
         """Make the pictures of the I-th of N parts of all states, and nothing else."""
         once = [r for r in self.records if drawn_as(r, self.records) is r]
@@ -136,11 +141,18 @@ class Examination:
         Args:
             before, after: answers of the judge without and with the edit.
         """
-        concept, method = concept_of(record), record["method"]
-        common = {"kind": concept.kind, "name": concept.name, "n_images": len(self.asked), "seed": self.canvas.run.seed}
+        concept, method, rules = concept_of(record), record["method"], self.canvas.run.rules
+        two = canvas_prompts.paintings(concept, self.asked) if rules.canvas_two_pictures else []
+        common = {"kind": concept.kind, "name": concept.name, "n_images": len(self.asked)}
+        common |= {"seed": self.canvas.run.seed, "protocol": rules.name}
 
-        def row(name: str, right: Answers, **more: Any) -> dict[str, Any]:
-            return {"method": name, **common, **more, **unlearncanvas.scores(concept, self.asked, right)._asdict()}
+        def row(name: str, right: Answers, state: State, **more: Any) -> dict[str, Any]:
+            found = unlearncanvas.scores(concept, self.asked, right)
+            if two:
+                found = found._replace(
+                    CRA=unlearncanvas.of_paintings(two, self.canvas.correct(two, self.painted(state, two)))
+                )
+            return {"method": name, **common, **more, **found._asdict()}
 
         cost = {k: record[k] for k in ("seconds", "peak_mem_mb", "params_share", "n_candidates")}
         if first := before_rounds(record, self.records):
@@ -148,10 +160,11 @@ class Examination:
             cost["peak_mem_mb"] = max(cost["peak_mem_mb"], first["peak_mem_mb"])
         cost |= {"storage_bytes": record["delta_bytes"], "step": record["chosen"][-1][1] if record["chosen"] else 0.0}
         cost |= {"layer": " + ".join(layer for layer, _ in record["chosen"]), "inside_grid": record.get("inside_grid")}
-        found = [row(schema.ORIGINAL, before), row(method, after, **cost)]
+        found = [row(schema.ORIGINAL, before, self.original()), row(method, after, self.by_delta(record), **cost)]
         if record["lora"]:
-            right = self.canvas.correct(self.asked, self.draw(self.by_lora(record))[0])
-            found.append(row(f"{method}{schema.ADAPTER}", right, **cost | {"storage_bytes": record["lora"]["bytes"]}))
+            state, size = self.by_lora(record), {"storage_bytes": record["lora"]["bytes"]}
+            right = self.canvas.correct(self.asked, self.draw(state)[0])
+            found.append(row(f"{method}{schema.ADAPTER}", right, state, **cost | size))
         return found
 
     def sheet(self, record: Record, paths: Sequence[list[Path]], right: Sequence[Answers], stem: Path) -> None:

@@ -54,7 +54,7 @@ def rows(canvas: Canvas, concept: Concept, records: Sequence[Record], steps: int
             with inversion.spoken(pipeline, vector):
                 by_token = shown(canvas, test, kind, spoken)
         row = {"method": method, **concept.plain._asdict(), "n": len(test)}
-        found.append(row | {"by_name": by_name, "by_token": by_token, "seed": seed})
+        found.append(row | {"by_name": by_name, "by_token": by_token, "seed": seed, "protocol": canvas.run.protocol})
     return found
 
 

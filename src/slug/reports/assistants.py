@@ -3,7 +3,7 @@
 import pandas as pd
 
 from slug import schema
-from slug.reports import intervals, markdown
+from slug.reports import intervals, markdown, rules
 
 RETAINED = {"identities": "other identities", "objects": "objects", "utility": "utility"}
 
@@ -50,7 +50,8 @@ def report(frame: pd.DataFrame, kinds: pd.DataFrame) -> str:
     ]
     parts = [_names(after, before), f"Mean accuracies over {len(after)} names (95% t interval): {means}."]
     parts.append(markdown.table("name | answers instead (count) | share of the commonest | share of known names", instead))
-    return "\n\n".join([*parts, markdown.table("kind of question | before | after, mean over names | n", by_kind)])
+    parts.append(markdown.table("kind of question | before | after, mean over names | n", by_kind))
+    return "\n\n".join([*parts, rules.line(frame)])
 
 
 def curve_report(frame: pd.DataFrame, plot: str) -> str:

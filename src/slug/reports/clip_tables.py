@@ -7,6 +7,7 @@ import pandas as pd
 
 from slug import protocols, schema
 from slug.reports import intervals, markdown
+from slug.settings import MAX_FORGET
 
 MARK = " (!)"  # beside a name that was not forgotten
 MARGINS = {"identities": 2, "objects": 1}  # points that retained accuracy may lose
@@ -16,18 +17,21 @@ def table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """A row for each name, split and method of JSON records (the unedited model included): results/clip/report/table.csv."""
     rows = []
     for record in records:
+        limit = record.get("settings", {}).get("max_forget", MAX_FORGET)
         for split, states in record["splits"].items():
             for method, figures in states.items():
                 row = {c: record.get(c) for c in ("name", "kind", "model", "seed")}
                 row["protocol"] = record.get("protocol", protocols.OURS.name)
+                row["max_forget"] = limit
                 if method != schema.ORIGINAL:
                     row |= {c: record.get(c) for c in schema.CLIP_COLUMNS if c in record}
                     row["caveat"] = record.get("caveat") or None
                     method = record["method"]
                 rows.append({**row, **figures, "split": split, "method": method})
-    # Only where a record has one: most tables have no such column.
-    caveats = ["caveat"] if any(row.get("caveat") for row in rows) else []
-    frame = pd.DataFrame(rows).reindex(columns=[*schema.CLIP_COLUMNS, *caveats])
+    # Only where a record has one, or not the usual one: most tables have no such column.
+    more = ["caveat"] if any(row.get("caveat") for row in rows) else []
+    more += ["max_forget"] if any(row["max_forget"] != MAX_FORGET for row in rows) else []
+    frame = pd.DataFrame(rows).reindex(columns=[*schema.CLIP_COLUMNS, *more])
     frame = frame.sort_values(["split", "kind", "name", "method"], kind="stable")
     # Every method's record holds the figures of the unedited model, and they are the same.
     return frame.drop_duplicates(["model", "name", "split", "method"], ignore_index=True)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from slug import schema
 from slug.evaluation.statistics import interval
-from slug.reports import intervals, markdown, naming
+from slug.reports import intervals, markdown, naming, rules
 
 SCORES = ("UA", "IRA", "CRA")
 
@@ -44,7 +44,8 @@ def report(frame: pd.DataFrame, features: str, note: str = "") -> str:
         fid = part["FID"].iloc[0]
         cells = [*(intervals.cell(part[c]) for c in SCORES), shares, "" if math.isnan(fid) else f"{fid:.1f}"]
         rows.append([f"{kind}s", method, len(part), *cells, *cost])
-    return "\n\n".join([markdown.table(heads, rows), *([note] if note else []), *_at_ends(frame)])
+    parts = [markdown.table(heads, rows), *([note] if note else []), *_at_ends(frame)]
+    return "\n\n".join([*parts, rules.said(frame, canvas=True)])
 
 
 def _at_ends(frame: pd.DataFrame) -> list[str]:
@@ -114,7 +115,7 @@ def tokens(frame: pd.DataFrame) -> str:
         low, high = interval(found, n)
         share = f"{found / n:.1%}{intervals.spread(low, high, '.1%')}"
         rows.append([f"{kind}s", method, len(part), f"{named / n:.1%}", share, n])
-    return markdown.table(heads, rows)
+    return f"{markdown.table(heads, rows)}\n\n{rules.line(frame)}"
 
 
 def together(frame: pd.DataFrame, method: str) -> str:
@@ -136,4 +137,4 @@ def together(frame: pd.DataFrame, method: str) -> str:
         counts = ", ".join(dict.fromkeys(str(n) for n in edited["n_own"]))
         of = f"the {kind}s of {count} concepts" if len(part) < 2 * count else f"{count} {kind}s"
         rows.append([of, each, counts, *retained, row["n_rest"]])
-    return f"The edits of `{method}`, added up:\n\n{markdown.table(heads, rows)}"
+    return f"The edits of `{method}`, added up:\n\n{markdown.table(heads, rows)}\n\n{rules.line(frame)}"
