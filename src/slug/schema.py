@@ -31,7 +31,8 @@ ASSISTANT_COLUMNS = (  # results/vlm/table.csv
     "utility_acc n_forget n_forget_unseen n_retain n_identities n_identities_unseen n_objects n_utility n_drawings "
     "n_pictures forget_upper identities_change identities_change_low identities_change_high objects_change "
     "objects_change_low objects_change_high utility_change utility_change_low utility_change_high said_instead "
-    "commonest_share known_share seconds peak_mem_mb storage_bytes params_share n_candidates seed protocol"
+    "commonest_share known_share seconds peak_mem_mb storage_bytes params_share n_candidates seed protocol "
+    "forget_published_acc retain_published_acc utility_published_acc"
 ).split()
 DURABILITY_COLUMNS = (  # the table of verdicts
     "test method names value correct n low high original back back_low back_high identities objects verdict"

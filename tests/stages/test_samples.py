@@ -80,6 +80,7 @@ def test_cosines_are_those_of_the_files(sampled):
 
 def test_fronts_are_those_of_the_files(sampled, taught_clip):
     rows = pd.read_csv(folder(sampled) / "samples-fronts.csv")
+    assert set(rows["name"]) == {NAME} and set(rows["encoder"]) == {"vision", "language"}
     for count in (0, *COUNTS):
         end = f"_samples_{count}" if count else ""
         ranked = layers.figures(tiny.load(taught_clip), *(read(folder(sampled) / f"{s}_grads{end}.pt") for s in SIDES))

@@ -110,12 +110,16 @@ class SampleGradients:
                 about["pairs"] = files.read_object(path.with_suffix(".json"))["pairs"]
                 rows += [{**about, "layer": k, "cosine": c} for k, c in cosines(held[side][count], final).items()]
         fronts: list[dict[str, Any]] = []
-        states = {n: (held["forget"][n], held["train"][n]) for n in held["forget"] if n in held["train"]}
+        # A set that has no more pairs than that counts with all of them.
+        counts = sorted({*held["forget"], *held["train"]})
+        states = {n: (held["forget"].get(n, whole.forget), held["train"].get(n, whole.retain)) for n in counts}
         for count, gradient in [*states.items(), (0, (whole.forget, whole.retain))]:
             ranked = layers.figures(self.files.clip, *gradient)
             front = {r.name for part in layers.fronts(ranked).values() for r in part}
             about = {**common, "samples": count}
-            fronts += [{**about, "layer": r.name, **r._asdict(), "on_front": r.name in front} for r in ranked]
+            for r in ranked:
+                figures = {k: v for k, v in r._asdict().items() if k != "name"}
+                fronts.append({**about, "layer": r.name, **figures, "on_front": r.name in front})
         for table, file, columns in ((rows, SAMPLES, SAMPLES_COLUMNS), (fronts, SAMPLE_FRONTS, SAMPLE_FRONTS_COLUMNS)):
             frame = pd.DataFrame(table, columns=list(columns))
             text = frame.to_csv(index=False, lineterminator="\n", float_format="%.6g")

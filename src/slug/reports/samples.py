@@ -102,7 +102,8 @@ def report(cosines: pd.DataFrame, fronts: pd.DataFrame) -> str:
         "level from there on; medians over names with their range in brackets."
     )
     parts = ["# How many pictures are enough?", said, cosines_table(cosines)]
-    parts += ["![cosine with the gradient of all pairs](cosines.png)", "## Pareto fronts", fronts_table(fronts)]
+    mixed = "A set that has no more pairs than a row says counts with all of them."
+    parts += ["![cosine with the gradient of all pairs](cosines.png)", "## Pareto fronts", mixed, fronts_table(fronts)]
     parts += ["![Pareto fronts by the number of pairs](fronts.png)", rules.line(cosines), ""]
     return "\n\n".join(parts)
 
