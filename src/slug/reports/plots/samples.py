@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib import ticker
 from matplotlib.axes import Axes
 
 from slug.reports.plots.layout import STYLES, WIDTH, legend_below, marker, save
@@ -15,9 +16,12 @@ TITLES = {"forget": "forget gradient", "train": "retain gradient"}
 
 
 def pairs_axis(panel: Axes, values: Sequence[float]) -> None:
-    """A log axis of numbers of pairs, with these numbers as ticks."""
+    """A log axis of numbers of pairs, with these numbers as ticks where there is room."""
     panel.set_xscale("log")
-    panel.set_xticks(list(values), [f"{v:g}" for v in values], rotation=45)
+    room, shown = (max(values) / min(values)) ** (1 / 10), [values[0]]
+    for value in values[1:]:
+        shown += [value] if value >= room * shown[-1] else []
+    panel.set_xticks(shown, [f"{v:g}" for v in shown], rotation=45)
     panel.minorticks_off()
     panel.set_xlabel("pairs")
 
@@ -31,11 +35,11 @@ def sample_cosines(rows: pd.DataFrame, levels: Sequence[float], stem: Path) -> N
         rows: the columns of schema.SAMPLES_COLUMNS.
     """
     sides = [s for s in TITLES if (rows["side"] == s).any()]
-    figure, panels = plt.subplots(1, len(sides), figsize=(WIDTH, 2.5), squeeze=False, sharey=True, layout="constrained")
+    figure, panels = plt.subplots(1, len(sides), figsize=(WIDTH, 2.5), squeeze=False, layout="constrained")
     for panel, side in zip(panels[0], sides, strict=True):
         mine = rows[rows["side"] == side]
         whole, single = mine[mine["layer"] == ALL_LAYERS], mine[mine["layer"] != ALL_LAYERS]
-        quarters = single.groupby("pairs")["cosine"].quantile([0.25, 0.75]).unstack()
+        quarters = single.groupby("pairs")["cosine"].quantile(np.array([0.25, 0.75])).unstack()
         panel.fill_between(quarters.index, quarters[0.25], quarters[0.75], color="C0", alpha=0.15, lw=0,
                            label="middle half of single layers")  # fmt: skip
         for i, (_, own) in enumerate(whole.groupby("name", sort=False)):
@@ -46,7 +50,7 @@ def sample_cosines(rows: pd.DataFrame, levels: Sequence[float], stem: Path) -> N
             panel.axhline(level, color="k", lw=0.8, ls=style, label=f"{level:.0%}")
         pairs_axis(panel, sorted(mine["pairs"].unique()))
         panel.set_title(TITLES[side])
-    panels[0, 0].set_ylabel("cosine with the gradient of all pairs")
+    panels[0, 0].set_ylabel("cosine with that of all pairs")
     legend_below(figure, panels[0, 0], 3)
     save(figure, stem)
 
@@ -64,7 +68,8 @@ def sample_fronts(rows: pd.DataFrame, overlap: pd.DataFrame, stem: Path) -> None
     figure, panels = plt.subplots(2, len(encoders), figsize=(WIDTH, 4.6), squeeze=False, layout="constrained")
     for column, encoder in enumerate(encoders):
         mine = rows[(rows["name"] == first) & (rows["encoder"] == encoder) & rows["on_front"].astype(bool)]
-        counts = [*sorted(n for n in mine["samples"].unique() if n), 0]
+        every = sorted(n for n in mine["samples"].unique() if n)
+        counts = [*every[:: max(1, len(every) // 4)], 0]  # more fronts than these hide each other
         upper, lower = panels[0, column], panels[1, column]
         shades = plt.get_cmap("viridis_r")(np.linspace(0.1, 0.9, len(counts)))
         for i, count in enumerate(counts):
@@ -73,6 +78,7 @@ def sample_fronts(rows: pd.DataFrame, overlap: pd.DataFrame, stem: Path) -> None
             label = f"{count} pairs" if count else "all pairs"
             upper.plot(front["importance"], front["alignment"].abs(), marker(i), ls="-", ms=3.5, label=label, **style)
         upper.set_xscale("log")
+        upper.xaxis.set_minor_formatter(ticker.NullFormatter())
         upper.set_title(f"{first}: {encoder} encoder")
         upper.set_xlabel("importance")
         part = overlap[overlap["encoder"] == encoder]
