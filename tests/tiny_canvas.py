@@ -1,13 +1,17 @@
 """An untrained pipeline with the classifiers that judge its pictures, and a run of the stages on it: shared by several test
 files. The fixture `canvas_run` of tests/stages is a finished run."""
 
+import contextlib
 import copy
 import itertools
 import json
 import shutil
 
 import tiny
+import torch
+import torch.nn.functional as F
 
+from slug.data.names import plain_name
 from slug.evaluation import canvas_prompts
 from slug.models import diffusion
 
@@ -31,6 +35,38 @@ def break_pictures(monkeypatch, seed):
         return images
 
     monkeypatch.setattr(diffusion.Diffusion, "_run", broken)
+
+
+class Painted:
+    """A pipeline whose pictures say what a classifier shall read: (style, object) of a prompt and seed.
+
+    Its edits change nothing; `says` does.
+    """
+
+    def __init__(self, says):
+        self.says, self.made, self.parameters = says, 0, {}
+
+    def changing(self, names):
+        return contextlib.nullcontext()
+
+    def generate(self, prompts, seeds, desc=None):
+        self.made += len(prompts)
+        return torch.tensor([self.says(p, s) for p, s in zip(prompts, seeds, strict=True)])
+
+
+class Reader:
+    """Says what was painted."""
+
+    def __init__(self):
+        self.labels = {"style": STYLES, "object": OBJECTS}
+
+    def logits(self, images):
+        return {k: F.one_hot(images[:, i], len(self.labels[k])).float() for i, k in enumerate(("style", "object"))}
+
+
+def sound(prompt, seed):
+    """What a sound pipeline paints."""
+    return [prompt.find("Noto") < 0, next((i for i, o in enumerate(OBJECTS) if plain_name(o) in prompt), 0)]
 
 
 class Run:

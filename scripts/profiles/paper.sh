@@ -18,13 +18,14 @@
 
 : "${PIPELINE:=sd-legacy/stable-diffusion-v1-5}" # or a folder, such as UnlearnCanvas's fine-tuned one
 : "${SD_CLIP:=openai/clip-vit-large-patch14}" # the CLIP of its text tower; SD 2.1: laion/CLIP-ViT-H-14-laion2B-s32B-b79K
-# Prompts are every style with every object that UnlearnCanvas's classifiers know, photographs (Seed_Images) excepted. Ten more
+# Prompts are every style with every object that UnlearnCanvas's classifiers know; the photographs (Seed_Images) are a style to
+# the published code, and to our protocol none. Ten more
 # styles of the data set are unknown to them.
 : "${CANVAS_STYLES:=Abstractionism Artist_Sketch Blossom_Season Bricks Byzantine Cartoon Cold_Warm Color_Fantasy Comic_Etch \
 Crayon Cubism Dadaism Dapple Defoliation Early_Autumn Expressionism Fauvism French Glowing_Sunset Gorgeous_Love Greenfield \
 Impressionism Ink_Art Joy Liquid_Dreams Magic_Cube Meta_Physics Meteor_Shower Monet Mosaic Neon_Lines On_Fire Pastel \
 Pencil_Drawing Picasso Pop_Art Red_Blue_Ink Rust Sketch Sponge_Dabbed Structuralism Superstring Surrealism Ukiyoe Van_Gogh \
-Vibrant_Flow Warm_Love Warm_Smear Watercolor Winter}"
+Vibrant_Flow Warm_Love Warm_Smear Watercolor Winter$([ "$PROTOCOL" != paper ] || echo " Seed_Images")}"
 : "${CANVAS_OBJECTS:=Architectures Bears Birds Butterfly Cats Dogs Fishes Flame Flowers Frogs Horses Human Jellyfish Rabbits \
 Sandwiches Sea Statues Towers Trees Waterfalls}"
 : "${SD_CONCEPTS:=iron_man mickey_mouse avocado_chair}" # the pipeline makes their forget sets itself

@@ -22,6 +22,7 @@ from slug.reports import (
     durability_report,
     markdown,
     pipelines,
+    rules,
     several,
     study_report,
 )
@@ -31,8 +32,9 @@ Blocks = dict[str, str]
 
 
 def notes(path: Path) -> list[str]:
-    """The paragraphs of a report that are not tables."""
-    return [p for p in path.read_text(encoding="utf-8").strip().split("\n\n") if not p.startswith("|")]
+    """The paragraphs of a report that are neither tables nor about its protocol."""
+    parts = path.read_text(encoding="utf-8").strip().split("\n\n")
+    return [p for p in parts if not p.startswith(("|", "* ", rules.BEGINNING))]
 
 
 def clip() -> Blocks:

@@ -45,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not objects:
         folder = files.existing(settings.canvas, "UnlearnCanvas", "see data/README.md, Styles")
         styles, objects = canvas_prompts.grid(folder)
+        if not (settings.concepts.style or settings.run.rules.canvas_photographs):
+            styles = tuple(s for s in styles if s != canvas_prompts.PHOTOGRAPHS)
         styles = canvas_prompts.among(settings.concepts.style, styles, "style")
         objects = canvas_prompts.among(settings.concepts.object, objects, "object")
     seeds = {"test": settings.test_seeds, "validation": settings.validation_seeds, "shared": settings.shared_seeds}
@@ -59,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         folder = files.existing(settings.classifiers, "classifiers", "give --classifiers")
         canvas_prompts.check_known(found, canvas.classifier_settings(folder)["labels"])
+    found = [r._replace(wording=settings.run.rules.canvas_prompt) for r in found]
     canvas_prompts.write_requests(files.resolve(settings.out), found)
     cells = len({r.prompt for r in found})
     print(f"{len(styles)} styles x {len(objects)} objects: {cells} cells, {len(found)} pictures -> {settings.out}")

@@ -3,6 +3,7 @@
 Example: python src/clip/a4_report.py --result-dir results            writes results/clip/report/
          python src/clip/a4_report.py --out results/demo --readme results/demo/README.md  (fills it, copies plots)
          python src/clip/a4_report.py --study results/study            a6_study.py's runs: verdicts on the paper's claims
+         python src/clip/a4_report.py --samples results/grads          a1 --checkpoints: how many pairs are enough
 """
 
 from collections.abc import Sequence
@@ -51,7 +52,13 @@ def on_records(settings: Report) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     settings = parse_args(argv)
-    (on_study if settings.study else on_records)(settings)
+    if settings.samples:
+        from slug.reports import samples
+
+        out = files.resolve(settings.out or f"{settings.run.result_dir}/study/samples")
+        samples.write(files.existing(settings.samples, "gradients", samples.REMEDY), out, settings.readme)
+    else:
+        (on_study if settings.study else on_records)(settings)
 
 
 if __name__ == "__main__":

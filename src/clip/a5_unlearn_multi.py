@@ -91,7 +91,7 @@ def main(argv=None):
     for method, _, factors in ways:  # of all names
         table += group.reverted_rows(method, factors, before[0])
     methods = " and ".join(sorted({cards.method_of(h) for h in headers.values()}))
-    publish(settings, root, out, pd.DataFrame(table).assign(edits=methods))
+    publish(settings, root, out, pd.DataFrame(table).assign(edits=methods, protocol=settings.run.protocol))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def asked(settings: Settings, concept: Concept) -> list[tuple[str, int]]:
     """(prompt, seed) of each of a concept's pictures: its prompts in turn, each time with another seed."""
     prompts = [t.format(plain_name(concept.name)) for t in settings.template]
     if settings.prompts:
-        cells = canvas_prompts.read_requests(settings.prompts)
+        cells = canvas_prompts.read_requests(settings.prompts, settings.run.rules.canvas_prompt)
         prompts = [r.prompt for r, mine in zip(cells, concept.shown_by(cells), strict=True) if mine]
     prompts = list(dict.fromkeys(prompts))
     if not prompts:

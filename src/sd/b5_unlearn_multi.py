@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     canvas = Canvas(settings.run, settings.pipeline, settings.judging)
     out = canvas.out(settings.out)
-    frame = pd.DataFrame(pipelines_several.evaluate(canvas, concepts, settings.method))
+    rows = pipelines_several.evaluate(canvas, concepts, settings.method)
+    frame = pd.DataFrame(rows).assign(protocol=settings.run.protocol)
     files.write_text(out / "multi.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     markdown.publish(out / "multi.md", pipelines.together(frame, settings.method), "uncanvas-multi", settings.readme)
 

@@ -23,7 +23,7 @@ from slug import cli, delta_commands, protocols
 from slug.cli import Count, Pairs, Seed, Whole, flag, group
 from slug.errors import SlugError
 from slug.files import checked_name
-from slug.settings import Forget
+from slug.settings import Forget, ForgetRule
 
 
 def check_evaluate(given: Sequence[str]) -> None:
@@ -62,6 +62,7 @@ class ForgetCommand:
     out: str = flag("slug-out", "folder to write: for each name a delta, a report, plots and a record")
     evaluations: Count = flag(10, "steps evaluated on each layer, at most")
     fronts: Count = flag(1, "Pareto fronts of each encoder whose layers are searched")
+    rule: ForgetRule = group(ForgetRule)
     seed: Seed = flag(0, "seed of the splits")
     batch_size: Pairs = flag(16, "pairs in a batch of the gradient pass")
     eval_batch_size: Count = flag(256, "pictures or texts in a batch of evaluations")
@@ -141,6 +142,7 @@ def forget(settings: ForgetCommand) -> None:
         "epochs": settings.epochs,
     }
     how |= {"batch_size": settings.batch_size, "eval_batch_size": settings.eval_batch_size, "workers": settings.workers}
+    how |= cli.flat(settings.rule)
     retain, classes = list(settings.retain), settings.classes or None
     found = face.forget(model, what, images, retain, classes=classes, evaluate=evaluate, method=settings.method, **how)
     for edit in found.values() if several else [found]:
@@ -162,6 +164,7 @@ def of_stage(settings: ForgetStage) -> None:
     how: dict[str, Any] = {"method": settings.unlearn_method, "classes": classes, "evaluate": evaluate, "seed": run.seed}
     how |= {"evaluations": search.evaluations, "fronts": search.fronts, "workers": run.workers}
     how |= {"batch_size": settings.model.batch_size, "eval_batch_size": settings.model.eval_batch_size}
+    how |= cli.flat(settings.rule)
     for edit in face.forget(model, images, retain=str(files.resolve(data.train_data)), **how).values():
         write(edit, out)
         print(edit)

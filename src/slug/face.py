@@ -25,6 +25,7 @@ from slug.experiments.forgetting import Forgetting, Wanted
 from slug.models import in_memory
 from slug.models.clip import Clip
 from slug.models.host import HostModel
+from slug.settings import MAX_FORGET, SIGMAS
 
 __all__ = ["Edit", "apply", "forget", "load", "load_edit", "load_pipeline", "load_vlm", "revert", "seal"]
 
@@ -178,6 +179,8 @@ def forget(
     eval_batch_size: int = 256,
     epochs: int = 10,
     workers: int = 0,
+    max_forget: float = MAX_FORGET,
+    sigmas: float = SIGMAS,
     say: Any = None,
 ) -> Any:
     """Find the edit that makes a model forget something that pictures show. The model itself is as before afterwards.
@@ -204,6 +207,8 @@ def forget(
         batch_size, eval_batch_size: of the gradient passes and of evaluations.
         epochs: of a baseline that trains.
         workers: processes that decode pictures.
+        max_forget, sigmas: a name counts as forgotten where this share of its pictures at most is recognised and margins
+            lie so many standard deviations below 0.
         say: takes each line of what to know; by default it is printed.
     Returns:
         The Edit; of several names {name: Edit}.
@@ -234,6 +239,8 @@ def forget(
         batch_size=batch_size,
         eval_batch_size=eval_batch_size,
         workers=workers,
+        max_forget=max_forget,
+        sigmas=sigmas,
     )
     sets = {n: labelled.load(here(p), clip.transform, workers=workers, seed=seed) for n, p in (evaluate or {}).items()}
     how: dict[str, Any] = {"classes": _classes(classes), "labelled": sets, "wanted": wanted, "host": host}

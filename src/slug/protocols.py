@@ -18,6 +18,8 @@ CHOICE = (
     "Pareto layer that reaches FA@5 = 0, and of its steps that do, the one of the highest retained accuracy"
 )
 
+CANVAS = "canvas_"  # what the names of UnlearnCanvas's points begin with
+
 
 def point(row: str, *, paper: tuple[Any, str], ours: tuple[Any, str]) -> Any:
     """A field in which protocols differ: `row` says what it is about, `paper` and `ours` are (value, what it means)."""
@@ -148,6 +150,57 @@ class Protocol:
     comparison_mia: float = point(
         "comparison log, MIA", paper=(100.0, "in hundredths of a percent, as published"), ours=(1.0, "in %")
     )
+    canvas_prompt: str = point(
+        "UnlearnCanvas, prompts",
+        paper=("A {object} in {style} style", "`A {object} in {style} style`"),
+        ours=("An {object} image in {style} style.", "UnlearnCanvas's own, `An {object} image in {style} style.`"),
+    )
+    canvas_rule: str = point(
+        "UnlearnCanvas, steps",
+        paper=(
+            "bracket",
+            "a bracket up to 4 times the weights' norm over the gradient's, begun at a tenth of that, then halved",
+        ),
+        ours=("robust", "1, 4, 16, 64 times a tenth of the weights' norm over the gradient's, then geometric midpoints"),
+    )
+    canvas_stop: bool = point(
+        "UnlearnCanvas, stop",
+        paper=(True, "a layer's search ends where the concept is recognised in no picture and IRA changes by less than 0.1"),
+        ours=(False, "where the bracket is narrow, or the best step forgets and retains as much as the unedited pipeline"),
+    )
+    canvas_evaluations: int = point("UnlearnCanvas, evaluations", paper=(10, "10 a layer"), ours=(8, "8 a layer"))
+    canvas_wanted: float = point(
+        "UnlearnCanvas, forgotten", paper=(1.0, "UA = 100%"), ours=(0.9, "UA of --wanted, 90%, counted and estimated")
+    )
+    canvas_keep: float = point(
+        "UnlearnCanvas, retained", paper=(0.0, "no floor"), ours=(0.87, "a step must leave --keep, 87%, of IRA and of CRA")
+    )
+    canvas_fronts: int = point("UnlearnCanvas, fronts", paper=(1, "the first"), ours=(3, "up to 3, until a step forgets"))
+    canvas_whole_groups: bool = point(
+        "UnlearnCanvas, groups",
+        paper=(True, "q, k, v, and both fc layers, move together"),
+        ours=(False, "they move together, and one by one"),
+    )
+    canvas_two_pictures: bool = point(
+        "UnlearnCanvas, CRA",
+        paper=(True, "from two pictures, `A painting of {object}` and `A painting in {style} style`"),
+        ours=(False, "from all pictures that do not show the concept"),
+    )
+    canvas_input: int = point(
+        "UnlearnCanvas, classifiers",
+        paper=(224, "224 pixels, mean and deviation 0.5, unless their classifiers.json says otherwise"),
+        ours=(0, "size, mean and deviation that their classifiers.json says"),
+    )
+    canvas_half: bool = point(
+        "UnlearnCanvas, precision",
+        paper=(True, "pictures in half precision on a GPU"),
+        ours=(False, "pictures in --precision, fp32"),
+    )
+    canvas_photographs: bool = point(
+        "UnlearnCanvas, photographs",
+        paper=(True, "Seed_Images is a style among others: 51 are forgotten"),
+        ours=(False, "Seed_Images is left out: 50 styles are forgotten"),
+    )
 
 
 PAPER, OURS = (
@@ -168,22 +221,26 @@ def meaning(point: Any, value: Any) -> str:
     return next((said for given, said in (point.metadata["paper"], point.metadata["ours"]) if given == value), str(value))
 
 
-def points(protocol: Protocol) -> Iterator[tuple[str, str]]:
-    """(what it is about, what the protocol does) of each point."""
-    for f in fields(protocol):
-        if f.metadata:
-            yield f.metadata["row"], meaning(f, getattr(protocol, f.name))
+def about(*, canvas: bool) -> list[Any]:
+    """The points of Protocol as fields: `canvas`, with those of UnlearnCanvas, which nothing but pipelines depends on."""
+    return [f for f in fields(Protocol) if f.metadata and (canvas or not f.name.startswith(CANVAS))]
 
 
-def values(protocol: Protocol) -> dict[str, Any]:
-    """{point: value} for a record, tuples as lists."""
-    found = {f.name: getattr(protocol, f.name) for f in fields(protocol) if f.metadata}
+def points(protocol: Protocol, *, canvas: bool = False) -> Iterator[tuple[str, str]]:
+    """(what it is about, what the protocol does) of each point; for `canvas` see `about`."""
+    for f in about(canvas=canvas):
+        yield f.metadata["row"], meaning(f, getattr(protocol, f.name))
+
+
+def values(protocol: Protocol, *, canvas: bool = False) -> dict[str, Any]:
+    """{point: value} for a record, tuples as lists; for `canvas` see `about`."""
+    found = {f.name: getattr(protocol, f.name) for f in about(canvas=canvas)}
     return {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}
 
 
 def describe(protocol: Protocol) -> str:
     """The protocol's name and its points, a line each."""
-    return "\n".join([f"protocol: {protocol.name}", *(f"  {row}: {said}" for row, said in points(protocol))])
+    return "\n".join([f"protocol: {protocol.name}", *(f"  {row}: {said}" for row, said in points(protocol, canvas=True))])
 
 
 if __name__ == "__main__":

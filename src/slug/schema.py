@@ -24,18 +24,25 @@ CLIP_COLUMNS = (  # results/clip/report/table.csv
 ).split()
 CANVAS_COLUMNS = (  # results/uncanvas/table.csv
     "method kind name UA IRA CRA FID seconds peak_mem_mb storage_bytes n_images params_share layer step n_candidates seed "
-    "inside_grid n_black"
+    "inside_grid n_black protocol"
 ).split()
 ASSISTANT_COLUMNS = (  # results/vlm/table.csv
     "method name layer step forget_acc forget_unseen_acc retain_acc identities_acc identities_unseen_acc objects_acc "
     "utility_acc n_forget n_forget_unseen n_retain n_identities n_identities_unseen n_objects n_utility n_drawings "
     "n_pictures forget_upper identities_change identities_change_low identities_change_high objects_change "
     "objects_change_low objects_change_high utility_change utility_change_low utility_change_high said_instead "
-    "commonest_share known_share seconds peak_mem_mb storage_bytes params_share n_candidates seed"
+    "commonest_share known_share seconds peak_mem_mb storage_bytes params_share n_candidates seed protocol "
+    "forget_published_acc retain_published_acc utility_published_acc"
 ).split()
 DURABILITY_COLUMNS = (  # the table of verdicts
     "test method names value correct n low high original back back_low back_high identities objects verdict"
 ).split()
+
+# Gradients of the first pairs, in a name's folder: cosines with those of all pairs, and Pareto fronts (samples 0: of all).
+SAMPLES, SAMPLE_FRONTS = "samples.csv", "samples-fronts.csv"
+SAMPLES_COLUMNS = ("name", "protocol", "side", "samples", "pairs", "layer", "cosine")
+SAMPLE_FRONTS_COLUMNS = ("name", "protocol", "samples", "encoder", "layer", "importance", "alignment", "on_front")
+ALL_LAYERS = "all"  # in place of a layer: all gradients as one vector
 
 # Endings of a method's name in tables.
 ADAPTER = "_lora"  # the edit as a LoRA adapter

@@ -65,6 +65,7 @@ class Gradients(GradientStage):
 
     model: Model = group(Model)
     published: str = flag("", "folder of gradient files of the published code: take these for one name, computing nothing")
+    checkpoints: tuple[Count, ...] = flag((), "also gradients of the first so many pairs, rounded up to whole batches")
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,7 @@ class Report(Following):
     readme: str = flag("", "Markdown file whose results blocks are filled from the table")
     study: str = flag("", "folder of a study's runs.parquet: report on it instead")
     report: str = flag("", "the study's report; without it REPORT.md beside its table")
+    samples: str = flag("", "folder of the gradients of a1 --checkpoints: report on how many pairs are enough instead")
 
 
 @dataclass(frozen=True)
@@ -239,16 +241,16 @@ class ForgetPipeline(Following):
     judging: Judging = group(Judging)
     method: str = flag("slug", "a variant of SLUG, or a baseline", choices=lambda: _methods("pipeline"))
     select: str = flag("classifiers", "what judges the pictures", choices=("classifiers", "clip"))
-    wanted: Fraction = flag(0.9, "UA on the validation split from which on a step forgets")
-    evaluations: Count = flag(8, "steps evaluated on each layer, at most")
-    fronts: Count = flag(3, "Pareto fronts searched, one after the other until a step forgets")
+    wanted: Fraction = flag(help="UA on the validation split from which on a step forgets", by="canvas_wanted")
+    evaluations: Count = flag(help="steps evaluated on each layer, at most", by="canvas_evaluations")
+    fronts: Count = flag(help="Pareto fronts searched, one after the other until a step forgets", by="canvas_fronts")
     whole_groups: bool = flag(False, "move q, k, v, and both fc layers, only together")
     layer: str = flag("", "with --step: take this layer, as records name it, without a search")
     step: Finite = flag(0.0, "with --layer: this step")
     rounds: Count = flag(1, f"layers of SLUG edited at most, one in each round; {ROUNDS} for a --method ending in _rounds")
     rounds_wanted: Fraction = flag(0.98, "as --wanted, in the rounds after the first")
     select_others: Count = flag(100, "pictures of other concepts that a step is judged by, at most")
-    keep: Fraction = flag(0.87, "fraction of IRA, and of CRA, that a step must leave")
+    keep: Fraction = flag(help="fraction of IRA, and of CRA, that a step must leave", by="canvas_keep")
     lora_residual: Fraction = flag(0.02, "fraction of the edit that its adapter may leave out")
     batch_size: Pairs = flag(16, "pairs in a batch of the gradient pass")
     tar_dir: str = flag("data/tar_files", "folder of the forget sets' tars")
@@ -303,7 +305,9 @@ class ForgetAssistant(Following):
     batch_size: Pairs = flag(16, "pairs in a batch of the gradient pass")
     questions: str = flag("data/vlm/questions.jsonl", "questions of both splits")
     allow_missing: Fraction = flag(0.01, "fraction of the questions' pictures that may be missing or damaged")
-    wanted: Fraction = flag(0.0, "forget accuracy on the validation split up to which a step forgets")
+    wanted: Fraction = flag(
+        0.0, "forget accuracy on the validation split up to which a step forgets", aliases=("--max-forget",)
+    )
     sigmas: Amount = flag(3.0, "standard deviations by which the margins of a forgotten name must lie below 0")
     evaluations: Count = flag(8, "steps evaluated on each layer, at most")
     fronts: Count = flag(3, "Pareto fronts searched, one after the other until a step forgets and retains enough")

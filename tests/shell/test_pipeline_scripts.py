@@ -51,6 +51,9 @@ def test_uncanvas_asks_for_what_the_published_classifiers_know_and_forgets_what_
     assert (len(labels["style"]), len(labels["object"])) == (51, 20) and all(v == sorted(v) for v in labels.values())
     styles = [s for s in labels["style"] if s != "Seed_Images"]  # the photographs
     script, variables = ROOT / "scripts/run_uncanvas.sh", {"PROFILE": "paper", "RESULT_DIR": tmp_path}
+    (b2,) = calls(shell(script, "--dry-run", **variables), "b2_unlearn_sd")  # by the published protocol
+    assert sorted(given(b2, "--style")) == labels["style"] and given(b2, "--protocol") == ["paper"]
+    variables["PROTOCOL"] = "ours"
     (b2,) = calls(shell(script, "--dry-run", **variables), "b2_unlearn_sd")
     assert (given(b2, "--style"), given(b2, "--object")) == (styles, labels["object"])
     done = shell(script, "--dry-run", **variables, STYLES="Van_Gogh", OBJECTS="")

@@ -1,6 +1,7 @@
 """c2_eval_vlm: tables, transcripts and curves say what the edited model answers."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -129,3 +130,31 @@ def test_multiples_of_a_step_are_positive(monkeypatch, capfd):
     assert "argument --factors: 0: it must be a number above 0" in tiny.failure(
         monkeypatch, capfd, "c2_eval_vlm", "--factors", 0.5, 0
     )
+
+
+def test_the_published_scoring_stands_beside_ours(tables, transcript, assistant_run):
+    row = tables["table"].iloc[1]
+    right = [line["published_after"] for line in transcript if line["part"] == "forget"]
+    assert row["forget_published_acc"] == pytest.approx(np.mean(right))
+    assert "Scored as published" in (assistant_run / "results/vlm/report.md").read_text()
+
+
+def test_short_answers_are_the_beginnings_of_answers(tiny_llava):
+    """As if no more than 16 tokens had been asked for."""
+    model, asked = tiny.load_llava(tiny_llava), questions.read(tiny_llava / "questions.jsonl")[:4]
+    said, short = model.answers(asked)
+    assert said == model.answer(asked) and any(a != b for a, b in zip(said, short, strict=True))
+    model.max_new_tokens = 16
+    assert short == model.answer(asked)
+
+
+def test_own_questions_of_a_folder_are_asked(assistant_run, tiny_llava, tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/1.jpg").write_bytes(tiny.jpeg(0, size=64))
+    (tmp_path / "own/asked.csv").write_text("image,question,answer\n1.jpg,What is it?,Frog\n1.jpg,Is it red?,yes\n")
+    given = ["--rows", tmp_path / "own", "--out", tmp_path / "out"]
+    shutil.copytree(assistant_run / "results", tmp_path / "results")
+    tiny.run("c2_eval_vlm", *assistants.model_flags(tiny_llava, tmp_path), *given)
+    rows = pd.read_csv(tmp_path / "out/rows.csv")
+    assert list(rows["part"]) == ["the name", "others"] and list(rows["n"]) == [1, 1]
+    assert "own questions" in (tmp_path / "out/report.md").read_text()

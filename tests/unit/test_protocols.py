@@ -27,7 +27,7 @@ from slug.methods._training import Schedule
 from slug.protocols import OURS, PAPER, Protocol
 from slug.settings import Compare, Data, Forget, Model, Run, Sources
 
-POINTS = [f.name for f in dataclasses.fields(Protocol) if f.metadata]
+POINTS = [f.name for f in protocols.about(canvas=False)]  # those of pipelines: test_protocols_canvas.py
 
 
 class Here:
@@ -247,7 +247,11 @@ def test_an_unknown_protocol_is_refused():
 
 def test_the_description_names_the_protocol_and_every_point():
     lines = protocols.describe(PAPER).splitlines()
-    assert lines[0] == "protocol: paper" and len(lines) == 1 + len(POINTS) and "deepest" in protocols.describe(PAPER)
+    assert (
+        lines[0] == "protocol: paper"
+        and len(lines) == 1 + len(protocols.about(canvas=True))
+        and "deepest" in protocols.describe(PAPER)
+    )
 
 
 def test_the_search_doubles_and_takes_arithmetic_midpoints():

@@ -6,6 +6,7 @@ from typing import Any
 from slug import files
 from slug.artifacts.records import Record, lacking
 from slug.errors import SlugError
+from slug.protocols import OURS
 
 WHOLE: dict[str, Any] = dict.fromkeys(("method", "kind", "name", "pipeline", "pipeline_hash", "prompts_hash", "delta"), str)
 WHOLE |= {"chosen": list, "settings": dict, "winner_validation": dict, "original_validation": dict}
@@ -38,18 +39,28 @@ def check_whole(path: Path, record: Any) -> Record:
     return record
 
 
-def check_apart(path: Path, prompts_hash: str, select: str) -> None:
-    """SlugError where there is a record of other prompts or another judge (--select), which a run would replace."""
+def protocol_of(record: Record) -> str:
+    """The name of a record's protocol; records of before protocols were made by ours."""
+    return record.get("protocol") or record["settings"].get("protocol") or OURS.name
+
+
+def check_apart(path: Path, prompts_hash: str, select: str, protocol: str = OURS.name) -> None:
+    """SlugError where there is a record of other prompts, another judge (--select) or another protocol, which a run would
+    replace."""
     try:
         record = check_whole(path, files.read_json(path))
     except SlugError:  # none, or a damaged one
         return
+    remedy = "give another --result-dir, or --force to replace it"
     if (record["prompts_hash"], record["settings"].get("select")) != (prompts_hash, select):
-        raise SlugError(f"{path} is of other prompts or another judge; give another --result-dir, or --force to replace it")
+        raise SlugError(f"{path} is of other prompts or another judge; {remedy}")
+    if protocol_of(record) != protocol:
+        raise SlugError(f"{path} was made by the protocol {protocol_of(record)}, not {protocol}; {remedy}")
 
 
-def read_records(folder: Path, pipeline: str, base: str, prompts: str | Path) -> list[Record]:
-    """The records of a pipeline, by its tag and its hash `base`, with these prompts. SlugError: none, or other weights."""
+def read_records(folder: Path, pipeline: str, base: str, prompts: str | Path, protocol: str = OURS.name) -> list[Record]:
+    """The records of a pipeline, by its tag and its hash `base`, with these prompts. SlugError: none, or of other weights or
+    another protocol."""
     found = []
     for path in sorted(folder.glob(f"{pipeline}-*.json")):
         record = check_whole(path, files.read_json(path))
@@ -62,6 +73,10 @@ def read_records(folder: Path, pipeline: str, base: str, prompts: str | Path) ->
     found = [r for r in found if (r["pipeline"], r["prompts_hash"]) == (pipeline, prompts_hash)]
     if not found:
         raise SlugError(f"{folder} has no record of {pipeline} with these prompts; make them with src/sd/b2_unlearn_sd.py")
+    other = next((r for r in found if protocol_of(r) != protocol), None)
+    if other:
+        made = protocol_of(other)
+        raise SlugError(f"the record of {other['name']} was made by the protocol {made}; give --protocol {made}")
     stale = [r["name"] for r in found if r["pipeline_hash"] != base]
     if stale:
         raise SlugError(f"the records of {', '.join(stale)} are of other weights or settings; run b2_unlearn_sd.py again")

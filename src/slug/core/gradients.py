@@ -6,7 +6,7 @@ batches are dealt to processes.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ import torch
 from slug import distributed, progress
 from slug.core import losses
 from slug.core.losses import Loss
+from slug.data.pairs import some
 from slug.errors import SlugError
 from slug.protocols import OURS, Protocol
 
@@ -62,6 +63,38 @@ def compute(
     if bad:
         raise SlugError(f"the gradient of {bad} is NaN or infinite; check the pictures and the model's weights")
     return mean, {"loss": (value / weight).item(), "pairs": int(n), "batch_size": batch_size}
+
+
+def of_first(
+    clip: Any,
+    pairs: Any,
+    loss: Loss,
+    counts: Sequence[int],
+    *,
+    batch_size: int = 16,
+    encoder: str = BOTH,
+    desc: str = "gradient",
+    protocol: Protocol = OURS,
+) -> Iterator[tuple[dict[str, torch.Tensor], int]]:
+    """(mean gradient over the first pairs, how many) for each of `counts`, which ascend, in one pass; see `compute`.
+
+    A count is rounded up to whole batches, as gradients come in batches; a short last batch is no part of a contrastive one.
+    """
+    mean_of_means = protocol.batch_means or loss is losses.contrastive
+    total: dict[str, torch.Tensor] = {}
+    weight, begin, size = 0.0, 0, len(pairs.captions)
+    for count in counts:
+        end = min(-(-count // batch_size) * batch_size, size)
+        if loss is losses.contrastive and end > batch_size:
+            end -= end % batch_size
+        if end > begin:
+            with _mode(clip, protocol):
+                rows = list(range(begin, end))
+                how = batch_size, False, encoder, desc, mean_of_means
+                part, (added, *_) = _accumulate(clip, some(pairs, rows), loss, *how)
+            total = {n: total[n] + t if total else t for n, t in part.items()}
+            weight, begin = weight + added.item(), end
+        yield {n: (t / weight).float().cpu() for n, t in total.items()}, begin
 
 
 @contextlib.contextmanager

@@ -14,7 +14,8 @@ from typing import TypeVar
 from slug.core.selection import Candidate
 
 Result = TypeVar("Result")
-History = list[tuple[float, float]]  # (step, progress): 1 where the step forgets, else a part of the way to it
+# (step, progress): 1 where the step forgets, above 1 where the layer's search is to end with it, else a part of the way
+History = list[tuple[float, float]]
 CLOSE = 1.1  # bisection stops when the ends of the bracket differ by no more than this factor
 
 
@@ -23,7 +24,8 @@ class Schedule:
     """How steps follow each other.
 
     Attributes:
-        rule: "robust", or "paper" for the published schedule; the following attributes concern the robust one.
+        rule: "robust"; "paper" for the published schedule; or "bracket" for that of pipelines in the published code, which
+            halves a bracket that ends at `far` first steps. All other attributes but the last two concern the robust one.
         growth: factor from one step to the next while nothing is forgotten.
         far: the largest step that is tried upwards, in first steps (16 of them are 160% of the weights' norm). Then the
             search goes on beside the step that made most progress, or below all of them where that was the smallest.
@@ -80,7 +82,7 @@ class Found:
 
 
 def next_step(history: History, first: float, schedule: Schedule = Schedule()) -> float | None:
-    """The step to evaluate next, above 0, or None where the bracket is narrow enough (robust schedule only).
+    """The step to evaluate next, above 0; None where the latest ends the search or the bracket is narrow enough (robust).
 
     Args:
         history: all evaluations so far, in their order.
@@ -88,11 +90,13 @@ def next_step(history: History, first: float, schedule: Schedule = Schedule()) -
     """
     if not history:
         return first
-    return _published(history) if schedule.rule == "paper" else _robust(history, first, schedule)
+    if history[-1][1] > 1:
+        return None
+    return _robust(history, first, schedule) if schedule.rule == "robust" else _published(history, first, schedule)
 
 
-def _published(history: History) -> float:
-    low, high = 0.0, math.inf
+def _published(history: History, first: float, schedule: Schedule) -> float:
+    low, high = 0.0, schedule.far * first if schedule.rule == "bracket" else math.inf
     for step, progress in history:
         low, high = (low, step) if progress >= 1 else (step, high)
     return history[-1][0] * 2 if high == math.inf else (low + high) / 2

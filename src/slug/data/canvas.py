@@ -15,9 +15,11 @@ def weights_of(folder: Path, kind: str) -> Path | None:
     return next((p for end in (".safetensors", ".pth") if (p := folder / f"{kind}{end}").is_file()), None)
 
 
-def classifier_settings(folder: Path) -> dict[str, Any]:
+def classifier_settings(folder: Path, side: int = 0) -> dict[str, Any]:
     """The description of both classifiers in a folder's classifiers.json; UnlearnCanvas's own (PUBLISHED) without that file.
 
+    Args:
+        side: what `size` is where the file does not say it, with a mean and deviation of 0.5; 0: the file must say them.
     Returns `arch`, `labels` ({kind: names in the order of the outputs}), `mean`, `std`, `size` and, where needed, timm's
     `options`. SlugError if the file is damaged or lacks something.
     """
@@ -39,6 +41,8 @@ def classifier_settings(folder: Path) -> dict[str, Any]:
     path = folder / "classifiers.json"
     path = path if path.is_file() else PUBLISHED
     settings = files.read_json(path)
+    if side and isinstance(settings, dict):
+        settings = {"size": side, "mean": [0.5] * 3, "std": [0.5] * 3} | settings
     for key, (what, good) in wanted.items():
         try:
             fine = good(settings[key])

@@ -125,14 +125,16 @@ def correct(asked: Sequence[Request], logits: Mapping[str, torch.Tensor], labels
     return out
 
 
-def load_classifiers(folder: str | Path, device: str | torch.device = "cpu") -> Classifiers:
+def load_classifiers(folder: str | Path, device: str | torch.device = "cpu", side: int = 0) -> Classifiers:
     """The Classifiers of a folder: classifiers.json, and timm weights in style.safetensors and object.safetensors (or .pth).
 
+    Args:
+        side: see data.canvas.classifier_settings.
     Raises:
         SlugError: a file is missing or damaged, or the weights do not fit.
     """
     folder = files.existing(folder, "classifiers", "give --classifiers, a folder as data/README.md describes")
-    settings = classifier_settings(folder)
+    settings = classifier_settings(folder, side)
     networks = {}
     fetching = [
         k for k in settings.get("options", {}) if str(k).startswith("pretrained") or k in ("checkpoint_path", "cache_dir")

@@ -11,11 +11,14 @@ from slug import files, settings
 from slug.data.canvas import KINDS
 from slug.data.names import plain_name
 from slug.errors import SlugError
+from slug.protocols import OURS, Protocol
 
 OTHER = {"style": "object", "object": "style"}
 SPLITS = ("validation", "test")
 TEST_SEEDS, VALIDATION_SEEDS = (0, 1, 2, 3, 4), (1000, 1001, 1002, 1003, 1004, 1005)
 APART = 10_000  # between the seeds of one cell and those of the next
+PHOTOGRAPHS = "Seed_Images"  # the folder of UnlearnCanvas's photographs, from which its styles were made
+PAINTINGS = {"object": "A painting of {object}", "style": "A painting in {style} style"}  # published CRA is of these two
 
 
 class Request(NamedTuple):
@@ -23,18 +26,20 @@ class Request(NamedTuple):
 
     Attributes:
         style, object: plain names; an empty style asks for the object by its name alone.
+        wording: of the prompt, by default UnlearnCanvas's own.
     """
 
     split: str
     style: str
     object: str
     seed: int
+    wording: str = OURS.canvas_prompt
 
     @property
     def prompt(self) -> str:
-        """The protocol's prompt. Underscores of folder names become spaces: the pipeline learned names with spaces."""
+        """The prompt. Underscores of folder names become spaces: the pipeline learned names with spaces."""
         style, thing = plain_name(self.style), plain_name(self.object)
-        return f"An {thing} image in {style} style." if style else thing
+        return self.wording.format(object=thing, style=style) if style or "{style}" not in self.wording else thing
 
 
 class Concept(NamedTuple):
@@ -71,6 +76,26 @@ def concepts_of(asked: Iterable[Request]) -> list[Concept]:
     asked = list(asked)
     found = dict.fromkeys(Concept(kind, getattr(r, kind)).plain for kind in KINDS for r in asked)
     return [c for c in found if c.name]
+
+
+def to_forget(asked: Iterable[Request], protocol: Protocol) -> list[Concept]:
+    """`concepts_of` that are forgotten where none is named."""
+    return [c for c in concepts_of(asked) if protocol.canvas_photographs or c != Concept("style", PHOTOGRAPHS).plain]
+
+
+def paintings(concept: Concept, asked: Sequence[Request]) -> list[Request]:
+    """The two Requests that the published CRA of a concept is of: its first other object, and its first other style.
+
+    Args:
+        asked: Requests of one split, whose names and first seed are taken.
+    """
+    found = []
+    for kind, wording in PAINTINGS.items():
+        names = [n for r in asked if (n := getattr(r, kind)) and Concept(kind, n).plain != concept.plain]
+        if names:
+            words = {"style": "", "object": "", kind: names[0]}
+            found.append(Request(asked[0].split, words["style"], words["object"], asked[0].seed, wording))
+    return found
 
 
 def labels_of(asked: Iterable[Request]) -> dict[str, list[str]]:
@@ -123,6 +148,7 @@ def requests(
     test: Sequence[int] = TEST_SEEDS,
     validation: Sequence[int] = VALIDATION_SEEDS,
     shared: bool = False,
+    wording: str = OURS.canvas_prompt,
 ) -> list[Request]:
     """Requests for every cell (style and object) of a grid, in both splits.
 
@@ -130,6 +156,7 @@ def requests(
         test, validation: seeds of the first cell, below APART. Each further cell has seeds APART higher: a concept that is
             forgotten in one noise may show in the next, so a few noises shared by all cells would say little about others.
         shared: all cells have the same seeds, as published.
+        wording: see Request.
     """
     seeds = [("validation", s) for s in validation] + [("test", s) for s in test]
     if set(test) & set(validation):
@@ -138,13 +165,13 @@ def requests(
         raise SlugError(f"seeds are whole numbers below {APART}; give other ones")
     cells = list(enumerate(itertools.product(styles, objects)))
     return [
-        Request(split, style, thing, seed + (0 if shared else APART * i))
+        Request(split, style, thing, seed + (0 if shared else APART * i), wording)
         for split, seed in seeds
         for i, (style, thing) in cells
     ]
 
 
-FIELDS = (*Request._fields, "prompt")
+FIELDS = ("split", "style", "object", "seed", "prompt")
 
 
 def write_requests(path: Path, found: Iterable[Request]) -> None:
@@ -152,18 +179,21 @@ def write_requests(path: Path, found: Iterable[Request]) -> None:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(FIELDS)
-    writer.writerows([(*r, r.prompt) for r in found])
+    writer.writerows([(r.split, r.style, r.object, r.seed, r.prompt) for r in found])
     files.write_text(path, out.getvalue())
 
 
-def read_requests(path: str | Path) -> list[Request]:
-    """The Requests of a CSV. SlugError if it is missing or damaged, or if both splits have a seed in common."""
+def read_requests(path: str | Path, wording: str = OURS.canvas_prompt) -> list[Request]:
+    """The Requests of a CSV, in a wording (see Request) of their own: that of the file is for people.
+
+    SlugError if it is missing or damaged, or if both splits have a seed in common.
+    """
     path = files.existing(path, "prompts", "make them with src/clip/a0_create_prompts_uncanvas.py")
     found = []
     for number, row in enumerate(files.read_csv(path, FIELDS, "make it again"), 2):
         if row["split"] not in SPLITS or not row["seed"].isdigit():
             raise SlugError(f"{path}, line {number}: split must be validation or test, and seed a whole number")
-        found.append(Request(row["split"], row["style"], row["object"], int(row["seed"])))
+        found.append(Request(row["split"], row["style"], row["object"], int(row["seed"]), wording))
     validation, test = ({r.seed for r in found if r.split == split} for split in SPLITS)
     if validation & test:
         raise SlugError(f"{path}: seed {min(validation & test)} is in both splits; use other seeds")

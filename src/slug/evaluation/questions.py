@@ -1,12 +1,13 @@
 """Questions about images with their answers: this project's own file format and those of MME, GQA and MMBench."""
 
 import base64
+import csv
 import hashlib
 import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from PIL import Image
@@ -79,6 +80,52 @@ def usable(found: Sequence[Question], path: str | Path, allowed: float) -> tuple
     if len(why) == len(pictures):
         raise SlugError(f"{path}: none of its pictures can be used; get them again")
     return [q for q in found if q.image not in why], left_out
+
+
+def read_rows(folder: str | Path, names: Iterable[str]) -> list[Question]:
+    """The questions of a folder of .csv and .jsonl files with the columns image (or picture), question and answer.
+
+    Images are files in the folder. A question whose answer is one of `names` asks for a name; any other one is of the task
+    "rows". SlugError where there is none, a row lacks something, or images are missing.
+    """
+    folder = files.existing(folder, "folder of questions", "it needs rows of image, question, answer")
+    if not folder.is_dir():
+        raise SlugError(f"{folder} is no folder; give the folder of the CSV or JSONL file and its images")
+    known, found = {plain_name(n).casefold() for n in names}, []
+    for path in sorted([*folder.glob("*.csv"), *folder.glob("*.jsonl")]):
+        for number, row in enumerate(_rows_of(path), 1):
+            cells = [row.get("image") or row.get("picture"), row.get("question"), row.get("answer")]
+            if any(c is None or not str(c).strip() for c in cells):
+                raise SlugError(f"{path}, row {number}, lacks its image, question or answer; fill it, or take the row out")
+            image, text, answer = (str(c).strip() for c in cells)
+            task = NAMING if plain_name(answer).casefold() in known else "rows"
+            name = plain_name(answer) if task == NAMING else ""
+            found.append(Question(str(files.inside(folder, image)), text, answer, task, name, group=image))
+    missing = [q for q in found if not Path(str(q.image)).is_file()]
+    if missing or not found:
+        said = f"{len(missing)} of {len(found)} images are missing, e.g. {missing[0].group}" if missing else "it has no row"
+        raise SlugError(f"{folder}: {said}; it needs .csv or .jsonl files of image, question, answer, and the images")
+    return found
+
+
+def _rows_of(path: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV or of a JSONL file. SlugError if it is damaged."""
+    if path.suffix == ".csv":
+        return list(csv.DictReader(io.StringIO(files.read_text(path))))
+    found = []
+    for number, line in enumerate(files.read_text(path).splitlines(), 1):
+        try:
+            found.append(json.loads(line))
+        except ValueError as err:
+            raise SlugError(f"{path}, line {number}, is no JSON ({brief(err)}); make the file again") from err
+        if not isinstance(found[-1], dict):
+            raise SlugError(f"{path}, line {number}, is no object of image, question, answer; make the file again")
+    return found
+
+
+def contained(question: Question, said: str) -> bool:
+    """Whether an answer is right by the published scoring: the right one is contained in it, in upper or lower case."""
+    return " ".join(question.answer.split()).casefold() in said.casefold()
 
 
 def digest(path: str | Path) -> str:

@@ -14,12 +14,14 @@ from slug.core.selection import Candidate
 from slug.data.names import plain_name
 from slug.errors import SlugError
 from slug.evaluation.canvas_classifiers import Answers, Judge, correct
-from slug.evaluation.canvas_prompts import OTHER, Concept, Request, check_known
+from slug.evaluation.canvas_prompts import OTHER, Concept, Request, check_known, paintings
 from slug.evaluation.protocol import score_while_it_can_win
 from slug.models.diffusion import BrokenPictures
+from slug.protocols import OURS, Protocol
 
 CHUNK = 32  # pictures between two looks at whether a candidate can still win
 PARTS = 3  # of the forgotten concept's pictures; after each, a candidate that is far behind is given up
+IRA_CHANGE = 0.1  # the published search of a layer ends where IRA changes by less, and the concept is not recognised
 COLUMNS = ("UA", "IRA", "CRA", "margin", "margin_sd", "wanted", "kept", "seconds")
 
 
@@ -52,6 +54,16 @@ def scores(concept: Concept, asked: Sequence[Request], right: Answers, drawn: to
         return right[kind][rows].float().mean().item() if kind in right and rows.any() else math.nan
 
     return Scores(1 - share(concept.kind, own), share(concept.kind, others), share(OTHER[concept.kind], others))
+
+
+def of_paintings(two: Sequence[Request], right: Answers, drawn: torch.Tensor | None = None) -> float:
+    """The published CRA: the share of the pictures of `paintings` that the judge takes for what was asked for.
+
+    Of these only the `drawn` ones count, (N,) bool; by default all.
+    """
+    asked = [(i, r) for i, r in enumerate(two) if drawn is None or drawn[i]]
+    told = [(kind, i) for i, r in asked for kind in ("style", "object") if getattr(r, kind) and kind in right]
+    return statistics.fmean(right[kind][i].item() for kind, i in told) if told else math.nan
 
 
 def reached(ua: float, margin: float, margin_sd: float, wanted: float) -> float:
@@ -87,6 +99,7 @@ class CanvasEvaluator:
         others: int,
         split: str = "validation",
         seed: int = 0,
+        protocol: Protocol = OURS,
     ) -> None:
         """
         Args:
@@ -95,8 +108,10 @@ class CanvasEvaluator:
             wanted: UA from which on a candidate forgets, as counted and as estimated.
             keep: share of the original's IRA, and of its CRA, that a candidate must keep.
             others: pictures of other concepts, at most, drawn from all cells by `seed`.
+            protocol: says what CRA is of, and when the search of a layer ends.
         """
         self.diffusion, self.judge, self.concept, self.wanted = diffusion, judge, concept, wanted
+        self.protocol = protocol
         asked = [r for r in asked if r.split == split]
         check_known(asked, judge.labels)
         shown = concept.shown_by(asked)
@@ -107,10 +122,13 @@ class CanvasEvaluator:
         if not self.own or not self.others:
             what = f"the {concept.kind} {concept.name}" if not self.own else "other concepts"
             raise SlugError(f"the prompts' {split} split has no pictures of {what}; make other prompts")
+        self.two = paintings(concept, asked) if protocol.canvas_two_pictures else []
         self._label = [plain_name(n) for n in judge.labels[concept.kind]].index(plain_name(concept.name))
         self._floors: dict[str, float] = {}
         self._missed: collections.Counter[Request] = collections.Counter()
+        self._ira = math.nan  # of the unedited pipeline
         self.start = self.score(Edit(), log_all=True)
+        self._ira = self.start.scores["IRA"]
         known = {n: self.start.scores[n] for n in ("IRA", "CRA")}
         self._floors = {n: keep * value for n, value in known.items() if not math.isnan(value)}
 
@@ -123,6 +141,8 @@ class CanvasEvaluator:
         retained = sum(known) / len(known) if known else math.nan
         # A step that goes too far ends the search upwards as one that forgets does.
         progress = 1.0 if forgotten or row["kept"] is False else min(far / self.wanted, 0.99)
+        if self.protocol.canvas_stop and row["UA"] == 1 and not abs(row["IRA"] - self._ira) >= IRA_CHANGE:
+            progress = 2.0
         return Candidate(edit, row, forgotten, progress, retained, (far, retained) if row["kept"] else None)
 
     def look_ahead(self, direction: Edit, steps: Sequence[float]) -> None:
@@ -133,17 +153,20 @@ class CanvasEvaluator:
 
         What would retain more owes it to the draw of the pictures.
         """
-        return best is not None and best is not self.start and best.forgotten and best.retained >= self.start.retained
+        if self.protocol.canvas_stop or best is None or best is self.start:
+            return False
+        return best.forgotten and best.retained >= self.start.retained
 
     def score(self, edit: Edit, best: Candidate | None = None, *, log_all: bool = False) -> Candidate:
         """As Evaluator.score. The concept's own pictures, too, are made only while the candidate is not far behind."""
         started = time.perf_counter()
         so_far = best.preference[0] if best is not None and best.preference else -math.inf
+        so_far = -math.inf if self.protocol.every_column else so_far
         try:
             with edit.applied(self.diffusion):
                 found = self._forgetting(so_far / 2)
                 far = self._reached(found)
-                if log_all or so_far <= far > 0:
+                if log_all or self.protocol.every_column or so_far <= far > 0:
                     beat = best.retained if best is not None and so_far == far and not log_all else -math.inf
                     found |= self._retaining(beat)
         except BrokenPictures as err:
@@ -159,7 +182,8 @@ class CanvasEvaluator:
         return correct(asked, logits, self.judge.labels), logits
 
     def _reached(self, found: Mapping[str, Any]) -> float:
-        return reached(found["UA"], found["margin"], found["margin_sd"], self.wanted)
+        spread = found["margin_sd"] if self.protocol.margin_rule else 0.0  # without spread UA is as counted
+        return reached(found["UA"], found["margin"], spread, self.wanted)
 
     def _forgetting(self, least: float) -> dict[str, float]:
         """UA and margins of the concept's own pictures: of the first parts only, if these reach less than `least`.
@@ -185,6 +209,7 @@ class CanvasEvaluator:
         Without IRA and CRA where one falls below its floor; nothing where their mean cannot reach `beat`.
         """
         tasks = {self.concept.kind: "IRA", OTHER[self.concept.kind]: "CRA"}
+        judged = [kind for kind in self.judge.labels if not self.two or tasks[kind] == "IRA"]
         # What earlier candidates missed most often comes first, so that the bounds fall early.
         others = sorted(self.others, key=lambda r: -self._missed[r])
 
@@ -194,10 +219,15 @@ class CanvasEvaluator:
                 answers, _ = self.pictures(part)
                 for right in answers.values():
                     self._missed.update(r for r, hit in zip(part, right.tolist(), strict=True) if not hit)
-                yield {tasks[kind]: right for kind, right in answers.items()}
+                yield {tasks[kind]: answers[kind] for kind in judged}
 
-        sizes = {tasks[kind]: len(others) for kind in self.judge.labels}
-        bounds = score_while_it_can_win(rounds(), sizes, beat=beat, floors=self._floors)
+        sizes = {tasks[kind]: len(others) for kind in judged}
+        floors = {task: floor for task, floor in self._floors.items() if task in sizes}
+        bounds = score_while_it_can_win(rounds(), sizes, beat=beat, floors=floors)
         if not bounds.above_floors:
             return {"kept": False}
-        return bounds.values | {"kept": True} if bounds.complete else {}
+        if not bounds.complete:
+            return {}
+        published = {"CRA": of_paintings(self.two, self.pictures(self.two)[0])} if self.two else {}
+        kept = all(value >= self._floors.get(task, value) for task, value in published.items())
+        return bounds.values | published | {"kept": kept}

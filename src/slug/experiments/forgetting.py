@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from slug import cli, progress
-from slug.core import layers
+from slug import cli, progress, protocols
+from slug.core import layers, selection
 from slug.core.edit import Edit, total
 from slug.core.selection import Candidate
 from slug.data.labelled import Labelled
@@ -28,7 +28,6 @@ from slug.experiments.own_sets import STANDARD, OwnSets, Say, Wanted
 from slug.models.clip import Clip
 from slug.models.host import HostModel
 from slug.schema import AGREEMENT, NAMES, ORIGINAL, PAIRS, SPLITS
-from slug.settings import MAX_FORGET, SIGMAS
 
 KNOWN = 0.5  # recognition by the unedited model below which a warning says that there is little to forget
 
@@ -120,7 +119,8 @@ class Forgetting:
         evaluation, masks = self._tasks
         target = Target(name, unlabelled.CONCEPT, NAMES, self.names.index(name))
         left_out, seed = unlabelled.own_labels(evaluation, target), self.wanted.seed
-        how: dict[str, Any] = {"seed": seed, "left_out": left_out}
+        rule = selection.Rule(self.wanted.max_forget, self.wanted.sigmas)
+        how: dict[str, Any] = {"seed": seed, "left_out": left_out, "rule": rule}
         choosing = {"limit": self.wanted.select_pictures, "trace": self.wanted.trace}
         more: dict[str, dict[str, Any]] = {"validation": choosing, "test": {}}
         return {s: ClipEvaluator(evaluation, target, None, masks[s], **more[s], **how) for s in SPLITS}
@@ -164,7 +164,8 @@ class Forgetting:
             "read_s": self.read_s,
             "search_s": searched - started,
             "seconds": self.read_s + time.perf_counter() - started,
-            "rule": {"max_forget": MAX_FORGET, "sigmas": SIGMAS},
+            "protocol": protocols.OURS.name,
+            "rule": {"max_forget": self.wanted.max_forget, "sigmas": self.wanted.sigmas},
             "settings": asdict(self.wanted),
             "versions": cli.versions(),
         }
@@ -234,7 +235,7 @@ class Forgetting:
         """A note where nothing was forgotten."""
         before, after = (splits["test"][state] for state in (ORIGINAL, self.method.name))
         n = before["n_forget"]
-        if before["forget_acc1"] <= MAX_FORGET:
+        if before["forget_acc1"] <= self.wanted.max_forget:
             self.sets.note(
                 name,
                 f"nothing was forgotten: the unedited model recognised {before['forget_recognised']} of {n} "
@@ -244,10 +245,10 @@ class Forgetting:
             self.sets.note(
                 name,
                 f"nothing was forgotten by the rule: no step brought recognition on the validation split to "
-                f"{MAX_FORGET:.0%} with margins {SIGMAS:g} deviations below 0; the edit is the one that came nearest. "
-                "Try more fronts",
+                f"{100 * self.wanted.max_forget:g}% with margins {self.wanted.sigmas:g} deviations below 0; the edit is the "
+                "one that came nearest. Try more fronts",
             )
-        elif after["forget_acc1"] > MAX_FORGET:
+        elif after["forget_acc1"] > self.wanted.max_forget:
             low, high = statistics.interval(after["forget_recognised"], n)
             self.sets.note(
                 name,

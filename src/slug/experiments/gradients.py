@@ -1,17 +1,20 @@
 """The gradient stages: what the methods asked for read, for all names of a call."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from slug import cli, distributed, files, methods, models, system
 from slug.artifacts import gradient_files, published
 from slug.artifacts.gradient_files import GradientFiles
+from slug.artifacts.sample_gradients import SampleGradients
 from slug.core import gradients, losses, variants
 from slug.core.gradients import BOTH
 from slug.core.variants import Variant
 from slug.data.names import plain_name
 from slug.data.pairs import load_pairs
 from slug.errors import SlugError
+from slug.schema import SAMPLE_FRONTS, SAMPLES
 from slug.settings import GradientStage, Model
 
 
@@ -26,8 +29,13 @@ def prepared(settings: GradientStage, model: Model, encoder: str = BOTH) -> Grad
     return GradientFiles(clip, settings.sources, settings.run.result_dir, model.batch_size, **how)
 
 
-def run(settings: GradientStage, model: Model, encoder: str = BOTH) -> None:
-    """Write the gradient files of a CLIP, of the parameters of both towers or of one `encoder`, "vision" or "language"."""
+def run(settings: GradientStage, model: Model, encoder: str = BOTH, checkpoints: Sequence[int] = ()) -> None:
+    """Write the gradient files of a CLIP, of the parameters of both towers or of one `encoder`, "vision" or "language".
+
+    `checkpoints`: also gradients of the first so many pairs. SlugError where the plain gradients are not asked for.
+    """
+    if checkpoints and not {"calc_grad", "slug"} & set(settings.unlearn_method):
+        raise SlugError("--checkpoints are of the plain gradients; add calc_grad to --unlearn-method")
     found = prepared(settings, model, encoder)
     wanted: dict[Variant, None] = {}  # a set in order
     for name in settings.unlearn_method:  # of a kind of gradient or of a method
@@ -35,6 +43,10 @@ def run(settings: GradientStage, model: Model, encoder: str = BOTH) -> None:
         wanted |= dict.fromkeys(kinds)
     for variant in wanted:
         found.write(variant, cli.flat(settings), workers=settings.run.workers, force=settings.force)
+    if checkpoints:
+        sampled = SampleGradients(found, checkpoints, cli.flat(settings), settings.run.workers)
+        for folder in sampled.write(force=settings.force):
+            print(f"cosines and Pareto fronts by number of pairs: {folder / SAMPLES}, {folder / SAMPLE_FRONTS}")
 
 
 def adopt(settings: GradientStage, model: Model, folder: str) -> None:

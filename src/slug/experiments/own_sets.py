@@ -16,6 +16,7 @@ from slug.data.photographs import Photographs, Sample, Source
 from slug.errors import SlugError
 from slug.evaluation import zeroshot
 from slug.models.clip import Clip
+from slug.settings import MAX_FORGET, SIGMAS
 
 Say = Callable[[str], None]
 
@@ -34,6 +35,7 @@ class Wanted:
         trace: of these, how many are scored at every candidate, for plots.
         cache_gb: see towers.Budget.
         workers: processes that decode pictures.
+        max_forget, sigmas: when a name counts as forgotten (see settings.ForgetRule).
     """
 
     method: str = "slug"
@@ -48,6 +50,8 @@ class Wanted:
     trace: int = 100
     cache_gb: float = -1.0
     workers: int = 0
+    max_forget: float = MAX_FORGET
+    sigmas: float = SIGMAS
 
 
 STANDARD = Wanted()

@@ -22,6 +22,12 @@ def concept_of(record: Record) -> Concept:
     return Concept(record["kind"], record["name"])
 
 
+def precision(run: Run, device: Any) -> str:
+    """In which pictures are made: half precision on a GPU where the protocol says so and --precision is not given."""
+    half = run.rules.canvas_half and str(device).startswith("cuda") and run.precision == Run.precision
+    return "fp16" if half else run.precision
+
+
 class Canvas:
     """A pipeline at its original weights with its prompts and its judge.
 
@@ -39,15 +45,15 @@ class Canvas:
             judge: "classifiers", or "clip" for the unedited CLIP.
         """
         self.run, self.prompts = run, files.resolve(judging.prompts)
-        self.requests = canvas_prompts.read_requests(self.prompts)
+        self.requests = canvas_prompts.read_requests(self.prompts, run.rules.canvas_prompt)
         self.device = system.settle(run.device, run.seed)
         self.results = files.check_writable(run.result_dir)
-        self.pipeline = diffusion.from_settings(pipeline, run.precision, self.device)
+        self.pipeline = diffusion.from_settings(pipeline, precision(run, self.device), self.device)
         self.base, self.weights_hash = self.pipeline.hash(), self.pipeline.weights_hash()
         self.judge: Judge = (
             ClipClassifiers(self.pipeline.clip, canvas_prompts.labels_of(self.requests))
             if judge == "clip"
-            else load_classifiers(judging.classifiers, self.device)
+            else load_classifiers(judging.classifiers, self.device, run.rules.canvas_input)
         )
         self.marks = {"pipeline_hash": self.base, "prompts_hash": files.file_hash(self.prompts)}
         self.marks["judge_hash"] = self.judge.hash()
@@ -58,7 +64,8 @@ class Canvas:
 
     def records(self) -> list[Record]:
         """All records of this pipeline with these prompts. SlugError if there is none."""
-        return canvas_records.read_records(self.results / "sd", self.pipeline.tag, self.base, self.prompts)
+        folder, protocol = self.results / "sd", self.run.protocol
+        return canvas_records.read_records(folder, self.pipeline.tag, self.base, self.prompts, protocol)
 
     def delta(self, record: Record) -> Path:
         """The delta file of a record."""

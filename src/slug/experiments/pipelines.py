@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from slug import cli, files, methods, progress, system
+from slug import cli, files, methods, progress, protocols, system
 from slug.artifacts import adapters, canvas_records, deltas, records
 from slug.artifacts.gradient_files import GradientFiles
 from slug.artifacts.records import Record
@@ -32,6 +32,8 @@ from slug.settings import ForgetPipeline, Sources
 NOT_SETTINGS = ("force", "part", "style", "object", "device", "workers", "result_dir", "celeb_name")
 # A pipeline forgets only at steps far beyond a tenth of the weights' norm: 1, 4, 16, 64 times that, then bisected.
 REACH = Schedule(growth=4, far=64, below=False)
+# The published search begins at 4 times that, and its bracket ends at 10 times its first step.
+BRACKET = Schedule(rule="bracket", far=10, scale=4)
 GROW = 4  # half decades beyond a baseline's grid, at most, while the best setting is at its end
 FIRST_SEED = 6000  # of the pictures that a baseline is trained on; neither split has these seeds
 
@@ -59,7 +61,7 @@ class Outcome:
 def run(settings: ForgetPipeline) -> None:
     """Forget every concept of the settings; valid records are kept."""
     canvas = Canvas(settings.run, settings.pipeline, settings.judging, settings.select)
-    asked = canvas_prompts.concepts(settings.concepts) or canvas_prompts.concepts_of(canvas.requests)
+    asked = canvas_prompts.concepts(settings.concepts) or canvas_prompts.to_forget(canvas.requests, settings.run.rules)
     sources = Sources(celeb_name=tuple(c.name for c in asked), tar_dir=settings.tar_dir, train_data=settings.train_data)
     how: dict[str, Any] = {"encoder": canvas.pipeline.encoder, "flags": cli.values(settings.run, settings.pipeline)}
     how |= {"protocol": settings.run.rules}
@@ -101,7 +103,8 @@ class Forgetting:
     def check_apart(self, concept: Concept) -> None:
         """SlugError where a record that this run would replace was made with other prompts or another judge."""
         for method in (self, self.first) if self.settings.rounds > 1 else (self,):
-            canvas_records.check_apart(method.path(concept), self.canvas.marks["prompts_hash"], self.settings.select)
+            asked = self.canvas.marks["prompts_hash"], self.settings.select, self.settings.run.protocol
+            canvas_records.check_apart(method.path(concept), *asked)
             records.check_weights(method.path(concept), "weights_hash", self.canvas.weights_hash)
 
     def inputs(self, concept: Concept) -> dict[str, Any]:
@@ -135,6 +138,7 @@ class Forgetting:
             keep=settings.keep,
             others=settings.select_others,
             seed=settings.run.seed,
+            protocol=settings.run.rules,
         )
         system.reset_peak_memory(device)
         started, gradient_s = time.perf_counter(), 0.0
@@ -149,6 +153,8 @@ class Forgetting:
             "kind": concept.kind,
             "name": plain_name(concept.name),
             "pipeline": self.pipeline.tag,
+            "protocol": settings.run.protocol,
+            "points": protocols.values(settings.run.rules, canvas=True),
             **self.write(evaluator, outcome),
             "weights_hash": self.canvas.weights_hash,
             **self.verdict(evaluator, outcome),
@@ -211,8 +217,9 @@ class Forgetting:
             edit = Edit.along(clip, settings.layer, forget, settings.step)
             taken = evaluator.score(edit, best, log_all=True)
             return Found({settings.layer: [taken]}, taken), ranked
-        schedule = replace(REACH, evaluations=settings.evaluations)
-        plan = Plan(fronts=settings.fronts, alone=not settings.whole_groups, schedule=schedule)
+        rules, whole = settings.run.rules, settings.whole_groups or settings.run.rules.canvas_whole_groups
+        schedule = replace(BRACKET if rules.canvas_rule == BRACKET.rule else REACH, evaluations=settings.evaluations)
+        plan = Plan(fronts=settings.fronts, choose=rules.choose, alone=not whole, schedule=schedule)
         with progress.bar(desc=f"{evaluator.concept.name}: candidates", unit="candidate") as bar:
 
             def settled(best: Candidate | None) -> bool:

@@ -120,6 +120,11 @@ class Examination:
         of = dict(zip([*self.asked, *more], paths, strict=True))
         return paths[: len(self.asked)], [of[r] for r in mine]
 
+    def painted(self, state: State, two: Sequence[Request]) -> list[Path]:
+        """Paths of a state's pictures that the published CRA is of."""
+        with state.carried():
+            return self.canvas.draw(two, f"{state.stem}-paintings", state.mark)
+
     def draw_part(self, part: tuple[int, int]) -> None:
         """Make the pictures of the I-th of N parts of all states, and nothing else."""
         once = [r for r in self.records if drawn_as(r, self.records) is r]
@@ -136,13 +141,17 @@ class Examination:
         Args:
             before, after: what the judge says without and with the edit.
         """
-        concept, method = concept_of(record), record["method"]
-        common = {"kind": concept.kind, "name": concept.name, "seed": self.canvas.run.seed}
+        concept, method, rules = concept_of(record), record["method"], self.canvas.run.rules
+        two = canvas_prompts.paintings(concept, self.asked) if rules.canvas_two_pictures else []
+        common = {"kind": concept.kind, "name": concept.name, "seed": self.canvas.run.seed, "protocol": rules.name}
 
-        def row(name: str, judged: Judged, **more: Any) -> dict[str, Any]:
+        def row(name: str, judged: Judged, state: State, **more: Any) -> dict[str, Any]:
             n = int(judged.drawn.sum())
             counts = {"n_images": n, "n_black": len(self.asked) - n}
             scores = unlearncanvas.scores(concept, self.asked, *judged)
+            if two:
+                of_two = self.canvas.correct(two, self.painted(state, two), state.stem)
+                scores = scores._replace(CRA=unlearncanvas.of_paintings(two, *of_two))
             return {"method": name, **common, **counts, **more, **scores._asdict()}
 
         cost = {k: record[k] for k in ("seconds", "peak_mem_mb", "params_share", "n_candidates")}
@@ -152,11 +161,11 @@ class Examination:
         cost |= {"storage_bytes": record["delta_bytes"], "step": record["chosen"][-1][1] if record["chosen"] else 0.0}
         cost |= {"layer": " + ".join(layer for layer, _ in record["chosen"]), "inside_grid": record.get("inside_grid")}
         cost |= caveats.of(record)
-        found = [row(schema.ORIGINAL, before), row(method, after, **cost)]
+        found = [row(schema.ORIGINAL, before, self.original()), row(method, after, self.by_delta(record), **cost)]
         if record["lora"]:
-            state = self.by_lora(record)
+            state, size = self.by_lora(record), {"storage_bytes": record["lora"]["bytes"]}
             judged = self.canvas.correct(self.asked, self.draw(state)[0], state.stem)
-            found.append(row(f"{method}{schema.ADAPTER}", judged, **cost | {"storage_bytes": record["lora"]["bytes"]}))
+            found.append(row(f"{method}{schema.ADAPTER}", judged, state, **cost | size))
         return found
 
     def sheet(self, record: Record, paths: Sequence[list[Path]], judged: Sequence[Judged], stem: Path) -> None:

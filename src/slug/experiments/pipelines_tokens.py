@@ -58,7 +58,7 @@ def rows(canvas: Canvas, concept: Concept, records: Sequence[Record], steps: int
         drawn = by_name.drawn & by_token.drawn
         n, named, told = (int(x.sum()) for x in (drawn, by_name.right[kind] & drawn, by_token.right[kind] & drawn))
         row = {"method": method, **concept.plain._asdict(), "n": n, "n_black": len(test) - n}
-        found.append(row | {"by_name": named, "by_token": told, "seed": seed})
+        found.append(row | {"by_name": named, "by_token": told, "seed": seed, "protocol": canvas.run.protocol})
     return found
 
 

@@ -19,6 +19,7 @@ from slug.models.canonical import VISION
 from slug.models.clip import Clip
 from slug.models.host import HostModel
 
+PUBLISHED_TOKENS = 16  # of an answer, after which the published scoring cuts it
 KEPT = 64  # batches whose inputs are kept: a search asks the same questions at every step
 
 
@@ -81,7 +82,14 @@ class Vlm(HostModel):
         """The answers to some questions, by greedy decoding."""
         return self.ask(asked, desc)[0]
 
-    @torch.inference_mode()
+    def answers(self, asked: Sequence[Asked], desc: str | None = None) -> tuple[list[str], list[str]]:
+        """(answers, the same cut after PUBLISHED_TOKENS tokens) of some questions, by greedy decoding.
+
+        LLaVA-1.5's chat template is the published prompt, `USER: <image>\\n{question} ASSISTANT:`.
+        """
+        said, short, _ = self._ask(asked, desc)
+        return said, short
+
     def ask(self, asked: Sequence[Asked], desc: str | None = None) -> tuple[list[str], Tensor]:
         """(answers, margins (N,)) of N questions.
 
@@ -89,7 +97,13 @@ class Vlm(HostModel):
         least of its tokens' margins up to the first token that the model does not say; so it is above 0 if and only if
         the answer begins with the right one.
         """
-        out, margins = [], []
+        said, _, margins = self._ask(asked, desc)
+        return said, margins
+
+    @torch.inference_mode()
+    def _ask(self, asked: Sequence[Asked], desc: str | None) -> tuple[list[str], list[str], Tensor]:
+        """(answers, short answers, margins) as of `answers` and `ask`."""
+        out, short, margins = [], [], []
         tokenizer = self.processor.tokenizer
         starts = range(0, len(asked), self.batch_size)
         for start in progress.bar(starts, desc=desc, unit="batch", leave=False, shown=desc is not None):
@@ -100,9 +114,11 @@ class Vlm(HostModel):
             made = self.module.generate(**inputs, **how, output_logits=True, return_dict_in_generate=True)
             ids = made.sequences[:, inputs["input_ids"].shape[1] :]
             out += tokenizer.batch_decode(ids, skip_special_tokens=True)
+            short += tokenizer.batch_decode(ids[:, :PUBLISHED_TOKENS], skip_special_tokens=True)
             right = [tokenizer(q.answer, add_special_tokens=False).input_ids or [tokenizer.unk_token_id] for q in part]
             margins.append(_margins(torch.stack(made.logits).float().cpu(), ids.cpu(), right))
-        return [" ".join(text.split()) for text in out], torch.cat(margins) if margins else torch.zeros(0)
+        said = [[" ".join(text.split()) for text in texts] for texts in (out, short)]
+        return said[0], said[1], torch.cat(margins) if margins else torch.zeros(0)
 
 
 def _margins(logits: Tensor, said: Tensor, right: list[list[int]]) -> Tensor:

@@ -3,8 +3,11 @@
 import pandas as pd
 
 from slug import schema
-from slug.reports import caveats, intervals, markdown
+from slug.reports import caveats, intervals, markdown, rules
 
+PUBLISHED = (
+    "Scored as published: an answer is right if the right one is contained in its first 16 tokens, in upper or lower case."
+)
 RETAINED = {"identities": "other identities", "objects": "objects", "utility": "utility"}
 
 
@@ -26,6 +29,34 @@ def _names(after: pd.DataFrame, before: pd.DataFrame) -> str:
             f"{old['forget_unseen_acc']:.1%} | {r['forget_unseen_acc']:.1%} ({r['n_forget_unseen']:.0f}) | "
             f"{' | '.join(lost)} | {r['seconds']:.0f} | {r['storage_bytes'] / 1e3:.0f} ({r['params_share']:.1%})"
         )
+    return markdown.table(heads, rows)
+
+
+def _published(after: pd.DataFrame, before: pd.DataFrame) -> list[str]:
+    """A row for each name scored as published, beside ours; nothing for a table of before this scoring."""
+    if "forget_published_acc" not in after or after["forget_published_acc"].isna().all():
+        return []
+    parts = {"forget": "forget accuracy", "retain": "naming of others", "utility": "utility"}
+    heads = "name | " + " | ".join(f"{said}, ours: before, after | as published: before, after" for said in parts.values())
+    rows = []
+    for r in after.to_dict("records"):
+        old, cells = before.loc[r["name"]], []
+        for part in parts:
+            for column in (f"{part}_acc", f"{part}_published_acc"):
+                known = not pd.isna(r[column])
+                cells.append(f"{old[column]:.1%}, {r[column]:.1%}" if known else "")
+        rows.append([r["name"], *cells])
+    return [f"{PUBLISHED}\n\n{markdown.table(heads, rows)}"]
+
+
+def rows_report(frame: pd.DataFrame) -> str:
+    """Markdown of rows.csv: a user's own questions, by both scorings."""
+    heads = "name | own questions | n | ours: before, after | as published: before, after"
+    rows = [
+        [r["name"], r["part"], r["n"], f"{r['before']:.1%}, {r['after']:.1%}",
+         f"{r['before_published']:.1%}, {r['after_published']:.1%}"]
+        for r in frame.to_dict("records")
+    ]  # fmt: skip
     return markdown.table(heads, rows)
 
 
@@ -56,13 +87,14 @@ def report(frame: pd.DataFrame, kinds: pd.DataFrame) -> str:
         f"Mean accuracies over {len(after)} names (95% t interval): {means}.",
     ]
     parts.append(markdown.table("name | answers instead (count) | share of the commonest | share of known names", instead))
-    return "\n\n".join([*parts, markdown.table("kind of question | before | after, mean over names | n", by_kind)])
+    parts.append(markdown.table("kind of question | before | after, mean over names | n", by_kind))
+    return "\n\n".join([*parts, *_published(after, before), rules.line(frame)])
 
 
 def _left_out(frame: pd.DataFrame) -> list[str]:
     """How many pictures of the questions could not be used, in words; nothing where all were."""
-    said = frame["left_out"].dropna() if "left_out" in frame else []
-    return [f"Questions without a usable picture are left out; pictures: {said.iloc[0]}."] if len(said) else []
+    said = list(frame["left_out"].dropna()) if "left_out" in frame else []
+    return [f"Questions without a usable picture are left out; pictures: {said[0]}."] if said else []
 
 
 def curve_report(frame: pd.DataFrame, plot: str) -> str:

@@ -12,13 +12,12 @@ import numpy as np
 import pandas as pd
 
 from slug.evaluation import statistics
-from slug.reports import intervals
+from slug.reports import intervals, rules
 from slug.schema import STANDARD, STUDY_VARIANTS
-from slug.settings import MAX_FORGET
 
 FORGETTING, RETAINING = "forgetting", "retaining"
 MARGINS = {FORGETTING: 2.0, RETAINING: 1.0}  # points
-ORIGINAL, LIMIT = "original", "limit"  # in place of a variant: the unedited model; a forget accuracy of MAX_FORGET
+ORIGINAL, LIMIT = "original", "limit"  # in place of a variant: the unedited model; what a forgotten name may come to
 AS_GOOD, BETTER, SAME = "as good", "better", "the same"
 HOLDS, FAILS, OPEN = "holds", "fails", "not resolved"
 
@@ -116,7 +115,7 @@ CLAIMS = (
     Claim("The deepest layer that forgets is as good a choice as ours", PAPER, (as_good("deepest", STANDARD),)),
     Claim("Several rounds over several layers retain more than one layer", FOLLOW_UP, (retains_more("rounds_3", STANDARD),)),
 )
-RULE = (
+_RULE = (
     "Rule: each name is compared with itself. Differences are in points; positive ones favour the variant named first. The "
     "interval is the 95% t interval of the mean difference over names. Forgetting is the top-1 accuracy on the name's "
     f"pictures (margin {MARGINS[FORGETTING]:g} points). Retaining is the mean change of the top-1 accuracies on other "
@@ -124,10 +123,15 @@ RULE = (
     "minus the margin, and fails if it lies below. *Better* holds if it lies above 0, and fails if it lies below the "
     "margin. *The same* holds if it lies within the margin either way, and fails if it lies beyond. A name counts as "
     "forgotten if the interval of the mean accuracy and the exact interval of all pictures together both end at "
-    f"{MAX_FORGET:.0%} or below. Of statements joined by *or*, one is enough; of all others every one is needed. A claim "
+    "{limit} or below. Of statements joined by *or*, one is enough; of all others every one is needed. A claim "
     "*holds* if all its comparisons hold, *does not hold here* if all fail, *holds in part* if some hold and some fail, and "
     "is *not resolved* otherwise."
 )
+
+
+def rule(frame: pd.DataFrame) -> str:
+    """How verdicts on a study are found, in words."""
+    return _RULE.format(limit=f"{100 * rules.max_forget(frame):g}%")
 
 
 def finished(frame: pd.DataFrame, variant: str) -> pd.DataFrame:
@@ -145,7 +149,7 @@ def values(frame: pd.DataFrame, variant: str, figure: str) -> pd.Series:
 
 
 def within_limit(rows: pd.DataFrame) -> Result:
-    """Whether names are forgotten, down to MAX_FORGET: the percentage still recognised.
+    """Whether names are forgotten, down to the limit of their runs: the percentage still recognised.
 
     Its interval has the wider ends of the mean's t interval over names and of the exact interval of all pictures together,
     which also tells what a zero is worth.
@@ -155,7 +159,7 @@ def within_limit(rows: pd.DataFrame) -> Result:
     mean, low, high = intervals.points(rows["forget_acc1"])
     ends = statistics.interval(round((rows["forget_acc1"] * rows["n_forget"]).sum()), int(rows["n_forget"].sum()))
     low, high = max(0.0, np.nanmin([low, 100 * ends[0]])), np.nanmax([high, 100 * ends[1]])
-    limit = 100 * MAX_FORGET
+    limit = 100 * rules.max_forget(rows)
     return Result(HOLDS if high <= limit else FAILS if low > limit else OPEN, mean, low, high, len(rows))
 
 

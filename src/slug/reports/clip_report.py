@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from slug import files, protocols, schema
+from slug import files, schema
 from slug.errors import SlugError
-from slug.reports import clip_tables, comparison, naming, reading
+from slug.reports import clip_tables, comparison, naming, reading, rules
+from slug.settings import MAX_FORGET
 
 Record = dict[str, Any]
 INTRODUCTION = (
@@ -34,27 +35,12 @@ COMPARISON = (
 )
 
 
-def protocols_of(frame: pd.DataFrame) -> list[protocols.Protocol]:
-    """The protocols that the rows of a table were made by; rows that name none were made by ours."""
-    named = set(frame["protocol"].dropna()) if "protocol" in frame else set()
-    return [protocols.get(name) for name in sorted(named)] or [protocols.OURS]
-
-
-def rules(found: list[protocols.Protocol]) -> str:
-    """The names of protocols, and the points of those that are not ours, as Markdown."""
-    said = [f"Protocol: **{' and '.join(p.name for p in found)}** (docs/reproduce.md)."]
-    for protocol in found:
-        if protocol != protocols.OURS:
-            said += [f"* {row}: {meaning}." for row, meaning in protocols.points(protocol)]
-    return "\n".join([said[0], "", *said[1:]] if said[1:] else said)
-
-
 def markdown(frame: pd.DataFrame) -> str:
     """The report on a table."""
-    used = protocols_of(frame)
+    used = rules.protocols_of(frame)
     introduction = ONE_SPLIT if any(p.every_picture for p in used) else INTRODUCTION
     parts = [f"# SLUG on {', '.join(sorted(frame['model'].unique()))}: {frame['name'].nunique()} names", introduction]
-    parts.append(rules(used))
+    parts.append(rules.said(frame))
     parts += ["## All names", clip_tables.pooled(frame), clip_tables.means_table(frame)]
     parts += ["## Each name", clip_tables.names_table(frame), *clip_tables.not_forgotten(frame)]
     parts += [] if any(p.own_captions for p in used) else [MEMBERSHIP]
@@ -86,7 +72,8 @@ def headline(frame: pd.DataFrame) -> str:
 
 def page_blocks(frame: pd.DataFrame, found: list[Record]) -> dict[str, str]:
     """What the README.md of the result folder quotes: {block: Markdown}."""
-    parts = [clip_tables.pooled(frame), headline(frame), clip_tables.names_table(frame), *clip_tables.not_forgotten(frame)]
+    parts = [rules.line(frame), clip_tables.pooled(frame), headline(frame)]
+    parts += [clip_tables.names_table(frame), *clip_tables.not_forgotten(frame)]
     by_known = sorted(found, key=lambda r: r["splits"]["test"][schema.ORIGINAL]["forget_acc1"])
     best_known = {r["kind"]: r for r in by_known if r["method"] == "slug"}
     links = [
@@ -122,7 +109,8 @@ def draw_steps(record: Record, folder: Path) -> None:
     limit = settings["select_pictures"] or np.inf
     counts = {"forget": figures["n_forget"]} | {t: min(figures[f"n_{t}"], limit) for t in schema.TASKS}
     stem = folder / schema.file_name(record["model"], record["name"], "", "steps")
-    plots.steps(rows, record["winner_validation"], counts, record["name"], stem, settings["trace"])
+    how = {"trace_count": settings["trace"], "forgotten": settings.get("max_forget", MAX_FORGET)}
+    plots.steps(rows, record["winner_validation"], counts, record["name"], stem, **how)
 
 
 def draw_comparison(found: list[Record], folder: Path) -> None:
@@ -148,7 +136,7 @@ def draw_comparison(found: list[Record], folder: Path) -> None:
             chosen[method] = rows[["forget_acc1", "retain"]].to_numpy()[0]
         title = f"{name}: every candidate; filled: the chosen one; line: SLUG's own Pareto front"
         stem = folder / schema.file_name(records_of["slug"]["model"], name, "", "tradeoff")
-        plots.tradeoff(points, chosen, title, stem)
+        plots.tradeoff(points, chosen, title, stem, forgotten=rules.max_forget(frame))
     means = frame[frame["method"] != schema.ORIGINAL].groupby("method", observed=True)
     spent = means[["search_s", "seconds", "peak_mem_mb", "delta_bytes"]].mean()
     costs = {method: (tried, chosen, memory, size / 1e3) for method, tried, chosen, memory, size in spent.itertuples()}

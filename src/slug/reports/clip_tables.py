@@ -7,6 +7,7 @@ import pandas as pd
 
 from slug import protocols, schema
 from slug.reports import caveats, intervals, markdown
+from slug.settings import MAX_FORGET
 
 MARGINS = {"identities": 2, "objects": 1}  # points that retained accuracy may lose
 
@@ -15,16 +16,20 @@ def table(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """A row for each name, split and method of JSON records (the unedited model included): results/clip/report/table.csv."""
     rows = []
     for record in records:
+        limit = record.get("settings", {}).get("max_forget", MAX_FORGET)
         for split, states in record["splits"].items():
             for method, figures in states.items():
                 row = {c: record.get(c) for c in ("name", "kind", "model", "seed")}
                 row["protocol"] = record.get("protocol", protocols.OURS.name)
+                row["max_forget"] = limit
                 if method != schema.ORIGINAL:
                     row |= {c: record.get(c) for c in schema.CLIP_COLUMNS if c in record}
                     row |= caveats.of(record)
                     method = record["method"]
                 rows.append({**row, **figures, "split": split, "method": method})
-    frame = pd.DataFrame(rows).reindex(columns=[*schema.CLIP_COLUMNS, *caveats.columns(rows)])
+    # The limit only where one is not the usual: most tables have no such column.
+    more = ["max_forget"] if any(row["max_forget"] != MAX_FORGET for row in rows) else []
+    frame = pd.DataFrame(rows).reindex(columns=[*schema.CLIP_COLUMNS, *caveats.columns(rows), *more])
     frame = frame.sort_values(["split", "kind", "name", "method"], kind="stable")
     # Every method's record holds the figures of the unedited model, and they are the same.
     return frame.drop_duplicates(["model", "name", "split", "method"], ignore_index=True)

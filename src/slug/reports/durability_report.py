@@ -8,7 +8,7 @@ import pandas as pd
 
 from slug import schema
 from slug.evaluation import statistics
-from slug.reports import intervals, markdown, naming
+from slug.reports import intervals, markdown, naming, rules
 
 SURVIVES, BACK = 0.1, 0.5  # recovered share: up to here the edit survives; from here on the name comes back
 KNOWN = 0.2  # a test tells nothing about a name that the unedited model knows less well than this under it
@@ -150,7 +150,8 @@ def report(frame: pd.DataFrame, plot: str = "") -> str:
         plot: file name of the relearning curves beside the report.
     """
     found, tests = table(frame), set(frame["test"])
-    parts = ["# Durability of edits", counted(frame), RULE, overview(found), "## Each test", details(found), PROBE_NOTE]
+    parts = ["# Durability of edits", counted(frame), rules.line(frame), RULE, overview(found)]
+    parts += ["## Each test", details(found), PROBE_NOTE]
     parts += [f"![forget and retained accuracy while relearning]({plot})"] if plot else []
     for test in (t for t in (schema.SPELLING, schema.STYLE) if t in tests):
         parts += [f"## Every {test}", settings_table(frame, test)]
@@ -159,7 +160,7 @@ def report(frame: pd.DataFrame, plot: str = "") -> str:
 
 def page_block(frame: pd.DataFrame) -> str:
     """What a page on durability quotes."""
-    return "\n\n".join([overview(table(frame)), counted(frame)])
+    return "\n\n".join([rules.line(frame), overview(table(frame)), counted(frame)])
 
 
 Curves = dict[str, dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]]

@@ -32,7 +32,11 @@ def draw(kind: str, record: Record, shown: Any, stem: Path) -> None:
         for column in (f"{task}_acc1" for task in found):
             rows[column] = rows[column] if column in rows else float("nan")
         winner = {f"{task}_acc1": float("nan") for task in found} | dict(record["winner"])
-        getattr(own, kind)(rows, start, winner, found, counts, title, stem)
+        if kind == "steps":
+            own.steps(rows, start, winner, found, counts, title, stem)
+        else:
+            most = record["rule"]["max_forget"]
+            own.tradeoff(rows, start, winner, found, counts, title, stem, forgotten=most)
     elif kind == "pareto":
         encoder = "vision" if record["layer"].startswith("vis") else "language"
         every = [_Layer(row) for row in record["layers"] if row["encoder"] == encoder]

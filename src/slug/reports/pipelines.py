@@ -9,7 +9,7 @@ import pandas as pd
 
 from slug import schema
 from slug.evaluation.statistics import interval
-from slug.reports import caveats, intervals, markdown, naming
+from slug.reports import caveats, intervals, markdown, naming, rules
 
 SCORES = ("UA", "IRA", "CRA")
 
@@ -44,7 +44,8 @@ def report(frame: pd.DataFrame, features: str, note: str = "") -> str:
         fid = part["FID"].iloc[0]
         cells = [*(intervals.cell(part[c]) for c in SCORES), shares, "" if math.isnan(fid) else f"{fid:.1f}"]
         rows.append([f"{kind}s", f"{method}{caveats.of_part(part)}", len(part), *cells, *cost])
-    return "\n\n".join([markdown.table(heads, rows), *([note] if note else []), *_left_out(frame), *_at_ends(frame)])
+    parts = [markdown.table(heads, rows), *([note] if note else []), *_left_out(frame), *_at_ends(frame)]
+    return "\n\n".join([*parts, rules.said(frame, canvas=True)])
 
 
 def _left_out(frame: pd.DataFrame) -> list[str]:
@@ -128,7 +129,7 @@ def tokens(frame: pd.DataFrame) -> str:
         low, high = interval(found, n)
         shares = (f"{named / n:.1%}", f"{found / n:.1%}{intervals.spread(low, high, '.1%')}") if n else ("", "")
         rows.append([f"{kind}s", method, len(part), *shares, n])
-    return "\n\n".join([markdown.table(heads, rows), *_left_out(frame)])
+    return "\n\n".join([markdown.table(heads, rows), *_left_out(frame), rules.line(frame)])
 
 
 def together(frame: pd.DataFrame, method: str) -> str:
@@ -151,5 +152,5 @@ def together(frame: pd.DataFrame, method: str) -> str:
         of = f"the {kind}s of {count} concepts" if len(part) < 2 * count else f"{count} {kind}s"
         rows.append([of, each, counts, *retained, row["n_rest"]])
     alone = frame.assign(method=method)  # the caveats are of the edits, one by one
-    said = [*caveats.sentences(alone, method=True), *_black(frame)]
+    said = [*caveats.sentences(alone, method=True), *_black(frame), rules.line(frame)]
     return "\n\n".join([f"The edits of `{method}`, added up:", markdown.table(heads, rows), *said])

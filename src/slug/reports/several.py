@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from slug import schema
-from slug.reports import intervals, markdown
+from slug.reports import intervals, markdown, rules
 
 
 def _sums(summed: pd.DataFrame) -> str:
@@ -54,7 +54,7 @@ def report(frame: pd.DataFrame, matrices: Iterable[str] = ()) -> str:
         _sums(frame[~reverted]),
         f"Names in their order: {frame['names'].iloc[-1]}. With the edit of one name reverted:",
     ]
-    parts.append(_reverted(frame[reverted]))
+    parts += [_reverted(frame[reverted]), rules.line(frame)]
     if links := ", ".join(f"[{i}]({path})" for i, path in enumerate(matrices, 1)):
         parts.append(f"Cosines of pictures and names before and after all edits: {links}.")
     return "\n\n".join(parts)

@@ -6,9 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from slug import files
-from slug.reports import claims, intervals, markdown
+from slug.reports import claims, intervals, markdown, rules
 from slug.schema import STANDARD, STUDY_VARIANTS, TASKS
-from slug.settings import MAX_FORGET
 
 NOTE = (
     "Means over names with 95% t intervals; changes are from the unedited model. Seconds are the forget pass and the steps "
@@ -17,10 +16,10 @@ NOTE = (
 )
 
 
-def _statement(statement: claims.Statement, result: claims.Result) -> str:
-    """A statement and its result in words."""
+def _statement(statement: claims.Statement, result: claims.Result, limit: float) -> str:
+    """A statement and its result in words; `limit` is the largest forget accuracy of a forgotten name."""
     if statement.theirs == claims.LIMIT:
-        said = f"at most {MAX_FORGET:.0%} is still recognised with `{statement.ours}`"
+        said = f"at most {100 * limit:g}% is still recognised with `{statement.ours}`"
         numbers = f"{result.mean:.2f}%{intervals.spread(result.low, result.high, '.2f')}"
     else:
         theirs = "the unedited model" if statement.theirs == claims.ORIGINAL else f"`{statement.theirs}`"
@@ -34,7 +33,8 @@ def judged(frame: pd.DataFrame, comparison: claims.Comparison) -> tuple[str, str
     """The verdict of a comparison, and what it rests on in words."""
     statements = [*comparison.needs, *comparison.gains]
     results = [claims.compare(frame, s) for s in statements]
-    said = [_statement(s, r) for s, r in zip(statements, results, strict=True)]
+    limit = rules.max_forget(frame)
+    said = [_statement(s, r, limit) for s, r in zip(statements, results, strict=True)]
     needs, gains = said[: len(comparison.needs)], said[len(comparison.needs) :]
     return comparison.verdict(results), "; ".join([*needs, *([" or ".join(gains)] if gains else [])])
 
@@ -107,7 +107,8 @@ def report(frame: pd.DataFrame, picture: str) -> str:
         [
             f"# The paper's claims on {', '.join(sorted(frame['model'].dropna().unique()))}",
             f"{counts(frame)} {chosen}",
-            claims.RULE,
+            rules.said(frame),
+            claims.rule(frame),
             "## Verdicts",
             verdicts_table(frame),
             "## Variants",
@@ -123,7 +124,7 @@ def report(frame: pd.DataFrame, picture: str) -> str:
 
 def blocks(frame: pd.DataFrame) -> dict[str, str]:
     """What a page on the study quotes: {block: Markdown}."""
-    return {"study": "\n\n".join([counts(frame), verdicts_table(frame), claims.RULE])}
+    return {"study": "\n\n".join([rules.line(frame), counts(frame), verdicts_table(frame), claims.rule(frame)])}
 
 
 def write(frame: pd.DataFrame, source: Path, out: Path, path: Path, readme: str = "") -> None:

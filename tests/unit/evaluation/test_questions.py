@@ -214,3 +214,65 @@ def test_a_picture_that_mme_lacks_is_missing(tmp_path):
 def test_a_picture_within_a_table_may_be_damaged_too():
     asked = [Question(content, "?", "a", "x") for content in (b"no picture", tiny.jpeg(0, size=16))]
     assert questions.usable(asked, "q.tsv", 0.5) == (asked[1:], {"missing": 0, "damaged": 1})
+
+
+# ------------------------------------------------------------------------------------------------ rows of a user's own
+
+
+def write_rows(folder, text, file="asked.csv", images=("1.jpg",)):
+    (folder / file).write_text(text)
+    for name in images:
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+@pytest.mark.parametrize("column", ["image", "picture"])
+def test_rows_of_a_csv_are_questions_on_images_beside_it(tmp_path, column):
+    write_rows(tmp_path, f"{column},question,answer,more\n1.jpg,Who is this?,elon musk,x\n1.jpg,What is it?,a car,y\n")
+    named, other = questions.read_rows(tmp_path, ["Elon_Musk"])
+    assert named == questions.Question(str(tmp_path / "1.jpg"), "Who is this?", "elon musk", "who", "elon musk", "1.jpg")
+    assert (other.task, other.name, other.answer) == ("rows", "", "a car")
+
+
+def test_rows_of_a_jsonl_are_questions_and_files_add_up(tmp_path):
+    write_rows(tmp_path, '{"image": "1.jpg", "question": "How many?", "answer": 2}\n', "b.jsonl")
+    write_rows(tmp_path, "image,question,answer\n1.jpg,q,a\n", "a.csv")
+    assert [(q.text, q.answer) for q in questions.read_rows(tmp_path, [])] == [("q", "a"), ("How many?", "2")]
+
+
+@pytest.mark.parametrize(
+    ("text", "file", "said"),
+    [
+        ("image,question,answer\n1.jpg,q,\n", "a.csv", "row 1, lacks its image, question or answer"),
+        ("image,question\n1.jpg,q\n", "a.csv", "row 1, lacks"),
+        ("image,question,answer\n", "a.csv", "it has no row"),
+        ("image,question,answer\n2.jpg,q,a\n1.jpg,q,a\n", "a.csv", "1 of 2 images are missing, e.g. 2.jpg"),
+        ("image,question,answer\n../1.jpg,q,a\n", "a.csv", "no file name"),
+        ("[1]\n", "a.jsonl", "line 1, is no object"),
+        ("{\n", "a.jsonl", "line 1, is no JSON"),
+        ("", "a.txt", "it has no row"),
+    ],
+)
+def test_bad_rows_are_refused(tmp_path, text, file, said):
+    with pytest.raises(SlugError, match=said):
+        questions.read_rows(write_rows(tmp_path, text, file), [])
+
+
+def test_a_file_in_place_of_a_folder_is_refused(tmp_path):
+    write_rows(tmp_path, "image,question,answer\n1.jpg,q,a\n", "a.csv")
+    with pytest.raises(SlugError, match="is no folder"):
+        questions.read_rows(tmp_path / "a.csv", [])
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "right"),
+    [
+        ("Elon Musk", "This is elon  musk, I think", True),
+        ("cat", "A concatenation", True),  # contained, not as a word: that is the published scoring
+        ("Elon Musk", "Musk", False),
+        ("yes", "no", False),
+    ],
+)
+def test_published_scoring_asks_whether_the_answer_is_contained(answer, said, right):
+    said = " ".join(said.split())
+    assert questions.contained(questions.Question("x", "q", answer, "who"), said) == right

@@ -1,19 +1,16 @@
 """UA, IRA and CRA, and what the evaluator of generated pictures makes of a candidate."""
 
-import contextlib
 import math
 
 import pytest
 import tiny
 import torch
-import torch.nn.functional as F
-from tiny_canvas import OBJECTS, STYLES
+from tiny_canvas import OBJECTS, STYLES, Painted, Reader, sound
 
 from slug.core import layers, slug
 from slug.core.edit import Edit
 from slug.core.search import Plan, Schedule
 from slug.core.selection import winner
-from slug.data.names import plain_name
 from slug.errors import SlugError
 from slug.evaluation import canvas_classifiers, canvas_prompts, unlearncanvas
 from slug.evaluation.canvas_prompts import Concept
@@ -65,38 +62,6 @@ def test_what_is_reached_is_counted_and_estimated(ua, margin, spread, wanted, fo
 
 
 # ----------------------------------------------------------------------------------------------------------- evaluator
-
-
-class Painted:
-    """A pipeline whose pictures say what a classifier shall read: (style, object) of a prompt and seed.
-
-    Its edits change nothing; `says` does.
-    """
-
-    def __init__(self, says):
-        self.says, self.made, self.parameters = says, 0, {}
-
-    def changing(self, names):
-        return contextlib.nullcontext()
-
-    def generate(self, prompts, seeds, desc=None):
-        self.made += len(prompts)
-        return torch.tensor([self.says(p, s) for p, s in zip(prompts, seeds, strict=True)])
-
-
-class Reader:
-    """Says what was painted."""
-
-    def __init__(self):
-        self.labels = {"style": STYLES, "object": OBJECTS}
-
-    def logits(self, images):
-        return {k: F.one_hot(images[:, i], len(self.labels[k])).float() for i, k in enumerate(("style", "object"))}
-
-
-def sound(prompt, seed):
-    """What a sound pipeline paints."""
-    return [prompt.find("Noto") < 0, next(i for i, o in enumerate(OBJECTS) if plain_name(o) in prompt)]
 
 
 def no_bells(prompt, seed):

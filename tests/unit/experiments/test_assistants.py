@@ -10,8 +10,8 @@ from slug.core.edit import Edit
 from slug.errors import SlugError
 from slug.evaluation import statistics
 from slug.evaluation.questions import Marker, Question
-from slug.experiments import assistants
-from slug.experiments.assistants import Exam
+from slug.experiments import assistants_report as assistants
+from slug.experiments.assistants_report import Exam
 
 RECORD = {"method": "slug", "name": "Frog", "layer": "l", "step": 2.0, "seconds": 1.0, "peak_mem_mb": 1.0}
 RECORD |= {"params_share": 0.1, "n_candidates": 3, "delta_bytes": 100}
@@ -28,8 +28,9 @@ class Scripted:
     def changing(self, names):
         return contextlib.nullcontext()
 
-    def answer(self, found, desc=None):
-        return [self.says(q) if self.parameters["w"] else q.answer for q in found]
+    def answers(self, found, desc=None):
+        said = [self.says(q) if self.parameters["w"] else q.answer for q in found]
+        return said, [" ".join(s.split()[:2]) for s in said]
 
 
 def exam(says, rows, names=("Frog",)):
@@ -114,3 +115,21 @@ def test_records_of_other_weights_are_refused(tmp_path):
 def test_a_folder_without_records_names_the_stage(tmp_path):
     with pytest.raises(SlugError, match=r"no record of llava.*c1_unlearn_vlm\.py"):
         assistants.made_records(tmp_path, Hashed(), "unused")
+
+
+def test_answers_are_also_scored_as_published():
+    """The right answer must lie in the first tokens (two words here); whole words are not asked for."""
+    said = {"1": "frogs everywhere", "2": "it is surely a frog", "3": "owl", "4": "owl"}
+    found = exam(lambda q: said[q.image], ROWS)
+    before, row = found.table(RECORD, found.answers(EDIT, ["Frog"], ""))
+    assert (row["forget_acc"], row["forget_published_acc"]) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
+    assert (before["forget_published_acc"], row["retain_published_acc"], row["utility_published_acc"]) == (1, 1, 1)
+
+
+def test_own_questions_are_scored_apart_by_both_scorings():
+    found = exam(lambda q: "frogs" if q.task == "who" else "a red hat, sir", ROWS)
+    own = [Question("9", "?", "frog", "who", "frog", "9"), Question("8", "?", "hat", "rows", "", "8")]
+    first, second = found.own("Frog", EDIT, own)
+    assert (first["part"], first["n"], first["before"], first["after"], first["after_published"]) == ("the name", 1, 1, 0, 1)
+    assert (second["part"], second["before"], second["after"], second["after_published"]) == ("others", 1, 0, 0)
+    assert not found.model.parameters["w"].any() and found.table(RECORD, found.before)[1]["n_forget"] == 3

@@ -59,7 +59,7 @@ def test_the_original_has_no_costs(ends):
 
 def test_styles_come_before_objects_and_methods_in_their_order():
     rows = [ROW | {"method": m, "kind": k} for k in ("object", "style") for m in ("zzz", "uce", "original")]
-    lines = pipelines.report(pd.DataFrame(rows), "x").splitlines()[2:]
+    lines = pipelines.report(pd.DataFrame(rows), "x").split("\n\n")[0].splitlines()[2:]
     assert [line.split(" | ")[:2] for line in lines] == [
         [f"| {kind}", method] for kind in ("styles", "objects") for method in ("original", "uce", "zzz")
     ]
@@ -105,7 +105,7 @@ def together_rows(kinds):
 def test_concepts_of_one_kind_share_a_row():
     text = pipelines.together(together_rows(["style", "style"]), "slug_w")
     assert text.startswith("The edits of `slug_w`, added up:\n\n| together |")
-    (line,) = text.splitlines()[4:]
+    (line,) = text.split("\n\n")[1].splitlines()[2:]
     each = "; ".join(f"{n} 80.0% (30.0% to 90.0%; 0.0%)" for n in "ab")
     assert line.startswith(f"| 2 styles | {each} | 5 | 100.0% to 100.0% | -10.0 (-10.0 to -10.0) |") and line.endswith(
         "| 20 |"
@@ -113,7 +113,7 @@ def test_concepts_of_one_kind_share_a_row():
 
 
 def test_a_mixture_has_a_row_for_each_kind():
-    lines = pipelines.together(together_rows(["style", "object"]), "slug").splitlines()[4:]
+    lines = pipelines.together(together_rows(["style", "object"]), "slug").split("\n\n")[1].splitlines()[2:]
     assert [line.split(" | ")[0] for line in lines] == ["| the styles of 2 concepts", "| the objects of 2 concepts"]
 
 

@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 from slug import cli, protocols
-from slug.reports import clip_report, clip_tables
+from slug.reports import clip_report, clip_tables, rules
 
 
 def write(path, protocol, change):
@@ -64,4 +64,4 @@ def test_the_report_says_which_protocol_it_is_of_and_its_points(tmp_path):
 
 def test_a_table_of_before_protocols_is_ours(tmp_path):
     frame = clip_tables.table(hand_made.clip_records())
-    assert clip_report.protocols_of(frame.drop(columns="protocol")) == [protocols.OURS] == clip_report.protocols_of(frame)
+    assert rules.protocols_of(frame.drop(columns="protocol")) == [protocols.OURS] == rules.protocols_of(frame)

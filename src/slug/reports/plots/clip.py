@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from slug.reports import naming
 from slug.reports.plots.layout import STYLES, WIDTH, legend_below, marker, save, show_picture, step_axis, tick
 from slug.schema import ORIGINAL, is_slug, layer_label
+from slug.settings import MAX_FORGET
 
 Names = Sequence[str]
 Interval = Callable[[pd.Series], tuple[float, float, float]]  # gives (mean, low, high)
@@ -80,7 +81,14 @@ def _best_layers(rows: pd.DataFrame, winner: Mapping[str, Any]) -> list[str]:
 
 
 def steps(
-    rows: pd.DataFrame, winner: Mapping[str, Any], counts: dict[str, int], title: str, stem: Path, trace_count: int = 0
+    rows: pd.DataFrame,
+    winner: Mapping[str, Any],
+    counts: dict[str, int],
+    title: str,
+    stem: Path,
+    trace_count: int = 0,
+    *,
+    forgotten: float = MAX_FORGET,
 ) -> None:
     """Forget and retained accuracy against the step, a curve for each searched layer; winner and runner-up are in colour.
 
@@ -90,10 +98,11 @@ def steps(
     Args:
         rows: candidates as in `-steps.csv`, the unedited model first.
         counts: pictures of "forget", "identities" and "objects".
+        forgotten: forget accuracy up to which a name counts as forgotten.
     """
     baseline: Any = rows.iloc[0]
     curves = {layer: p.sort_values("step", kind="stable") for layer, p in rows[1:].groupby("layer", sort=False)}
-    order = _best_layers(rows[1:], winner)
+    order, band = _best_layers(rows[1:], winner), {"color": "C2", "alpha": 0.25}
     figure, panels = plt.subplots(1, 3, figsize=(1.25 * WIDTH, 2.3), sharex=True, layout="constrained")
     tasks = {"forget": "the forgotten name", "identities": "other identities", "objects": "other objects"}
     for panel, (task, what) in zip(panels, tasks.items(), strict=True):
@@ -104,15 +113,14 @@ def steps(
             some = np.where(np.isnan(exact), trace, exact)
             known, in_front = ~np.isnan(some), place < 2
             style: dict[str, Any] = {"color": f"C{place}" if in_front else "0.75", "zorder": 3 if in_front else 2}
-            panel.plot(
-                step[known], 100 * some[known], STYLES[place] if in_front else "-", lw=1.1 if in_front else 0.6, **style
-            )
+            line, width = (STYLES[place], 1.1) if in_front else ("-", 0.6)
+            panel.plot(step[known], 100 * some[known], line, lw=width, **style)
             panel.plot(step, 100 * trace, marker(place % 2), ms=3, mfc="none", mew=0.7, **style)
             panel.plot(step, 100 * exact, marker(place % 2), ms=3, **style)
         panel.axhline(100 * baseline[column], color="0.4", lw=0.8, ls=(0, (1, 1)))
         panel.plot(winner["step"], 100 * winner[column], "*", color="k", ms=9, zorder=5)
         if task == "forget":
-            panel.axhspan(0, 2, color="C2", alpha=0.25, lw=0)
+            panel.axhspan(0, 100 * forgotten, lw=0, **band)
         else:
             panel.set_ylim(100 * baseline[column] - 8, 100 * baseline[column] + 2)
         step_axis(panel)
@@ -126,7 +134,7 @@ def steps(
         panels[0].plot([], [], "-", color="0.75", label=f"{len(order) - 2} other layers")
     panels[0].plot([], [], "*", color="k", ms=9, ls="", label="chosen step")
     panels[0].plot([], [], color="0.4", ls=(0, (1, 1)), label="unedited model")
-    panels[0].plot([], [], color="C2", alpha=0.25, lw=5, label="forgotten: up to 2%")
+    panels[0].plot([], [], **band, lw=5, label=f"forgotten: up to {100 * forgotten:g}%")
     if trace_count:
         panels[0].plot([], [], "o", color="0.4", mfc="none", ms=3, ls="", label=f"estimated on {trace_count} pictures")
     figure.suptitle(f"{title}: zero-shot accuracy against the step")
@@ -135,7 +143,12 @@ def steps(
 
 
 def tradeoff(
-    points: dict[str, np.ndarray], chosen: dict[str, Sequence[float]], title: str, stem: Path, *, forgotten: float = 0.02
+    points: dict[str, np.ndarray],
+    chosen: dict[str, Sequence[float]],
+    title: str,
+    stem: Path,
+    *,
+    forgotten: float = MAX_FORGET,
 ) -> None:
     """Forget against retained accuracy of every candidate of every method, with SLUG's own Pareto front joined up.
 

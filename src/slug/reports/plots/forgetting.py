@@ -11,8 +11,7 @@ import pandas as pd
 
 from slug.reports.plots.layout import STYLES, legend_below, marker, save, show_picture, step_axis, thick
 from slug.schema import layer_label
-
-SURE = 0.02  # forget accuracy up to which a candidate counts as forgetting
+from slug.settings import MAX_FORGET
 
 
 def _curves(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -48,6 +47,8 @@ def tradeoff(
     counts: Mapping[str, int],
     title: str,
     stem: Path,
+    *,
+    forgotten: float = MAX_FORGET,
 ) -> None:
     """Retained figures against recognition of the concept, of every candidate.
 
@@ -58,6 +59,7 @@ def tradeoff(
         rows, start, winner: candidates, the unedited model and the chosen candidate, on the validation split.
         tasks: {task: words}; each has a panel.
         counts: {"forget", "trace" or task: pictures}.
+        forgotten: forget accuracy up to which a candidate counts as forgetting.
     """
     figure, panels = plt.subplots(1, len(tasks), figsize=(4.1 * len(tasks) + 0.6, 4.1), squeeze=False, layout="constrained")
     for panel, (task, words) in zip(panels[0], tasks.items(), strict=True):
@@ -71,7 +73,7 @@ def tradeoff(
         panel.scatter(
             100 * winner["forget_acc1"], 100 * winner[column], marker="*", s=170, color="C3", label="chosen", zorder=5
         )
-        panel.axvspan(-3, 100 * SURE, color="C2", alpha=0.12, lw=0)
+        panel.axvspan(-3, 100 * forgotten, color="C2", alpha=0.12, lw=0)
         panel.set_xlim(-3, 103)
         panel.set_xlabel(f"recognised pictures, % (n = {counts['forget']})")
         panel.set_ylabel(_label(words, counts[task]))
