@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 
 from slug import files, protocols, schema
-from slug.errors import SlugError
-from slug.reports import clip_tables, comparison, naming, reading
+from slug.reports import clip_tables, comparison, naming, searches
 
 Record = dict[str, Any]
 INTRODUCTION = (
@@ -107,17 +106,11 @@ def summary(frame: pd.DataFrame, found: list[Record]) -> str:
     return "\n".join([*parts, f"winner layers: {winners}"])
 
 
-def read_steps(folder: Path, record: Record) -> pd.DataFrame:
-    """The candidates of a record, from their CSV. SlugError if it is not as the record's stage wrote it."""
-    remedy = f"run the stage of {record['method']} for {record['name']} again with --force"
-    return reading.csv_table(folder / schema.steps_file(record), reading.STEPS, remedy)
-
-
 def draw_steps(record: Record, folder: Path) -> None:
     """The step-size curves of one of SLUG's records, from the CSV of its candidates in the same folder."""
     from slug.reports import plots
 
-    rows = read_steps(folder, record)
+    rows = searches.read_steps(folder, record)
     figures, settings = record["splits"]["validation"][schema.ORIGINAL], record["settings"]
     limit = settings["select_pictures"] or np.inf
     counts = {"forget": figures["n_forget"]} | {t: min(figures[f"n_{t}"], limit) for t in schema.TASKS}
@@ -135,17 +128,11 @@ def draw_comparison(found: list[Record], folder: Path) -> None:
         points, chosen = {}, {}
         for method in naming.in_order(records_of):
             best = records_of[method]
-            rows = read_steps(folder, best).reindex(columns=[*reading.STEPS, "identities_trace", "objects_trace"])
-            retain = rows[["identities_trace", "objects_trace"]].mean(axis=1, skipna=False)
-            rows["retain"] = retain.fillna(rows[["identities_acc1", "objects_acc1"]].mean(axis=1, skipna=False))
+            rows = searches.with_retained(searches.read_steps(folder, best))
             points[schema.ORIGINAL] = rows[["forget_acc1", "retain"]].to_numpy()[:1]
             points[method] = rows[["forget_acc1", "retain"]].dropna().to_numpy()[1:]
-            rows = rows[(rows["layer"] == best["layer"]) & np.isclose(rows["step"], best["step"])]
-            if rows.empty:
-                raise SlugError(
-                    f"{folder / schema.steps_file(best)} lacks the candidate that was chosen; run its stage again"
-                )
-            chosen[method] = rows[["forget_acc1", "retain"]].to_numpy()[0]
+            found_one = searches.chosen(rows, best, folder / schema.steps_file(best))
+            chosen[method] = found_one[["forget_acc1", "retain"]].to_numpy(float)
         title = f"{name}: every candidate; filled: the chosen one; line: SLUG's own Pareto front"
         stem = folder / schema.file_name(records_of["slug"]["model"], name, "", "tradeoff")
         plots.tradeoff(points, chosen, title, stem)
