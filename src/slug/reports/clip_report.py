@@ -143,10 +143,17 @@ def draw_comparison(found: list[Record], folder: Path) -> None:
     plots.costs(costs, title, folder / f"{files.safe_name(found[0]['model'])}-costs")
 
 
+def _is_drawn(record: Record, folder: Path) -> bool:
+    """Whether the step plot of a record was drawn after its CSV was written, as a2_unlearn_slug.py does."""
+    stem, csv = schema.file_name(record["model"], record["name"], "", "steps"), folder / schema.steps_file(record)
+    made = [folder / f"{stem}.{kind}" for kind in ("png", "pdf")]
+    return csv.is_file() and all(p.is_file() and p.stat().st_mtime_ns >= csv.stat().st_mtime_ns for p in made)
+
+
 def draw(found: list[Record], folder: Path, frame: pd.DataFrame) -> None:
-    """All plots that records and CSVs are enough for."""
+    """All plots that records and CSVs are enough for; step plots that are there and up to date are kept."""
     for record in found:
-        if "fronts" in record:
+        if "fronts" in record and not _is_drawn(record, folder):
             draw_steps(record, folder)
     if compares(frame):
         draw_comparison(found, folder)
