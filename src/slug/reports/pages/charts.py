@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-WIDTH, HEIGHT = 420, 280  # of the drawing, which scales with the page
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 42  # margins of the axes
+WIDTH, HEIGHT = 460, 300  # of the drawing, which scales with the page
+NARROW = 330, 240  # of three beside each other
+LEFT, RIGHT, TOP, BOTTOM = 60, 14, 12, 42  # margins of the axes
 SHAPES = {  # around (0, 0)
     "circle": "M-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0Z",
     "square": "M-3.6,-3.6h7.2v7.2h-7.2Z",

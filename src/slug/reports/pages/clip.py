@@ -48,6 +48,11 @@ class NameView:
         return str(self.record["name"])
 
     @property
+    def layer(self) -> str:
+        """The edited layer, shortened."""
+        return search_charts.full_label(self.record["layer"])
+
+    @property
     def delta(self) -> str:
         """Its delta, as a shell takes it."""
         return shlex.quote(self.record["delta"])
@@ -58,12 +63,11 @@ class NameView:
         after, o = self.record["splits"]["test"][self.record["method"]], self.outcome
         changes = [intervals.paired(after, task) for task in schema.TASKS]
         forgotten = [f"{o.before} of {o.pictures}", f"{o.after} of {o.pictures}", o.by_pictures, o.by_sources or "\u2013"]
-        layer = search_charts.full_label(self.record["layer"])
-        return [self.title, o.status, *forgotten, *changes, layer, f"{self.record['step']:.3g}"]
+        return [self.title, o.status, *forgotten, *changes, self.layer]
 
 
 HEADS = ["name", "targets", "recognised before", "recognised after", "95% bound, by pictures", "by source images"]
-HEADS += ["other identities, change in points (95%)", "other objects, change in points (95%)", "edited layer", "step"]
+HEADS += ["other identities, change in points (95%)", "other objects, change in points (95%)", "edited layer"]
 
 
 def names_table(views: Sequence[NameView]) -> Table:

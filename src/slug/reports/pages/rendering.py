@@ -42,9 +42,14 @@ def numeric(rows: Sequence[Sequence[str]]) -> set[int]:
     return {i for i, column in enumerate(filled) if i and column and all(map(number.match, column))}
 
 
+def minus(cell: object) -> str:
+    """A cell of a table with true minus signs before its numbers."""
+    return re.sub(r"(?<![\w.-])-(?=\d)", "\u2212", str(cell))
+
+
 def signed(value: float, plus: str = "+") -> str:
     """A number with two digits and a true minus sign; a change has a plus sign as well."""
-    return f"{value:{plus}.2f}".replace("-", "\u2212")
+    return minus(f"{value:{plus}.2f}")
 
 
 @functools.cache
@@ -52,7 +57,7 @@ def environment() -> jinja2.Environment:
     """The templates of this package; a value that is missing is an error."""
     how: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
     made = jinja2.Environment(loader=jinja2.FunctionLoader(_template), autoescape=True, **how)
-    made.globals |= {"explained": explained, "numeric": numeric, "signed": signed, "words": list(WORDS.items())}
+    made.globals |= {"explained": explained, "numeric": numeric, "signed": signed, "minus": minus, "words": list(WORDS.items())}
     return made
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from slug.reports import naming, searches
-from slug.reports.pages.charts import IN_TURN, Axis, Chart, Point, Series, around
+from slug.reports.pages.charts import IN_TURN, NARROW, Axis, Chart, Point, Series, around
 from slug.schema import layer_label
 
 Row = Mapping[str, Any]
@@ -92,6 +92,7 @@ def steps(
                 (0, 100 * forgotten) if task == "forget" else None,
                 f"forgotten: up to {forgotten:.0%}" if task == "forget" else "",
                 heads=("candidate", "step", "recognised, %"),
+                size=NARROW,
             )
         )
     return found
