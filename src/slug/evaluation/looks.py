@@ -1,18 +1,14 @@
 """What a reader can look at: pictures with the first answers before and after an edit, and how every other name fares."""
 
-import base64
-import io
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 
 from slug.evaluation import outcome
 from slug.evaluation.clip_evaluator import ClipEvaluator
+from slug.evaluation.clip_tasks import Evaluation
 
-SIDE = 224  # pixels of a stored picture, at most
-LOSSLESS = 128  # pixels up to which a picture is stored as PNG; larger ones as JPEG
 Said = list[list[tuple[str, float]]]  # for each picture the first answers with their probabilities
 ByName = dict[tuple[str, str], tuple[int, int]]  # {(task, name): (recognised pictures, pictures)}
 
@@ -27,24 +23,31 @@ class Answers(NamedTuple):
     said: Said
 
 
-def answers(evaluator: ClipEvaluator, seed: int, count: int = 6, top: int = 5) -> Answers:
-    """Test pictures that the unedited model recognises, at most `count` of the target and as many of others, with the first
-    `top` answers of the model as it is, among the names of their block."""
+def first_answers(evaluation: Evaluation, task: str, rows: torch.Tensor, top: int = 5) -> Said:
+    """The first answers of the model as it is to the pictures `rows` of a task, among the names of their blocks."""
+    pictures = evaluation.tasks[task].pictures
+    blocks, names = pictures.blocks, pictures.names
+    features, weights = evaluation.sides(task, rows)
+    logits = evaluation.clip.scale().detach().cpu().float() * (features.cpu().float() @ weights.cpu().float().T)
+    logits[blocks[None] != blocks[pictures.labels[rows]][:, None]] = -torch.inf
+    found = logits.softmax(1).topk(min(top, len(names)), 1)
+    return [
+        [(names[c], share) for share, c in zip(shares, classes, strict=True) if share > 0]
+        for shares, classes in zip(found.values.tolist(), found.indices.tolist(), strict=True)
+    ]
+
+
+def answers(evaluator: ClipEvaluator, seed: int, count: int = 6) -> Answers:
+    """Test pictures that the unedited model recognises, at most `count` of the target and as many of others, with the
+    answers of the model as it is."""
     evaluation, target = evaluator.evaluation, evaluator.target
     task = evaluation.tasks[target.task]
     rows = outcome.to_show(evaluation, target, evaluator.masks, count=count, seed=seed)
     rows = rows[task.guessed[rows] == task.pictures.labels[rows]]
     labels, blocks, names = task.pictures.labels[rows], task.pictures.blocks, task.pictures.names
-    features, weights = evaluation.sides(target.task, rows)
-    logits = evaluation.clip.scale().detach().cpu().float() * (features.cpu().float() @ weights.cpu().float().T)
-    logits[blocks[None] != blocks[labels][:, None]] = -torch.inf
-    found = logits.softmax(1).topk(min(top, len(names)), 1)
-    said = [
-        [(names[c], share) for share, c in zip(shares, classes, strict=True) if share > 0]
-        for shares, classes in zip(found.values.tolist(), found.indices.tolist(), strict=True)
-    ]
     own = (labels == target.label).tolist()
     among = int((blocks == blocks[target.label]).sum())
+    said = first_answers(evaluation, target.task, rows)
     return Answers(task.pictures.images[rows], among, [names[i] for i in labels.tolist()], own, said)
 
 
@@ -61,23 +64,6 @@ def by_name(evaluator: ClipEvaluator) -> ByName:
         for label in torch.nonzero(total).flatten().tolist():
             found[task, pictures.names[label]] = int(correct[label]), int(total[label])
     return found
-
-
-def data_address(image: torch.Tensor) -> str:
-    """A picture (3, S, S) uint8 as an address that holds it, for an HTML page."""
-    made, kept = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy()), io.BytesIO()
-    made.thumbnail((SIDE, SIDE))
-    kind, how = ("png", {"optimize": True}) if max(made.size) <= LOSSLESS else ("jpeg", {"quality": 90})
-    made.save(kept, kind, **how)
-    return f"data:image/{kind};base64,{base64.b64encode(kept.getvalue()).decode()}"
-
-
-def pictures(before: Answers, after: Answers) -> list[dict[str, Any]]:
-    """Pictures with the answers before and after an edit, as JSON can hold them."""
-    return [
-        {"image": data_address(image), "name": name, "own": own, "before": was, "after": now}
-        for image, name, own, was, now in zip(before.images, before.truth, before.own, before.said, after.said, strict=True)
-    ]
 
 
 def changed(before: Mapping[tuple[str, str], tuple[int, int]], after: ByName) -> list[dict[str, Any]]:

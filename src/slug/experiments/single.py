@@ -16,6 +16,7 @@ from slug.errors import SlugError
 from slug.evaluation import looks, outcome
 from slug.experiments.setup import World
 from slug.reports import clip_report, plots
+from slug.reports.pages import pictures
 from slug.settings import Forget
 
 OWN = ("images", "classes", "evaluate")  # of a2_unlearn_slug.py with own pictures, which this module does not serve
@@ -124,19 +125,19 @@ class Name:
         """What plots and pages show of the model as it is."""
         test, seed = self.evaluators["test"], self.settings.run.seed
         similar = outcome.similarity(self.evaluation, [test.target], test.masks)
-        pictures = outcome.shown(self.evaluation, test.target, test.masks, seed=seed)
-        return similar, pictures, looks.answers(test, seed), looks.by_name(test)
+        seen = outcome.shown(self.evaluation, test.target, test.masks, seed=seed)
+        return similar, seen, looks.answers(test, seed), looks.by_name(test)
 
     def _looks(self, before: Views, after: Views) -> dict[str, Any]:
         """What a page shows of the name besides its record; see schema.LOOKS."""
-        names, cosines, count = after[0]
+        (names, cosines, count), was = after[0], before[2]
         return {
             "name": plain_name(self.name),
             "layers": [r._asdict() for r in self.ranked],
             "names": names,
             "cosines": {"before": before[0][1].tolist(), "after": cosines.tolist(), "pictures": count},
-            "among": before[2].among,
-            "pictures": looks.pictures(before[2], after[2]),
+            "among": was.among,
+            "pictures": pictures.rows(was.images, was.truth, was.own, was.said, after[2].said),
             "by_name": looks.changed(before[3], after[3]),
         }
 

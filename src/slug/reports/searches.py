@@ -1,6 +1,6 @@
 """The candidates of a search as plots and pages show them: read from CSV, curve by curve, with their retained accuracy."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,10 @@ def curve(part: pd.DataFrame, start: Mapping[str, Any] | pd.Series, task: str) -
     return exact, trace
 
 
-def best_layers(rows: pd.DataFrame, winner: Mapping[str, Any]) -> list[str]:
+def best_layers(rows: pd.DataFrame, winner: Mapping[str, Any], retained: Sequence[str] = schema.TASKS) -> list[str]:
     """The layers of a search, that of the winner first, then by the best retained accuracy of their exact candidates."""
-    retained = rows[EXACT].mean(axis=1, skipna=False)
-    best = retained.groupby(rows["layer"], sort=False).max().fillna(-1).sort_values(ascending=False, kind="stable")
+    means = rows[[f"{task}_acc1" for task in retained]].mean(axis=1, skipna=False)
+    best = means.groupby(rows["layer"], sort=False).max().fillna(-1).sort_values(ascending=False, kind="stable")
     return sorted(best.index, key=lambda layer: layer != winner["layer"])
 
 

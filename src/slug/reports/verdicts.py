@@ -65,10 +65,14 @@ def outcome(record: Mapping[str, Any]) -> Outcome:
         change, low, high = intervals.ends(after, task)
         if math.isnan(change):
             continue
-        said = f"{change:+.2f} points on other {task} (95% interval {low:+.2f} to {high:+.2f}; target: at most {margin} lost)"
+        said = (
+            f"{change:+.2f} points on other {task} (95% interval {low:+.2f} to {high:+.2f}; target: at most {margin} lost)"
+        )
         {"beyond": wrong, "not resolved": unsure}.get(intervals.verdict(after, task, margin), []).append(said)
     status = NOTHING if not was or caveat.startswith("nothing") else MISSED if wrong else OPEN if unsure else REACHED
-    why = caveat or f"none of its {n} test pictures was recognised before" if status == NOTHING else "; ".join(wrong + unsure)
+    why = (
+        caveat or f"none of its {n} test pictures was recognised before" if status == NOTHING else "; ".join(wrong + unsure)
+    )
     return Outcome(record["name"], status, why, n, was, now, sources)
 
 
@@ -96,7 +100,9 @@ def verdict(records: Iterable[Mapping[str, Any]]) -> Verdict:
     sentence = f"{len(reached)} of {_names(len(found))} reached every target"
     others = [f"{_listed(n)} {word}" for word, n in _by_status(found)]
     sentence += f"; {'; '.join(others)}." if others else "."
-    sentence += f" The targets, on test pictures: at most {share:.0%} of a name's pictures still recognised, at most {lost} lost."
+    sentence += (
+        f" The targets, on test pictures: at most {share:.0%} of a name's pictures still recognised, at most {lost} lost."
+    )
     return Verdict(sentence, _counts(found), [(o.name, o.status, o.why) for o in found if o.status != REACHED])
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 WIDTH, HEIGHT = 460, 300  # of the drawing, which scales with the page
 NARROW = 330, 240  # of three beside each other
-LEFT, RIGHT, TOP, BOTTOM = 60, 14, 12, 42  # margins of the axes
+LEFT, RIGHT, TOP, BOTTOM = 66, 14, 12, 42  # margins of the axes
 SHAPES = {  # around (0, 0)
     "circle": "M-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0Z",
     "square": "M-3.6,-3.6h7.2v7.2h-7.2Z",

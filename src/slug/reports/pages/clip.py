@@ -90,9 +90,8 @@ def _tradeoff(records: Mapping[str, Record], folder: Path) -> Chart:
         record = records[method]
         methods[method] = searches.with_retained(searches.read_steps(folder, record))
         chosen[method] = searches.chosen(methods[method], record, folder / schema.steps_file(record))
-    what = "retained accuracy, % (mean of both tasks)"
     slug = next(r for m, r in records.items() if schema.is_slug(m))
-    return search_charts.tradeoff(methods, chosen, verdicts.limit(slug), what)
+    return search_charts.tradeoff(methods, chosen, verdicts.limit(slug), "retained accuracy, %", "Every candidate")
 
 
 def _pareto(record: Record, found: looks.Looks | None) -> list[Chart]:
@@ -108,7 +107,9 @@ def view(record: Record, folder: Path, methods: Mapping[str, Record]) -> NameVie
     """A name by its record of SLUG and, in `methods`, all records of it."""
     seen, why = unless_missing(lambda: looks.read(folder, record))
     fronts = record.get("fronts") or {}
-    front = [row | {"encoder": encoder, "winner": row["name"] == record["layer"]} for encoder, f in fronts.items() for row in f]
+    front = [
+        row | {"encoder": encoder, "winner": row["name"] == record["layer"]} for encoder, f in fronts.items() for row in f
+    ]
     steps = Section(*unless_missing(lambda: _steps(record, folder)))
     tradeoff = Section(*unless_missing(lambda: _tradeoff(methods, folder)))
     return NameView(

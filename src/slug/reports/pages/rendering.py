@@ -57,7 +57,13 @@ def environment() -> jinja2.Environment:
     """The templates of this package; a value that is missing is an error."""
     how: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
     made = jinja2.Environment(loader=jinja2.FunctionLoader(_template), autoescape=True, **how)
-    made.globals |= {"explained": explained, "numeric": numeric, "signed": signed, "minus": minus, "words": list(WORDS.items())}
+    made.globals |= {
+        "explained": explained,
+        "numeric": numeric,
+        "signed": signed,
+        "minus": minus,
+        "words": list(WORDS.items()),
+    }
     return made
 
 

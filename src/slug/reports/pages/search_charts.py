@@ -8,7 +8,7 @@ import pandas as pd
 
 from slug.reports import naming, searches
 from slug.reports.pages.charts import IN_TURN, NARROW, Axis, Chart, Point, Series, around
-from slug.schema import layer_label
+from slug.schema import TASKS, layer_label
 
 Row = Mapping[str, Any]
 DASHES = ("", "6 3")
@@ -46,7 +46,12 @@ def _curve(rows: pd.DataFrame, start: Mapping[str, Any] | pd.Series, task: str, 
     exact, trace = searches.curve(rows, start, task)
     values = np.where(np.isnan(exact), trace, exact)
     return [
-        Point(step, 100 * value, f"{label}, step {step:.4g}: {100 * value:.1f}%{' (estimated)' if hollow else ''}", bool(hollow))
+        Point(
+            step,
+            100 * value,
+            f"{label}, step {step:.4g}: {100 * value:.1f}%{' (estimated)' if hollow else ''}",
+            bool(hollow),
+        )
         for step, value, hollow in zip(rows["step"], values, np.isnan(exact), strict=True)
         if not np.isnan(value)
     ]
@@ -59,6 +64,7 @@ def steps(
     tasks: Mapping[str, str],
     counts: Mapping[str, int],
     forgotten: float,
+    retained: Sequence[str] = TASKS,
 ) -> list[Chart]:
     """Accuracy against the step, a chart for each task; the winner's layer and the runner-up are in colour.
 
@@ -66,8 +72,9 @@ def steps(
         rows: candidates without the unedited model `start`.
         tasks: {column without _acc1: words}, of which "forget" comes first.
         forgotten: forget accuracy up to which a name counts as forgotten.
+        retained: the tasks by which the runner-up is found.
     """
-    order = searches.best_layers(rows, winner)
+    order = searches.best_layers(rows, winner, retained)
     found = []
     for task, words in tasks.items():
         column, base = f"{task}_acc1", 100 * float(start[f"{task}_acc1"])
@@ -76,7 +83,9 @@ def steps(
             part = rows[rows["layer"] == layer].sort_values("step", kind="stable")
             kind = ("winner's layer", "runner-up")[i] if i < 2 else "other layers"
             label = f"{kind}: {full_label(layer)}" if i < 2 else kind
-            look: dict[str, Any] = {"color": f"c{i}", "shape": IN_TURN[i], "dash": DASHES[i]} if i < 2 else {"color": "muted"}
+            look: dict[str, Any] = (
+                {"color": f"c{i}", "shape": IN_TURN[i], "dash": DASHES[i]} if i < 2 else {"color": "muted"}
+            )
             series.append(Series(label, _curve(part, start, task, full_label(layer)), line=True, small=i > 1, **look))
         if not np.isnan(value := 100 * float(winner.get(column, np.nan))):
             says = f"chosen: {full_label(winner['layer'])}, step {winner['step']:.4g}: {value:.1f}%"
@@ -98,7 +107,9 @@ def steps(
     return found
 
 
-def tradeoff(methods: Mapping[str, pd.DataFrame], chosen: Mapping[str, Row], forgotten: float, what: str) -> Chart:
+def tradeoff(
+    methods: Mapping[str, pd.DataFrame], chosen: Mapping[str, Row], forgotten: float, what: str, title: str
+) -> Chart:
     """Forget against retained accuracy of every candidate of every method.
 
     Args:
@@ -124,7 +135,7 @@ def tradeoff(methods: Mapping[str, pd.DataFrame], chosen: Mapping[str, Row], for
     band = (-4.0, 100 * forgotten)
     heads = ("candidate", "forget accuracy, %", "retained, %")
     label = f"forgotten: up to {forgotten:.0%}"
-    return Chart("Forgetting against retention", x_axis, y_axis, series, (), band, label, band_of_x=True, heads=heads)
+    return Chart(title, x_axis, y_axis, series, (), band, label, band_of_x=True, heads=heads)
 
 
 def _pair(x: float, y: float) -> str:
@@ -134,4 +145,6 @@ def _pair(x: float, y: float) -> str:
 def _candidate(row: Row | pd.Series, label: str) -> Point:
     x, y = 100 * float(row["forget_acc1"]), 100 * float(row["retain"])
     setting = full_label(str(row["layer"]))
-    return Point(x, y, f"{label}, {setting}, {'no.' if ' ' in str(row['layer']) else 'step'} {row['step']:.4g}: {_pair(x, y)}")
+    return Point(
+        x, y, f"{label}, {setting}, {'no.' if ' ' in str(row['layer']) else 'step'} {row['step']:.4g}: {_pair(x, y)}"
+    )
