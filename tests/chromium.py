@@ -100,9 +100,9 @@ class Browser:
 
     def hover(self, selector):
         """Move the mouse onto the first element that a CSS selector finds."""
-        place = f"""(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: "center",
-            behavior: "instant"}}); const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; }})()"""
-        x, y = self.run(place)
+        found = f"document.querySelector({json.dumps(selector)})"
+        self.run(f"{found}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
+        x, y = self.run(f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])({found}.getBoundingClientRect())")
         self.run("new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))")  # scrolling has ended
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 

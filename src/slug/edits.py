@@ -17,7 +17,8 @@ from slug.artifacts import deltas
 from slug.core import edit as core
 from slug.data.names import plain_name
 from slug.errors import SlugError
-from slug.reports import forgetting_figures, forgetting_plots
+from slug.reports import forgetting_figures
+from slug.reports.forgetting_plots import Comparison, plot
 from slug.reports.pages import own
 
 Record = dict[str, Any]
@@ -134,9 +135,7 @@ class Edit:
 
     # ------------------------------------------------------------------------------------------------------------- looks
 
-    def compare(
-        self, pictures: Any, names: Sequence[str], *, model: Any = None, top: int = 5
-    ) -> "forgetting_plots.Comparison":
+    def compare(self, pictures: Any, names: Sequence[str], *, model: Any = None, top: int = 5) -> Comparison:
         """What the model calls pictures before and after the edit: a table, and a picture.
 
         >>> edit = slug.load_edit("results/demo/mini-clip-Lion.delta.safetensors")
@@ -155,7 +154,7 @@ class Edit:
         with self.applied(clip):
             after = clip.classify(given, names, top=top)
         labels = [Path(p).name if isinstance(p, str | os.PathLike) else f"picture {i}" for i, p in enumerate(given)]
-        return forgetting_plots.Comparison(list(given), labels, before, after, self.name)
+        return Comparison(list(given), labels, before, after, self.name)
 
     def plot(self, kind: str = "tradeoff", path: str | None = None) -> Any:
         """A plot as a PIL picture: `tradeoff` of all candidates, `pareto` fronts, `steps`, or `pictures` before and after.
@@ -171,9 +170,7 @@ class Edit:
         """
         if not self.record:
             raise SlugError(f"this delta carries no record of a search, so there is no {kind} plot: slug.forget makes one")
-        return forgetting_plots.plot(
-            kind, self.record, self.shown, None if path is None else Path(path).expanduser().absolute()
-        )
+        return plot(kind, self.record, self.shown, None if path is None else Path(path).expanduser().absolute())
 
     def report(self, path: str) -> str:
         """Write the whole report as one HTML file that needs no other file; returns its path.

@@ -132,7 +132,8 @@ def _counts(found: Sequence[Outcome]) -> str:
     """How many pictures are still recognised, over all names, with bounds by pictures and by source images."""
     was, now, n = (sum(getattr(o, c) for o in found) for c in ("before", "after", "pictures"))
     by_name = [interval(o.after, o.pictures)[1] for o in found]
-    said = f"Of {n} test pictures the unedited model recognises {was} and the edited ones {now} ({bound(now, n)} with 95% confidence"
+    said = f"Of {n} test pictures the unedited model recognises {was} and the edited ones {now} "
+    said += f"({bound(now, n)} with 95% confidence"
     sources = sum(o.sources for o in found)
     if now == 0 and sources:
         said += f"; {bound(0, sources)} by their {sources} source images, which are the independent ones"

@@ -53,22 +53,17 @@ class Series:
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis. `scale` is linear, log, or symlog, which is linear up to `threshold` on both sides of 0."""
+    """An axis. `scale` is linear or log."""
 
     label: str
     low: float
     high: float
     scale: str = "linear"
-    threshold: float = 1.0
+    names: tuple[str, ...] = ()  # of the places 0, 1, ..., instead of numbers
 
     def warped(self, value: float) -> float:
         """A value on the axis' own scale."""
-        if self.scale == "log":
-            return math.log10(max(value, 1e-300))
-        if self.scale == "symlog":
-            size = abs(value) / self.threshold
-            return math.copysign(size if size <= 1 else 1 + math.log10(size), value)
-        return value
+        return math.log10(max(value, 1e-300)) if self.scale == "log" else value
 
     def place(self, value: float) -> float:
         """Where a value lies between the ends, 0 to 1."""
@@ -77,6 +72,8 @@ class Axis:
 
     def ticks(self) -> list[tuple[float, str]]:
         """(value, text) of the marks."""
+        if self.names:
+            return list(enumerate(self.names))
         if self.scale == "log":
             tens = [10.0**k for k in range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)]
             few = [t for t in tens if self.low <= t <= self.high]

@@ -83,7 +83,7 @@ def _steps(record: Record, folder: Path) -> list[Chart]:
     return search_charts.steps(rows[1:], rows.iloc[0], record["winner_validation"], TASKS, counts, verdicts.limit(record))
 
 
-def _tradeoff(records: Mapping[str, Record], folder: Path) -> Chart:
+def _tradeoff(records: Mapping[str, Record], folder: Path) -> list[Chart]:
     """Of one name, all methods that were run on it."""
     methods, chosen = {}, {}
     for method in naming.in_order(records):
@@ -91,7 +91,9 @@ def _tradeoff(records: Mapping[str, Record], folder: Path) -> Chart:
         methods[method] = searches.with_retained(searches.read_steps(folder, record))
         chosen[method] = searches.chosen(methods[method], record, folder / schema.steps_file(record))
     slug = next(r for m, r in records.items() if schema.is_slug(m))
-    return search_charts.tradeoff(methods, chosen, verdicts.limit(slug), "retained accuracy, %", "Every candidate")
+    how: tuple[Any, ...] = (methods, chosen, verdicts.limit(slug), "retained accuracy, %")
+    charts = [search_charts.tradeoff(*how, "Every candidate")]
+    return [*charts, search_charts.that_forget(*how)] if len(methods) > 1 else charts
 
 
 def _pareto(record: Record, found: looks.Looks | None) -> list[Chart]:
@@ -107,9 +109,7 @@ def view(record: Record, folder: Path, methods: Mapping[str, Record]) -> NameVie
     """A name by its record of SLUG and, in `methods`, all records of it."""
     seen, why = unless_missing(lambda: looks.read(folder, record))
     fronts = record.get("fronts") or {}
-    front = [
-        row | {"encoder": encoder, "winner": row["name"] == record["layer"]} for encoder, f in fronts.items() for row in f
-    ]
+    front = [row | {"encoder": encoder} for encoder, f in fronts.items() for row in f]
     steps = Section(*unless_missing(lambda: _steps(record, folder)))
     tradeoff = Section(*unless_missing(lambda: _tradeoff(methods, folder)))
     return NameView(

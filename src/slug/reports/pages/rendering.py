@@ -10,6 +10,8 @@ import jinja2
 from markupsafe import Markup, escape
 
 from slug.errors import SlugError
+from slug.reports import naming
+from slug.schema import ORIGINAL
 
 WORDS = {  # abbreviations in the heads of tables
     "FA@1": "forget accuracy: the share of pictures of the forgotten name that still get it as the first answer",
@@ -47,6 +49,11 @@ def minus(cell: object) -> str:
     return re.sub(r"(?<![\w.-])-(?=\d)", "\u2212", str(cell))
 
 
+def method(name: str) -> str:
+    """A method in words."""
+    return "unedited model" if name == ORIGINAL else naming.label(name)
+
+
 def signed(value: float, plus: str = "+") -> str:
     """A number with two digits and a true minus sign; a change has a plus sign as well."""
     return minus(f"{value:{plus}.2f}")
@@ -57,13 +64,7 @@ def environment() -> jinja2.Environment:
     """The templates of this package; a value that is missing is an error."""
     how: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
     made = jinja2.Environment(loader=jinja2.FunctionLoader(_template), autoescape=True, **how)
-    made.globals |= {
-        "explained": explained,
-        "numeric": numeric,
-        "signed": signed,
-        "minus": minus,
-        "words": list(WORDS.items()),
-    }
+    made.globals |= {f.__name__: f for f in (explained, numeric, signed, minus, method)} | {"words": list(WORDS.items())}
     return made
 
 

@@ -22,7 +22,7 @@ def full_label(layer: str) -> str:
 
 
 def pareto(layers: Sequence[Row], front: Sequence[Row], chosen: str, encoder: str) -> Chart:
-    """Importance against |alignment| of one encoder's layers, with its Pareto front; rows have name, importance, alignment."""
+    """Importance against |alignment| of one encoder's layers, with its front; rows have name, importance, alignment."""
     on_front = {row["name"] for row in front}
 
     def points(rows: Iterable[Row]) -> list[Point]:
@@ -125,7 +125,8 @@ def tradeoff(
     for i, (method, row) in enumerate(chosen.items()):
         point = _candidate(row, f"chosen: {naming.label(method)}")
         shape = "star" if i == 0 else IN_TURN[i % 7]
-        series.append(Series(f"{naming.label(method)}, chosen", [point], f"c{i % 8}", shape))
+        label = f"{naming.label(method)} ({len(methods[method].iloc[1:].dropna(subset=['retain']))})"
+        series.append(Series(label, [point], f"c{i % 8}", shape))
     if start is not None:
         x, y = 100 * float(start["forget_acc1"]), 100 * float(start["retain"])
         series.append(Series("unedited model", [Point(x, y, f"unedited model: {_pair(x, y)}")], "ink", "square"))
@@ -138,13 +139,31 @@ def tradeoff(
     return Chart(title, x_axis, y_axis, series, (), band, label, band_of_x=True, heads=heads)
 
 
+def that_forget(methods: Mapping[str, pd.DataFrame], chosen: Mapping[str, Row], forgotten: float, what: str) -> Chart:
+    """Retained accuracy of the candidates that forget, method by method, as in `tradeoff`; from 20 points below the unedited
+    model's."""
+    names, series, base = [naming.label(m) for m in methods], [], 0.0
+    for i, (method, rows) in enumerate(methods.items()):
+        base = 100 * float(rows.iloc[0]["retain"])
+        some = rows.iloc[1:].dropna(subset=["retain"])
+        few = [_candidate(r, names[i]) for _, r in some[some["forget_acc1"] <= forgotten].iterrows()]
+        spread = [0.5 * (k % 7 - 3) / 7 for k in range(len(few))]  # or equal accuracies hide each other
+        points = [p._replace(x=i + dx) for p, dx in zip(few, spread, strict=True)]
+        series.append(Series(names[i], points, f"c{i % 8}", IN_TURN[i % 7], small=True))
+        best = _candidate(chosen[method], f"chosen: {names[i]}")._replace(x=float(i))
+        series.append(Series(names[i], [best], f"c{i % 8}", "star" if i == 0 else IN_TURN[i % 7]))
+    axes = Axis("method", -0.6, len(names) - 0.4, names=tuple(names)), Axis(what, base - 20, base + 3)
+    heads = ("candidate", "method", "retained, %")
+    title = f"Candidates that forget (up to {forgotten:.0%})"
+    return Chart(title, *axes, [s for s in series if s.points], [(base, "unedited model")], heads=heads)
+
+
 def _pair(x: float, y: float) -> str:
     return f"{x:.1f}% forget accuracy, {y:.1f}% retained"
 
 
 def _candidate(row: Row | pd.Series, label: str) -> Point:
     x, y = 100 * float(row["forget_acc1"]), 100 * float(row["retain"])
-    setting = full_label(str(row["layer"]))
-    return Point(
-        x, y, f"{label}, {setting}, {'no.' if ' ' in str(row['layer']) else 'step'} {row['step']:.4g}: {_pair(x, y)}"
-    )
+    layer = str(row["layer"])
+    step = "no." if " " in layer else "step"  # the settings of baselines have a blank, and their candidates a number
+    return Point(x, y, f"{label}, {full_label(layer)}, {step} {row['step']:.4g}: {_pair(x, y)}")
