@@ -1,6 +1,7 @@
 """a4_report.py and analyze_performance.py, on records and tables made by hand."""
 
 import math
+import os
 import subprocess
 import sys
 import time
@@ -64,6 +65,27 @@ def test_table_report_and_plots_are_written(folder, capsys):
     assert plots == {*(f"m-{part}-{n}.png" for part in ("steps", "tradeoff") for n in "abc"), "m-costs.png"}
     said = capsys.readouterr().out
     assert "winner layers: a x, b x, c x" in said and str(out) in said and not tiny.left_over(folder)
+    *_, verdict, path = said.splitlines()
+    assert verdict.startswith("verdict: 3 of 3 names reached every target.")
+    assert path == f"to look at: {out.parent / 'report.html'}"
+
+
+def test_the_page_says_what_is_missing_and_lies_beside_the_tables_of_out(folder):
+    report(folder, "--out", folder / "out")
+    page = (folder / "out/report.html").read_text()
+    assert "looks/m-a.json is missing" in page and "the record holds no Pareto front" in page and "SLUG against GA" in page
+    assert not (folder / "results/clip/report.html").exists()
+
+
+def test_step_plots_that_a2_drew_are_kept_until_their_csv_changes(folder):
+    report(folder)
+    png, csv = (folder / "results/clip" / name for name in ("m-steps-a.png", "m-a-steps.csv"))
+    drawn = png.stat().st_mtime_ns
+    report(folder)
+    assert png.stat().st_mtime_ns == drawn
+    os.utime(csv, ns=(drawn + 10**9, drawn + 10**9))
+    report(folder)
+    assert png.stat().st_mtime_ns != drawn
 
 
 def test_out_is_a_folder_without_the_run(folder):

@@ -39,7 +39,12 @@ def folder(tmp_path):
 def test_every_section_shows_what_its_files_hold(folder):
     said = " ".join(Reader(pages.page(folder)).said.split())
     assert "2 of 2 names reached every target." in said and "recognised 36 → 0 of 40 test pictures" in said
-    for part in ("among 1,234 names", "near identities 40 30 21 −9", "9 lost by 1 of the other names, 3 gained by 1", "−1.00"):
+    for part in (
+        "among 1,234 names",
+        "near identities 40 30 21 −9",
+        "9 lost by 1 of the other names, 3 gained by 1",
+        "−1.00",
+    ):
         assert part in said, part
     for head in (
         "Means over names",

@@ -108,6 +108,9 @@ def html(record: figures.Record, shown: Any = None) -> str:
         record=record,
         layer=search_charts.full_label(record["layer"]),
         verdict=_verdict(record),
+        kept=[
+            f"{what}: {was} → {now}" + f" ({sure})" * bool(sure) for what, was, now, sure in figures.retain_rows(record)[:-1]
+        ],
         said=[(answer, share) for answer, share in record["splits"]["test"]["said"]],
         forget=_table(figures.forget_rows(record)),
         retain=_table(figures.retain_rows(record)),

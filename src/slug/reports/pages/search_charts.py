@@ -90,17 +90,17 @@ def steps(
         if not np.isnan(value := 100 * float(winner.get(column, np.nan))):
             says = f"chosen: {full_label(winner['layer'])}, step {winner['step']:.4g}: {value:.1f}%"
             series.append(Series("chosen", [Point(winner["step"], value, says)], "ink", "star"))
-        low, high = (-4.0, 104.0) if task == "forget" else (max(base - 10, -4), min(base + 3, 104))
+        low, high = (-4.0, 104.0) if task == "forget" else (max(np.nanmin([base - 10, value - 3]), -4), min(base + 3, 104))
         found.append(
             Chart(
-                f"{words} (n = {counts.get(task, 0):,})",
+                f"{words} (n\u00a0=\u00a0{counts.get(task, 0):,})",
                 around(rows["step"], "step size", scale="log"),
-                Axis("recognised, %", low, high),
+                Axis("pictures, %", low, high),
                 [s for s in series if s.points],
                 [(base, "unedited model")],
                 (0, 100 * forgotten) if task == "forget" else None,
                 f"forgotten: up to {forgotten:.0%}" if task == "forget" else "",
-                heads=("candidate", "step", "recognised, %"),
+                heads=("candidate", "step", "pictures, %"),
                 size=NARROW,
             )
         )
