@@ -125,7 +125,7 @@ def draw_comparison(found: list[Record], folder: Path) -> None:
     frame = comparison.compared(clip_tables.table(found))
     for name in frame["name"].unique():
         records_of = {r["method"]: r for r in found if r["name"] == name}
-        points, chosen = {}, {}
+        points, chosen = {}, dict[str, Any]()
         for method in naming.in_order(records_of):
             best = records_of[method]
             rows = searches.with_retained(searches.read_steps(folder, best))

@@ -56,7 +56,7 @@ def outcome(record: Mapping[str, Any]) -> Outcome:
     n = int(after["n_forget"])
     was, now = round(before["forget_acc1"] * n), round(after["forget_acc1"] * n)
     sources, caveat = int(after.get("n_drawings") or 0), record.get("caveat") or ""
-    wrong, unsure = [], []
+    wrong, unsure = list[str](), list[str]()
     if now > limit(record) * n:
         wrong.append(f"{now} of {n} test pictures are still recognised ({now / n:.1%}, 95% interval {bound(now, n)})")
     elif caveat:

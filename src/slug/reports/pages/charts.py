@@ -121,7 +121,6 @@ class Chart:
     band: tuple[float, float] | None = None
     band_label: str = ""
     band_of_x: bool = False
-    note: str = ""
     heads: tuple[str, str, str] = ("point", "x", "y")
     size: tuple[int, int] = field(default=(WIDTH, HEIGHT))
 

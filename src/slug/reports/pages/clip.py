@@ -91,8 +91,8 @@ def _tradeoff(records: Mapping[str, Record], folder: Path) -> list[Chart]:
         methods[method] = searches.with_retained(searches.read_steps(folder, record))
         chosen[method] = searches.chosen(methods[method], record, folder / schema.steps_file(record))
     slug = next(r for m, r in records.items() if schema.is_slug(m))
-    how: tuple[Any, ...] = (methods, chosen, verdicts.limit(slug), "retained accuracy, %")
-    charts = [search_charts.tradeoff(*how, "Every candidate")]
+    how: Any = (methods, chosen, verdicts.limit(slug), "retained accuracy, %")
+    charts = [search_charts.tradeoff(*how, title="Every candidate")]
     return [*charts, search_charts.that_forget(*how)] if len(methods) > 1 else charts
 
 
