@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Table 1 on CLIP for all NAMES: forget sets, gradients, SLUG, the baselines, report. A second run keeps valid files.
-# --without-baselines leaves the baselines out.
+# --without-baselines leaves the baselines out. The last lines are the verdict and the path of the page to look at.
 # Reads LAION_DIR, TRAIN_DATA, VAL_DATA and IMAGENET_VAL; writes TAR_DIR, IMAGE_DIR and RESULT_DIR. PROFILE=paper runs the
 # paper's five names. PROTOCOL says whose rules are followed, ours or the paper's; they are printed first. A dry run ends with
 # the state of the data and an estimate of what each stage will take, by scripts/tools/estimate.py (NO_PLAN=1 skips both).
@@ -35,7 +35,12 @@ timed run "$PYTHON" src/clip/a0_create_tar.py --name "${NAME_LIST[@]}" --laion-d
 timed bash scripts/run_compute_grad.sh
 timed bash scripts/run_clip_slug.sh
 [[ " ${stages[*]} " != *" baselines "* ]] || timed bash scripts/run_clip_comparison.sh
-timed run "$PYTHON" src/clip/a4_report.py --result-dir "$RESULT_DIR"
+# The verdict and the page's path come last, below the seconds of their own stage.
+timed run "$PYTHON" src/clip/a4_report.py --result-dir "$RESULT_DIR" | awk '
+  /^verdict:/ { held = 1 }
+  held && !/^\[[0-9]+\// { last = last $0 "\n"; next }
+  { print }
+  END { printf "%s", last }'
 if [ -n "$DRY_RUN" ] && [ -z "${NO_PLAN:-}" ]; then
   IFS=' ' read -r -a lr <<<"$LR"
   IFS=' ' read -r -a selection <<<"$SELECTION"

@@ -23,7 +23,7 @@ def first_sentence(path: Path) -> str:
 def tree() -> str:
     """The modules, folder by folder; a package's own line is that of its __init__.py."""
     package, lines = ROOT / "src" / "slug", ["```"]
-    for folder in (package, *sorted(p for p in package.rglob("*") if p.is_dir() and p.name != "__pycache__")):
+    for folder in (package, *sorted(p.parent for p in package.rglob("*/__init__.py"))):
         own = first_sentence(folder / "__init__.py")
         lines.append(f"{folder.relative_to(package.parent)}/".ljust(34) + own)
         for path in sorted(folder.glob("*.py")):

@@ -1,6 +1,6 @@
-"""Turn the records in results/clip into table.csv and report.md, draw the plots, and print the table.
+"""Turn the records in results/clip into one page to look at, table.csv and report.md, draw the plots, print the verdict.
 
-Example: python src/clip/a4_report.py --result-dir results            writes results/clip/report/
+Example: python src/clip/a4_report.py --result-dir results            writes results/clip/report.html and report/
          python src/clip/a4_report.py --out results/demo --readme results/demo/README.md  (fills it, copies plots)
          python src/clip/a4_report.py --study results/study            a6_study.py's runs: verdicts on the paper's claims
          python src/clip/a4_report.py --samples results/grads          a1 --checkpoints: how many pairs are enough
@@ -33,7 +33,8 @@ def on_study(settings: Report) -> None:
 def on_records(settings: Report) -> None:
     """The report on the records of a CLIP."""
     from slug.artifacts import records
-    from slug.reports import clip_report, clip_tables, markdown
+    from slug.reports import clip_report, clip_tables, markdown, verdicts
+    from slug.reports.pages import clip as page
 
     source = files.resolve(settings.run.result_dir) / "clip"
     out = files.resolve(settings.out) if settings.out else source / "report"
@@ -48,6 +49,8 @@ def on_records(settings: Report) -> None:
         markdown.fill_blocks(settings.readme, clip_report.page_blocks(frame, found))
     print(clip_report.summary(frame, found))
     print(f"table and report: {out}; pictures: {source}/*.png")
+    shown = page.write((out if settings.out else source) / page.FILE, frame, found, source)
+    print(f"{verdicts.verdict(found).text()}\nto look at: {shown}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

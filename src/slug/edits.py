@@ -17,7 +17,9 @@ from slug.artifacts import deltas
 from slug.core import edit as core
 from slug.data.names import plain_name
 from slug.errors import SlugError
-from slug.reports import forgetting as report
+from slug.reports import forgetting_figures
+from slug.reports.forgetting_plots import Comparison, plot
+from slug.reports.pages import own
 
 Record = dict[str, Any]
 
@@ -76,7 +78,7 @@ class Edit:
 
     def __str__(self) -> str:
         if self.record and len(self.parts) == 1 and self.parts[0].factor == 1:
-            return report.text(self.record)
+            return forgetting_figures.text(self.record)
         said = [
             f"{p.header.get('name')}: {p.header['layer']}, step {float(p.header['step']) * p.factor:.4g}" for p in self.parts
         ]
@@ -133,7 +135,7 @@ class Edit:
 
     # ------------------------------------------------------------------------------------------------------------- looks
 
-    def compare(self, pictures: Any, names: Sequence[str], *, model: Any = None, top: int = 5) -> "report.Comparison":
+    def compare(self, pictures: Any, names: Sequence[str], *, model: Any = None, top: int = 5) -> Comparison:
         """What the model calls pictures before and after the edit: a table, and a picture.
 
         >>> edit = slug.load_edit("results/demo/mini-clip-Lion.delta.safetensors")
@@ -152,7 +154,7 @@ class Edit:
         with self.applied(clip):
             after = clip.classify(given, names, top=top)
         labels = [Path(p).name if isinstance(p, str | os.PathLike) else f"picture {i}" for i, p in enumerate(given)]
-        return report.Comparison(list(given), labels, before, after, self.name)
+        return Comparison(list(given), labels, before, after, self.name)
 
     def plot(self, kind: str = "tradeoff", path: str | None = None) -> Any:
         """A plot as a PIL picture: `tradeoff` of all candidates, `pareto` fronts, `steps`, or `pictures` before and after.
@@ -168,10 +170,10 @@ class Edit:
         """
         if not self.record:
             raise SlugError(f"this delta carries no record of a search, so there is no {kind} plot: slug.forget makes one")
-        return report.plot(kind, self.record, self.shown, None if path is None else Path(path).expanduser().absolute())
+        return plot(kind, self.record, self.shown, None if path is None else Path(path).expanduser().absolute())
 
     def report(self, path: str) -> str:
-        """Write the whole report as one HTML file with its plots inside; returns its path.
+        """Write the whole report as one HTML file that needs no other file; returns its path.
 
         >>> slug.load_edit("results/demo/mini-clip-Lion.delta.safetensors").report("report.html")
         Traceback (most recent call last):
@@ -180,7 +182,7 @@ class Edit:
         if not self.record:
             raise SlugError("this delta carries no record of a search, so there is no report; make it with slug.forget")
         out = Path(path).expanduser().absolute()
-        files.write_text(out, report.html(self.record, self.shown))
+        files.write_text(out, own.html(self.record, self.shown))
         return str(out)
 
     # ------------------------------------------------------------------------------------------------------------- files

@@ -11,6 +11,8 @@ TASKS = ("identities", "objects")  # retained tasks of a CLIP
 # Tasks of pictures that nobody labelled: the names that are forgotten, the unedited model's own answers, pairs' captions.
 NAMES, AGREEMENT, PAIRS = "names", "agreement", "pairs"
 
+LOOKS = "looks"  # folder of JSON files beside records, {model}-{name}.json: what a page shows of a name besides its record
+
 FIGURES = ("forget_acc1", "identities_acc1", "objects_acc1", "n_forget")  # every state of a record has these
 CHANGES = tuple(f"{task}_change{end}" for task in TASKS for end in ("", "_low", "_high"))
 

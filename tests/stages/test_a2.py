@@ -21,6 +21,9 @@ from slug.data import evaluation_sets
 from slug.data.names import plain_name
 from slug.data.splits import validation_mask
 from slug.evaluation import zeroshot
+from slug.reports import clip_tables
+from slug.reports.pages import clip as clip_page
+from slug.reports.pages import looks
 from slug.settings import SIGMAS
 
 LINE = (
@@ -56,6 +59,22 @@ def test_a2_chooses_one_layer_of_a_front_by_the_rule(done, name):
     assert retain[id(mine)] == best
     report = record["splits"]["test"]
     assert report["original"]["forget_acc1"] > 0.8 > report["slug"]["forget_acc1"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_page_can_show_what_a2_leaves(done, name):
+    record = done.record(name)
+    found = looks.read(done.results / "clip", record)
+    front = {r["name"] for part in record["fronts"].values() for r in part}
+    assert front <= {r["name"] for r in found["layers"]} and found["names"][0] == record["name"] == found["name"]
+    shown = [p for p in found["pictures"] if p["own"]]
+    assert shown and all(p["before"][0][0] == p["name"] == record["name"] for p in shown)
+    lost = sum(r["before"] - r["after"] for r in found["by_name"] if r["task"] == "objects")
+    report = record["splits"]["test"]
+    change = report["original"]["objects_acc1"] - report["slug"]["objects_acc1"]
+    assert lost == pytest.approx(change * report["slug"]["n_objects"], abs=1e-3)
+    page = clip_page.html(clip_tables.table([record]), [record], done.results / "clip")
+    assert "Not shown" not in page and page.count("data:image/") == len(found["pictures"])
 
 
 @pytest.mark.parametrize("name", NAMES)

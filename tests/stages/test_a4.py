@@ -1,6 +1,7 @@
 """a4_report.py and analyze_performance.py, on records and tables made by hand."""
 
 import math
+import os
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from hand_made import STEADY, ZERO, study_rows
 from slug import files
 from slug.artifacts import records
 from slug.experiments import study_variants
-from slug.reports import claims, clip_report, study_report
+from slug.reports import claims, clip_report, clip_tables, study_report
 
 BLOCKS = "".join(f"<!-- {b} -->\nold\n<!-- /{b} -->\n" for b in ("results", "pictures", "comparison", "study"))
 
@@ -64,6 +65,32 @@ def test_table_report_and_plots_are_written(folder, capsys):
     assert plots == {*(f"m-{part}-{n}.png" for part in ("steps", "tradeoff") for n in "abc"), "m-costs.png"}
     said = capsys.readouterr().out
     assert "winner layers: a x, b x, c x" in said and str(out) in said and not tiny.left_over(folder)
+    *_, verdict, path = said.splitlines()
+    assert verdict.startswith("verdict: 3 of 3 names reached every target.")
+    assert path == f"to look at: {out.parent / 'report.html'}"
+
+
+def test_the_page_says_what_is_missing_and_lies_beside_the_tables_of_out(folder):
+    report(folder, "--out", folder / "out")
+    page = (folder / "out/report.html").read_text()
+    assert "looks/m-a.json is missing" in page and "the record holds no Pareto front" in page and "SLUG against GA" in page
+    assert not (folder / "results/clip/report.html").exists()
+
+
+def test_step_plots_that_a2_drew_are_kept_until_their_csv_changes(folder, monkeypatch):
+    source = folder / "results/clip"
+    found = [r for r in records.read_all(source) if r["method"] == "slug"]
+    drawn = []
+    monkeypatch.setattr(clip_report, "draw_steps", lambda record, _: drawn.append(record["name"]))
+    for name, ends in (("a", ("png", "pdf")), ("b", ("png",))):
+        for end in ends:
+            files.write_text(source / f"m-steps-{name}.{end}", "")
+    clip_report.draw(found, source, clip_tables.table(found))
+    assert drawn == ["b", "c"]
+    later = (source / "m-steps-a.png").stat().st_mtime_ns + 10**9
+    os.utime(source / "m-a-steps.csv", ns=(later, later))
+    clip_report.draw(found, source, clip_tables.table(found))
+    assert drawn == ["b", "c", "a", "b", "c"]
 
 
 def test_out_is_a_folder_without_the_run(folder):

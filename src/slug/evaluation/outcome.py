@@ -112,10 +112,8 @@ def similarity(
     return [task.pictures.names[c] for c in chosen], (means @ weights[chosen].T).cpu().numpy(), len(rows)
 
 
-def shown(
-    evaluation: Evaluation, target: Target, masks: Masks, *, count: int = 7, seed: int = 0
-) -> tuple[torch.Tensor, list[str], list[str]]:
-    """Pictures to look at: (images (2 * count, 3, S, S), true names, guessed names), first the target's, then others'.
+def to_show(evaluation: Evaluation, target: Target, masks: Masks, *, count: int = 7, seed: int = 0) -> torch.Tensor:
+    """Indices (2 * count,) of pictures to look at in the target's task, first the target's, then others'.
 
     A picture that the unedited model does not recognise shows nothing of an edit: recognised ones come first, source image
     after source image in turn, in an order drawn by `seed`.
@@ -136,7 +134,14 @@ def shown(
 
     own = evaluation.rows(target.task, mask, label=target.label)
     other = evaluation.rows(target.task, mask & rivals, without=target.label)
-    rows = torch.cat([some(own), some(other)])
+    return torch.cat([some(own), some(other)])
+
+
+def shown(
+    evaluation: Evaluation, target: Target, masks: Masks, *, count: int = 7, seed: int = 0
+) -> tuple[torch.Tensor, list[str], list[str]]:
+    """The pictures `to_show`: (images (2 * count, 3, S, S), true names, guessed names)."""
+    rows, pictures = to_show(evaluation, target, masks, count=count, seed=seed), evaluation.tasks[target.task].pictures
     truth, names = pictures.labels[rows], pictures.names
     guess = zeroshot.guesses(*evaluation.sides(target.task, rows), truth, pictures.blocks)
     return pictures.images[rows], [names[i] for i in truth], [names[i] for i in guess]

@@ -20,7 +20,7 @@ from slug.core.selection import Candidate
 from slug.data.labelled import Labelled
 from slug.data.photographs import Source
 from slug.data.splits import validation_mask
-from slug.evaluation import outcome, statistics, unlabelled, zeroshot
+from slug.evaluation import looks, outcome, statistics, unlabelled, zeroshot
 from slug.evaluation.clip_evaluator import ClipEvaluator
 from slug.evaluation.clip_tasks import Evaluation, Masks, Target, TaskSet
 from slug.experiments.own_search import OwnSearch, method_of
@@ -37,8 +37,8 @@ class Shown(NamedTuple):
 
     images: torch.Tensor  # (K, 3, S, S) uint8: of the concept, then of other things
     own: list[bool]
-    before: list[str]
-    after: list[str]
+    before: looks.Said  # for each picture the first answers
+    after: looks.Said
 
 
 @dataclass(frozen=True)
@@ -206,13 +206,12 @@ class Forgetting:
         images, own, said = [], [], []
         for task, rows in ((NAMES, evaluator.forget_rows), (AGREEMENT, evaluator.retain_rows[AGREEMENT])):
             order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.wanted.seed))
-            chosen = rows[order[:count]]
-            pictures = evaluator.evaluation.tasks[task].pictures
-            features, weights = evaluator.evaluation.sides(task, chosen)
-            guess = zeroshot.guesses(features, weights, pictures.labels[chosen], pictures.blocks)
-            images.append(pictures.images[chosen])
+            found = evaluator.evaluation.tasks[task]
+            wrong = found.guessed[rows[order]] != found.pictures.labels[rows[order]]
+            chosen = rows[order][wrong.int().argsort(stable=True)][:count]  # those that the unedited model recognises first
+            images.append(found.pictures.images[chosen])
             own += [task == NAMES] * len(chosen)
-            said += [pictures.names[i] for i in guess.tolist()]
+            said += looks.first_answers(evaluator.evaluation, task, chosen)
         return Shown(torch.cat(images), own, said, said)
 
     # ------------------------------------------------------------------------------------------------------------ notes

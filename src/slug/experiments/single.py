@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from slug import cli, files, progress, protocols, system
+from slug import cli, files, progress, protocols, schema, system
 from slug.artifacts import deltas, records
 from slug.artifacts.gradient_files import Loaded
 from slug.core import layers, search, slug, variants
@@ -13,14 +13,16 @@ from slug.core.search import Found, Plan, Schedule
 from slug.core.selection import Candidate
 from slug.data.names import plain_name
 from slug.errors import SlugError
-from slug.evaluation import outcome
+from slug.evaluation import looks, outcome
 from slug.experiments.setup import World
 from slug.reports import clip_report, plots
+from slug.reports.pages import pictures
 from slug.settings import Forget
 
 OWN = ("images", "classes", "evaluate")  # of a2_unlearn_slug.py with own pictures, which this module does not serve
 # These change no result.
 NOT_SETTINGS = (*("force", "celeb_name", "device", "workers", "result_dir", "cache_gb", "lookahead", "allow_missing"), *OWN)
+Views = tuple[Any, Any, looks.Answers, looks.ByName]  # cosines of names, pictures with guesses, and what `looks` says
 
 
 def run(settings: Forget) -> None:
@@ -108,6 +110,7 @@ class Name:
         about = splits["test"][self.method] | {"split": "test", "method": self.method}
         deltas.save(delta, clip, best.edit.changes, name=name, layer=best.layer, step=best.step, metrics=about)
         self._plot(folder, best, before, after)
+        files.write_json(folder / schema.LOOKS / self.file(".json"), self._looks(before, after))
         start = self.evaluators["validation"].start
         for layer, curve in found.curves.items():
             log = folder / "steps" / self.file(f"-{files.safe_name(layer)}.txt")
@@ -118,18 +121,32 @@ class Name:
         files.write_json(folder / self.file(".json"), record)
         return record
 
-    def _views(self) -> tuple[Any, Any]:
-        """What plots show of the model as it is: cosines of names, and pictures with the names they are taken for."""
+    def _views(self) -> Views:
+        """What plots and pages show of the model as it is."""
         test, seed = self.evaluators["test"], self.settings.run.seed
         similar = outcome.similarity(self.evaluation, [test.target], test.masks)
-        return similar, outcome.shown(self.evaluation, test.target, test.masks, seed=seed)
+        seen = outcome.shown(self.evaluation, test.target, test.masks, seed=seed)
+        return similar, seen, looks.answers(test, seed), looks.by_name(test)
 
-    def _plot(self, folder: Path, best: Candidate, before: tuple[Any, Any], after: tuple[Any, Any]) -> None:
+    def _looks(self, before: Views, after: Views) -> dict[str, Any]:
+        """What a page shows of the name besides its record; see schema.LOOKS."""
+        (names, cosines, count), was = after[0], before[2]
+        return {
+            "name": plain_name(self.name),
+            "layers": [r._asdict() for r in self.ranked],
+            "names": names,
+            "cosines": {"before": before[0][1].tolist(), "after": cosines.tolist(), "pictures": count},
+            "among": was.among,
+            "pictures": pictures.rows(was.images, was.truth, was.own, was.said, after[2].said),
+            "by_name": looks.changed(before[3], after[3]),
+        }
+
+    def _plot(self, folder: Path, best: Candidate, before: Views, after: Views) -> None:
         name = plain_name(self.name)
         for encoder, front in self.fronts.items():
             every, stem = [r for r in self.ranked if r.encoder == encoder], folder / self.file("", f"pareto-{encoder}")
             plots.pareto(every, front, best.layer, f"{name}: layers of the {encoder} encoder", stem)
-        (names, similar, count), (images, truth, said) = after
+        (names, similar, count), (images, truth, said) = after[:2]
         title, stem = f"{name} and its nearest names ({count} pictures)", folder / self.file("", "cosine")
         plots.similarity(before[0][1], similar, names, title, stem)
         title, stem = f"{name}: what the model calls a picture, before \u2192 after", folder / self.file("", "pictures")

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 
 from slug import files, schema
-from slug.errors import SlugError
-from slug.reports import clip_tables, comparison, naming, reading, rules
+from slug.reports import clip_tables, comparison, naming, rules, searches
 from slug.settings import MAX_FORGET
 
 Record = dict[str, Any]
@@ -94,17 +93,11 @@ def summary(frame: pd.DataFrame, found: list[Record]) -> str:
     return "\n".join([*parts, f"winner layers: {winners}"])
 
 
-def read_steps(folder: Path, record: Record) -> pd.DataFrame:
-    """The candidates of a record, from their CSV. SlugError if it is not as the record's stage wrote it."""
-    remedy = f"run the stage of {record['method']} for {record['name']} again with --force"
-    return reading.csv_table(folder / schema.steps_file(record), reading.STEPS, remedy)
-
-
 def draw_steps(record: Record, folder: Path) -> None:
     """The step-size curves of one of SLUG's records, from the CSV of its candidates in the same folder."""
     from slug.reports import plots
 
-    rows = read_steps(folder, record)
+    rows = searches.read_steps(folder, record)
     figures, settings = record["splits"]["validation"][schema.ORIGINAL], record["settings"]
     limit = settings["select_pictures"] or np.inf
     counts = {"forget": figures["n_forget"]} | {t: min(figures[f"n_{t}"], limit) for t in schema.TASKS}
@@ -120,20 +113,14 @@ def draw_comparison(found: list[Record], folder: Path) -> None:
     frame = comparison.compared(clip_tables.table(found))
     for name in frame["name"].unique():
         records_of = {r["method"]: r for r in found if r["name"] == name}
-        points, chosen = {}, {}
+        points, chosen = {}, dict[str, Any]()
         for method in naming.in_order(records_of):
             best = records_of[method]
-            rows = read_steps(folder, best).reindex(columns=[*reading.STEPS, "identities_trace", "objects_trace"])
-            retain = rows[["identities_trace", "objects_trace"]].mean(axis=1, skipna=False)
-            rows["retain"] = retain.fillna(rows[["identities_acc1", "objects_acc1"]].mean(axis=1, skipna=False))
+            rows = searches.with_retained(searches.read_steps(folder, best))
             points[schema.ORIGINAL] = rows[["forget_acc1", "retain"]].to_numpy()[:1]
             points[method] = rows[["forget_acc1", "retain"]].dropna().to_numpy()[1:]
-            rows = rows[(rows["layer"] == best["layer"]) & np.isclose(rows["step"], best["step"])]
-            if rows.empty:
-                raise SlugError(
-                    f"{folder / schema.steps_file(best)} lacks the candidate that was chosen; run its stage again"
-                )
-            chosen[method] = rows[["forget_acc1", "retain"]].to_numpy()[0]
+            found_one = searches.chosen(rows, best, folder / schema.steps_file(best))
+            chosen[method] = found_one[["forget_acc1", "retain"]].to_numpy(float)
         title = f"{name}: every candidate; filled: the chosen one; line: SLUG's own Pareto front"
         stem = folder / schema.file_name(records_of["slug"]["model"], name, "", "tradeoff")
         plots.tradeoff(points, chosen, title, stem, forgotten=rules.max_forget(frame))
@@ -144,10 +131,17 @@ def draw_comparison(found: list[Record], folder: Path) -> None:
     plots.costs(costs, title, folder / f"{files.safe_name(found[0]['model'])}-costs")
 
 
+def _is_drawn(record: Record, folder: Path) -> bool:
+    """Whether the step plot of a record was drawn after its CSV was written, as a2_unlearn_slug.py does."""
+    stem, csv = schema.file_name(record["model"], record["name"], "", "steps"), folder / schema.steps_file(record)
+    made = [folder / f"{stem}.{kind}" for kind in ("png", "pdf")]
+    return csv.is_file() and all(p.is_file() and p.stat().st_mtime_ns >= csv.stat().st_mtime_ns for p in made)
+
+
 def draw(found: list[Record], folder: Path, frame: pd.DataFrame) -> None:
-    """All plots that records and CSVs are enough for."""
+    """All plots that records and CSVs are enough for; step plots that are there and up to date are kept."""
     for record in found:
-        if "fronts" in record:
+        if "fronts" in record and not _is_drawn(record, folder):
             draw_steps(record, folder)
     if compares(frame):
         draw_comparison(found, folder)

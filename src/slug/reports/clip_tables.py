@@ -68,18 +68,21 @@ def not_forgotten(frame: pd.DataFrame) -> list[str]:
     return caveats.sentences(of_test_split(frame, slug_only=True))
 
 
-def means_table(frame: pd.DataFrame) -> str:
-    """Markdown: a row for each kind and method, means over names with 95% t intervals, test split."""
-    heads = (
-        "forgotten | method | names | FA@1, % | FA@5, % | other identities @1, % | other objects @1, % | MIA, % | seconds"
-    )
-    lines = []
-    for (kind, method), rows in intervals.groups(of_test_split(frame), ["kind", "method"]):
-        cells = [intervals.cell(rows[c]) for c in ("forget_acc1", "forget_acc5", "identities_acc1", "objects_acc1")]
-        seconds = "" if method == schema.ORIGINAL else f"{rows['seconds'].mean():.1f}"
+def means(frame: pd.DataFrame) -> markdown.Table:
+    """A row for each kind and method, means over names with 95% t intervals, test split."""
+    accuracies = ["FA@1, %", "FA@5, %", "other identities @1, %", "other objects @1, %"]
+    rows = []
+    for (kind, method), part in intervals.groups(of_test_split(frame), ["kind", "method"]):
+        cells = [intervals.cell(part[c]) for c in ("forget_acc1", "forget_acc5", "identities_acc1", "objects_acc1")]
+        seconds = "" if method == schema.ORIGINAL else f"{part['seconds'].mean():.1f}"
         plural = {"identity": "identities", "object": "objects"}.get(kind, kind)
-        lines.append([plural, method, len(rows), *cells, f"{rows['mia_mean'].mean():.1f}", seconds])
-    return markdown.table(heads, lines)
+        rows.append([plural, method, str(len(part)), *cells, f"{part['mia_mean'].mean():.1f}", seconds])
+    return markdown.Table(["forgotten", "method", "names", *accuracies, "MIA, %", "seconds"], rows)
+
+
+def means_table(frame: pd.DataFrame) -> str:
+    """`means` as Markdown."""
+    return means(frame).text
 
 
 def pooled(frame: pd.DataFrame) -> str:

@@ -30,13 +30,11 @@ def compared(frame: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(method=pd.Categorical(rows["method"], order, ordered=True))
 
 
-def comparison_table(frame: pd.DataFrame) -> str:
-    """Markdown: a row for each kind and method with its changes from the original, beside the paper's figures."""
-    heads = (
-        "forgotten | method | names | FA@1, % | FA@1, % with one edited tower: vision, language | other identities @1, % | "
-        "change in points | other objects @1, % | change in points | MIA, % (published definition) | candidates | "
-        "paper, Table 1: FA@1, TA_CA@1, TA_IN@1, MIA"
-    )
+def beside(frame: pd.DataFrame) -> markdown.Table:
+    """A row for each kind and method with its changes from the original, beside the paper's figures."""
+    heads = ["forgotten", "method", "names", "FA@1, %", "FA@1, % with one edited tower: vision, language"]
+    heads += ["other identities @1, %", "change in points", "other objects @1, %", "change in points"]
+    heads += ["MIA, % (published definition)", "candidates", "paper, Table 1: FA@1, TA_CA@1, TA_IN@1, MIA"]
     lines = []
     for (kind, method), rows in intervals.groups(compared(frame), ["kind", "method"], observed=True):
         cells, alone, tried = [], "", ""
@@ -50,27 +48,27 @@ def comparison_table(frame: pd.DataFrame) -> str:
         mia = f"{rows['mia_mean'].mean():.1f} ({rows['mia_others_mean'].mean():.1f})"
         paper = PUBLISHED.get(method, "") if kind == "identity" else ""
         method = f"{method}{caveats.of_part(rows)}"
-        lines.append([kind, method, len(rows), intervals.cell(rows["forget_acc1"]), alone, *cells, mia, tried, paper])
-    return markdown.table(heads, lines)
+        lines.append([kind, method, str(len(rows)), intervals.cell(rows["forget_acc1"]), alone, *cells, mia, tried, paper])
+    return markdown.Table(heads, lines)
 
 
-def costs_table(frame: pd.DataFrame) -> str:
-    """Markdown: what the chosen candidate of each method costs, mean over names."""
-    heads = (
-        "method | forget pass, s | search, or training of the chosen run, s | all candidates, s | "
-        "retain pass, once for all names, s | peak memory, MB | weights touched | size on disk, kB"
-    )
-    rows, lines = compared(frame), []
+COSTS_NOTE = (
+    "Means over names. SLUG's search is all its candidates. Peak memory is of the whole process: pictures, evaluation and, "
+    "for SLUG, kept activations included."
+)
+
+
+def costs(rows: pd.DataFrame) -> markdown.Table:
+    """What the chosen candidate of each method costs, mean over names; of rows of the test split."""
+    heads = ["method", "forget pass, s", "search, or training of the chosen run, s", "all candidates, s"]
+    heads += ["retain pass, once for all names, s", "peak memory, MB", "weights touched", "size on disk, kB"]
+    lines = []
     for method, part in intervals.groups(rows[rows["method"] != schema.ORIGINAL], "method", observed=True):
         columns = ["gradient_s", "seconds", "search_s", "shared_s", "peak_mem_mb", "params_share", "delta_bytes"]
         forget, seconds, search, shared, memory, share, size = part[columns].mean()
         times = [f"{s:.1f}" for s in (forget, seconds - forget, search, shared)]
         lines.append([method, *times, f"{memory:.0f}", f"{share:.1%}", f"{size / 1e3:.0f}"])
-    note = (
-        "Means over names. SLUG's search is all its candidates. Peak memory is of the whole process: pictures, evaluation "
-        "and, for SLUG, kept activations included."
-    )
-    return f"{markdown.table(heads, lines)}\n\n{note}"
+    return markdown.Table(heads, lines)
 
 
 def statements(frame: pd.DataFrame) -> str:
@@ -97,7 +95,7 @@ def statements(frame: pd.DataFrame) -> str:
 def parts(frame: pd.DataFrame) -> list[str]:
     """The comparison's table, its marks and statements, and costs."""
     said = [statements(frame), *caveats.sentences(compared(frame), method=True)]
-    return [comparison_table(frame), "\n\n".join(said), costs_table(frame)]
+    return [beside(frame).text, "\n\n".join(said), f"{costs(compared(frame)).text}\n\n{COSTS_NOTE}"]
 
 
 def latex(frame: pd.DataFrame) -> str:

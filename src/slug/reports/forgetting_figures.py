@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from slug.evaluation.statistics import interval
+from slug.reports.verdicts import bound
 from slug.schema import AGREEMENT, NAMES, ORIGINAL, PAIRS
 
 Record = Mapping[str, Any]
@@ -35,12 +35,6 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}%"
 
 
-def bounds(correct: int, total: int) -> str:
-    """The 95% interval of a fraction as text; of none the one-sided upper bound."""
-    low, high = interval(correct, total)
-    return f"at most {percent(high)}" if correct == 0 else f"{percent(low)} to {percent(high)}"
-
-
 def _change(row: Mapping[str, Any], task: str) -> str:
     if f"{task}_change" not in row:
         return ""
@@ -57,13 +51,13 @@ def forget_rows(record: Record) -> list[Row]:
             f"recognised as {name}, of {n} pictures",
             f"{percent(before['forget_acc1'])} ({before['forget_recognised']})",
             f"{percent(after['forget_acc1'])} ({after['forget_recognised']})",
-            bounds(after["forget_recognised"], n),
+            bound(after["forget_recognised"], n),
         ),
         (
             f"source images of which a picture is recognised, of {sources}",
             str(before["sources_recognised"]),
             str(after["sources_recognised"]),
-            bounds(after["sources_recognised"], sources),
+            bound(after["sources_recognised"], sources),
         ),
         (f"{name} among the first five answers", percent(before["forget_acc5"]), percent(after["forget_acc5"]), ""),
         (
@@ -87,7 +81,7 @@ def forget_rows(record: Record) -> list[Row]:
                 f"recognised in {task}, of {found['n']} pictures",
                 percent(was),
                 percent(found["acc1"]),
-                bounds(correct, found["n"]),
+                bound(correct, found["n"]),
             )
         )
     return rows
@@ -109,7 +103,7 @@ def retain_rows(record: Record) -> list[Row]:
                 f"same answer, of {after['n_neighbours']} pictures taken for one of the ten names nearest to it",
                 percent(before["neighbours_acc1"]),
                 percent(after["neighbours_acc1"]),
-                bounds(correct, after["n_neighbours"]),
+                bound(correct, after["n_neighbours"]),
             )
         )
     rows.append(
@@ -127,12 +121,12 @@ def text(record: Record) -> str:
     """A record in a few lines for a terminal."""
     before, after = (record["splits"]["test"][state] for state in (ORIGINAL, record["method"]))
     n, hits, layer = after["n_forget"], after["forget_recognised"], record["layer"].removesuffix(".weight")
-    by_source = bounds(after["sources_recognised"], after["n_sources"])
+    by_source = bound(after["sources_recognised"], after["n_sources"])
     said = ", ".join(f"{name} {share:.0%}" for name, share in record["splits"]["test"]["said"])
     lines = [
         f"{record['name']}: {layer}, step {record['step']:.4g} ({record['method']} on {record['model']})",
         f"  recognised {percent(before['forget_acc1'])} -> {percent(after['forget_acc1'])} of {n} test pictures "
-        f"({bounds(hits, n)}), {after['n_sources']} source images ({by_source})",
+        f"({bound(hits, n)}), {after['n_sources']} source images ({by_source})",
         f"  the unedited model says: {said}",
         *(f"  {what}: {was} -> {now}" + (f", {sure}" if sure else "") for what, was, now, sure in retain_rows(record)),
         f"  {record['seconds']:.0f} s, of which {record['search_s']:.0f} s gradients and search",

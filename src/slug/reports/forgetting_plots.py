@@ -46,7 +46,8 @@ def draw(kind: str, record: Record, shown: Any, stem: Path) -> None:
         plots.pareto(every, front, record["layer"], f"{title}: {encoder} encoder", stem)
     elif kind == "pictures" and shown is not None:
         images = shown.images.permute(0, 2, 3, 1).numpy()
-        own.pictures(images, shown.own, shown.before, shown.after, f"{title}: answers before and after, test split", stem)
+        before, after = ([answers[0][0] for answers in when] for when in (shown.before, shown.after))
+        own.pictures(images, shown.own, before, after, f"{title}: answers before and after, test split", stem)
     elif kind == "pictures":
         raise SlugError("pictures are shown only in the process that made the edit; edit.compare shows others")
     else:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from slug import files
 from slug.errors import SlugError
@@ -14,6 +15,18 @@ def table(heads: str, rows: Iterable[str | Sequence[object]]) -> str:
     made = [f"| {line} |" for line in lines]
     made[1] = "|---" * len(heads.split(" | ")) + "|"
     return "\n".join(made)
+
+
+class Table(NamedTuple):
+    """A table by its cells, which a report writes as Markdown and a page as HTML."""
+
+    heads: list[str]
+    rows: list[list[str]]
+
+    @property
+    def text(self) -> str:
+        """As Markdown."""
+        return table(" | ".join(self.heads), self.rows)
 
 
 def update_block(text: str, key: str, content: str) -> str:

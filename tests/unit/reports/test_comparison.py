@@ -22,11 +22,11 @@ def test_changes_have_the_t_interval_over_names(frame):
     values = 100 * np.array([-0.30, -0.299, -0.298])
     margin = 4.302653 * values.std(ddof=1) / math.sqrt(3)  # t of 2 degrees of freedom
     wanted = f"{values.mean():+.1f} ({values.mean() - margin:+.1f} to {values.mean() + margin:+.1f})"
-    assert wanted in rows_of(comparison.comparison_table(frame))["identity", "ga"]
+    assert wanted in rows_of(comparison.beside(frame).text)["identity", "ga"]
 
 
 def test_accuracies_membership_and_the_papers_figures_stand_beside_them(frame):
-    lines = rows_of(comparison.comparison_table(frame))
+    lines = rows_of(comparison.beside(frame).text)
     ga = lines["identity", "ga"]
     assert "| 60.0 |" in ga and "| 50.0 |" in ga and "61.0 (50.0)" in ga and ga.endswith("| 0, 24.92, 35.88, 89.96 |")
     assert "| 90.0 |" in lines["identity", "original"]
@@ -55,7 +55,7 @@ def test_one_name_has_no_statement(frame):
 
 
 def test_costs_are_means_over_names(frame):
-    assert "| slug | 2.0 | 8.0 | 8.0 | 3.0 | 100 | 50.0% | 2 |" in comparison.costs_table(frame)
+    assert "| slug | 2.0 | 8.0 | 8.0 | 3.0 | 100 | 50.0% | 2 |" in comparison.costs(comparison.compared(frame)).text
 
 
 def test_names_that_a_method_was_not_run_on_are_left_out():

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib import ticker
 from matplotlib.axes import Axes
 
-from slug.reports import naming
+from slug.reports import naming, searches
 from slug.reports.plots.layout import STYLES, WIDTH, legend_below, marker, save, show_picture, step_axis, tick
 from slug.schema import ORIGINAL, is_slug, layer_label
 from slug.settings import MAX_FORGET
@@ -62,24 +62,6 @@ def _label_points(axes: Axes, x: Sequence[float], y: Sequence[float], labels: Se
         axes.annotate(labels[i], (x[i], y[i]), xytext=(1.03, place), **style)
 
 
-def _curve(part: pd.DataFrame, baseline: pd.Series, task: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(steps, exact accuracies, accuracies estimated from a few pictures) of one layer, NaN where there are none."""
-    column = f"{task}_acc1"
-    exact = part[column].to_numpy()
-    trace = np.full(len(part), np.nan)  # the forgotten name needs none
-    if f"{task}_trace" in part:
-        change = part[f"{task}_trace"].to_numpy() - baseline[f"{task}_trace"]
-        trace = np.where(np.isnan(exact), np.maximum(change + baseline[column], 0), np.nan)
-    return part["step"].to_numpy(), exact, trace
-
-
-def _best_layers(rows: pd.DataFrame, winner: Mapping[str, Any]) -> list[str]:
-    """The layers of a search, that of the winner first, then by the best retained accuracy of their exact candidates."""
-    retained = rows[["identities_acc1", "objects_acc1"]].mean(axis=1, skipna=False)
-    best = retained.groupby(rows["layer"], sort=False).max().fillna(-1).sort_values(ascending=False, kind="stable")
-    return sorted(best.index, key=lambda layer: layer != winner["layer"])
-
-
 def steps(
     rows: pd.DataFrame,
     winner: Mapping[str, Any],
@@ -102,14 +84,14 @@ def steps(
     """
     baseline: Any = rows.iloc[0]
     curves = {layer: p.sort_values("step", kind="stable") for layer, p in rows[1:].groupby("layer", sort=False)}
-    order, band = _best_layers(rows[1:], winner), {"color": "C2", "alpha": 0.25}
+    order, band = searches.best_layers(rows[1:], winner), {"color": "C2", "alpha": 0.25}
     figure, panels = plt.subplots(1, 3, figsize=(1.25 * WIDTH, 2.3), sharex=True, layout="constrained")
     tasks = {"forget": "the forgotten name", "identities": "other identities", "objects": "other objects"}
     for panel, (task, what) in zip(panels, tasks.items(), strict=True):
         column = f"{task}_acc1"
         for place in reversed(range(len(order))):
             layer = order[place]
-            step, exact, trace = _curve(curves[layer], baseline, task)
+            step, (exact, trace) = curves[layer]["step"].to_numpy(), searches.curve(curves[layer], baseline, task)
             some = np.where(np.isnan(exact), trace, exact)
             known, in_front = ~np.isnan(some), place < 2
             style: dict[str, Any] = {"color": f"C{place}" if in_front else "0.75", "zorder": 3 if in_front else 2}

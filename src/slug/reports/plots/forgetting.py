@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from slug.reports import searches
 from slug.reports.plots.layout import STYLES, legend_below, marker, save, show_picture, step_axis, thick
 from slug.schema import layer_label
 from slug.settings import MAX_FORGET
@@ -27,16 +28,6 @@ def _curves(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def _label(words: str, count: int, width: int = 34) -> str:
     """Words and a count as the label of an axis, on lines of `width`."""
     return "\n".join(textwrap.wrap(f"{words}, % (n\u00a0=\u00a0{count})", width, break_on_hyphens=False))
-
-
-def _exact_and_trace(part: pd.DataFrame, task: str, start: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """(figure of all pictures, the unedited figure plus the change on some where not all were scored), NaN elsewhere."""
-    exact = part[f"{task}_acc1"].to_numpy(float)
-    trace = np.full(len(part), np.nan)
-    if f"{task}_trace" in part and f"{task}_trace" in start:
-        change = part[f"{task}_trace"].to_numpy(float) - start[f"{task}_trace"]
-        trace = np.where(np.isnan(exact), np.maximum(change + start[f"{task}_acc1"], 0), np.nan)
-    return exact, trace
 
 
 def tradeoff(
@@ -65,7 +56,7 @@ def tradeoff(
     for panel, (task, words) in zip(panels[0], tasks.items(), strict=True):
         column = f"{task}_acc1"
         for i, (label, part) in enumerate(_curves(rows).items()):
-            exact, trace = _exact_and_trace(part, task, start)
+            exact, trace = searches.curve(part, start, task)
             x, color = 100 * part["forget_acc1"].to_numpy(float), f"C{i % 10}"
             panel.scatter(x, 100 * trace, marker=marker(i), edgecolors=color, facecolors="none", s=28)
             panel.scatter(x, 100 * exact, marker=marker(i), color=color, s=28, label=label)
@@ -100,7 +91,7 @@ def steps(
     for panel, (task, words) in zip(panels[0], columns.items(), strict=True):
         column = f"{task}_acc1"
         for i, (label, part) in enumerate(_curves(rows).items()):
-            exact, trace = _exact_and_trace(part, task, start)
+            exact, trace = searches.curve(part, start, task)
             step, some = part["step"].to_numpy(float), np.where(np.isnan(exact), trace, exact)
             known, color = ~np.isnan(some), f"C{i % 10}"
             panel.plot(step[known], 100 * some[known], STYLES[i % 4], color=color, lw=1)
