@@ -39,14 +39,24 @@ def _image(png: bytes, what: str) -> str:
 
 
 def html(record: Record, shown: Any = None) -> str:
-    """The report as one page that needs no other file."""
+    """The report as one page that needs no other file; of a model with several edited towers one part for each."""
+    title = markup.escape(f"{record['model']} without {record['name']}")
+    parts = [
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>",
+        f"<meta name=viewport content='width=device-width'><style>{STYLE}</style>",
+    ]
+    for tower, own in record.get("towers", {"": record}).items():
+        parts += _parts(own, shown[tower] if shown is not None and tower else shown)
+    return "\n".join([*parts, _limits(markup.escape(record["name"]))]) + "\n"
+
+
+def _parts(record: Record, shown: Any) -> list[str]:
+    """The parts of the page on one CLIP."""
     escape, test = markup.escape, record["splits"]["test"]
     before, after, name = test[ORIGINAL], test[record["method"]], escape(record["name"])
     heads = ("", "before", "after", "95% interval")
     said = ", ".join(f"{escape(answer)} ({share:.0%})" for answer, share in test["said"])
     parts = [
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(record['model'])} without {name}</title>",
-        f"<meta name=viewport content='width=device-width'><style>{STYLE}</style>",
         f"<h1>{escape(record['model'])} without {name}</h1>",
         f"<p class=big>Of {after['n_forget']} test pictures of {name} the unedited model recognises "
         f"{before['forget_recognised']}, the edited one {after['forget_recognised']} "
@@ -67,8 +77,7 @@ def html(record: Record, shown: Any = None) -> str:
     parts.append(_image(png(lambda stem: draw("tradeoff", record, None, stem)), "retained figures against recognition"))
     if record["layers"]:
         parts.append(_image(png(lambda stem: draw("pareto", record, None, stem)), "Pareto front of the layers"))
-    parts += [_sets(record), _limits(name)]
-    return "\n".join(p for p in parts if p) + "\n"
+    return [p for p in [*parts, _sets(record)] if p]
 
 
 def _together(record: Record) -> str:
