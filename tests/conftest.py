@@ -124,6 +124,19 @@ def tiny_pipeline(tiny_clip, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def tiny_xl(tiny_clip, tmp_path_factory):
+    """Folder of an untrained SDXL: pipeline/, and the CLIPs of its text encoders, first/ and second/. Only for reading."""
+    import tiny
+
+    folder = tmp_path_factory.mktemp("tiny-xl")
+    tiny.write_random_clip(folder / "other", seed=1)
+    for name, source in (("first", tiny_clip), ("second", folder / "other")):
+        (folder / name).symlink_to(source / "hugging_face")
+    tiny.write_pipeline_xl(folder / "pipeline", folder / "first", folder / "second")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def assistant_run(tiny_llava, tmp_path_factory):
     """A finished run of both assistant stages for Frog: data, results/, published/, README.md. Only for reading."""
     import tiny_llava as assistants

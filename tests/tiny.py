@@ -156,12 +156,61 @@ def write_pipeline(folder, clip):
     ).save_pretrained(folder)
 
 
+def write_pipeline_xl(folder, clip, clip_2):
+    """Write an untrained StableDiffusionXLPipeline of 16 px with the text encoders of two Hugging Face CLIP folders."""
+    import diffusers
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+    texts = [CLIPTextModel.from_pretrained(clip), CLIPTextModelWithProjection.from_pretrained(clip_2)]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        vae = diffusers.AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            block_out_channels=(8, 8),
+            layers_per_block=1,
+            norm_num_groups=4,
+            sample_size=16,
+        )
+        unet = diffusers.UNet2DConditionModel(
+            sample_size=8,
+            down_block_types=("CrossAttnDownBlock2D",),
+            up_block_types=("CrossAttnUpBlock2D",),
+            block_out_channels=(16,),
+            layers_per_block=1,
+            cross_attention_dim=sum(t.config.hidden_size for t in texts),
+            attention_head_dim=8,
+            norm_num_groups=4,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=texts[1].config.projection_dim + 6 * 8,
+        )
+    diffusers.StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=texts[0],
+        text_encoder_2=texts[1],
+        tokenizer=CLIPTokenizer.from_pretrained(clip),
+        tokenizer_2=CLIPTokenizer.from_pretrained(clip_2),
+        unet=unet,
+        scheduler=diffusers.EulerDiscreteScheduler(),
+        add_watermarker=False,
+    ).save_pretrained(folder)
+
+
 def load_pipeline(folder, pipeline="pipeline", **more):
     """The models.diffusion.Diffusion of folder/pipeline and folder/hugging_face."""
     from slug.models import diffusion
 
     clip = models.load(clip_model_id=str(folder / "hugging_face"))
     return diffusion.load(str(folder / pipeline), clip, **({"steps": 3, "guidance": 3.0, "batch_size": 4} | more))
+
+
+def load_pipeline_xl(folder, pipeline="pipeline", **more):
+    """The models.sdxl.DiffusionXL of folder/pipeline, folder/first and folder/second."""
+    from slug.models import sdxl
+
+    places = (str(folder / name) for name in (pipeline, "first", "second"))
+    return sdxl.load(*places, **({"steps": 3, "guidance": 3.0, "batch_size": 4} | more))
 
 
 def write_llava(folder, clip):

@@ -6,6 +6,7 @@ from typing import Any
 
 from slug import cli
 from slug.artifacts.settings import Adapter, Apply, List, Revert, Seal
+from slug.errors import SlugError
 
 At = Callable[[str], Path]  # from a path as it is given to an absolute one
 
@@ -49,6 +50,8 @@ def adapter(settings: Adapter, at: At) -> None:
 
     delta, out = at(settings.delta), at(settings.out)
     edit, header = deltas.read(delta)
+    if "bases" in header:
+        raise SlugError(f"{delta} edits several text encoders, and an adapter is for one CLIP; apply the delta to a folder")
     factors = adapters.adapter(edit, settings.residual)
     adapters.save_peft(out, factors, header["model"], (delta.name, header))
     said = "; ".join(f"{n} rank {f.rank}, {f.residual:.1%} left out" for n, f in factors.items())

@@ -37,6 +37,11 @@ class Part(NamedTuple):
         found = core.Edit(changes, self.header["layer"], float(self.header["step"]))
         return found if self.factor == 1 else found.scaled(self.factor)
 
+    def of_tower(self, tower: str) -> "Part":
+        """What it does to one tower of its model (HostModel.towers)."""
+        tensors, header = deltas.of_each_tower((dict(self.tensors), dict(self.header)))[tower]
+        return self._replace(tensors=tensors, header=header)
+
 
 @dataclass(frozen=True, eq=False)
 class Edit:
@@ -149,12 +154,17 @@ class Edit:
             top: answers of each picture that are shown.
         """
         model, given = self._model(model), pictures if isinstance(pictures, list | tuple) else [pictures]
-        clip = getattr(model, "clip", model)  # of a pipeline or an assistant, whose tower the edit moves
-        before = clip.classify(given, names, top=top)
-        with self.applied(clip):
-            after = clip.classify(given, names, top=top)
-        labels = [Path(p).name if isinstance(p, str | os.PathLike) else f"picture {i}" for i, p in enumerate(given)]
-        return Comparison(list(given), labels, before, after, self.name)
+        said = [Path(p).name if isinstance(p, str | os.PathLike) else f"picture {i}" for i, p in enumerate(given)]
+        labels, before, after = [], [], []
+        # A pipeline and an assistant are asked by the CLIP of each tower that the edit moves.
+        for tower, host in getattr(model, "towers", {"": model}).items():
+            clip = getattr(host, "clip", host)
+            labels += [f"{label} ({tower})" if tower else label for label in said]
+            before += clip.classify(given, names, top=top)
+            with Edit(tuple(p.of_tower(tower) for p in self.parts)).applied(clip):
+                after += clip.classify(given, names, top=top)
+        pictures = [p for _ in range(len(labels) // len(given)) for p in given]
+        return Comparison(pictures, labels, before, after, self.name)
 
     def plot(self, kind: str = "tradeoff", path: str | None = None) -> Any:
         """A plot as a PIL picture: `tradeoff` of all candidates, `pareto` fronts, `steps`, or `pictures` before and after.
@@ -200,15 +210,18 @@ class Edit:
         out = Path(path).expanduser().absolute()
         if len(self.parts) > 1:
             model = self._model(model)
-            about = {"method": "slug", "together_with": [p.header.get("name") for p in self.parts]}
-            how: dict[str, Any] = {"name": self.name, "layer": self.layer, "step": self.step, "metrics": about}
+            sums = {"method": "slug", "together_with": [p.header.get("name") for p in self.parts]}
+            how: dict[str, Any] = {"name": self.name, "layer": self.layer, "step": self.step, "metrics": sums}
             deltas.save(out, model, self._on(model).changes, **how)
             return str(out)
         (part,) = self.parts
         tensors, header = {n: t.contiguous() for n, t in part.tensors.items()}, dict(part.header)
         if part.factor != 1:
             tensors = {n: part.factor * t for n, t in tensors.items()}
-            about = {k: v for k, v in json.loads(header["metrics"]).items() if k == "method"} | {"scaled": part.factor}
+            whole = json.loads(header["metrics"])
+            about: Record = {k: v for k, v in whole.items() if k == "method"} | {"scaled": part.factor}
+            if "chosen" in whole:
+                about["chosen"] = [(layer, float(step) * part.factor) for layer, step in whole["chosen"]]
             header |= {"step": repr(self.step), "metrics": json.dumps(about)}
             header |= {"content": files.tensor_hash(tensors)} if "content" in header else {}
         with files.replacing(out) as temporary:
@@ -250,8 +263,11 @@ class Edit:
 def made(model: Any, found: core.Edit, record: Record, shown: Any) -> Edit:
     """The edit that a search found on a model in memory, as its delta file would hold it."""
     record = json.loads(json.dumps(record))  # as the file will give it back
-    test = record["splits"]["test"][record["method"]]
-    metrics = {k: v for k, v in test.items() if k != "in_labelled"} | {"split": "test", "method": record["method"]}
+    metrics: Record = {"method": record["method"]}
+    if "towers" in record:
+        metrics |= {"towers": {t: _figures(r) for t, r in record["towers"].items()}, "chosen": record["chosen"]}
+    else:
+        metrics |= _figures(record)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "edit.delta.safetensors"
         how: dict[str, Any] = {"name": record["name"], "layer": found.layer, "step": found.step}
@@ -259,6 +275,12 @@ def made(model: Any, found: core.Edit, record: Record, shown: Any) -> Edit:
         deltas.save(path, model, changes, **how, metrics=metrics | {"record": record})
         tensors, header = deltas.read(path)
     return Edit((Part(tensors, header),), model, record, shown)
+
+
+def _figures(record: Record) -> Record:
+    """What the header of a delta says of a record: the figures of the test split."""
+    test = record["splits"]["test"][record["method"]]
+    return {k: v for k, v in test.items() if k != "in_labelled"} | {"split": "test", "method": record["method"]}
 
 
 def load(path: str) -> Edit:

@@ -17,11 +17,10 @@ import torch
 from slug import edits, files, models, system
 from slug.artifacts import deltas
 from slug.core import variants
-from slug.data import labelled
 from slug.data.names import plain_name
 from slug.edits import Edit
 from slug.errors import SlugError
-from slug.experiments.forgetting import Forgetting, Wanted
+from slug.experiments.forgetting import Wanted, forget_each
 from slug.models import in_memory
 from slug.models.clip import Clip
 from slug.models.host import HostModel
@@ -102,6 +101,7 @@ def load(
 def load_pipeline(
     pipeline: str,
     clip: str = "openai/clip-vit-large-patch14",
+    clip_2: str = "",
     *,
     device: str = "auto",
     steps: int = 50,
@@ -109,21 +109,25 @@ def load_pipeline(
 ) -> HostModel:
     """Load a Stable Diffusion pipeline whose text tower `forget` edits, with the CLIP of that tower for the gradients.
 
+    SDXL has two text encoders, each the tower of a CLIP of its own: one edit of it changes both.
+
     Args:
-        pipeline, clip: folders, or ids of the Hugging Face Hub; the default CLIP is that of Stable Diffusion 1.
+        pipeline, clip: folders, or ids of the Hugging Face Hub; the default CLIP is that of Stable Diffusion 1, and of
+            SDXL's first text encoder.
+        clip_2: of SDXL's second text encoder, and needed for SDXL: laion/CLIP-ViT-bigG-14-laion2B-39B-b160k.
         steps, guidance: denoising steps and classifier-free guidance scale of its `generate`.
     Raises:
-        SlugError: one cannot be loaded, or the CLIP is another one.
+        SlugError: one cannot be loaded, a CLIP is another one, or there is not one for each text encoder.
 
     >>> slug.load_pipeline("nowhere", "data/models/mini-clip")
     Traceback (most recent call last):
-    slug.errors.SlugError: ...mini-clip has no preprocessor_config.json...
+    slug.errors.SlugError: cannot load the pipeline nowhere: ...
     """
-    from slug.models import diffusion
+    from slug.models import diffusion, sdxl
 
-    place = system.settle(device, 0)
-    loaded = models.load(clip_model_id=_folder_or_id(clip), device=place)
-    return diffusion.load(_folder_or_id(pipeline), loaded, device=place, steps=steps, guidance=guidance)
+    how: dict[str, Any] = {"device": system.settle(device, 0), "steps": steps, "guidance": guidance}
+    kind = sdxl if clip_2 else diffusion
+    return kind.load(_folder_or_id(pipeline), *(_folder_or_id(c) for c in (clip, clip_2) if c), **how)
 
 
 def load_vlm(vlm: str, clip: str = "openai/clip-vit-large-patch14-336", *, device: str = "auto") -> HostModel:
@@ -242,13 +246,11 @@ def forget(
         max_forget=max_forget,
         sigmas=sigmas,
     )
-    sets = {n: labelled.load(here(p), clip.transform, workers=workers, seed=seed) for n, p in (evaluate or {}).items()}
-    how: dict[str, Any] = {"classes": _classes(classes), "labelled": sets, "wanted": wanted, "host": host}
-    work = Forgetting(clip, {n: here(s) for n, s in concepts.items()}, here(retain), **how, **({"say": say} if say else {}))
-    found = {n: work.run(n) for n in work.names}
-    together = work.together({n: f.edit for n, f in found.items()}) if len(found) > 1 else {}
-    done = {n: edits.made(host or clip, f.edit, f.record | {"together": together}, f.shown) for n, f in found.items()}
-    return done if isinstance(name, Mapping) else done[plain_name(name)]
+    how: dict[str, Any] = {"classes": _classes(classes), "wanted": wanted, **({"say": say} if say else {})}
+    sets = {n: here(path) for n, path in (evaluate or {}).items()}
+    done = forget_each(host or clip, {n: here(s) for n, s in concepts.items()}, here(retain), sets, **how)
+    found = {n: edits.made(host or clip, f.edit, f.record, f.shown) for n, f in done.items()}
+    return found if isinstance(name, Mapping) else found[plain_name(name)]
 
 
 def _check(concepts: Mapping[str, Any], retain: Any) -> None:

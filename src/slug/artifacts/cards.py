@@ -68,12 +68,18 @@ def method_of(header: Header) -> str:
 def figures(header: Header) -> str:
     """The figures of a delta's header in words, with counts and the split that they were measured on."""
     metrics = json.loads(header["metrics"])
+    if metrics.get("towers"):
+        return "; ".join(f"{tower}: {_figures(own)}" for tower, own in metrics["towers"].items())
+    return _figures(metrics)
+
+
+def _figures(metrics: Mapping[str | None, Any]) -> str:
     said = []
     for key, (words, count) in SHARES.items():
         value = metrics.get(key)
         if isinstance(value, (int, float)) and not math.isnan(value):
             said.append(f"{words} {value:.1%}" + (f" of {metrics[count]}" if metrics.get(count) else ""))
-    split = metrics.get("split") or EARLIER_SPLITS.get(metrics.get("half"))
+    split = metrics.get("split") or EARLIER_SPLITS.get(metrics.get("half", ""))
     text = "; ".join(said) + (f" ({split} split)" if split else "")
     others = metrics.get("together_with")  # names whose edits the model carried too when it was evaluated
     return f"together with the edits of {', '.join(others)}: {text}" if others else text

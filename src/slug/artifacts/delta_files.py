@@ -1,12 +1,14 @@
 """Delta files: an edit as one safetensors file, written, read and checked.
 
 A delta holds canonical parameter name -> change (float32, canonical layout). Its header has the step, the layer, the hash of
-the base tensors that it edits, the hash of the changes themselves, and figures. Whatever is read from it is checked first:
-a delta is a file that people send each other.
+the base tensors that it edits, the hash of the changes themselves, and figures. A delta of a pipeline with several text
+encoders names the encoder before each tensor ("text_encoder_2.text_model..."), and has the hash of each one's base as well.
+Whatever is read from it is checked first: a delta is a file that people send each other.
 """
 
 import json
 import math
+import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +28,7 @@ ENDING = ".delta.safetensors"
 REMEDY = "make one with src/clip/a2_unlearn_slug.py"
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # that a change may be stored in
 ROUNDED = (torch.float16, torch.bfloat16)  # a model may have been rounded to one of these when its delta was made
+TOWER = re.compile(r"(text_encoder(?:_\d+)?)\.(.+)")  # a tensor's name where it says the text encoder
 Delta = tuple[dict[str, Tensor], Header]  # ({canonical name: float32 change}, header)
 
 
@@ -52,8 +55,28 @@ def save(
         "content": files.tensor_hash(change),
         "metrics": json.dumps(metrics, default=str),
     }
+    bases = {tower: files.tensor_hash(own) for tower, own in by_tower(base).items() if tower}
+    header |= {"bases": json.dumps(bases)} if bases else {}
     with files.replacing(path) as temporary:
         save_file(change, temporary, metadata=header)
+
+
+def by_tower(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """{text encoder: {name without it: tensor}} of {name: tensor}; "" stands for names that say none."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        said = TOWER.fullmatch(name)
+        found.setdefault(said[1] if said else "", {})[said[2] if said else name] = tensor
+    return found
+
+
+def of_each_tower(delta: Delta) -> dict[str, Delta]:
+    """{text encoder: its part of a delta that `read` returned}; {"": the delta} where it says none."""
+    tensors, header = delta
+    if "bases" not in header:
+        return {"": delta}
+    bases = json.loads(header["bases"])
+    return {tower: (own, {**header, "base": bases[tower]}) for tower, own in by_tower(tensors).items()}
 
 
 def read(path: str | Path) -> Delta:
@@ -69,6 +92,10 @@ def read(path: str | Path) -> Delta:
         raise SlugError(f"{path} is not a SLUG delta: its header does not say {FORMAT}; {REMEDY}")
     try:
         _check_header(header)
+        if json.loads(header.get("bases", "{}")).keys() != by_tower(tensors).keys() - {""} or (
+            "bases" in header and "" in by_tower(tensors)
+        ):
+            raise ValueError("bases")
     except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as err:
         raise SlugError(f"{path} has a damaged header ({brief(repr(err))}); make the delta again") from err
     odd = next((n for n, t in tensors.items() if t.dtype not in FLOATS), None)
@@ -92,6 +119,18 @@ def _check_header(header: Header) -> None:
     if not header.get("name", "").isprintable():
         raise ValueError("name")
     metrics = json.loads(header["metrics"])
+    for part in (metrics, *metrics.get("towers", {}).values()):
+        _check_figures(part)
+    for layer, step in metrics.get("chosen") or []:
+        if not isinstance(layer, str) or not math.isfinite(float(step)):
+            raise ValueError("chosen")
+    others = metrics.get("together_with") or []
+    if not isinstance(others, list) or not all(isinstance(n, str) for n in others):
+        raise TypeError("together_with")
+
+
+def _check_figures(metrics: Mapping[str, Any]) -> None:
+    """As _check_header, of figures."""
     for key in ("method", "split", "half"):
         if not isinstance(metrics.get(key, ""), (str, type(None))):
             raise TypeError(key)
@@ -99,12 +138,6 @@ def _check_header(header: Header) -> None:
         if metrics.get(key) is not None and not isinstance(metrics[key], (int, float)):
             raise TypeError(key)
         float(metrics.get(key) or 0)  # a number of 400 digits is none
-    for layer, step in metrics.get("chosen") or []:
-        if not isinstance(layer, str) or not math.isfinite(float(step)):
-            raise ValueError("chosen")
-    others = metrics.get("together_with") or []
-    if not isinstance(others, list) or not all(isinstance(n, str) for n in others):
-        raise TypeError("together_with")
 
 
 def made_for(header: Header, base: Mapping[str, Tensor]) -> bool:

@@ -9,11 +9,11 @@ from pathlib import Path
 from slug import files
 from slug.artifacts import edited_folders
 from slug.artifacts.cards import Header
-from slug.artifacts.delta_files import ENDING, REMEDY, native, of_model, read, save
+from slug.artifacts.delta_files import ENDING, REMEDY, native, of_each_tower, of_model, read, save
 from slug.artifacts.folders import EDITS
 from slug.errors import SlugError
 
-__all__ = ["apply", "native", "of_folder", "of_model", "read", "revert", "save", "seal"]
+__all__ = ["apply", "native", "of_each_tower", "of_folder", "of_model", "read", "revert", "save", "seal"]
 
 Paths = str | Path | Iterable[str | Path]
 Say = Callable[[str], None]  # takes each line of what was edited, left out and checked

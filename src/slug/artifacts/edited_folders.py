@@ -43,8 +43,9 @@ class Plan:
     edited: list[tuple[Copy, dict[str, Tensor]]] = field(default_factory=list)  # copies that change, and their new tensors
 
     def of(self, deltas: Mapping[str, Delta], encoder: str) -> dict[str, Delta]:
-        """Those of the deltas that edit an encoder."""
-        return {n: d for n, d in deltas.items() if encoder in self.encoders[n]}
+        """Those of the deltas that edit an encoder, each without what it does to other encoders."""
+        found = {n: delta_files.of_each_tower(d) for n, d in deltas.items() if encoder in self.encoders[n]}
+        return {n: parts.get(encoder) or parts[""] for n, parts in found.items()}
 
     def untouched(self) -> list[str]:
         """The encoders that no delta edits after the edit."""
@@ -189,28 +190,37 @@ def _base(plan: Plan, copy: Copy, tensors: Mapping[str, Tensor]) -> dict[str, Te
 
 
 def _encoders_of(plan: Plan, delta: Delta) -> list[str]:
-    """The encoders that a delta was made for, by the hash of their weights. SlugError if there are none."""
-    tensors, header = delta
-    if not tensors:
-        raise SlugError(f"the delta of {header['layer']} changes nothing; {delta_files.REMEDY}")
-    if any(name.startswith(UNET) for name in tensors):
+    """The encoders that a delta was made for: those that it names, else by the hash of their weights. SlugError if there are
+    none, or one that it names has other weights."""
+    if not delta[0]:
+        raise SlugError(f"the delta of {delta[1]['layer']} changes nothing; {delta_files.REMEDY}")
+    if any(name.startswith(UNET) for name in delta[0]):
         raise SlugError(
-            f"the delta of {header['layer']} edits the UNet, and model folders are edited in their text encoders only: load "
-            f"the pipeline with diffusers, add each of the delta's tensors to the parameter of pipe.unet that it names "
+            f"the delta of {delta[1]['layer']} edits the UNet, and model folders are edited in their text encoders only: "
+            f"load the pipeline with diffusers, add each of the delta's tensors to the parameter of pipe.unet that it names "
             f"after {UNET!r}, and write it with pipe.save_pretrained"
         )
+    if not plan.folder.copies:
+        fixed = f"only {cards.few(plan.folder.fixed)}" if plan.folder.fixed else "no weight files"
+        raise SlugError(f"{plan.folder.path} has {fixed}: save the model as safetensors or .bin; then it can be edited")
+    parts = delta_files.of_each_tower(delta)
+    return [e for tower, part in parts.items() for e in _fitting(plan, part, [tower] if tower else plan.folder.encoders)]
+
+
+def _fitting(plan: Plan, delta: Delta, encoders: list[str]) -> list[str]:
+    """Those of the encoders whose weights a delta was made for. SlugError if there are none."""
+    tensors, header = delta
+    copies = [c for c in plan.folder.copies if c.encoder in encoders]
     found = []
-    for encoder in plan.folder.encoders:
-        bases = (_base(plan, c, tensors) for c in plan.folder.copies_of(encoder))
+    for encoder in encoders:
+        bases = (_base(plan, c, tensors) for c in copies if c.encoder == encoder)
         if any(delta_files.made_for(header, b) for b in bases if b is not None):
             found.append(encoder)
     if found:
         return found
-    if not plan.folder.copies:
-        fixed = f"only {cards.few(plan.folder.fixed)}" if plan.folder.fixed else "no weight files"
-        raise SlugError(f"{plan.folder.path} has {fixed}: save the model as safetensors or .bin; then it can be edited")
-    fits = [c for c in plan.folder.copies if tensors.keys() <= c.native.keys()]
-    copy = (fits or plan.folder.copies)[0]
+    if not copies:
+        raise SlugError(f"{plan.folder.path} has no {encoders[0]} that can be edited, and the delta edits it")
+    copy = next((c for c in copies if tensors.keys() <= c.native.keys()), copies[0])
     shells = {n: torch.empty(shape, device="meta") for n, shape in copy.shapes.items()}
     delta_files.check_names(tensors, copy.views(shells), plan.folder.path)
     raise delta_files.other_base(header, plan.folder.path)

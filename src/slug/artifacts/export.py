@@ -8,15 +8,18 @@ from typing import Any
 from safetensors.torch import save_file
 
 from slug.errors import SlugError
+from slug.models.clip import Clip
 
 
 def write(model: Any, out: Path) -> Path:
     """Write the folder of a models.Clip at its base weights; that of a model that was loaded from a folder is copied.
 
-    SlugError: the model is of open_clip and does not say its architecture.
+    SlugError: the model is of open_clip and does not say its architecture, or is a pipeline or an assistant of the Hub.
     """
     if model.origin:
         return Path(shutil.copytree(model.origin, out))
+    if not isinstance(model, Clip):
+        raise SlugError(f"{model.label} was not loaded from a folder of this machine; give folder=, its model folder")
     if model.family == "hf":
         model.module.save_pretrained(out)
         model.tokenizer.save_pretrained(out)

@@ -173,6 +173,19 @@ def made_records(folder: Path, model: vlm.Vlm, path: str) -> list[Record]:
     return made
 
 
+def _asked(
+    path: str, utility: Sequence[str], allowed: float
+) -> tuple[list[questions.Question], list[questions.Question], str]:
+    """(the questions of `path`, those that are asked: of its test split and of public sets, what is left out, in words)."""
+    sets, left_out = [], Counter[str]()
+    for place in (path, *utility):
+        usable, lost = questions.usable(questions.read(place), place, allowed)
+        sets.append(usable)
+        left_out.update(lost)
+    asked = [q for q in sets[0] if q.split == "test"] + [q._replace(split="test") for part in sets[1:] for q in part]
+    return sets[0], asked, told(+left_out) if +left_out else ""
+
+
 def evaluate(
     run: Run,
     which: Assistant,
@@ -197,20 +210,15 @@ def evaluate(
     """
     device, folder = system.settle(run.device, run.seed), files.check_writable(run.result_dir) / "vlm"
     copies = files.check_writable(out or folder)
-    sets, left_out = [], Counter[str]()
-    for place in (path, *utility):
-        usable, lost = questions.usable(questions.read(place), place, allow_missing)
-        sets.append(usable)
-        left_out.update(lost)
-    model, found = vlm.from_settings(which, run.precision, device), sets[0]
-    asked = [q for q in found if q.split == "test"] + [q._replace(split="test") for part in sets[1:] for q in part]
+    found, asked, left_out = _asked(path, utility, allow_missing)
+    model = vlm.from_settings(which, run.precision, device)
     made = made_records(folder, model, path)
     names = [r["name"] for r in made]
     known = [*names, *(q.answer for q in found if q.task == questions.NAMING)]
     rows = [q for folder_of in own for q in questions.read_rows(folder_of, known)]
     exam = Exam(model, asked, questions.Marker([*found, *rows]), names, run.seed)
     table, kinds, curve, on_rows = [], [], [], []
-    counts = {"left_out": told(+left_out)} if +left_out else {}  # a column only where pictures are left out
+    counts = {"left_out": left_out} if left_out else {}  # a column only where pictures are left out
     written = [folder / "table.csv", folder / "report.md"]
     for record in progress.bar(made, desc="names", unit="name"):
         name, edit = record["name"], Edit(deltas.of_model(model, folder / record["delta"]), record["layer"], record["step"])

@@ -8,7 +8,7 @@ import functools
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ from slug import cli, progress, protocols
 from slug.core import layers, selection
 from slug.core.edit import Edit, total
 from slug.core.selection import Candidate
+from slug.data import labelled
 from slug.data.labelled import Labelled
 from slug.data.photographs import Source
 from slug.data.splits import validation_mask
@@ -48,12 +49,12 @@ class Forgotten:
     Attributes:
         edit: the winner.
         record: everything that a report says, as JSON can hold it.
-        shown: some test pictures before and after.
+        shown: some test pictures before and after; of several towers {tower: ...}.
     """
 
     edit: Edit
     record: dict[str, Any]
-    shown: Shown
+    shown: Shown | dict[str, Any]
 
 
 class Forgetting:
@@ -254,6 +255,62 @@ class Forgetting:
                 f"on the test split {after['forget_recognised']} of {n} pictures are still recognised "
                 f"({low:.0%} to {high:.0%}), although none was on the validation split",
             )
+
+
+def forget_each(
+    model: Clip | HostModel,
+    concepts: Mapping[str, Source],
+    retain: Source,
+    evaluate: Mapping[str, str],
+    *,
+    wanted: Wanted = STANDARD,
+    **how: Any,
+) -> dict[str, Forgotten]:
+    """What comes out for each name, on a CLIP or on the CLIP of each tower of a host model.
+
+    Args:
+        concepts, retain: as for Forgetting, and so are `wanted` and `how`.
+        evaluate: {name: path} of labelled sets.
+    """
+    towers: Mapping[str, Clip | HostModel] = model.towers if isinstance(model, HostModel) else {"": model}
+    done = {}
+    for tower, part in towers.items():
+        clip, host = (part.clip, part) if isinstance(part, HostModel) else (part, None)
+        reading: dict[str, Any] = {"workers": wanted.workers, "seed": wanted.seed}
+        sets = {name: labelled.load(path, clip.transform, **reading) for name, path in evaluate.items()}
+        work = Forgetting(clip, concepts, retain, labelled=sets, wanted=wanted, host=host, **how)
+        found = {name: work.run(name) for name in work.names}
+        together = work.together({name: f.edit for name, f in found.items()}) if len(found) > 1 else {}
+        done[tower] = {name: replace(f, record=f.record | {"together": together}) for name, f in found.items()}
+    names = list(next(iter(done.values())))
+    return {name: _joined({tower: found[name] for tower, found in done.items()}, model.label) for name in names}
+
+
+def _joined(found: Mapping[str, Forgotten], label: str) -> Forgotten:
+    """What came out for one name on each tower of a host model (HostModel.towers), as one edit of the host of this label.
+
+    Names in the edit begin with the tower; its record has the towers' records under "towers".
+    """
+    if list(found) == [""]:
+        return found[""]
+    edits = [
+        Edit({f"{tower}.{n}": c for n, c in f.edit.changes.items()}, f"{tower}.{f.edit.layer}", f.edit.step)
+        for tower, f in found.items()
+    ]
+    whole, records = total(edits), {tower: f.record for tower, f in found.items()}
+    first = next(iter(records.values()))
+    record = {
+        **{k: first[k] for k in ("name", "method", "settings", "versions")},
+        "model": label,
+        "layer": whole.layer,
+        "step": whole.step,
+        "chosen": [(e.layer, e.step) for e in edits],
+        "forgotten": all(r["forgotten"] for r in records.values()),
+        "seconds": sum(r["seconds"] for r in records.values()),
+        "notes": [note for r in records.values() for note in r["notes"]],
+        "towers": records,
+    }
+    return Forgotten(whole, record, {tower: f.shown for tower, f in found.items()})
 
 
 def _clean(row: Mapping[str, Any]) -> dict[str, Any]:

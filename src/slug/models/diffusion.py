@@ -6,7 +6,7 @@ SLUG edits the text tower (see slug.models.host); the baselines edit the UNet.
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,10 @@ from slug.models.clip import Clip
 from slug.models.host import HostModel
 
 PARTS = {"text_encoder": "CLIPTextModel", "unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}  # {part: its class}
+WITHDRAWN = {  # organisation of ids that are on the Hub no more: which, and who keeps them
+    "stabilityai": ("stable-diffusion-2", "sd2-community"),
+    "runwayml": ("stable-diffusion-v1-5", "sd-legacy"),
+}
 Wanted = Sequence[tuple[str, int]]  # (prompt, seed) of each image
 
 
@@ -44,6 +48,7 @@ class Diffusion(HostModel):
     """A StableDiffusionPipeline with the CLIP of its text tower. In edits the UNet's parameters have the prefix UNET."""
 
     encoder, prefix = "language", TEXT
+    parts = PARTS
 
     def __init__(
         self,
@@ -62,17 +67,20 @@ class Diffusion(HostModel):
         self.label = str(pipe.name_or_path).rstrip("/").rsplit("/", 1)[-1]  # folder name, or last part of the id
         self.steps, self.guidance, self.batch_size, self.autocast = steps, guidance, batch_size, autocast
         self.size = size or pipe.unet.config.sample_size * pipe.vae_scale_factor
-        self.embeddings: dict[str, Tensor] = {}  # {prompt: its last hidden states (L, W)} under the present weights
+        self.embeddings: dict[str, tuple[Tensor, ...]] = {}  # {prompt: what `encode` makes of it} under the present weights
         pipe.set_progress_bar_config(disable=True)
         for module in self.modules.values():
             module.requires_grad_(False)  # trainings switch on the gradients that they need
-        # Only tensors that the pipeline reads: it has no text projection, and SD 2.1 has no last block.
-        text = self.tower_tensors(pipe.text_encoder, "pipeline's text tower")
-        self.tensors = text | {UNET + n: p for n, p in pipe.unet.named_parameters()}
+        self.tensors = self.text_tensors() | {UNET + n: p for n, p in pipe.unet.named_parameters()}
+
+    def text_tensors(self) -> dict[str, torch.nn.Parameter]:
+        """{name in an edit: parameter} of the tensors that the pipeline reads: it has no text projection, and SD 2.1 has
+        no last block."""
+        return self.tower_tensors(self.pipe.text_encoder, "pipeline's text tower")
 
     @property
     def modules(self) -> dict[str, torch.nn.Module]:
-        return {k: getattr(self.pipe, k) for k in ("text_encoder", "unet", "vae")}
+        return {part: getattr(self.pipe, part) for part in self.parts}
 
     def hash(self) -> str:
         """Hash of all weights and settings that generated images depend on."""
@@ -113,14 +121,29 @@ class Diffusion(HostModel):
             finally:
                 self.pipe.unload_lora_weights()
 
-    def embed(self, prompts: Sequence[str]) -> Tensor:
-        """Last hidden states (N, L, W) of N prompts; each prompt is computed once under the present weights."""
+    def encode(self, prompts: list[str]) -> tuple[Tensor, ...]:
+        """What the UNet reads of N prompts under the present weights: their last hidden states (N, L, W)."""
+        states, _ = self.pipe.encode_prompt(prompts, self.pipe.device, 1, do_classifier_free_guidance=False)
+        return (states,)
+
+    def encoded(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
+        """As `encode`, but each prompt is computed once under the present weights."""
         missing = [p for p in dict.fromkeys(prompts) if p not in self.embeddings]
         for i in range(0, len(missing), 64):
             part = missing[i : i + 64]
-            states, _ = self.pipe.encode_prompt(part, self.pipe.device, 1, do_classifier_free_guidance=False)
-            self.embeddings.update(zip(part, states, strict=True))
-        return torch.stack([self.embeddings[p] for p in prompts])
+            self.embeddings.update(zip(part, zip(*self.encode(part), strict=True), strict=True))
+        return tuple(torch.stack(rows) for rows in zip(*(self.embeddings[p] for p in prompts), strict=True))
+
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        """Last hidden states (N, L, W) of N prompts; each prompt is computed once under the present weights."""
+        return self.encoded(prompts)[0]
+
+    def conditions(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """What the pipeline's call takes of N prompts, and of the empty one where there is guidance."""
+        found = {"prompt_embeds": self.embed(prompts)}
+        if self.guidance > 1:
+            found["negative_prompt_embeds"] = self.embed([""]).expand_as(found["prompt_embeds"])
+        return found
 
     def generate(
         self, prompts: Sequence[str], seeds: Sequence[int], desc: str | None = None, *, blacken: bool = False
@@ -148,14 +171,12 @@ class Diffusion(HostModel):
         starts = range(0, len(prompts), self.batch_size)
         for i in progress.bar(starts, desc=desc, unit="batch", leave=False, shown=desc is not None):
             part = slice(i, i + self.batch_size)
-            text = self.embed(prompts[part])
+            text = self.conditions(prompts[part])
             noise = [torch.randn(channels, side, side, generator=torch.Generator().manual_seed(s)) for s in seeds[part]]
-            empty = self.embed([""]).expand(len(text), -1, -1) if self.guidance > 1 else None
             with torch.autocast(self.pipe.device.type, self.autocast, enabled=self.autocast is not None):
                 images = self.pipe(
-                    prompt_embeds=text,
-                    negative_prompt_embeds=empty,
-                    latents=torch.stack(noise).to(self.pipe.device, text.dtype),
+                    **text,
+                    latents=torch.stack(noise).to(self.pipe.device, text["prompt_embeds"].dtype),
                     height=self.size,
                     width=self.size,
                     num_inference_steps=self.steps,
@@ -246,39 +267,85 @@ def look_at(function: Callable[[Tensor], dict], paths: Sequence[Path]) -> dict[s
     return found
 
 
-def load(
-    pipeline: str, clip: Clip, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, **how: Any
-) -> Diffusion:
-    """The Diffusion of a pipeline id or folder and of the CLIP of its text tower; `how` goes to Diffusion.
-
-    Raises SlugError if the pipeline is missing or damaged, or has another CLIP.
-    """
+def read(
+    pipeline: str, kind: str, parts: Mapping[str, str], *, device: str | torch.device, dtype: torch.dtype, **more: Any
+) -> Any:
+    """The pipeline of an id or a folder, as the class `kind` of diffusers, with its parts, {part: class}, checked; `more`
+    goes to the class. Raises SlugError if it is missing or damaged."""
     import diffusers
     import transformers
 
     local = loading.local_folder(pipeline)
-    source, revision = loading.source_of(pipeline, "the pipeline")
+    maker = getattr(diffusers, kind)
     try:
-        index = diffusers.StableDiffusionPipeline.load_config(source, **revision)
-        parts = {}
-        for part, kind in PARTS.items():
-            own = folders.variant(local / part) if local else None
+        source, revision = loading.source_of(pipeline, "the pipeline")
+        index = maker.load_config(source, **revision)
+        check_encoders(index, pipeline, [n for n in parts if n.startswith("text_encoder")])
+        found = {}
+        for part, name in parts.items():
+            own, text = folders.variant(local / part) if local else None, part.startswith("text_encoder")
             how_read: dict[str, Any] = {"subfolder": part, "variant": own, "output_loading_info": True, **revision}
-            how_read |= {"dtype" if part == "text_encoder" else "torch_dtype": dtype}
-            maker = getattr(transformers if part == "text_encoder" else diffusers, kind)
-            parts[part], info = maker.from_pretrained(source, **how_read)
+            how_read |= {"dtype" if text else "torch_dtype": dtype}
+            kind_of_part = getattr(transformers if text else diffusers, name)
+            found[part], info = kind_of_part.from_pretrained(source, **how_read)
             folders.check_loaded(info, f"{part} of the pipeline {pipeline}")
-        # Without its checker: what a checker blackens would pass for forgotten.
-        parts |= {"safety_checker": None, "requires_safety_checker": False, **revision}
-        pipe = diffusers.StableDiffusionPipeline.from_pretrained(source, dtype=dtype, **parts)
-    except SlugError:
+        pipe = maker.from_pretrained(source, dtype=dtype, **found, **more, **revision)
+    except SlugError as err:
+        if moved := _moved(pipeline):
+            raise SlugError(f"cannot load the pipeline {pipeline}: {moved}{err}") from err
         raise
     except Exception as err:  # diffusers, safetensors and the hub raise many kinds; each is a bad or absent folder
-        raise SlugError(f"cannot load the pipeline {pipeline}: {brief(err)}") from err
+        raise SlugError(f"cannot load the pipeline {pipeline}: {_moved(pipeline)}{brief(err)}") from err
     if (index.get("safety_checker") or [None])[0]:
         print(f"note: the safety checker of {pipeline} is off: SLUG measures what the UNet draws")
-    loaded = Diffusion(pipe.to(device), clip, **how)
+    return pipe.to(device)
+
+
+def _moved(pipeline: str) -> str:
+    """What to do where an id has left the Hub."""
+    organisation, _, name = pipeline.partition("/")
+    family, keeper = WITHDRAWN.get(organisation, ("", ""))
+    if not family or not name.startswith(family):
+        return ""
+    return f"{organisation} has withdrawn this id; give {keeper}/{name}, or the path of a folder with the same pipeline: "
+
+
+def check_encoders(index: Mapping[str, Any], pipeline: str, wanted: Sequence[str]) -> None:
+    """SlugError unless the pipeline of this model_index.json has the text encoders that CLIPs are given for."""
+    held = sorted(n for n, v in index.items() if n.startswith("text_encoder") and v and v[0])
+    kind = index.get("_class_name")
+    if held == ["text_encoder", "text_encoder_2"] and len(wanted) == 1:
+        raise SlugError(
+            f"{pipeline} has two text encoders ({kind}), and each is edited by a CLIP of its own; give "
+            "slug.load_pipeline clip_2=, that of text_encoder_2 (of SDXL laion/CLIP-ViT-bigG-14-laion2B-39B-b160k)"
+        )
+    if held == ["text_encoder"] and len(wanted) > 1:
+        raise SlugError(f"{pipeline} has one text encoder ({kind}); leave clip_2= out")
+    if held not in ([], list(wanted)):  # an index without one has other faults, of which the library tells
+        raise SlugError(
+            f"{pipeline} is a {kind} with {' and '.join(held)}; supported are pipelines of Stable Diffusion 1, 2 and XL"
+        )
+
+
+def load(
+    pipeline: str, clip: Clip | str, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, **how: Any
+) -> Diffusion:
+    """The Diffusion of a pipeline id or folder and of the CLIP of its text tower, or its id or folder; `how` goes to
+    Diffusion.
+
+    Raises SlugError if the pipeline is missing or damaged, or has another CLIP.
+    """
+    # Without its checker: what a checker blackens would pass for forgotten.
+    unchecked: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False}
+    pipe = read(pipeline, "StableDiffusionPipeline", PARTS, device=device, dtype=dtype, **unchecked)
+    loaded = clip if isinstance(clip, Clip) else loading.load(clip_model_id=clip, device=device)
+    return checked(Diffusion(pipe, loaded, **how), pipeline)
+
+
+def checked(loaded: Diffusion, pipeline: str) -> Diffusion:
+    """A Diffusion that was just loaded. SlugError if a weight of it is not finite."""
     folders.check_finite(loaded.modules, f"the pipeline {pipeline}")
+    loaded.origin = str(loading.local_folder(pipeline) or "")
     return loaded
 
 

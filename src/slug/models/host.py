@@ -24,6 +24,7 @@ class HostModel:
 
     def __init__(self, clip: Clip):
         self.clip = clip  # a Hugging Face CLIP with the same weights
+        self.origin = ""  # the folder it was loaded from, where it is known
         # {name in an edit: parameter}: those of the tower that the host reads, by the CLIP's names, and others to edit.
         self.tensors: dict[str, torch.nn.Parameter] = {}
 
@@ -44,6 +45,11 @@ class HostModel:
     def tag(self) -> str:
         """Name of the model in file names."""
         return files.safe_name(self.label)
+
+    @property
+    def towers(self) -> "Mapping[str, HostModel]":
+        """{beginning of the names in an edit: what SLUG searches on}; only a host of several towers has names for them."""
+        return {"": self}
 
     @property
     def modules(self) -> dict[str, torch.nn.Module]:

@@ -171,7 +171,9 @@ def load(
         module.to(device)
     processor.tokenizer.padding_side = "left"
     module.eval().requires_grad_(False)
-    return Vlm(module, processor, loaded, label=local.name if local else vlm, **how)
+    found = Vlm(module, processor, loaded, label=local.name if local else vlm, **how)
+    found.origin = str(local or "")
+    return found
 
 
 def from_settings(which: settings.Assistant, precision: str, device: str | torch.device) -> Vlm:

@@ -119,6 +119,8 @@ def retain_rows(record: Record) -> list[Row]:
 
 def text(record: Record) -> str:
     """A record in a few lines for a terminal."""
+    if "towers" in record:
+        return "\n".join(text(own) for own in record["towers"].values())
     before, after = (record["splits"]["test"][state] for state in (ORIGINAL, record["method"]))
     n, hits, layer = after["n_forget"], after["forget_recognised"], record["layer"].removesuffix(".weight")
     by_source = bound(after["sources_recognised"], after["n_sources"])

@@ -61,10 +61,16 @@ class _Layer:
         self.name, self.importance, self.alignment = row["name"], row["importance"], row["alignment"]
 
 
+def check_ending(path: Path) -> None:
+    """SlugError unless a path is of a .png or .pdf."""
+    if path.suffix not in (".png", ".pdf"):
+        raise SlugError(f"{path} ends neither in .png nor in .pdf")
+
+
 def png(draw: Any, path: Path | None = None) -> bytes:
     """The PNG that `draw(stem)` makes; also written to `path`, a .png or .pdf."""
-    if path is not None and path.suffix not in (".png", ".pdf"):
-        raise SlugError(f"{path} ends neither in .png nor in .pdf")
+    if path is not None:
+        check_ending(path)
     with tempfile.TemporaryDirectory() as scratch:
         stem = Path(scratch) / "plot"
         draw(stem)
@@ -80,8 +86,27 @@ def _picture(png: bytes) -> Any:
         return image.convert("RGB")
 
 
+def _below_each_other(pictures: list[Any], path: Path | None) -> Any:
+    """One PIL picture of several, written to `path` as well if it is given."""
+    from PIL import Image
+
+    whole = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
+    top = 0
+    for picture in pictures:
+        whole.paste(picture, (0, top))
+        top += picture.height
+    if path is not None:
+        check_ending(path)
+        with files.replacing(path) as temporary:
+            whole.save(temporary, path.suffix[1:].upper())
+    return whole
+
+
 def plot(kind: str, record: Record, shown: Any, path: Path | None = None) -> Any:
-    """One of PLOTS as a PIL picture, written to `path` as well if it is given."""
+    """One of PLOTS as a PIL picture, written to `path` as well if it is given; those of several towers below each other."""
+    if "towers" in record:
+        made = [plot(kind, own, shown and shown[tower], None) for tower, own in record["towers"].items()]
+        return _below_each_other(made, path)
     return _picture(png(lambda stem: draw(kind, record, shown, stem), path))
 
 

@@ -90,35 +90,39 @@ def _together(record: figures.Record) -> Table | None:
 
 
 def html(record: figures.Record, shown: Any = None) -> str:
-    """The report as one page that needs no other file.
+    """The report as one page that needs no other file; of a model with several edited towers a part for each.
 
     Args:
-        shown: experiments.forgetting.Shown of the process that made the edit, else None.
+        shown: experiments.forgetting.Shown of the process that made the edit, else None; of several towers one for each.
     """
+    towers = record.get("towers") or {"": record}
+    parts = [_part(own, shown[tower] if shown is not None and tower else shown) for tower, own in towers.items()]
+    return render("own.html", title=f"{record['model']} without {record['name']}", name=record["name"], parts=parts)
+
+
+def _part(record: figures.Record, shown: Any) -> dict[str, Any]:
+    """What the template shows of one CLIP."""
     steps, tradeoffs = _search(record)
     pareto = [
         search_charts.pareto([r for r in record["layers"] if r["encoder"] == encoder], front, record["layer"], encoder)
         for encoder, front in (record.get("fronts") or {}).items()
         if record["layers"] and front
     ]
-    sets = record["sets"]
-    return render(
-        "own.html",
-        title=f"{record['model']} without {record['name']}",
-        record=record,
-        layer=search_charts.full_label(record["layer"]),
-        verdict=_verdict(record),
-        kept=[
-            f"{what}: {was} → {now}" + f" ({sure})" * bool(sure) for what, was, now, sure in figures.retain_rows(record)[:-1]
-        ],
-        said=[(answer, share) for answer, share in record["splits"]["test"]["said"]],
-        forget=_table(figures.forget_rows(record)),
-        retain=_table(figures.retain_rows(record)),
-        together=_together(record),
-        gallery=_gallery(record, shown),
-        pareto=pareto,
-        steps=steps,
-        tradeoffs=tradeoffs,
-        splits=_split_rows(record),
-        left_out=[f"{what}: {n}" for what, n in sets["left_out_of_retain"].items() if n],
-    )
+    kept = figures.retain_rows(record)[:-1]
+    return {
+        "title": f"{record['model']} without {record['name']}",
+        "record": record,
+        "layer": search_charts.full_label(record["layer"]),
+        "verdict": _verdict(record),
+        "kept": [f"{what}: {was} → {now}" + f" ({sure})" * bool(sure) for what, was, now, sure in kept],
+        "said": [(answer, share) for answer, share in record["splits"]["test"]["said"]],
+        "forget": _table(figures.forget_rows(record)),
+        "retain": _table(figures.retain_rows(record)),
+        "together": _together(record),
+        "gallery": _gallery(record, shown),
+        "pareto": pareto,
+        "steps": steps,
+        "tradeoffs": tradeoffs,
+        "splits": _split_rows(record),
+        "left_out": [f"{what}: {n}" for what, n in record["sets"]["left_out_of_retain"].items() if n],
+    }
