@@ -42,7 +42,7 @@ from slug.evaluation import clip_tasks, reference, zeroshot
 from slug.evaluation.clip_evaluator import ClipEvaluator
 from slug.evaluation.clip_tasks import TaskSet
 from slug.experiments import setup
-from slug.reports import bench, markdown, plots
+from slug.reports import bench, markdown, plots, reading
 from slug.settings import Data, Following, Model, Run
 
 EVALUATIONS = 10  # steps of a layer
@@ -394,12 +394,12 @@ def write(out, rows, label, settings, rate):
     """Write table.csv, where rows of other models and cases are kept, a JSON of this run, and its chart."""
     path, frame = out / "table.csv", pd.DataFrame(rows)
     if path.is_file():
-        old = pd.read_csv(path)
+        old = reading.csv_table(path, ("model", "case"), "take it away, or from the repository again")
         same = (old["model"] == label) & old["case"].str.startswith(settings.case)
         frame = pd.concat([old[~same], frame], ignore_index=True)
     files.write_text(path, frame.to_csv(index=False, lineterminator="\n", float_format="%.4g"))
     if settings.readme:
-        markdown.fill_blocks(settings.readme, {"benchmark": bench.table(pd.read_csv(path))})
+        markdown.fill_blocks(settings.readme, {"benchmark": reading.report(path, bench.table, "run this again")})
     stem = out / f"{files.safe_name(label)}-{settings.case}"
     record = {"rows": rows, "matmul_flops": rate, "settings": cli.flat(settings), "versions": cli.versions()}
     files.write_json(stem.with_suffix(".json"), record)

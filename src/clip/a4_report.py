@@ -20,20 +20,21 @@ def parse_args(argv: Sequence[str] | None = None) -> Report:
 def on_study(settings: Report) -> None:
     """The report on a study's runs."""
     from slug.experiments import runner, study_variants
-    from slug.reports import study_report
+    from slug.reports import reading, study_report
 
     source = files.resolve(settings.study)
     out = files.resolve(settings.out) if settings.out else source
     path = files.resolve(settings.report) if settings.report else out / "REPORT.md"
     remedy = "run scripts/run_study.sh first, or give the folder of its table"
     frame = runner.read_table(source / "runs.parquet", remedy, study_variants.SCHEMA)
-    study_report.write(frame, source, out, path, settings.readme)
+    with reading.as_written(source / "runs.parquet", remedy):
+        study_report.write(frame, source, out, path, settings.readme)
 
 
 def on_records(settings: Report) -> None:
     """The report on the records of a CLIP."""
     from slug.artifacts import records
-    from slug.reports import clip_report, clip_tables, markdown, verdicts
+    from slug.reports import clip_report, clip_tables, markdown, reading, verdicts
     from slug.reports.pages import clip as page
 
     source = files.resolve(settings.run.result_dir) / "clip"
@@ -41,8 +42,9 @@ def on_records(settings: Report) -> None:
     found = records.read_all(source)
     if not found:
         raise SlugError(f"there are no records in {source}; make them with: bash scripts/run_clip_slug.sh")
-    frame = clip_report.write(out, clip_tables.table(found))
-    clip_report.draw(found, source, frame)
+    with reading.as_written(source, "run the stages of its records again"):
+        frame = clip_report.write(out, clip_tables.table(found))
+        clip_report.draw(found, source, frame)
     if settings.out:
         clip_report.copy(found, source, out)
     if settings.readme:

@@ -29,11 +29,15 @@ def matrices(folder, label, method, count, tasks):
 
 def read_table(folder, start):
     """(table.csv of a folder as its readers see it, rounded; paths from `start` of the matrices of the sum of all names)."""
-    from slug.reports import reading
+    from slug.reports import reading, several
 
-    frame = reading.csv_table(folder / "table.csv", reading.SEVERAL, "run this stage again, or take the file away")
-    stems = matrices(folder, frame["model"].iloc[0], "sum", frame["count"].max(), frame["task"].dropna().unique())
-    return frame, [f"{os.path.relpath(stem, start)}.png" for stem in stems.values()]
+    path, remedy = folder / "table.csv", "run this stage again, or take the file away"
+    frame = reading.csv_table(path, reading.SEVERAL, remedy)
+    with reading.as_written(path, remedy):
+        stems = matrices(folder, frame["model"].iloc[0], "sum", frame["count"].max(), frame["task"].dropna().unique())
+        pictures = [f"{os.path.relpath(stem, start)}.png" for stem in stems.values()]
+        several.parts_report([(frame, pictures)])  # whether there is a report of it
+    return frame, pictures
 
 
 def publish(settings: Several, root, out, frame):

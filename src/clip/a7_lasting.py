@@ -47,29 +47,30 @@ def rows_of(settings: Durability):
 def main(argv=None):
     settings = parse_args(argv)
     from slug import methods, system  # here, as below: --help needs no torch
-    from slug.reports import durability_report, markdown, plots
+    from slug.reports import durability_report, markdown, plots, reading
 
     system.settle(settings.run.device, settings.run.seed)
     folder = files.check_writable(settings.run.result_dir) / "lasting"
     out = files.check_writable(settings.out or folder)
     frame = rows_of(settings)
-    order = {m: i for i, m in enumerate(methods.names())}
-    frame = frame.sort_values("method", key=lambda c: c.map(order), kind="stable")
-    if out != folder:
-        with files.replacing(out / "runs.parquet") as temporary:
-            frame.to_parquet(temporary, index=False)
-    curves, original = durability_report.curves(frame)
-    plot = out / f"{files.safe_name(frame['model'].iloc[0])}-relearning"
-    names = frame["name"].nunique()
-    title = f"Fine-tuning on pictures of the forgotten name: test split, {names} name{'s' * (names > 1)}"
-    png = plot.with_name(f"{plot.name}.png")
-    if curves:  # there are none where a run was stopped before
-        plots.relearning(curves, original, title, plot)
-    files.write_text(out / "REPORT.md", durability_report.report(frame, png.name if curves else ""))
-    if settings.readme:
-        markdown.fill_blocks(settings.readme, {"lasting": durability_report.page_block(frame)})
-    print(durability_report.overview(durability_report.table(frame)))
-    print(f"{len(frame)} rows: {out / 'runs.parquet'}; report: {out / 'REPORT.md'}")
+    with reading.as_written(folder / "runs.parquet", "take it away and run this stage again"):
+        order = {m: i for i, m in enumerate(methods.names())}
+        frame = frame.sort_values("method", key=lambda c: c.map(order), kind="stable")
+        if out != folder:
+            with files.replacing(out / "runs.parquet") as temporary:
+                frame.to_parquet(temporary, index=False)
+        curves, original = durability_report.curves(frame)
+        plot = out / f"{files.safe_name(frame['model'].iloc[0])}-relearning"
+        names = frame["name"].nunique()
+        title = f"Fine-tuning on pictures of the forgotten name: test split, {names} name{'s' * (names > 1)}"
+        png = plot.with_name(f"{plot.name}.png")
+        if curves:  # there are none where a run was stopped before
+            plots.relearning(curves, original, title, plot)
+        files.write_text(out / "REPORT.md", durability_report.report(frame, png.name if curves else ""))
+        if settings.readme:
+            markdown.fill_blocks(settings.readme, {"lasting": durability_report.page_block(frame)})
+        print(durability_report.overview(durability_report.table(frame)))
+        print(f"{len(frame)} rows: {out / 'runs.parquet'}; report: {out / 'REPORT.md'}")
 
 
 if __name__ == "__main__":

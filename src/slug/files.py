@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import errno
+import fcntl
 import functools
 import glob
 import hashlib
@@ -202,6 +203,30 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
                 remove(retired)
             else:
                 retired.rename(path)
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Context in which no other process of this machine is in the same context of a folder; it waits for those that are.
+
+    The folder is made; on exit it is removed if it is empty, and the body may remove it.
+    """
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            if os.path.samestat(os.fstat(handle), os.stat(folder)):
+                break
+        except FileNotFoundError:  # whoever was there before has removed it
+            pass
+        os.close(handle)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        os.close(handle)
 
 
 def can_be_folder(path: str) -> bool:

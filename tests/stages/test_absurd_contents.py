@@ -12,6 +12,7 @@ import shutil
 import signal
 import tarfile
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,12 +22,23 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from slug import files, models
-from slug.artifacts import deltas, gradient_files, records
+from slug.artifacts import canvas_records, deltas, gradient_files, records
 from slug.data import curation, evaluation_sets, sources
 from slug.data.pairs import load_pairs
 from slug.errors import SlugError
+from slug.experiments import runner, study_variants
 from slug.models import LOCAL
-from slug.reports import clip_report, clip_tables
+from slug.reports import (
+    assistants,
+    bench,
+    clip_report,
+    clip_tables,
+    durability_report,
+    pipelines,
+    reading,
+    several,
+    study_report,
+)
 
 INPUTS, SECONDS = 18, 30  # of each file; for each of them
 ABSURD = [None, True, False, -1, 0, 1e308, float("nan"), float("-inf"), 10**400, "", " ", "../x", "/etc/passwd", "a" * 5000]
@@ -130,7 +142,7 @@ def tar_file(path, rng):
 def parquet_file(path, rng):
     table = pq.read_table(path)
     name = rng.choice(table.column_names)
-    at, values = table.column_names.index(name), table[name].to_pylist()
+    at, values = table.column_names.index(name), [None if v is None else str(v) for v in table[name].to_pylist()]
     ways = {
         "dropped": lambda: table.drop_columns([name]),
         "upper": lambda: table.rename_columns([c.upper() if c == name else c for c in table.column_names]),
@@ -241,7 +253,64 @@ def sound(tiny_clip, tiny_world, tmp_path_factory):
     gradient_files.save(folder / "grads.pt", {n: torch.ones_like(p) for n, p in clip.parameters.items()}, {"model": "m"})
     for file in (tiny.ROOT / "results" / "demo").glob("mini-clip-Lion*"):
         tiny.write_file(folder / "records" / file.name, file.read_bytes())
+    copy_tables(folder)
+    settings = files.read_json(tiny.ROOT / "results/demo/uncanvas/settings.json")
+    files.write_json(folder / "sd/canvas.json", settings["common"] | settings["records"][0])
+    files.write_json(folder / "vlm/assistant.json", ASSISTANT)
     return folder
+
+
+ASSISTANT = {"method": "slug", "name": "Frog", "model": "m", "layer": "l", "step": 1.0, "delta": "m-Frog.delta.safetensors"}
+ASSISTANT |= {"seconds": 1.0, "peak_mem_mb": 1.0, "params_share": 0.1, "n_candidates": 3, "delta_bytes": 5}
+
+
+def canvas_record(d):
+    canvas_records.stem_of(canvas_records.check_whole(d / "sd/canvas.json", files.read_json(d / "sd/canvas.json")))
+
+
+def assistant_record(d):
+    record = records.check_assistants(d / "vlm/assistant.json")
+    assert f"{record['step']:.3g} {record['delta_bytes'] / 1e3:.0f}"  # as reports write them
+
+
+KINDS = pd.DataFrame([{"name": "Lion", "kind": "colour", "before": 0.9, "after": 0.8, "n": 30}])
+TABLES = {  # committed table: the report on it, and the columns that its readers ask for
+    "bench/table.csv": (bench.table, ()),
+    "demo/table.csv": (clip_report.markdown, ()),
+    "demo/multi/table.csv": (lambda f: several.parts_report([(f, [])]), reading.SEVERAL),
+    "demo/uncanvas/table.csv": (lambda f: pipelines.report(f, "x"), ()),
+    "demo/uncanvas/tokens.csv": (pipelines.tokens, ()),
+    "demo/uncanvas/multi.csv": (lambda f: pipelines.together(f, "slug"), ()),
+    "demo/uncanvas/candidates.csv": (lambda f: str(pipelines.curve(f[f["method"] == "slug_w"], [0.9])), ()),
+    "demo/vlm/table.csv": (lambda f: assistants.report(f, KINDS), ()),
+    "demo/vlm/curve.csv": (lambda f: assistants.curve_report(f, "x.png"), ()),
+    "demo/study/runs.parquet": (lambda f: study_report.report(f, "x.png"), study_variants.SCHEMA),
+    "demo/lasting/runs.parquet": (lambda f: durability_report.report(f) + durability_report.page_block(f), None),
+}
+
+
+def copy_tables(folder):
+    """The committed tables, in tables/."""
+    for name in TABLES:
+        source, target = tiny.ROOT / "results" / name, folder / "tables" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+
+
+def table_report(name):
+    """What reads a table: as the stage or the tool does that reports on it."""
+    make, columns = TABLES[name]
+
+    def read(d):
+        path = d / "tables" / name
+        if path.suffix == ".csv":
+            reading.report(path, make, "again", columns)
+            return
+        frame = runner.read_table(path, "again", columns)
+        with reading.as_written(path, "again"):
+            make(frame)
+
+    return read
 
 
 def transform(image):
@@ -323,6 +392,8 @@ READERS = {  # file -> (how to make it absurd, what reads it)
     "ImageNet/classes.csv": (text_file, lambda d: evaluation_sets.load_imagenet(d / "ImageNet/val", transform)),
     "ImageNet/groups.csv": (text_file, lambda d: evaluation_sets.load_imagenet(d / "ImageNet/val", transform)),
 }
+READERS |= {"sd/canvas.json": (json_file, canvas_record), "vlm/assistant.json": (json_file, assistant_record)}
+READERS |= {f"tables/{name}": (text_file if name.endswith(".csv") else parquet_file, table_report(name)) for name in TABLES}
 
 
 @pytest.mark.parametrize("name", READERS)

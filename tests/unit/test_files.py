@@ -164,3 +164,22 @@ def test_read_only_folders_can_be_removed(tmp_path):
         (tmp_path / folder).chmod(0o555)
     files.remove(tmp_path / "a")
     assert not (tmp_path / "a").exists()
+
+
+def test_one_process_at_a_time_is_alone_in_a_folder(tmp_path):
+    """Also where the one before removes the folder, as a finished run does."""
+    code = f"""
+import shutil, sys, time
+from pathlib import Path
+from slug import files
+place, log = Path({str(tmp_path / "work")!r}), Path({str(tmp_path / "log")!r})
+with files.alone_in(place):
+    with log.open("a") as f: f.write("in ")
+    time.sleep(0.2)
+    assert place.is_dir()
+    with log.open("a") as f: f.write("out ")
+    shutil.rmtree(place)
+"""
+    running = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
+    assert [p.wait() for p in running] == [0, 0, 0]
+    assert (tmp_path / "log").read_text() == "in out " * 3 and not (tmp_path / "work").exists()

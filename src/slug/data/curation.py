@@ -251,13 +251,15 @@ def curate(
             raise SlugError(f"{source} cannot be both the source and the folder to write; give another --image-dir")
     inputs = [(str(u.path), u.path.stat().st_size, u.path.stat().st_mtime_ns) for u in units]
     asked = json.dumps([names, list(how.known), how.max_count, how.near, inputs])
-    spool = Spool(work_dir / hashlib.sha256(asked.encode()).hexdigest()[:16])
+    place = work_dir / hashlib.sha256(asked.encode()).hexdigest()[:16]
     tallies = {n: Tally() for n in names}
-    collect(units, tallies, spool, how)
-    for name, tally in tallies.items():
-        if tally.pairs:  # an empty tar must not replace a good one
-            write(spool.pairs(name), name, tar_dir, image_dir)
-    shutil.rmtree(spool.folder, ignore_errors=True)
+    with files.alone_in(place):  # two runs of the same arguments share it
+        spool = Spool(place)
+        collect(units, tallies, spool, how)
+        for name, tally in tallies.items():
+            if tally.pairs:  # an empty tar must not replace a good one
+                write(spool.pairs(name), name, tar_dir, image_dir)
+        shutil.rmtree(spool.folder, ignore_errors=True)
     return [Found(n, t.pairs, t.broken, t.duplicates, t.units, t.missing, t.example) for n, t in tallies.items()]
 
 

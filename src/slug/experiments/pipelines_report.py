@@ -221,7 +221,7 @@ class Examination:
             readme: Markdown file whose uncanvas block is filled.
         """
         for record in self.records:
-            reading.csv_table(*steps_of(self.canvas, record))  # now, not after the pictures
+            read_steps(self.canvas, record)  # now, not after the pictures
         target = self.reference_features()  # before what takes long: it finds what is wrong with the reference
         start = self.original()
         before, of_fid = self.draw(start)
@@ -233,7 +233,7 @@ class Examination:
             found = self.canvas.correct(self.asked, after, stem)
             drawn.setdefault(record["method"], {}).update(zip(state.share, of_fid, strict=True))
             rows += self.rows(record, whole, found)
-            part = reading.csv_table(*steps_of(self.canvas, record))
+            part = read_steps(self.canvas, record)
             steps.append(part.assign(method=record["method"], kind=record["kind"], name=record["name"]))
             self.sheet(record, (before, after), (whole, found), out / f"sheet-{stem}")
         frame = pd.DataFrame(rows).drop_duplicates(["method", "kind", "name"], ignore_index=True)
@@ -269,10 +269,14 @@ class Examination:
         return [f"{said}: {', '.join(found)}."] if found else []
 
 
-def steps_of(canvas: Canvas, record: Record) -> tuple[Path, tuple[str, ...], str]:
-    """The arguments of reading.csv_table for the candidates of a record."""
+def read_steps(canvas: Canvas, record: Record) -> pd.DataFrame:
+    """The candidates of a record. SlugError if they are not as its stage wrote them."""
     path = canvas.results / "sd" / f"{canvas_records.stem_of(record)}-steps.csv"
-    return path, ("layer", "step", *report.SCORES), f"run b2_unlearn_sd.py for {record['name']} again with --force"
+    remedy = f"run b2_unlearn_sd.py for {record['name']} again with --force"
+    frame = reading.csv_table(path, ("layer", "step", "seeds", *report.SCORES), remedy)
+    with reading.as_written(path, remedy):
+        report.curve(frame.assign(name=record["name"]), SHARES)
+    return frame
 
 
 def write_tables(out: Path, frame: pd.DataFrame) -> None:

@@ -83,12 +83,8 @@ class World:
         return task_sets(self.run, self.data, self.clip.transform)
 
     def check_names(self) -> None:
-        """SlugError where a name is in no task, or --fa-k leaves no wrong answer: before the minutes that features take."""
-        known = {n.casefold() for s in self.sets for n in s.pictures.names}
-        for name in map(plain_name, self.gradients.names):
-            if name.casefold() not in known:
-                kinds = " and no ".join(s.kind for s in self.sets)
-                raise SlugError(f"no {kinds} of the evaluation is called {name!r}; check the spelling")
+        """`check_names` of all names, and whether --fa-k leaves a wrong answer: before the minutes that features take."""
+        check_names(self.sets, self.gradients.names)
         fewest = min(len(s.pictures.names) for s in self.sets)
         if self.data.fa_k >= fewest:
             raise SlugError(f"--fa-k {self.data.fa_k}: among {fewest} names it must be below {fewest}")

@@ -12,6 +12,8 @@ from slug.evaluation.statistics import interval
 from slug.reports import caveats, intervals, markdown, naming, rules
 
 SCORES = ("UA", "IRA", "CRA")
+# Words of the paragraphs of `report` that are made from the table itself.
+NOTES = (caveats.MARK.strip(), "black all over", "at an end of its grid")
 
 
 def tidy(frame: pd.DataFrame) -> pd.DataFrame:
