@@ -1,5 +1,7 @@
 """a2 with own pictures: any concept, without evaluation sets; and what it says of a name that no evaluation set has."""
 
+import json
+
 import own_pictures
 import pytest
 import tiny
@@ -36,3 +38,9 @@ def test_refusals(flags, monkeypatch, capfd, more, said):
 def test_classes_and_evaluate_go_with_images(monkeypatch, capfd):
     said = tiny.failure(monkeypatch, capfd, "a2_unlearn_slug", "--name", "A", "--classes", "x")
     assert "--classes and --evaluate go with --images" in said
+
+
+def test_the_rule_of_the_stage_holds_for_own_pictures(flags, tmp_path):
+    tiny.run("a2_unlearn_slug", "--name", "Alien", *flags, "--max-forget", 0.1, "--sigmas", 1)
+    record = json.loads((tmp_path / "r" / "clip" / "own" / "Alien.json").read_text())
+    assert record["rule"] == {"max_forget": 0.1, "sigmas": 1.0}

@@ -145,3 +145,11 @@ def test_a_failure_is_one_line(assistant_run, tiny_llava, tmp_path, monkeypatch,
 def test_only_variants_of_slug_are_taken():
     with pytest.raises(SystemExit):
         tiny.stage("c1_unlearn_vlm").parse_args(["--celeb-name", "Frog", "--unlearn-method", "calc_importance"])
+
+
+def test_the_rule_has_the_flag_of_all_stages():
+    from slug.settings import ForgetAssistant
+
+    stage = tiny.stage("c1_unlearn_vlm")
+    found = [stage.parse_args(["--celeb-name", "A", flag, "0.1"]) for flag in ("--wanted", "--max-forget")]
+    assert found[0] == found[1] and isinstance(found[0], ForgetAssistant) and found[0].wanted == 0.1

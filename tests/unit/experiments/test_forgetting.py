@@ -182,3 +182,12 @@ def test_several_names_get_an_edit_each_that_spares_the_others(forgetting, tiny_
     alone = forgetting(method="slug_w")
     sides = [w.passes.forget_gradient(NAME, w.method.variant)["visual.proj"] for w in (work, alone)]
     assert not torch.equal(*sides)
+
+
+def test_the_rule_of_own_pictures_is_the_callers(forgetting):
+    """At --max-forget 1 and without margins every step forgets, so that the first one is kept."""
+    work = forgetting(max_forget=1.0, sigmas=0.0, evaluations=1)
+    rule = work.evaluators(NAME)["validation"].rule
+    assert (rule.most, rule.sigmas) == (1.0, 0.0)
+    record = work.run(NAME).record
+    assert record["rule"] == {"max_forget": 1.0, "sigmas": 0.0} and record["protocol"] == "ours"
