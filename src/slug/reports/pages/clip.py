@@ -85,7 +85,7 @@ def _steps(record: Record, folder: Path) -> list[Chart]:
 
 def _tradeoff(records: Mapping[str, Record], folder: Path) -> list[Chart]:
     """Of one name, all methods that were run on it."""
-    methods, chosen = {}, {}
+    methods, chosen = {}, dict[str, Any]()
     for method in naming.in_order(records):
         record = records[method]
         methods[method] = searches.with_retained(searches.read_steps(folder, record))
