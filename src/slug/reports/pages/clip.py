@@ -85,15 +85,15 @@ def _steps(record: Record, folder: Path) -> list[Chart]:
 
 def _tradeoff(records: Mapping[str, Record], folder: Path) -> list[Chart]:
     """Of one name, all methods that were run on it."""
-    methods, chosen = {}, {}
+    methods, chosen = {}, dict[str, Any]()
     for method in naming.in_order(records):
         record = records[method]
         methods[method] = searches.with_retained(searches.read_steps(folder, record))
         chosen[method] = searches.chosen(methods[method], record, folder / schema.steps_file(record))
     slug = next(r for m, r in records.items() if schema.is_slug(m))
-    how: Any = (methods, chosen, verdicts.limit(slug), "retained accuracy, %")
-    charts = [search_charts.tradeoff(*how, title="Every candidate")]
-    return [*charts, search_charts.that_forget(*how)] if len(methods) > 1 else charts
+    limit, what = verdicts.limit(slug), "retained accuracy, %"
+    charts = [search_charts.tradeoff(methods, chosen, limit, what, "Every candidate")]
+    return charts + [search_charts.that_forget(methods, chosen, limit, what)] * (len(methods) > 1)
 
 
 def _pareto(record: Record, found: looks.Looks | None) -> list[Chart]:
