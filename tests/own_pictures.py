@@ -1,9 +1,12 @@
 """Someone's own pictures: those of a name of the tiny world, copied out of its evaluation into a plain folder."""
 
+import json
 import shutil
 
+import tiny
 from PIL import Image
 
+from slug.data import photographs
 from slug.data.evaluation_sets import celeba_names
 
 NAME = "Alien"
@@ -38,3 +41,44 @@ def nearly_the_same(path, folder, count):
             box = (i % 2, 0, image.width, image.height - i % 2)
             image.crop(box).save(folder / f"copy-{i}.jpg", quality=95 - i)
     return str(folder)
+
+
+# What `slug forget` and slug.forget refuse alike: an argument, what `write_faults` wrote for it, and what is said of it.
+REFUSED = [
+    ("images", "nowhere", "pictures of Alien not found"),
+    ("images", "empty", "no picture found for the pictures of Alien"),
+    ("images", "few", "Alien has 3 source images, and at least 10 are needed"),
+    ("images", "nine", "Alien has 9 source images, and at least 10 are needed"),
+    ("images", "same", "all 12 pictures of Alien are nearly the same picture"),
+    ("images", "broken", "none of the 12 pictures of the pictures of Alien can be decoded"),
+    ("images", "locked", "cannot read the pictures of Alien at"),
+    ("images", "names.txt", "names.txt is no pictures of Alien: give a folder of pictures"),
+    ("retain", "nowhere.tar", "retain set not found"),
+    ("retain", "empty", "no picture found for the retain set"),
+    ("retain", "photos", "the retain set has 0 pairs with captions"),
+    ("retain", "broken", "the retain set has 0 pairs with captions"),
+    ("retain", "locked", "cannot read the retain set at"),
+    ("retain", "full.tar", "60 of the 60 captions of the retain set name Alien"),
+    ("model", "nowhere/at-all", "cannot load Hugging Face CLIP nowhere/at-all"),
+    ("model", "few", "is no model folder"),
+    ("model", "bert", "it is of model_type 'bert'; supported are"),
+    ("model", "ViT-B-33", "open_clip has no model 'ViT-B-33'"),
+    ("model", "pipeline", "load it with slug.load_pipeline"),
+]
+
+
+def write_faults(world, folder, monkeypatch):
+    """Write what REFUSED names into a folder that holds photos/, a folder of `write`. "locked" is one without permission."""
+    write(world, folder / "few", count=3)
+    write(world, folder / "nine", count=9)
+    nearly_the_same(sorted((folder / "photos").iterdir())[0], folder / "same", 12)
+    for i in range(12):
+        tiny.write_file(folder / "broken" / f"{i}.jpg", b"no picture")
+    for name in ("empty", "locked"):
+        (folder / name).mkdir(exist_ok=True)
+    tiny.write_pairs(folder / "full.tar", [NAME] * 60)
+    tiny.write_file(folder / "bert" / "config.json", json.dumps({"model_type": "bert"}).encode())
+    tiny.write_file(folder / "bert" / "preprocessor_config.json", b"{}")
+    tiny.write_file(folder / "pipeline" / "model_index.json", b"{}")
+    access = photographs.os.access  # root may read everything
+    monkeypatch.setattr(photographs.os, "access", lambda path, mode: "locked" not in str(path) and access(path, mode))

