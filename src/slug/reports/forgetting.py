@@ -116,6 +116,6 @@ def _limits(name: str) -> str:
         "above is of the test part. Retention is agreement with the unedited model, which may itself be wrong. "
         f"The edit lowers what prompts recall of {name}; it does not prove that nothing is left. Fine-tuning, other "
         "prompts or a probe on the features may bring it back.</p>"
-        "<pre>slug apply  --delta EDIT.safetensors --model-dir MODEL --out EDITED\n"
+        "<pre>slug apply  --delta EDIT.delta.safetensors --model-dir MODEL --out EDITED\n"
         "slug revert --delta EDIT.delta.safetensors --model-dir EDITED --out MODEL</pre>"
     )
