@@ -134,21 +134,29 @@ PAGES = {  # what the tables of each page are made by
 }
 
 
+def title(path: Path) -> str:
+    """The title of a Markdown file; empty if it begins without one."""
+    first = next(line for line in path.read_text(encoding="utf-8").splitlines() if line)
+    return first[2:] if first.startswith("# ") else ""
+
+
 def index() -> str:
     """results/README.md: every committed page and report, by its title."""
     lines = [
         "# Committed results",
         "",
-        "Written by `scripts/tools/rewrite_reports.py`. Runs write elsewhere in this folder, where git ignores them.",
+        "Except for timings, the models are small ones that this repository trained on EmojiCanvas, its world of emoji.",
+        "Start with the pages named `README.md`; each `report.md` has every row. `scripts/tools/rewrite_reports.py` writes",
+        "this index. Your own runs write into other folders here, which git ignores.",
         "",
     ]
     root = files.ROOT / "results"
     tracked = subprocess.run(["git", "ls-files", "results"], cwd=files.ROOT, capture_output=True, text=True, check=True)
     for path in sorted(files.ROOT / line for line in tracked.stdout.splitlines() if line.endswith(".md")):
         if path.parent != root or path.name != "README.md":
-            title = next(line for line in path.read_text(encoding="utf-8").splitlines() if line)
             name = path.relative_to(root)
-            lines.append(f"* [{name}]({name})" + (f": {title[2:]}" if title.startswith("# ") else ""))
+            page = next(folder / "README.md" for folder in path.parents if (folder / "README.md").is_file())
+            lines.append(f"* [{name}]({name}): {title(path) or f'tables of *{title(page)}*'}")
     return "\n".join(lines) + "\n"
 
 

@@ -117,7 +117,7 @@ def add_flags(parser: argparse.ArgumentParser, kind: type, defaults: dict[str, A
         if about["by"] and default is None:
             ours, paper = (_shown(getattr(p, about["by"])) for p in (protocols.OURS, protocols.PAPER))
             options["help"] += f" (default: the protocol's: {ours}, or {paper} with --protocol paper)".replace("%", "%%")
-        elif not required and default not in ("", False, ()):
+        elif not required and default is not False and default not in ("", ()):  # 0 is a default that is shown
             options["help"] += f" (default: {_shown(default)})".replace("%", "%%")
         of_many = typing.get_origin(field.type) is tuple
         if field.type is bool:

@@ -77,14 +77,14 @@ def test_what_the_page_says_of_several_at_once_is_in_its_tables():
         table = pd.read_csv(DEMO / "multi" / part / "table.csv")
         whole = table[(table["name"] == "all") & (table["count"] == 6)].set_index("method")
         for way in ("sum", "joint-3", "joint-2"):
-            lost = [f"{-100 * whole[f'{task}_change'][way]:.1f}" for task in ("identities", "objects")]
-            kept = f"{whole['forget_acc1'][way]:.1%} (at most {whole['forget_upper'][way]:.1%})"
-            said = f"leaves {kept} recognised, {lost[0]} points of identities and {lost[1]} of objects are lost"
-            assert said in " ".join(text.split())
+            changes = [f"{100 * whole[f'{task}_change'][way]:+.1f}" for task in ("identities", "objects")]
+            left = f"{whole['forget_acc1'][way]:.1%} (at most {whole['forget_upper'][way]:.1%})"
+            steps = "preconditioned, `slug_ws`" if part == "ws" else "the paper's, `slug`"
+            assert f"| {steps} | {way} | {left} | {changes[0]} | {changes[1]} |" in text
     back = table[table["method"] == "sum_without"].set_index("name")
     least = back["forget_change"].idxmin()
     before, after = back["forget_before"][least], back["forget_acc1"][least]
-    said = f"out of the sum {least} least ({after:.1%} of {before:.1%}), the others within 5 points of what they were"
+    said = f"{least} comes back least ({after:.1%} of {before:.1%}); the others are within 5 points"
     assert said in " ".join(text.split()) and not back["others_acc1"].any()
     assert back["forget_change"].drop(least).abs().max() <= 0.05 + 1e-6 and back["forget_change_high"][least] >= 0
 
@@ -108,7 +108,7 @@ def test_what_the_page_says_of_the_assistant_is_in_its_table():
     assert f"left {after} at {lost[0]}, {lost[1]} and {lost[2]} points" in text
     curve = pd.read_csv(DEMO / "vlm" / "curve.csv")
     more = curve[curve["factor"] == 1.4]
-    said = f"at 1.4 times the steps {more['forget_unseen_acc'].mean():.1%} are left"
+    said = f"at 1.4 times the steps {more['forget_unseen_acc'].mean():.1%} of the unseen drawings are still named"
     assert f"{said}, and identities lose {-100 * more['identities_change'].mean():.1f} points" in text
 
 
