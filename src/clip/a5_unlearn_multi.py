@@ -46,12 +46,10 @@ def publish(settings: Several, root, out, frame):
     from slug.reports import several as report
 
     files.write_text(out / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-    text = report.report(*read_table(out, out))
-    files.write_text(out / "report.md", text + "\n")
+    files.write_text(out / "report.md", (text := report.report(*read_table(out, out))) + "\n")
     print(text)
     if settings.readme:
-        folders = [root, *sorted(p for p in root.iterdir() if p.is_dir())]
-        start = files.resolve(settings.readme).parent
+        folders, start = [root, *sorted(p for p in root.iterdir() if p.is_dir())], files.resolve(settings.readme).parent
         found = [read_table(f, start) for f in folders if (f / "table.csv").is_file()]
         markdown.fill_blocks(settings.readme, {"multi": report.parts_report(found)})
 

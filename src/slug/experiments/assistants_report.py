@@ -24,6 +24,7 @@ from slug.reports import caveats, markdown, plots
 from slug.settings import Assistant, Data, Run
 
 PUBLISHED = "forget", "retain", "utility"  # parts that are scored as published, too
+MULTIPLES = "multiples of each name's step; filled: the step that was chosen"
 SHOWN = 4, 5  # images on a sheet: of the forgotten name, of others
 
 
@@ -208,13 +209,12 @@ def evaluate(
         own: folders of a user's own questions, see questions.read_rows.
         allow_missing: fraction of the pictures of each set of questions that may be missing or damaged.
     """
-    device, folder = system.settle(run.device, run.seed), files.check_writable(run.result_dir) / "vlm"
+    folder = files.check_writable(run.result_dir) / "vlm"
     copies = files.check_writable(out or folder)
     found, asked, left_out = _asked(path, utility, allow_missing)
-    model = vlm.from_settings(which, run.precision, device)
+    model = vlm.from_settings(which, run.precision, system.settle(run.device, run.seed))
     made = made_records(folder, model, path)
-    names = [r["name"] for r in made]
-    known = [*names, *(q.answer for q in found if q.task == questions.NAMING)]
+    known = [*(names := [r["name"] for r in made]), *(q.answer for q in found if q.task == questions.NAMING)]
     rows = [q for folder_of in own for q in questions.read_rows(folder_of, known)]
     exam = Exam(model, asked, questions.Marker([*found, *rows]), names, run.seed)
     table, kinds, curve, on_rows = [], [], [], []
@@ -228,24 +228,22 @@ def evaluate(
         curve += exam.curve(record, edit, state, factors) if factors else []
         on_rows += exam.own(name, edit, rows) if rows else []
         written += exam.write_answers(name, state, folder / records.file_name(model.label, name, ""))
-    columns = [*schema.ASSISTANT_COLUMNS, *counts, *caveats.columns(table)]
-    frame = pd.DataFrame(table).assign(protocol=run.protocol).reindex(columns=columns)
+    frame = pd.DataFrame(table).assign(protocol=run.protocol)
+    frame = frame.reindex(columns=[*schema.ASSISTANT_COLUMNS, *counts, *caveats.columns(table)])
     _write_table(folder / "table.csv", frame)
-    text = tables.report(frame, pd.DataFrame(kinds))
+    quoted = text = tables.report(frame, pd.DataFrame(kinds))
     if on_rows:
         written.append(folder / "rows.csv")
-        _write_table(folder / "rows.csv", pd.DataFrame(on_rows))
-        text += "\n\n" + tables.rows_report(pd.DataFrame(on_rows))
-    quoted = text
+        _write_table(written[-1], pd.DataFrame(on_rows))
+        quoted = text = f"{text}\n\n{tables.rows_report(pd.DataFrame(on_rows))}"
     if curve:
-        frame, plot = pd.DataFrame(curve), folder / f"{files.safe_name(model.label)}-curve.png"
-        written += [folder / "curve.csv", plot]
+        frame = pd.DataFrame(curve)
+        written += [folder / "curve.csv", plot := folder / f"{files.safe_name(model.label)}-curve.png"]
         _write_table(folder / "curve.csv", frame)
-        title = f"{model.label}, test split: multiples of each name's step; filled: the step that was chosen"
-        plots.assistant(frame, title, plot.with_suffix(""))
+        plots.assistant(frame, f"{model.label}, test split: {MULTIPLES}", plot.with_suffix(""))
         text += "\n\n" + tables.curve_report(frame, plot.name)
-        beside = files.resolve(readme or "README.md").parent
-        quoted += "\n\n" + tables.curve_report(frame, os.path.relpath(copies / plot.name, beside))
+        place = os.path.relpath(copies / plot.name, files.resolve(readme or "README.md").parent)
+        quoted += "\n\n" + tables.curve_report(frame, place)
     markdown.publish(folder / "report.md", text, "vlm", readme, quoted)
     for source in written if copies != folder else ():
         files.place(source, copies / source.name)

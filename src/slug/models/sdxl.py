@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slug.models import diffusion, loading
+from slug.models import diffusion, loading, pipeline_folders
 from slug.models.canonical import TEXT
 from slug.models.clip import Clip
 from slug.models.diffusion import Diffusion
@@ -99,7 +99,9 @@ def load(
 
     Raises SlugError if one is missing or damaged, the pipeline is no SDXL, or has other CLIPs.
     """
-    pipe = diffusion.read(pipeline, "StableDiffusionXLPipeline", PARTS, device=device, dtype=dtype, add_watermarker=False)
+    pipe = pipeline_folders.read(
+        pipeline, "StableDiffusionXLPipeline", PARTS, device=device, dtype=dtype, add_watermarker=False
+    )
     clips = {n: loading.load(clip_model_id=c, device=device) for n, c in zip(ENCODERS, (clip, clip_2), strict=True)}
     loaded = DiffusionXL(pipe, clips, **how)
     diffusion.checked(loaded, pipeline)

@@ -9,7 +9,7 @@ import torch
 import slug
 from slug.core.edit import Edit
 from slug.errors import SlugError
-from slug.models import diffusion, sdxl
+from slug.models import pipeline_folders, sdxl
 
 PROMPTS = ["a bell", "a key"]
 
@@ -95,7 +95,7 @@ def test_clips_in_the_wrong_order_are_refused(tiny_xl):
 def test_pipelines_of_other_text_encoders_are_refused(held, said, clips):
     index = {"_class_name": "SomePipeline"} | {n: ["transformers", "CLIPTextModel"] for n in held}
     with pytest.raises(SlugError, match=said):
-        diffusion.check_encoders(index, "x", sdxl.ENCODERS[:clips])
+        pipeline_folders.check_encoders(index, "x", sdxl.ENCODERS[:clips])
 
 
 def test_a_damaged_second_encoder_is_said_in_one_line(tiny_xl, tmp_path):
