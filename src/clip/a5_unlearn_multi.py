@@ -31,13 +31,12 @@ def read_table(folder, start):
     """(table.csv of a folder as its readers see it, rounded; paths from `start` of the matrices of the sum of all names)."""
     from slug.reports import reading, several
 
-    path, remedy = folder / "table.csv", "run this stage again, or take the file away"
-    frame = reading.csv_table(path, reading.SEVERAL, remedy)
-    with reading.as_written(path, remedy):
+    about = folder / "table.csv", "run this stage again, or take the file away"
+    frame = reading.csv_table(about[0], reading.SEVERAL, about[1])
+    with reading.as_written(*about):
         stems = matrices(folder, frame["model"].iloc[0], "sum", frame["count"].max(), frame["task"].dropna().unique())
-        pictures = [f"{os.path.relpath(stem, start)}.png" for stem in stems.values()]
-        several.parts_report([(frame, pictures)])  # whether there is a report of it
-    return frame, pictures
+        several.parts_report([(frame, [])])  # whether there is a report of it
+    return frame, [f"{os.path.relpath(stem, start)}.png" for stem in stems.values()]
 
 
 def publish(settings: Several, root, out, frame):

@@ -23,7 +23,6 @@ from slug.core.search import Found, Plan, Schedule
 from slug.core.selection import Candidate
 from slug.data.images import evenly_spaced, told
 from slug.data.names import plain_name
-from slug.errors import SlugError
 from slug.evaluation import questions, statistics
 from slug.evaluation.assistant import AssistantEvaluator
 from slug.models import vlm
@@ -283,26 +282,6 @@ class Exam:
         return [text, sheet]
 
 
-def made_records(folder: Path, model: vlm.Vlm, path: str) -> list[Record]:
-    """The records of an assistant. SlugError where there is none, or one is of other weights or questions."""
-    made = []
-    for file in sorted(folder.glob(f"{files.safe_name(model.label)}-*.json")):
-        record = records.check_assistants(file)
-        own = records.file_name(record["model"], record["name"], ".json")
-        if own == file.name:
-            made.append(record)
-        else:
-            print(f"note: {file} is left out: its record is of {own}")
-    if not made:
-        raise SlugError(f"{folder} has no record of {model.label}; make them with src/vlm/c1_unlearn_vlm.py")
-    wanted = _sources(model, path)
-    stale = [r["name"] for r in made if any(r.get(k) != v for k, v in wanted.items())]
-    if stale:
-        said = f"the records of {', '.join(stale)} are of other weights or questions"
-        raise SlugError(f"{said}; run c1_unlearn_vlm.py again, or remove them")
-    return made
-
-
 def evaluate(
     run: Run,
     which: Assistant,
@@ -326,13 +305,13 @@ def evaluate(
     device, folder = system.settle(run.device, run.seed), files.check_writable(run.result_dir) / "vlm"
     copies = files.check_writable(out or folder)
     sets, left_out = [], Counter[str]()
-    for source in (path, *utility):
-        usable, lost = questions.usable(questions.read(source), source, allow_missing)
+    for file in (path, *utility):
+        usable, lost = questions.usable(questions.read(file), file, allow_missing)
         sets.append(usable)
         left_out.update(lost)
     model, found = vlm.from_settings(which, run.precision, device), sets[0]
     asked = [q for q in found if q.split == "test"] + [q._replace(split="test") for part in sets[1:] for q in part]
-    made = made_records(folder, model, path)
+    made = records.read_assistants(folder, model.label, _sources(model, path))
     exam = Exam(model, asked, questions.Marker(found), [r["name"] for r in made], run.seed)
     table, kinds, curve = [], [], []
     counts = {"left_out": told(+left_out)} if +left_out else {}  # a column only where pictures are left out

@@ -61,8 +61,8 @@ def report(frame: pd.DataFrame, kinds: pd.DataFrame) -> str:
 
 def _left_out(frame: pd.DataFrame) -> list[str]:
     """How many pictures of the questions could not be used, in words; nothing where all were."""
-    said = frame["left_out"].dropna() if "left_out" in frame else []
-    return [f"Questions without a usable picture are left out; pictures: {said.iloc[0]}."] if len(said) else []
+    said = list(frame["left_out"].dropna()) if "left_out" in frame else []
+    return [f"Questions without a usable picture are left out; pictures: {said[0]}."] if said else []
 
 
 def curve_report(frame: pd.DataFrame, plot: str) -> str:
