@@ -6,8 +6,8 @@ Needs a2_unlearn_slug.py for every name: each gradient was taken on the original
 For the first 2, 3, ... of the names it reports, on the test split, what is forgotten, what is retained, and the cosine
 matrices before and after; for all of them also the sum without each one's edit, which gives that name back. Names may be
 identities, objects and mixtures of both. Writes under results/clip/multi/, or --out: table.csv, report.md, the matrices, and
-with --joint the deltas of the chosen steps, one folder for each value of --sigmas and number of names.
-src/clip/a2_unlearn_slug.py apply puts several deltas into one model folder, and revert removes each of them again.
+with --joint the deltas of the chosen steps, one folder for each value of --sigmas and number of names. a2_unlearn_slug.py
+apply puts several deltas into one model folder, and revert removes each again.
 """
 
 import os
@@ -32,12 +32,11 @@ def read_table(folder, start):
     from slug.reports import reading, several
 
     path, remedy = folder / "table.csv", "run this stage again, or take the file away"
-    frame = reading.csv_table(path, reading.SEVERAL, remedy)
     with reading.as_written(path, remedy):
+        frame = reading.csv_table(path, reading.SEVERAL, remedy)
         stems = matrices(folder, frame["model"].iloc[0], "sum", frame["count"].max(), frame["task"].dropna().unique())
-        pictures = [f"{os.path.relpath(stem, start)}.png" for stem in stems.values()]
-        several.parts_report([(frame, pictures)])  # whether there is a report of it
-    return frame, pictures
+        several.parts_report([(frame, [])])  # whether there is a report of it
+    return frame, [f"{os.path.relpath(stem, start)}.png" for stem in stems.values()]
 
 
 def publish(settings: Several, root, out, frame):

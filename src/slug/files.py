@@ -212,7 +212,10 @@ def alone_in(folder: Path) -> Iterator[None]:
     The folder is made; on exit it is removed if it is empty, and the body may remove it.
     """
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise _cannot_write(folder, err) or err from err
         handle = os.open(folder, os.O_RDONLY)
         fcntl.flock(handle, fcntl.LOCK_EX)
         try:

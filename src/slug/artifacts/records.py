@@ -202,6 +202,25 @@ def check_assistants(path: Path) -> Record:
     return record
 
 
+def read_assistants(folder: Path, label: str, wanted: Mapping[str, Any]) -> list[Record]:
+    """The records of an assistant. SlugError where there is none, or one is of other weights or questions than `wanted`."""
+    made = []
+    for file in sorted(folder.glob(f"{files.safe_name(label)}-*.json")):
+        record = check_assistants(file)
+        own = file_name(record["model"], record["name"], ".json")
+        if own == file.name:
+            made.append(record)
+        else:
+            print(f"note: {file} is left out: its record is of {own}")
+    if not made:
+        raise SlugError(f"{folder} has no record of {label}; make them with src/vlm/c1_unlearn_vlm.py")
+    stale = [r["name"] for r in made if any(r.get(k) != v for k, v in wanted.items())]
+    if stale:
+        said = f"the records of {', '.join(stale)} are of other weights or questions"
+        raise SlugError(f"{said}; run c1_unlearn_vlm.py again, or remove them")
+    return made
+
+
 def is_number(value: Any) -> bool:
     """Whether a value of a record is a number that a table can show: NaN, too, but nothing of astronomical size."""
     return isinstance(value, (int, float)) and not abs(value) > 1e18

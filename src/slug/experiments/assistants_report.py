@@ -15,7 +15,6 @@ from slug.artifacts import deltas, records
 from slug.artifacts.records import Record
 from slug.core.edit import Edit
 from slug.data.images import evenly_spaced, told
-from slug.errors import SlugError
 from slug.evaluation import questions, statistics
 from slug.experiments.assistants import sources
 from slug.models import vlm
@@ -154,26 +153,6 @@ class Exam:
         return [text, sheet]
 
 
-def made_records(folder: Path, model: vlm.Vlm, path: str) -> list[Record]:
-    """The records of an assistant. SlugError where there is none, or one is of other weights or questions."""
-    made = []
-    for file in sorted(folder.glob(f"{files.safe_name(model.label)}-*.json")):
-        record = records.check_assistants(file)
-        own = records.file_name(record["model"], record["name"], ".json")
-        if own == file.name:
-            made.append(record)
-        else:
-            print(f"note: {file} is left out: its record is of {own}")
-    if not made:
-        raise SlugError(f"{folder} has no record of {model.label}; make them with src/vlm/c1_unlearn_vlm.py")
-    wanted = sources(model, path)
-    stale = [r["name"] for r in made if any(r.get(k) != v for k, v in wanted.items())]
-    if stale:
-        said = f"the records of {', '.join(stale)} are of other weights or questions"
-        raise SlugError(f"{said}; run c1_unlearn_vlm.py again, or remove them")
-    return made
-
-
 def _asked(
     path: str, utility: Sequence[str], allowed: float
 ) -> tuple[list[questions.Question], list[questions.Question], str]:
@@ -213,7 +192,7 @@ def evaluate(
     copies = files.check_writable(out or folder)
     found, asked, left_out = _asked(path, utility, allow_missing)
     model = vlm.from_settings(which, run.precision, system.settle(run.device, run.seed))
-    made = made_records(folder, model, path)
+    made = records.read_assistants(folder, model.label, sources(model, path))
     known = [*(names := [r["name"] for r in made]), *(q.answer for q in found if q.task == questions.NAMING)]
     rows = [q for folder_of in own for q in questions.read_rows(folder_of, known)]
     exam = Exam(model, asked, questions.Marker([*found, *rows]), names, run.seed)

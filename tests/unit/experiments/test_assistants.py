@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from slug import files
+from slug.artifacts import records
 from slug.core.edit import Edit
 from slug.errors import SlugError
 from slug.evaluation import statistics
@@ -99,8 +100,6 @@ def test_the_curve_asks_no_state_twice(monkeypatch):
 
 
 class Hashed:
-    label = "llava"
-
     def weights_hash(self):
         return "abc"
 
@@ -109,12 +108,12 @@ def test_records_of_other_weights_are_refused(tmp_path):
     (tmp_path / "q.jsonl").write_text("")
     files.write_json(tmp_path / "llava-Frog.json", RECORD | {"model": "llava", "delta": "d", "vlm_hash": "other"})
     with pytest.raises(SlugError, match="records of Frog are of other weights or questions"):
-        assistants.made_records(tmp_path, Hashed(), str(tmp_path / "q.jsonl"))
+        records.read_assistants(tmp_path, "llava", assistants._sources(Hashed(), str(tmp_path / "q.jsonl")))
 
 
 def test_a_folder_without_records_names_the_stage(tmp_path):
     with pytest.raises(SlugError, match=r"no record of llava.*c1_unlearn_vlm\.py"):
-        assistants.made_records(tmp_path, Hashed(), "unused")
+        records.read_assistants(tmp_path, "llava", {})
 
 
 def test_answers_are_also_scored_as_published():
