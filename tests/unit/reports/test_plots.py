@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from slug.reports import plots
+from slug.reports import plots, samples
 
 
 def layer(name, importance, alignment):
@@ -27,6 +27,10 @@ STEPS = pd.DataFrame(
 )
 PICTURES = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
 CURVE = pd.DataFrame({"name": "a", "factor": [0.5, 1.0], "forget_acc": [0.5, 0.0], "identities_change": [0.0, -0.1]})
+COSINES = pd.DataFrame({"name": "a", "side": "forget", "samples": [8, 8, 16, 16], "pairs": [8, 8, 16, 16]})
+COSINES = COSINES.assign(layer=["all", "visual.proj"] * 2, cosine=[0.9, 0.8, 0.99, 0.98])
+FRONTS = pd.DataFrame({"name": "a", "samples": [8, 0], "encoder": "vision", "layer": ["x", "y"], "importance": [0.1, 0.2]})
+FRONTS = FRONTS.assign(alignment=[0.1, -0.2], on_front=True)
 DRAW = {
     "pareto": lambda p, stem: p.pareto(LAYERS, LAYERS, "visual.proj", "t", stem),
     "steps": lambda p, stem: p.steps(
@@ -48,6 +52,8 @@ DRAW = {
     "answers": lambda p, stem: p.answers([np.zeros((8, 8))], [("a", "")], [(True, False)], 1, "t", stem),
     "assistant": lambda p, stem: p.assistant(CURVE, "t", stem),
     "canvas": lambda p, stem: p.canvas({"x": ([0.8, 1.0], {"slug": [1.0, 0.5]}, {"bar": (0.9, 0.8)})}, 0.85, "t", stem),
+    "sample_cosines": lambda p, stem: p.sample_cosines(COSINES, [0.95, 0.99], stem),
+    "sample_fronts": lambda p, stem: p.sample_fronts(FRONTS, samples.overlap(FRONTS), stem),
     "bars": lambda p, stem: p.bars({"a": 1.0, "b": 200.0}, "seconds", "t", stem),
     "growth": lambda p, stem: p.growth({"a": [(1, 2, 3), (2, 3, 4)], "b": [(1, 2, 3), (2, 3, 4)]}, "t", stem),
 }
