@@ -108,7 +108,7 @@ def test_records_of_other_weights_are_refused(tmp_path):
     (tmp_path / "q.jsonl").write_text("")
     files.write_json(tmp_path / "llava-Frog.json", RECORD | {"model": "llava", "delta": "d", "vlm_hash": "other"})
     with pytest.raises(SlugError, match="records of Frog are of other weights or questions"):
-        records.read_assistants(tmp_path, "llava", assistants._sources(Hashed(), str(tmp_path / "q.jsonl")))
+        records.read_assistants(tmp_path, "llava", assistants.sources(Hashed(), str(tmp_path / "q.jsonl")))
 
 
 def test_a_folder_without_records_names_the_stage(tmp_path):
