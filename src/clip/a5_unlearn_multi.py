@@ -4,10 +4,9 @@ Example: python src/clip/a5_unlearn_multi.py --celeb-name Elon_Musk Jeff_Bezos T
          python src/clip/a5_unlearn_multi.py --celeb-name ... --joint    (steps as short as all names stay forgotten)
 Needs a2_unlearn_slug.py for every name: each gradient was taken on the original model, each name has its own layer and step.
 For the first 2, 3, ... of the names it reports, on the test split, what is forgotten, what is retained, and the cosine
-matrices before and after; for all of them also the sum without each one's edit, which gives that name back. Names may be
-identities, objects and mixtures of both. Writes under results/clip/multi/, or --out: table.csv, report.md, the matrices, and
-with --joint the deltas of the chosen steps, one folder for each value of --sigmas and number of names. a2_unlearn_slug.py
-apply puts several deltas into one model folder, and revert removes each again.
+matrices before and after; for all of them also the sum without each one's edit, which gives that name back. Writes under
+results/clip/multi/, or --out: table.csv, report.md, the matrices, and with --joint the deltas of the chosen steps, a folder
+for each value of --sigmas and number of names. a2_unlearn_slug.py apply puts several deltas into one model folder.
 """
 
 import os
