@@ -127,7 +127,10 @@ def test_a_study_is_reported_with_a_copy_of_its_table(runs):
     assert pd.read_parquet(runs / "out/runs.parquet").equals(pd.read_parquet(runs / "runs.parquet"))
     text, readme = (runs / "out/REPORT.md").read_text(), (runs / "README.md").read_text()
     for part in (text, readme):
-        assert "12 runs of 2 variants on 6 identities; 1 failed" in part and claims.RULE in part
+        assert (
+            "12 runs of 2 variants on 6 identities; 1 failed" in part
+            and claims.rule(pd.read_parquet(runs / "runs.parquet")) in part
+        )
     assert text == study_report.report(pd.read_parquet(runs / "runs.parquet"), "variants.png")
     assert (runs / "out/variants.png").is_file() and "<!-- results -->\nold\n" in readme
 
