@@ -129,7 +129,7 @@ class Forgetting:
         for split, evaluator in found.items():
             if not len(evaluator.retain_rows[AGREEMENT]):
                 raise SlugError(
-                    f"the unedited model calls every retain picture of the {split} split {name}, so that nothing can be seen "
+                    f"the unedited model calls every retain picture of the {split} split {name}, so that nothing is seen "
                     "to stay; give classes that it knows, or pairs of other things to retain"
                 )
         return found
