@@ -21,6 +21,7 @@ from slug.data import labelled
 from slug.data.labelled import Labelled
 from slug.data.photographs import Source
 from slug.data.splits import validation_mask
+from slug.errors import SlugError
 from slug.evaluation import looks, outcome, statistics, unlabelled, zeroshot
 from slug.evaluation.clip_evaluator import ClipEvaluator
 from slug.evaluation.clip_tasks import Evaluation, Masks, Target, TaskSet
@@ -116,7 +117,7 @@ class Forgetting:
         return evaluation, {"validation": validation, "test": {task: ~mask for task, mask in validation.items()}}
 
     def evaluators(self, name: str) -> dict[str, ClipEvaluator]:
-        """{split: ClipEvaluator} of a name."""
+        """{split: ClipEvaluator} of a name. SlugError where every retain picture is taken for it."""
         evaluation, masks = self._tasks
         target = Target(name, unlabelled.CONCEPT, NAMES, self.names.index(name))
         left_out, seed = unlabelled.own_labels(evaluation, target), self.wanted.seed
@@ -124,7 +125,14 @@ class Forgetting:
         how: dict[str, Any] = {"seed": seed, "left_out": left_out, "rule": rule}
         choosing = {"limit": self.wanted.select_pictures, "trace": self.wanted.trace}
         more: dict[str, dict[str, Any]] = {"validation": choosing, "test": {}}
-        return {s: ClipEvaluator(evaluation, target, None, masks[s], **more[s], **how) for s in SPLITS}
+        found = {s: ClipEvaluator(evaluation, target, None, masks[s], **more[s], **how) for s in SPLITS}
+        for split, evaluator in found.items():
+            if not len(evaluator.retain_rows[AGREEMENT]):
+                raise SlugError(
+                    f"the unedited model calls every retain picture of the {split} split {name}, so retention "
+                    "cannot be measured; give classes that it knows, or pairs of other things to retain"
+                )
+        return found
 
     # ------------------------------------------------------------------------------------------------------------ a name
 

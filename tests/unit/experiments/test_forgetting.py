@@ -107,6 +107,14 @@ def test_a_name_that_the_model_does_not_know_is_a_warning_with_the_names_it_give
     assert forgetting.said == [f"note: {first}", f"note: {second}"]
 
 
+def test_a_model_that_calls_all_retain_pictures_by_the_name_is_refused(forgetting):
+    work = forgetting()
+    work._tasks[0].tasks[AGREEMENT].pictures.labels.fill_(work.names.index(NAME))
+    with pytest.raises(SlugError, match="calls every retain picture of the validation split Alien") as error:
+        work.run(NAME)
+    assert "\n" not in str(error.value)
+
+
 def test_that_no_step_forgets_is_said(forgetting, monkeypatch):
     from slug.core import selection
 
