@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Opens the explorer: a page on this machine (http://127.0.0.1:7860) on which edits of a CLIP or a pipeline are tried out with a
-# slider for their strength. Without arguments: mini-CLIP and the edits of RESULT_DIR, else the committed ones of results/demo.
+# slider for their strength. Without --model-dir: mini-CLIP and the edits of RESULT_DIR, else the committed ones of results/demo.
 # Further arguments go to python -m slug.explorer, e.g. --model-dir FOLDER --results FOLDER --pictures FOLDER.
 # Gradio goes into an environment of its own, .venv/explorer, on top of the other: it asks for an older Pillow than is tested.
 set -euo pipefail
@@ -22,7 +22,7 @@ if [ -n "$DRY_RUN" ] || ! "$explorer/bin/python" -c 'import gradio, torch' 2>/de
 fi
 
 what=()
-if [ $# -eq 0 ] && [ "$PROFILE" = demo ]; then
+if [[ " $* " != *" --model-dir"* ]] && [ "$PROFILE" = demo ]; then
   run "$PYTHON" src/demo/build_world.py --out "$DATA_DIR"
   run "$PYTHON" src/demo/convert_sd.py --out "$DATA_DIR/models"
   results=results/demo

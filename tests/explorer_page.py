@@ -1,8 +1,14 @@
 """The explorer's page in a headless Chromium."""
 
+import json
 import time
 
 import chromium
+
+
+def quoted(value):
+    """A value as a JavaScript expression; a list as the expression of its JSON."""
+    return json.dumps(json.dumps(value, separators=(",", ":"), ensure_ascii=False) if isinstance(value, list) else value)
 
 
 class Visitor(chromium.Browser):
@@ -33,19 +39,12 @@ class Visitor(chromium.Browser):
 
     def text(self, selector):
         """The text of an element as a reader sees it."""
-        return self.run(f"document.querySelector('{selector}').innerText")
+        return self.run(f"document.querySelector({quoted(selector)}).innerText")
 
     def enter(self, selector, value):
         """Put a value into a field, as typing does."""
-        kind = (
-            "HTMLTextAreaElement"
-            if self.run(f"document.querySelector('{selector}').tagName") == "TEXTAREA"
-            else "HTMLInputElement"
-        )
-        import json
-
         self.run(
-            f"(() => {{ const field = document.querySelector('{selector}');"
-            f"Object.getOwnPropertyDescriptor({kind}.prototype, 'value').set.call(field, {json.dumps(value)});"
+            f"(() => {{ const field = document.querySelector({quoted(selector)});"
+            f"Object.getOwnPropertyDescriptor(Object.getPrototypeOf(field), 'value').set.call(field, {quoted(value)});"
             "for (const kind of ['input', 'change', 'pointerup']) field.dispatchEvent(new Event(kind, {bubbles: true})) })()"
         )

@@ -158,9 +158,9 @@ def build(session: Session, folder: str, results: str) -> Any:
     with gr.Blocks(title="SLUG explorer", analytics_enabled=False) as page:
         gr.Markdown("# SLUG explorer\nWhat a model forgets with an edit, and what it retains. Nothing leaves this machine.")
         with gr.Row(equal_height=True):
-            model = gr.Textbox(folder, label="Model folder", scale=2)
-            place = gr.Textbox(results, label="Folder of edits, or a delta file", scale=2)
-            button = gr.Button("Open", scale=0, min_width=100)
+            model = gr.Textbox(folder, label="Model folder", scale=2, elem_id="model-dir")
+            place = gr.Textbox(results, label="Folder of edits, or a delta file", scale=2, elem_id="results")
+            button = gr.Button("Open", scale=0, min_width=100, elem_id="open")
         state = gr.Markdown(html.escape(said), elem_id="state")
         chosen = gr.Dropdown(
             list(session.bench.edits), value=start, multiselect=True, max_choices=SLIDERS, label="Edits", elem_id="edits"

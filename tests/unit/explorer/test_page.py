@@ -41,7 +41,7 @@ def visitor():
 
 def test_the_page_opens_without_errors_and_the_slider_changes_the_top_five(visitor, address):
     visitor.visit(address[0])
-    visitor.until("document.querySelectorAll('#gallery img').length === 40")
+    visitor.until("document.querySelectorAll('#gallery img').length === 16")
     assert visitor.failures == [] and visitor.text("#state") == "2 edits of open_clip"
     rows = "[...document.querySelectorAll('#top tbody tr')].map(r => r.innerText)"
     first = visitor.run(rows)
