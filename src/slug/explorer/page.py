@@ -22,7 +22,8 @@ CSS = """
 .prose table.answers { border: 0 !important }
 .grid-container { grid-template-columns: repeat(5, minmax(0, 1fr)) !important }
 #gallery .grid-wrap { margin-top: 1.7rem }
-.caption-label { white-space: normal !important; max-width: 100% !important; font-size: .7rem !important; inset-inline: 0 !important; bottom: 0 !important }
+.caption-label { white-space: normal !important; max-width: 100% !important; font-size: .7rem !important }
+.caption-label { inset-inline: 0 !important; bottom: 0 !important }
 .answers td.share { background: linear-gradient(to left, var(--primary-200) var(--p), transparent var(--p)) }
 .dark .answers td.share { background: linear-gradient(to left, var(--primary-700) var(--p), transparent var(--p)) }
 footer { display: none !important }
