@@ -59,7 +59,9 @@ def test_setup_installs_the_notebooks_packages_where_asked_and_says_how_to_start
     clone, setup = bare
     done, asked = setup("--notebooks", "--docs")
     assert asked[-1].endswith("-e .[demo,diffusion,download,vlm,dev,notebooks,docs]") and done.returncode == 0
-    assert done.stdout == f"{clone}/.venv/bin/python\n" and f"{clone}/.venv/bin/python -m jupyterlab notebooks" in done.stderr
+    assert (
+        done.stdout == f"{clone}/.venv/bin/python\n" and f"{clone}/.venv/bin/python -m jupyterlab notebooks" in done.stderr
+    )
     done, _ = setup("--notebook")
     assert done.returncode == 2 and "unknown argument --notebook" in done.stderr
 
