@@ -2,8 +2,9 @@
 # Table 1 on CLIP for all NAMES: forget sets, gradients, SLUG, the baselines, report. A second run keeps valid files.
 # --without-baselines leaves the baselines out. The last lines are the verdict and the path of the page to look at.
 # Reads LAION_DIR, TRAIN_DATA, VAL_DATA and IMAGENET_VAL; writes TAR_DIR, IMAGE_DIR and RESULT_DIR. PROFILE=paper runs the
-# paper's five names. PROTOCOL says whose rules are followed, ours or the paper's; they are printed first. A dry run ends with
-# the state of the data and an estimate of what each stage will take, by scripts/tools/estimate.py (NO_PLAN=1 skips both).
+# paper's five names. PROTOCOL says whose rules are followed, ours or the paper's; the paper's points are printed, and in a
+# dry run ours too. A dry run ends with the state of the data and an estimate of what each stage will take, by
+# scripts/tools/estimate.py (NO_PLAN=1 skips both).
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 need_names
@@ -14,7 +15,11 @@ if [ "${1:-}" = --without-baselines ]; then
 fi
 no_more_arguments "$@"
 
-"$PYTHON" -m slug.protocols "$PROTOCOL"
+if [ -n "$DRY_RUN" ] || [ "$PROTOCOL" = paper ]; then
+  "$PYTHON" -m slug.protocols "$PROTOCOL"
+else
+  echo "protocol: $PROTOCOL; its points: bash scripts/run_all_clip.sh --dry-run, docs/protocol.md"
+fi
 number=0
 timed() { # timed COMMAND...: the next stage, with its number and its seconds
   local from="$SECONDS" label="${stages[$number]}"

@@ -2,23 +2,28 @@
 # Finds or makes a Python environment with the locked packages (scripts/constraints.txt) and prints the path of its Python;
 # everything else goes to stderr. Takes SLUG_PYTHON (a python) if it is set, else the active venv or conda environment if that
 # holds the packages, else .venv in the repository, made from Python 3.11 or 3.12. A second call returns at once. pip's own
-# settings (PIP_*) apply.
+# settings (PIP_*) apply. --notebooks installs the notebooks' packages as well and says how to start; --docs those of the site.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+LOCK=scripts/constraints.txt
+EXTRAS=demo,diffusion,download,vlm,dev # what the demo and the tests need
+more=""
+while [ "${1:-}" = --notebooks ] || [ "${1:-}" = --docs ]; do
+  more+=",${1#--}"
+  shift
+done
 no_more_arguments "$@"
 exec 3>&1 1>&2
 
-LOCK=scripts/constraints.txt
-EXTRAS=demo,diffusion,download,vlm,dev # what the demo and the tests need
-
 use() {
+  [[ "$more" != *notebooks* ]] || echo "notebooks: $1 -m jupyterlab notebooks"
   echo "$1" >&3
   exit 0
 }
 
 # lacks PYTHON: the first package of pyproject.toml that it does not hold in the locked version; nothing if it has them all.
 lacks() {
-  "$1" - "$LOCK" "$EXTRAS" 2>/dev/null <<'PY' || echo "a Python 3.11 or 3.12 that runs"
+  "$1" - "$LOCK" "$EXTRAS$more" 2>/dev/null <<'PY' || echo "a Python 3.11 or 3.12 that runs"
 import re, sys, tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -82,7 +87,8 @@ for prefix in "${VIRTUAL_ENV:-}" "${CONDA_PREFIX:-}"; do
     echo "note: the active environment $prefix lacks $missing; taking $venv instead"
   fi
 done
-if [ -f "$venv/slug-stamp" ] && [ "$(stamp "$python")" = "$(cat "$venv/slug-stamp")" ]; then
+if [ -f "$venv/slug-stamp" ] && [ "$(stamp "$python")" = "$(cat "$venv/slug-stamp")" ] &&
+  { [ -z "$more" ] || [ -z "$(lacks "$python")" ]; }; then
   use "$python"
 fi
 
@@ -109,7 +115,7 @@ fi
 install=("$python" -m pip install --no-input --disable-pip-version-check -c "$LOCK")
 quiet "${install[@]}" torch                 # first, so that nothing below asks for another build of it
 quiet "${install[@]}" --no-deps torchvision # a CUDA build: without its dependencies it keeps torch as it is
-quiet "${install[@]}" -e ".[$EXTRAS]"
+quiet "${install[@]}" -e ".[$EXTRAS$more]"
 quiet "$python" -c 'import slug.torchvision_cpu, open_clip'
 if [ -z "$DRY_RUN" ]; then
   stamp "$python" >"$venv/slug-stamp"

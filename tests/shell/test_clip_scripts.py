@@ -71,6 +71,16 @@ def test_one_word_chooses_the_protocol_and_the_run_says_which(profile, values, p
     assert given(slug, "--mia-data")[0].endswith("cc3m/00000.tar")
 
 
+@pytest.mark.parametrize(("protocol", "lines"), [("ours", 1), ("paper", None)])
+def test_a_run_prints_the_points_of_a_protocol_only_where_it_is_the_papers(protocol, lines, tmp_path):
+    done = shell(  # it ends at the first stage, which finds no data
+        ROOT / "scripts/run_all_clip.sh", PROTOCOL=protocol, NAMES="Lion", DATA_DIR=tmp_path, RESULT_DIR=tmp_path / "r"
+    )
+    assert done.returncode == 2 and done.stdout.startswith(f"protocol: {protocol}")
+    said = done.stdout.partition("[1/")[0]
+    assert len(said.splitlines()) == (lines or len(protocols.describe(protocols.get(protocol)).splitlines()))
+
+
 def test_the_published_baselines_run_at_the_published_settings():
     (call,) = calls(shell(ROOT / "scripts/run_clip_comparison.sh", "--dry-run", PROFILE="paper"), "a3_unlearn_compare")
     assert given(call, "--lr") == ["1e-7"] and given(call, "--epochs") == ["10"]

@@ -55,6 +55,17 @@ def test_setup_installs_torch_first_and_every_package_at_its_locked_version(bare
     assert rest.endswith("-e .[demo,diffusion,download,vlm,dev]")
 
 
+def test_setup_installs_the_notebooks_packages_where_asked_and_says_how_to_start(bare):
+    clone, setup = bare
+    done, asked = setup("--notebooks", "--docs")
+    assert asked[-1].endswith("-e .[demo,diffusion,download,vlm,dev,notebooks,docs]") and done.returncode == 0
+    assert (
+        done.stdout == f"{clone}/.venv/bin/python\n" and f"{clone}/.venv/bin/python -m jupyterlab notebooks" in done.stderr
+    )
+    done, _ = setup("--notebook")
+    assert done.returncode == 2 and "unknown argument --notebook" in done.stderr
+
+
 def test_setup_is_quiet_and_shows_the_end_of_its_log_where_it_fails(bare):
     clone, setup = bare
     assert [line.split()[0] for line in setup()[0].stderr.splitlines() if not line.startswith("+")] == ["set-up:"] * 2

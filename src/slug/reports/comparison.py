@@ -98,6 +98,11 @@ def parts(frame: pd.DataFrame) -> list[str]:
     return [beside(frame).text, "\n\n".join(said), f"{costs(compared(frame)).text}\n\n{COSTS_NOTE}"]
 
 
+def _mean(values: pd.Series) -> str:
+    """A mean, or nothing where nothing was measured."""
+    return "" if values.isna().all() else f"{values.mean():.1f}"
+
+
 def latex(frame: pd.DataFrame) -> str:
     """The comparison as a LaTeX tabular (booktabs). Bold: the lowest FA@1; of the methods that forget the fewest seconds and
     the highest retained accuracies; each for one kind of name."""
@@ -109,13 +114,12 @@ def latex(frame: pd.DataFrame) -> str:
         best = {what: forgetting[c].max() for what, c in figures.items()} | {"seconds": forgetting["seconds"].min()}
         best["FA@1"] = means["forget_acc1"].min()
         for method, own in intervals.groups(part, "method", observed=True):
-            name = "unedited model" if method == schema.ORIGINAL else naming.label(method)
-            row = {"forgotten": kind, "method": name.replace("_", r"\_"), "names": len(own)}
+            row = {"forgotten": kind, "method": naming.in_words(method).replace("_", r"\_"), "names": len(own)}
             row |= {what: intervals.cell(own[c]) for what, c in figures.items() if what != "seconds"}
-            row["seconds"] = "" if method == schema.ORIGINAL else f"{own['seconds'].mean():.1f}"
+            row["seconds"] = "" if method == schema.ORIGINAL else _mean(own["seconds"])
             for what, c in figures.items():
                 among = means if what == "FA@1" else forgetting
                 if method in among.index and abs(among[c][method] - best[what]) < 1e-9:
                     row[what] = rf"\textbf{{{row[what]}}}"
-            rows.append(row | {"MIA": f"{own['mia_mean'].mean():.1f}"})
+            rows.append(row | {"MIA": _mean(own["mia_mean"])})
     return pd.DataFrame(rows).to_latex(index=False)

@@ -4,6 +4,17 @@ from collections.abc import Iterable
 
 from slug import methods, schema
 
+WORDS = {
+    schema.ORIGINAL: "unedited model",
+    "ft": "fine-tuning (FT)",
+    "ga": "gradient ascent (GA)",
+    "gaft": "ascent and fine-tuning (GAFT)",
+    "salun": "saliency unlearning (SalUn)",
+    "ssd": "synaptic dampening (SSD)",
+    "esd": "erased diffusion (ESD)",
+    "uce": "unified concept editing (UCE)",
+}  # {method: its label in words}
+
 
 def in_order(found: Iterable[str]) -> list[str]:
     """The methods that occur, in the registry's order: the unedited model first, unknown methods last.
@@ -22,3 +33,8 @@ def in_order(found: Iterable[str]) -> list[str]:
 def label(method: str) -> str:
     """A method's label; of one that the registry does not know its name."""
     return methods.get(method).label if method in methods.names() else method
+
+
+def in_words(method: str) -> str:
+    """A method's label in words, for a table that is read on its own."""
+    return WORDS.get(method, label(method))

@@ -2,10 +2,13 @@
 
 import ast
 import importlib
+import importlib.util
 import json
+import re
 from pathlib import Path
 
 import pytest
+import tiny
 
 from slug import files
 
@@ -43,3 +46,34 @@ def test_a_notebook_uses_only_what_the_package_has(path):
         if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id in found
     }
     assert [f"{module}.{name}" for module, name in sorted(used) if not hasattr(found[module], name)] == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_states_how_long_it_takes_in_its_first_cell(path):
+    first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
+    assert re.search(r"^Takes .*minute", first, re.M)
+
+
+@pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("nbclient", "ipykernel", "ipywidgets"))),
+    reason="no Jupyter here; bash scripts/setup.sh --notebooks",
+)
+@pytest.mark.parametrize("name", ["00_quickstart", "explore_results"])
+def test_a_notebook_runs_from_a_fresh_kernel(name, tiny_world, tmp_path, monkeypatch):
+    tars = tmp_path / "demo"
+    tars.mkdir()
+    for part in ("laion", "names.txt"):
+        (tars / part).symlink_to(tiny_world / part)
+    shards = [
+        "--laion-dir",
+        tars / "laion" / "laion400m",
+        "--tar-dir",
+        tars / "tar_files",
+        "--image-dir",
+        tmp_path / "looked",
+    ]
+    tiny.run("a0_create_tar", "--name", "Ant", *shards, "--result-dir", tmp_path / "results")
+    monkeypatch.setenv("SLUG_DEMO", str(tars))
+    monkeypatch.setenv("SLUG_NAME", "Ant")
+    book = tiny.script("tools/run_notebooks").execute(files.ROOT / "notebooks" / f"{name}.ipynb")
+    assert not [o for cell in book.cells for o in cell.get("outputs", ()) if o["output_type"] == "error"]

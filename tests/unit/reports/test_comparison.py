@@ -73,4 +73,14 @@ def test_the_tabular_has_words_and_no_nan_and_bold_is_the_best(frame):
     text = comparison.latex(frame)
     assert "nan" not in text and "unedited model" in text
     lines = {tuple(x.strip() for x in line.split("&")[:2]): line for line in text.splitlines() if "&" in line}
+    assert ("identity", "gradient ascent (GA)") in lines
     assert lines["identity", "SLUG"].count("textbf") >= 3 and "textbf" not in lines["identity", "unedited model"]
+
+
+@pytest.mark.parametrize("column", ["mia_mean", "seconds", "objects_acc1", "forget_acc1"])
+@pytest.mark.parametrize("methods", [["ga"], ["ga", "slug"], ["ga", "slug", "original"]])
+def test_what_was_not_measured_is_an_empty_cell_of_the_tabular(frame, column, methods):
+    frame.loc[frame["method"].isin(methods), column] = math.nan
+    text = comparison.latex(frame)
+    (ours,) = [line for line in text.splitlines() if line.startswith("identity & SLUG")]
+    assert "nan" not in text.lower() and ("&  &" in ours or "&  \\\\" in ours) == ("slug" in methods)

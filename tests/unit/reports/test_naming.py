@@ -24,3 +24,9 @@ def test_every_method_of_the_registry_has_a_place_and_a_label(method):
 
 def test_an_unknown_method_is_labelled_by_its_name():
     assert naming.label("zzz") == "zzz"
+
+
+def test_words_name_methods_of_the_registry_and_end_with_their_labels():
+    assert set(naming.WORDS) <= {"original", *methods.names()} and naming.in_words("zzz") == "zzz"
+    assert all(naming.in_words(m).endswith(f"({naming.label(m)})") for m in naming.WORDS if m != "original")
+    assert naming.in_words("slug") == "SLUG" and naming.in_words("slug_w") == naming.label("slug_w")
