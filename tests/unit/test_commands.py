@@ -107,7 +107,7 @@ def refused(monkeypatch, capfd, argv):
         (["--retain", "nowhere.tar"], "retain set not found"),
         (["--retain", "photos"], "the retain set has 0 pairs with captions"),
         (["--retain", "full.tar"], "60 of the 60 captions of the retain set name Alien"),
-        (["--model", "few"], "is no model folder"),
+        (["--model", "few"], "is not a model folder"),
         (["--model", "ViT-B-33", "--pretrained", "x"], "open_clip has no model"),
         (["--evaluate", "x"], "--evaluate takes NAME=PATH"),
         (["--name", "A", "B"], "2 names need as many --images"),

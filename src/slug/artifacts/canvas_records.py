@@ -32,7 +32,7 @@ def check_whole(path: Path, record: Any) -> Record:
     if not lacks and record["lora"] and lacking(record["lora"], {"folder": str, "bytes": int}):
         lacks = "lora"
     if lacks:
-        raise SlugError(f"{path} is no whole record: it lacks {lacks}; delete it and run its stage again")
+        raise SlugError(f"{path} is not a complete record: it lacks {lacks}; delete it and run b2_unlearn_sd.py again")
     for file in (record["delta"], record["lora"]["folder"] if record["lora"] else path.name):
         files.inside(path.parent, file)
     return record
@@ -45,7 +45,9 @@ def check_apart(path: Path, prompts_hash: str, select: str) -> None:
     except SlugError:  # none, or a damaged one
         return
     if (record["prompts_hash"], record["settings"].get("select")) != (prompts_hash, select):
-        raise SlugError(f"{path} is of other prompts or another judge; give another --result-dir, or --force to replace it")
+        raise SlugError(
+            f"{path} was made with other prompts or another judge; give another --result-dir, or --force to replace it"
+        )
 
 
 def read_records(folder: Path, pipeline: str, base: str, prompts: str | Path) -> list[Record]:
@@ -64,5 +66,7 @@ def read_records(folder: Path, pipeline: str, base: str, prompts: str | Path) ->
         raise SlugError(f"{folder} has no record of {pipeline} with these prompts; make them with src/sd/b2_unlearn_sd.py")
     stale = [r["name"] for r in found if r["pipeline_hash"] != base]
     if stale:
-        raise SlugError(f"the records of {', '.join(stale)} are of other weights or settings; run b2_unlearn_sd.py again")
+        raise SlugError(
+            f"the records of {', '.join(stale)} were made with other weights or settings; run b2_unlearn_sd.py again"
+        )
     return found

@@ -59,7 +59,7 @@ class _Layer:
 def png(draw: Any, path: Path | None = None) -> bytes:
     """The PNG that `draw(stem)` makes; also written to `path`, a .png or .pdf."""
     if path is not None and path.suffix not in (".png", ".pdf"):
-        raise SlugError(f"{path} ends neither in .png nor in .pdf")
+        raise SlugError(f"{path} ends neither in .png nor in .pdf; give a file name with one of these endings")
     with tempfile.TemporaryDirectory() as scratch:
         stem = Path(scratch) / "plot"
         draw(stem)
