@@ -220,7 +220,7 @@ def part_of(part: tuple[int, int], whole: list) -> list:
     """The I-th of N parts of a list, as --part says: every N-th item. SlugError unless 1 <= I <= N."""
     number, count = part
     if not 1 <= number <= count:
-        raise SlugError(f"--part {number} {count}: the first is a number from 1 to the second")
+        raise SlugError(f"--part {number} {count}: the first number must lie between 1 and the second")
     return whole[number - 1 :: count]
 
 

@@ -88,9 +88,11 @@ class ForgetStage(Forget):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.images and self.run.rules != protocols.OURS:
-            raise SlugError("--protocol paper is about CelebA and ImageNet; leave it out where --images are your own")
+            raise SlugError("--protocol paper works with CelebA and ImageNet only; leave it out together with --images")
         if (self.classes or self.evaluate) and not self.images:
-            raise SlugError("--classes and --evaluate go with --images; else --val-data and --imagenet-val are evaluated on")
+            raise SlugError(
+                "--classes and --evaluate need --images; without it the stage evaluates on --val-data and --imagenet-val"
+            )
         if self.images and len(self.images) != len(self.data.celeb_name):
             raise SlugError(f"{len(self.data.celeb_name)} names need as many --images, one for each")
         check_evaluate(self.evaluate)

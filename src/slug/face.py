@@ -77,7 +77,7 @@ def load(
         return clip
     if not isinstance(model, str | os.PathLike):
         raise SlugError(
-            f"{type(model).__name__} is no model: give a name, a folder, or a module of open_clip or transformers"
+            f"{type(model).__name__} is not a model: give a name, a folder, or a module of open_clip or transformers"
         )
     name = str(model)
     how: dict[str, Any] = {"device": system.settle(device, 0), "precision": precision}
@@ -158,10 +158,10 @@ def _is_open_clip(folder: Path) -> bool:
         return True
     kind = "diffusers" if (folder / "model_index.json").is_file() else ""
     if not kind and not (folder / "config.json").is_file():
-        raise SlugError(f"{folder} is no model folder: it has neither open_clip_config.json nor config.json")
+        raise SlugError(f"{folder} is not a model folder: it has neither open_clip_config.json nor config.json")
     kind = kind or str(files.read_json(folder / "config.json").get("model_type"))
     if kind in HOSTS:
-        raise SlugError(f"{folder} is no CLIP but a model that contains one; load it with {HOSTS[kind]}")
+        raise SlugError(f"{folder} is not a CLIP but a model that contains one; load it with {HOSTS[kind]}")
     return False
 
 
@@ -231,7 +231,7 @@ def forget(
     host = model if isinstance(model, HostModel) else None
     clip = load(model) if isinstance(model, str | os.PathLike | torch.nn.Module) else host.clip if host else model
     if not isinstance(clip, Clip):
-        raise SlugError(f"{type(clip).__name__} is no model that is known; give what slug.load returns")
+        raise SlugError(f"{type(clip).__name__} is not a known model; give what slug.load returns")
     if device and not host:
         clip.module.to(system.settle(device, seed))
     wanted = Wanted(
@@ -275,7 +275,7 @@ def _method(method: str, variant: str, *, several: bool) -> str:
         return method or ("slug_ws" if several else "slug")
     name = variants.get(variant if variant in variants.BY_NAME else f"slug_{variant}").slug
     if method not in ("", "slug", name):
-        raise SlugError(f"variant {variant!r} is of SLUG; leave it out for method {method!r}")
+        raise SlugError(f"variant={variant!r} is a variant of SLUG; leave it out with method={method!r}")
     return name
 
 

@@ -273,7 +273,7 @@ def read_text(path: str | Path, remedy: str = "get it again") -> str:
     except UnicodeDecodeError as err:
         raise SlugError(f"{path} is not UTF-8 text ({err.reason}, byte {err.start}); {remedy}") from err
     if "\0" in text:
-        raise SlugError(f"{path} is no text: it holds zero bytes; {remedy}")
+        raise SlugError(f"{path} is not a text file: it contains zero bytes; {remedy}")
     return text
 
 

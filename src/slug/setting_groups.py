@@ -24,7 +24,11 @@ class Run:
         "fp32", "autocast of evaluations where no answer changes; never of gradients", choices=("fp32", "bf16", "fp16")
     )
     result_dir: Folder = flag("results", "folder of the results, relative to the repository's root")
-    protocol: str = flag("ours", "whose rules are followed: see docs/reproduce.md", choices=tuple(protocols.BY_NAME))
+    protocol: str = flag(
+        "ours",
+        "rules of this project or of the paper's published code: see docs/reproduce.md",
+        choices=tuple(protocols.BY_NAME),
+    )
 
     @property
     def rules(self) -> protocols.Protocol:
@@ -45,7 +49,7 @@ class Following:
 class ForgetRule:
     """When a name counts as forgotten, on the validation split."""
 
-    max_forget: Fraction = flag(MAX_FORGET, "forget accuracy up to which a step forgets")
+    max_forget: Fraction = flag(MAX_FORGET, "forget accuracy, as a fraction, up to which a step counts as forgetting")
     sigmas: Amount = flag(SIGMAS, "standard deviations by which the margins of a forgotten name must lie below 0")
 
 
@@ -81,9 +85,11 @@ class Data(Sources):
 
     val_data: str = flag("data/celeba", "CelebA folder")
     imagenet_val: str = flag("data/ImageNet/val", "ImageNet validation folder")
-    imagenet_share: Share = flag(help="fraction of its pictures, drawn by --seed", by="objects_share")
+    imagenet_share: Share = flag(help="fraction of ImageNet's pictures that is used, drawn by --seed", by="objects_share")
     allow_missing: Fraction = flag(0.01, "fraction of each task's pictures that may be missing or damaged")
-    mia_data: str = flag("data/cc3m/00000.tar", "tar of pairs of another corpus: membership as published needs it")
+    mia_data: str = flag(
+        "data/cc3m/00000.tar", "tar of pairs of another corpus, for membership inference with --protocol paper"
+    )
     select_pictures: Whole = flag(4000, "retained pictures of each task that candidates are chosen by, at most")
     trace: Whole = flag(0, "retained pictures of each task that are scored at every candidate, for plots")
     cache_gb: Finite = flag(-1.0, "GB of kept activations; below 0: a quarter of the free memory")

@@ -56,7 +56,7 @@ class GradientStage(Following):
     )
     sources: Sources = group(Sources)
     grad_checkpointing: bool = flag(False, "compute activations twice: less memory, a third more time")
-    force: bool = flag(False, "compute again what is valid")
+    force: bool = flag(False, "compute files again that are valid")
 
 
 @dataclass(frozen=True)
@@ -84,17 +84,19 @@ class Search:
     fronts: Count = flag(1, "Pareto fronts of each encoder whose layers are searched")
     search_rule: str = flag(help="how steps are bracketed", choices=("robust", "paper"), by="search_rule")
     choose: str = flag(
-        help="highest retained accuracy, or deepest layer that forgets", choices=("retain", "deepest"), by="choose"
+        help="which candidate wins: the one with the highest retained accuracy, or the deepest layer that forgets",
+        choices=("retain", "deepest"),
+        by="choose",
     )
     log_all: bool = flag(False, "evaluate every column at every step")
     lookahead: Whole = flag(0, "evaluations whose forget pictures are scored in one pass; 0: 3 on CUDA, else 1")
-    plain: bool = flag(False, "judge the slow, published way; the figures are the same")
-    layer: str = flag("", "try this layer instead of the Pareto fronts")
+    plain: bool = flag(False, "evaluate in the slow, published way; the figures are the same")
+    layer: str = flag("", "search this layer only, instead of the Pareto fronts")
     step: Finite = flag(0.0, "with --layer: this step alone, without a search")
 
     def __post_init__(self) -> None:
         if self.step and not self.layer:
-            raise SlugError("--step needs --layer")
+            raise SlugError("--step needs --layer: give the layer that the step is for")
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class Compare(Following):
     grad_batch_size: Pairs = flag(16, "the --batch-size that a1_compute_grad.py was given")
     unlearn_method: tuple[str, ...] = flag(
         (),
-        "baselines to run, raw for the scores of the unedited model; without it all but the _o forms",
+        "baselines to run, or raw for the scores of the unedited model; without this flag all but those ending in _o",
         choices=lambda: (UNEDITED, *_methods("clip", searched=False)),
     )
     lr: tuple[Positive, ...] = flag(help="learning rates", by="learning_rates")
@@ -130,7 +132,7 @@ class Compare(Following):
     settings_from: str = flag("", "table.csv of an earlier comparison: repeat only what it chose")
     wd: Amount = flag(0.1, "AdamW's weight decay")
     epochs: Count = flag(10, "passes over the sets; each is a candidate")
-    forget_epochs: Count = flag(10, "the same for GA, whose passes see the forget set alone")
+    forget_epochs: Count = flag(10, "passes over the forget set of GA, which uses that set alone; each is a candidate")
     warmup: Whole = flag(0, "warm-up in optimiser steps")
     force: bool = flag(False, "do again what is valid")
 
@@ -228,7 +230,7 @@ class Judging:
     """The prompts, and what judges the pictures made from them."""
 
     prompts: str = flag(f"{CANVAS}/prompts.csv", "CSV of the prompts and their seeds")
-    classifiers: str = flag(f"{CANVAS}/classifiers", "folder of the style and the object classifier")
+    classifiers: str = flag(f"{CANVAS}/classifiers", "folder of the style classifier and the object classifier")
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,9 @@ class ForgetPipeline(Following):
     judging: Judging = group(Judging)
     method: str = flag("slug", "a variant of SLUG, or a baseline", choices=lambda: _methods("pipeline"))
     select: str = flag("classifiers", "what judges the pictures", choices=("classifiers", "clip"))
-    wanted: Fraction = flag(help="UA on the validation split from which on a step forgets", by="canvas_wanted")
+    wanted: Fraction = flag(
+        help="UA (unlearning accuracy) on the validation split from which on a step counts as forgetting", by="canvas_wanted"
+    )
     evaluations: Count = flag(help="steps evaluated on each layer, at most", by="canvas_evaluations")
     fronts: Count = flag(help="Pareto fronts searched, one after the other until a step forgets", by="canvas_fronts")
     whole_groups: bool = flag(False, "move q, k, v, and both fc layers, only together")
@@ -250,7 +254,10 @@ class ForgetPipeline(Following):
     rounds: Count = flag(1, f"layers of SLUG edited at most, one in each round; {ROUNDS} for a --method ending in _rounds")
     rounds_wanted: Fraction = flag(0.98, "as --wanted, in the rounds after the first")
     select_others: Count = flag(100, "pictures of other concepts that a step is judged by, at most")
-    keep: Fraction = flag(help="fraction of IRA, and of CRA, that a step must leave", by="canvas_keep")
+    keep: Fraction = flag(
+        help="fraction of the unedited IRA (in-domain retain accuracy), and of its CRA (cross-domain), that a step must leave",
+        by="canvas_keep",
+    )
     lora_residual: Fraction = flag(0.02, "fraction of the edit that its adapter may leave out")
     batch_size: Pairs = flag(16, "pairs in a batch of the gradient pass")
     tar_dir: str = flag("data/tar_files", "folder of the forget sets' tars")
@@ -306,7 +313,7 @@ class ForgetAssistant(Following):
     questions: str = flag("data/vlm/questions.jsonl", "questions of both splits")
     allow_missing: Fraction = flag(0.01, "fraction of the questions' pictures that may be missing or damaged")
     wanted: Fraction = flag(
-        0.0, "forget accuracy on the validation split up to which a step forgets", aliases=("--max-forget",)
+        0.0, "forget accuracy on the validation split up to which a step counts as forgetting", aliases=("--max-forget",)
     )
     sigmas: Amount = flag(3.0, "standard deviations by which the margins of a forgotten name must lie below 0")
     evaluations: Count = flag(8, "steps evaluated on each layer, at most")

@@ -37,7 +37,7 @@ def test_refusals(flags, monkeypatch, capfd, more, said):
 
 def test_classes_and_evaluate_go_with_images(monkeypatch, capfd):
     said = tiny.failure(monkeypatch, capfd, "a2_unlearn_slug", "--name", "A", "--classes", "x")
-    assert "--classes and --evaluate go with --images" in said
+    assert "--classes and --evaluate need --images" in said
 
 
 def test_the_rule_of_the_stage_holds_for_own_pictures(flags, tmp_path):

@@ -139,7 +139,7 @@ def test_a_run_does_not_replace_another_ones_records(canvas_run, tmp_path, monke
     (tmp_path / "other.csv").write_text(canvas_run.prompts.read_text().replace(",1000", ",2000"))
     more = [tmp_path / "other.csv" if word == "OTHER" else word for word in more]
     line = tiny.failure(monkeypatch, capfd, *canvas_run.b2("--style", "Noto", *more), *canvas_run.common)
-    assert f"{record.name} is of other prompts or another judge" in line and "--result-dir" in line
+    assert f"{record.name} was made with other prompts or another judge" in line and "--result-dir" in line
     assert record.read_bytes() == before
 
 

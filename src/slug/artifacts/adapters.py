@@ -48,7 +48,9 @@ def fits(edit: Mapping[str, Tensor]) -> bool:
 def adapter(edit: Mapping[str, Tensor], residual: float = 0.02) -> dict[str, Factor]:
     """{module: Factor} of an edit; see `factor`. SlugError unless the edit `fits`."""
     if not fits(edit):
-        raise SlugError(f"{', '.join(edit) or 'nothing'}: LoRA can express edits of linear layers only; use the delta")
+        raise SlugError(
+            f"{', '.join(edit) or 'nothing'}: an adapter can hold edits of linear layers only; apply the delta instead"
+        )
     return {n.removesuffix(".weight"): factor(change, residual) for n, change in edit.items()}
 
 

@@ -33,7 +33,7 @@ def check_whole(path: Path, record: Any) -> Record:
     if not lacks and record["lora"] and lacking(record["lora"], {"folder": str, "bytes": int}):
         lacks = "lora"
     if lacks:
-        raise SlugError(f"{path} is no whole record: it lacks {lacks}; delete it and run its stage again")
+        raise SlugError(f"{path} is not a complete record: it lacks {lacks}; delete it and run b2_unlearn_sd.py again")
     for file in (record["delta"], record["lora"]["folder"] if record["lora"] else path.name):
         files.inside(path.parent, file)
     return record
@@ -53,7 +53,7 @@ def check_apart(path: Path, prompts_hash: str, select: str, protocol: str = OURS
         return
     remedy = "give another --result-dir, or --force to replace it"
     if (record["prompts_hash"], record["settings"].get("select")) != (prompts_hash, select):
-        raise SlugError(f"{path} is of other prompts or another judge; {remedy}")
+        raise SlugError(f"{path} was made with other prompts or another judge; {remedy}")
     if protocol_of(record) != protocol:
         raise SlugError(f"{path} was made by the protocol {protocol_of(record)}, not {protocol}; {remedy}")
 
@@ -79,5 +79,7 @@ def read_records(folder: Path, pipeline: str, base: str, prompts: str | Path, pr
         raise SlugError(f"the record of {other['name']} was made by the protocol {made}; give --protocol {made}")
     stale = [r["name"] for r in found if r["pipeline_hash"] != base]
     if stale:
-        raise SlugError(f"the records of {', '.join(stale)} are of other weights or settings; run b2_unlearn_sd.py again")
+        raise SlugError(
+            f"the records of {', '.join(stale)} were made with other weights or settings; run b2_unlearn_sd.py again"
+        )
     return found

@@ -59,9 +59,15 @@ def _compare(label: str, state: Mapping[str, Tensor], family: str, wanted: Mappi
     there = Copy("", family, "", {}, {}, label).views(state)
     for name, tensor in wanted.items():
         if name in there and not torch.equal(there[name], tensor.to(there[name].dtype)):
-            raise SlugError(f"{label} loads another {name} from the edited folder than the edit makes; it is not written")
+            raise SlugError(
+                f"{label} loads another {name} from the edited folder than the edit makes; no folder was written. "
+                "Remove that file from the model folder, or get a sound copy of the model"
+            )
     if wanted and not wanted.keys() & there.keys():
-        raise SlugError(f"{label} loads a model without {next(iter(wanted))}, which the edit changes; it is not written")
+        raise SlugError(
+            f"{label} loads a model without {next(iter(wanted))}, which the edit changes; no folder was written. "
+            "Remove that file from the model folder, or get a sound copy of the model"
+        )
 
 
 @contextlib.contextmanager

@@ -100,7 +100,9 @@ def read(path: str | Path) -> Delta:
         raise SlugError(f"{path} has a damaged header ({brief(repr(err))}); make the delta again") from err
     odd = next((n for n, t in tensors.items() if t.dtype not in FLOATS), None)
     if odd:
-        raise SlugError(f"{path} holds {brief(odd)} as {tensors[odd].dtype}, which no change is; make the delta again")
+        raise SlugError(
+            f"{path} holds {brief(odd)} as {tensors[odd].dtype}, but a change must be floating-point; make the delta again"
+        )
     tensors = {n: t.float() for n, t in tensors.items()}
     if not all(torch.isfinite(t).all() for t in tensors.values()):
         raise SlugError(f"{path} holds NaN or infinity; make the delta again")
@@ -159,10 +161,14 @@ def check_names(tensors: Mapping[str, Tensor], there: Mapping[str, Tensor], wher
     """SlugError unless each tensor of a delta has one of its name and shape `there`, {canonical name: tensor}."""
     for name, change in tensors.items():
         if name not in there:
-            raise SlugError(f"{where} has no tensor {brief(name)}, which the delta edits; it is a model of another kind")
+            raise SlugError(
+                f"{where} has no tensor {brief(name)}, which the delta edits; the model is of another kind; give the model that the delta was made for"
+            )
         if there[name].shape != change.shape:
             shapes = f"{tuple(change.shape)} in the delta and {tuple(there[name].shape)} in {where}"
-            raise SlugError(f"{brief(name)} is {shapes}; it is a model of another size")
+            raise SlugError(
+                f"{brief(name)} is {shapes}; the model has another size; give the model that the delta was made for"
+            )
 
 
 def native(model: Any, tensors: Mapping[str, Tensor], header: Header) -> dict[str, Tensor]:

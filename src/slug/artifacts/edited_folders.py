@@ -80,10 +80,14 @@ def edit(
     for name in (n for n in added if n in there):
         raise SlugError(f"{name} is applied to {source} already; revert it first")
     for name in sorted(removed - set(there)):
-        raise SlugError(f"{name} is not applied to {source}; applied are: {', '.join(there) or 'none (or it is sealed)'}")
+        raise SlugError(
+            f"{name} is not applied to {source}; applied deltas: {', '.join(there) or 'none, or the folder is sealed'}"
+        )
     paths = {n: p for n, p in (there | dict(added)).items() if n not in removed}
     if seal and not paths:
-        raise SlugError(f"{source} carries no delta, so that there is nothing to seal; give an edited folder")
+        raise SlugError(
+            f"{source} holds no delta, so there is nothing to seal; give --model-dir a folder that `apply` wrote"
+        )
     before, new = ({n: delta_files.read(p) for n, p in some.items()} for some in (there, added))
     folder = folders.scan(source)
     plan = Plan(folder, before, {n: (before | new)[n] for n in paths}, _kept(folder))
@@ -169,7 +173,7 @@ def _check_unchanged(folder: ModelFolder) -> None:
 
 def _was_changed(file: str, source: Path, where: str) -> SlugError:
     return SlugError(
-        f"{file} in {source} was changed after it was edited ({where}), so that its original is not known; edit the "
+        f"{file} in {source} was changed after it was edited ({where}), so its original is not known; edit the "
         "original model anew, and train or cast it after sealing"
     )
 

@@ -202,7 +202,9 @@ class GradientFiles:
         retain_tar = self.retain_tar
         left_out = _noted(train, "left_out", list, remedy) if train.is_file() else []
         if plain_name(name) not in left_out and train.is_file():
-            raise SlugError(f"the retain gradient {train} holds pairs of {name}; make it again with: {remedy}")
+            raise SlugError(
+                f"the retain gradient {train} was computed on pairs that show {name}, which is to be forgotten; make it again with: {remedy}"
+            )
         mark = self.mark(tar, losses.forget(variant), variant)
         if variant.preconditioned:
             mark |= self.conditioned(name, self.spared(name, variant))

@@ -50,9 +50,11 @@ def gradient(path: Path, like: Mapping[str, torch.Tensor]) -> dict[str, torch.Te
             raise SlugError(f"{path} has no gradient of {name}: it is of another model; {REMEDY}")
         if found[name].shape != parameter.shape:
             shapes = f"{tuple(found[name].shape)} instead of {tuple(parameter.shape)}"
-            raise SlugError(f"{path}: the gradient of {name} has the shape {shapes}; it is of another model")
+            raise SlugError(
+                f"{path}: the gradient of {name} has the shape {shapes}; it was made for another model; give that --model"
+            )
         if not torch.isfinite(found[name]).all():
-            raise SlugError(f"{path}: the gradient of {name} holds NaN or infinity")
+            raise SlugError(f"{path}: the gradient of {name} holds NaN or infinity; get the file again")
     return {n: found[n].float().cpu() for n in like}
 
 
@@ -66,7 +68,8 @@ def ascending(found: Mapping[str, torch.Tensor], here: Mapping[str, torch.Tensor
     cosine = product / (norms[0] * norms[1]) if min(norms) > 0 else 0.0
     if abs(cosine) < 0.01:
         raise SlugError(
-            f"the cosine of the published forget gradient with that of a few pairs is {cosine:+.3f}: other pairs?"
+            f"the cosine of the published forget gradient with the one of a few pairs of the forget set is only {cosine:+.3f}; "
+            "check that model and forget set are those of the file"
         )
     return {n: g if cosine > 0 else -g for n, g in found.items()}, cosine < 0
 
@@ -82,7 +85,7 @@ def canvas_table(path: Path, *, recognised: bool = False) -> pd.DataFrame:
     try:
         frame = pd.read_csv(path)
     except (ValueError, UnicodeDecodeError) as err:
-        raise SlugError(f"{path} is no CSV: {err}") from err
+        raise SlugError(f"{path} is not a CSV file: {err}; get it again") from err
     frame.columns = [str(c).strip() for c in frame.columns]
     missing = [c for c in COLUMNS if c not in frame.columns]
     if missing:
@@ -91,7 +94,7 @@ def canvas_table(path: Path, *, recognised: bool = False) -> pd.DataFrame:
     for column in COLUMNS[1:]:
         frame[column] = pd.to_numeric(frame[column].astype(str).str.rstrip("% "), errors="coerce")
     if frame[list(FIGURES)].isna().any(axis=None):
-        raise SlugError(f"{path}: a figure of {', '.join(FIGURES)} is no number")
+        raise SlugError(f"{path}: one of the columns {', '.join(FIGURES)} holds something that is not a number; correct it")
     if (frame[list(FIGURES)] > 1).any(axis=None):
         frame[list(FIGURES)] /= 100  # in %
     if recognised:

@@ -9,21 +9,21 @@ from slug.cli import Fraction, flag
 class List:
     """a2_unlearn_slug.py list."""
 
-    model_dir: str = flag(help="model folder to start from")
+    model_dir: str = flag(help="folder of the model (of open_clip, transformers or diffusers)")
 
 
 @dataclass(frozen=True)
 class Seal(List):
     """a2_unlearn_slug.py seal."""
 
-    out: str = flag(help="model folder to write; may be the same")
+    out: str = flag(help="folder to write; may be the same folder")
 
 
 @dataclass(frozen=True)
 class Revert(Seal):
     """a2_unlearn_slug.py revert."""
 
-    delta: tuple[str, ...] = flag(help=".delta.safetensors files; to revert, their names are enough")
+    delta: tuple[str, ...] = flag(help="delta files (.delta.safetensors); to revert, their names are enough")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Apply(Revert):
     """a2_unlearn_slug.py apply."""
 
     seal: bool = flag(False, "keep neither the original tensors nor the deltas in the folder, so that it can be given away")
-    partial: bool = flag(False, "allow text encoders that no delta edits and that still know the name")
+    partial: bool = flag(False, "allow that some text encoders of the pipeline are not edited and still know the name")
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ def _of_path(path: Path, what: str) -> list[Sample]:
     if kind in PICTURES:
         text = path.with_suffix(".txt")
         return [Sample(path.name, path, caption_of(text.read_bytes()).strip() if text.is_file() else "")]
-    raise SlugError(f"{path} is no {what}: give a folder of pictures, a .tar of pairs, a .csv or a picture")
+    raise SlugError(f"{path} cannot be read as {what}: give a folder of pictures, a .tar of pairs, a .csv or a picture")
 
 
 def _of_folder(root: Path) -> list[Sample]:

@@ -55,10 +55,10 @@ def read(path: str | Path) -> list[Question]:
     path = files.existing(path, "questions", REMEDY)
     readers = {".jsonl": _jsonl, ".tsv": _mmbench, ".json": _gqa}
     if not path.is_dir() and path.suffix not in readers:
-        raise SlugError(f"{path} is no file of questions: it must end in .jsonl, .tsv or .json, or be a folder")
+        raise SlugError(f"{path} is not a file of questions: it must end in .jsonl, .tsv or .json, or be a folder; {REMEDY}")
     found = _mme(path) if path.is_dir() else readers[path.suffix](path)
     if not found:
-        raise SlugError(f"{path} holds no question")
+        raise SlugError(f"{path} holds no question; {REMEDY}")
     return found
 
 
@@ -142,7 +142,7 @@ def _jsonl(path: Path) -> list[Question]:
             row = json.loads(line)
             found.append(Question(**{**row, "image": str(path.parent / row["image"])}))
         except (ValueError, TypeError, KeyError) as err:
-            raise SlugError(f"{path}, line {number}, is no question ({brief(err)}); make the file again") from err
+            raise SlugError(f"{path}, line {number}, is not a question ({brief(err)}); {REMEDY}") from err
     return found
 
 
@@ -169,7 +169,9 @@ def _gqa(path: Path) -> list[Question]:
         place = str(path.parent / "images" / "{imageId}.jpg")
         return [Question(place.format(**r), ask.format(**r), r["answer"], "gqa") for r in rows.values()]
     except (KeyError, AttributeError, TypeError) as err:
-        raise SlugError(f"{path} is no file of GQA's questions: it lacks {brief(err)}") from err
+        raise SlugError(
+            f"{path} is not a file of GQA's questions: it lacks {brief(err)}; get it again, or end our own format in .jsonl"
+        ) from err
 
 
 def _mmbench(path: Path) -> list[Question]:
@@ -183,7 +185,7 @@ def _mmbench(path: Path) -> list[Question]:
             found.append(Question(base64.b64decode(r["image"]), text, r["answer"], r.get("category", "mmbench")))
         return found
     except (KeyError, ValueError) as err:
-        raise SlugError(f"{path} is no table of MMBench ({brief(err)})") from err
+        raise SlugError(f"{path} is not a table of MMBench ({brief(err)}); get it again") from err
 
 
 def write(path: Path, found: Iterable[Question]) -> None:

@@ -87,7 +87,7 @@ class World:
         check_names(self.sets, self.gradients.names)
         fewest = min(len(s.pictures.names) for s in self.sets)
         if self.data.fa_k >= fewest:
-            raise SlugError(f"--fa-k {self.data.fa_k}: among {fewest} names it must be below {fewest}")
+            raise SlugError(f"--fa-k {self.data.fa_k} is too large: there are {fewest} names, and it must be below {fewest}")
 
     @functools.cached_property
     def masks(self) -> dict[str, Masks]:

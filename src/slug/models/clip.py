@@ -217,7 +217,7 @@ class Clip:
             SlugError: no picture or name is given, or a picture cannot be read.
         """
         if isinstance(images, (str, os.PathLike, Image.Image)):
-            raise SlugError("classify takes a list of pictures: put the one picture in brackets")
+            raise SlugError("classify takes a list of pictures; for one picture write classify([picture], names)")
         if not images or not names:
             raise SlugError("classify needs at least one picture and one name")
         pictures = torch.stack([self.transform(_open(image)) for image in images])

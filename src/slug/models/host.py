@@ -38,7 +38,10 @@ class HostModel:
             if p.shape != own.shape or not torch.allclose(p.float().cpu(), own.float().cpu(), atol=2e-3):
                 raise SlugError(f"{self.clip.label} is not the CLIP of this {what}: {n} differs; give the model's own CLIP")
         if not found:
-            raise SlugError(f"{self.clip.label} is not the CLIP of this {what}: no parameter has a name in common")
+            raise SlugError(
+                f"{self.clip.label} is not the CLIP of this {what}: no parameter has a name in common; "
+                "give the model's own CLIP"
+            )
         return found
 
     @property

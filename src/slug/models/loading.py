@@ -179,7 +179,7 @@ def _load_hugging_face(model_id: str) -> "Clip":
         kind = CLIPConfig.get_config_dict(source, **revision)[0].get("model_type")
         if kind != "clip":
             raise SlugError(
-                f"it is of model_type {kind!r}; supported are Hugging Face folders of model_type 'clip', with both towers"
+                f"its model_type is {kind!r}; only Hugging Face models of model_type 'clip', with both towers, are supported"
             )
         how: dict[str, Any] = {"trust_remote_code": False, **revision}
         found: Any = CLIPModel.from_pretrained(source, output_loading_info=True, variant=folders.variant(local), **how)

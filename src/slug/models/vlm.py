@@ -158,7 +158,7 @@ def load(
     try:
         kind = LlavaConfig.get_config_dict(source, **revision)[0].get("model_type")
         if kind != "llava":
-            raise SlugError(f"it is of model_type {kind!r}; supported is 'llava'")
+            raise SlugError(f"its model_type is {kind!r}; only 'llava' is supported")
         options |= {"trust_remote_code": False, **revision, "variant": folders.variant(local)}
         found: Any = LlavaForConditionalGeneration.from_pretrained(source, output_loading_info=True, **options)
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=False, **revision)

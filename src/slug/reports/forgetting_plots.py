@@ -64,7 +64,7 @@ class _Layer:
 def check_ending(path: Path) -> None:
     """SlugError unless a path is of a .png or .pdf."""
     if path.suffix not in (".png", ".pdf"):
-        raise SlugError(f"{path} ends neither in .png nor in .pdf")
+        raise SlugError(f"{path} ends neither in .png nor in .pdf; give a file name with one of these endings")
 
 
 def png(draw: Any, path: Path | None = None) -> bytes:

@@ -49,7 +49,7 @@ def test_only_linear_layers_become_an_adapter(edit, fits):
     if fits:
         assert list(adapters.adapter(edit)) == [n.removesuffix(".weight") for n in edit]
     else:
-        with pytest.raises(SlugError, match="edits of linear layers only; use the delta"):
+        with pytest.raises(SlugError, match="edits of linear layers only; apply the delta instead"):
             adapters.adapter(edit)
 
 

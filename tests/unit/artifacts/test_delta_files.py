@@ -74,7 +74,7 @@ def test_a_change_of_another_shape_is_not_broadcast(path, tiny_clip, tmp_path, s
         lambda: deltas.apply(path, tiny_clip / "hugging_face", tmp_path / "out"),
         lambda: deltas.of_model(tiny.load(tiny_clip), path),
     ):
-        with pytest.raises(SlugError, match="is a model of another size"):
+        with pytest.raises(SlugError, match="the model has another size"):
             use()
     assert not (tmp_path / "out").exists()
 
@@ -82,7 +82,7 @@ def test_a_change_of_another_shape_is_not_broadcast(path, tiny_clip, tmp_path, s
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.int64, torch.complex64, torch.float8_e4m3fn])
 def test_a_change_of_an_odd_dtype_is_refused(path, dtype):
     rewrite(path, lambda t: t.to(dtype), content=None)
-    with pytest.raises(SlugError, match="which no change is"):
+    with pytest.raises(SlugError, match="a change must be floating-point"):
         deltas.read(path)
 
 
@@ -151,7 +151,7 @@ def test_a_method_from_elsewhere_is_named(path, tiny_clip, tmp_path):
     assert "edited by the method mine." in (out / "README.md").read_text()
 
 
-@pytest.mark.parametrize("wrong", ["model of another kind", "other weights"])
+@pytest.mark.parametrize("wrong", ["model is of another kind", "other weights"])
 def test_a_delta_of_a_model_is_held_against_it(path, tiny_clip, tmp_path, wrong):
     clip = tiny.load(tiny_clip)
     assert deltas.of_model(clip, path).keys() == {"visual.proj"}

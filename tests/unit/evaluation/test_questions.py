@@ -141,8 +141,8 @@ def test_mmbench_is_a_table_with_options_and_images(tmp_path):
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        ("a.jsonl", '{"image": "x.png"}\n', "line 1, is no question"),
-        ("a.jsonl", "\n", "line 1, is no question"),
+        ("a.jsonl", '{"image": "x.png"}\n', "line 1, is not a question"),
+        ("a.jsonl", "\n", "line 1, is not a question"),
         ("a.jsonl", "", "holds no question"),
         ("a.csv", "", "no file of questions"),
         ("a.json", '{"1": {"question": "?"}}', "no file of GQA"),

@@ -101,7 +101,7 @@ def test_heads_that_do_not_divide_the_width_are_refused(copies):
 @pytest.mark.parametrize("kind", ["siglip", "chinese_clip", "clip_text_model"])
 def test_a_folder_of_another_family_is_refused_by_its_name(copies, kind):
     change(copies / "hugging_face/config.json", "model_type", value=kind)
-    with pytest.raises(SlugError, match=f"model_type '{kind}'; supported"):
+    with pytest.raises(SlugError, match=f"model_type is '{kind}'; only"):
         tiny.load(copies, "hugging_face")
 
 
@@ -272,7 +272,7 @@ def test_a_llava_that_lacks_tensors_or_is_another_model_is_refused(tiny_llava, t
     drop(path, lost)
     with pytest.raises(SlugError, match=r"lack .*projector"):
         vlm.load(str(tmp_path / "llava"), clip)
-    with pytest.raises(SlugError, match="model_type 'clip'; supported is 'llava'"):
+    with pytest.raises(SlugError, match="model_type is 'clip'; only 'llava' is supported"):
         vlm.load(str(tiny_clip / "hugging_face"), clip)
 
 
