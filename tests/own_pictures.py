@@ -60,8 +60,8 @@ REFUSED = [
     ("retain", "locked", "cannot read the retain set at"),
     ("retain", "full.tar", "60 of the 60 captions of the retain set name Alien"),
     ("model", "nowhere/at-all", "cannot load Hugging Face CLIP nowhere/at-all"),
-    ("model", "few", "is no model folder"),
-    ("model", "bert", "it is of model_type 'bert'; supported are"),
+    ("model", "few", "is not a model folder"),
+    ("model", "bert", "its model_type is 'bert'; only Hugging Face models"),
     ("model", "ViT-B-33", "open_clip has no model 'ViT-B-33'"),
     ("model", "pipeline", "load it with slug.load_pipeline"),
 ]

@@ -255,7 +255,7 @@ class ForgetPipeline(Following):
     rounds_wanted: Fraction = flag(0.98, "as --wanted, in the rounds after the first")
     select_others: Count = flag(100, "pictures of other concepts that a step is judged by, at most")
     keep: Fraction = flag(
-        help="fraction of the unedited IRA (in-domain retain accuracy), and of its CRA (cross-domain), that a step must leave",
+        help="fraction of the unedited IRA (in-domain retain accuracy) and CRA (cross-domain) that a step must leave",
         by="canvas_keep",
     )
     lora_residual: Fraction = flag(0.02, "fraction of the edit that its adapter may leave out")

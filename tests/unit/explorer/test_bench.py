@@ -34,7 +34,7 @@ def test_a_bench_finds_the_edits_that_fit_and_names_the_others(explored, bench, 
     "folder, results, said",
     [
         ("nowhere", "results", "model folder not found: .*nowhere"),
-        ("results", "results", "is no model folder"),
+        ("results", "results", "is not a model folder"),
         ("open_clip", "nowhere", "results folder not found|not found: .*nowhere"),
         ("open_clip", "faces", "holds no file"),
     ],
