@@ -1,5 +1,6 @@
 """The Python face on models of true size with random weights: what it does not know it cannot forget, and it says so."""
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -13,6 +14,7 @@ from PIL import Image
 
 import slug
 from slug import files, system
+from slug.errors import SlugError
 
 # So many that a model of random weights hardly calls everything by the one name that is forgotten.
 CLASSES = ["ant", "baby", "bento box", "lemon", "bell", "key", "crab", "pear", "taxi", "tiger", "owl", "fox"]
@@ -121,22 +123,27 @@ def test_both_text_encoders_of_an_sdxl_forget(blocks, pictures, tmp_path, tiny_c
     pipe = slug.load_pipeline(str(tmp_path / "xl"), *clips, device="cpu", steps=2)
     before = pipe.weights_hash()
     how = {"classes": CLASSES, "evaluations": 2, "say": lambda line: None, "eval_batch_size": 16}
-    edit = slug.forget(pipe, "Zoe", images=str(pictures / "own"), retain=str(pictures / "others"), **how)
+    how |= {"images": str(pictures / "own"), "retain": str(pictures / "others")}
+    for name in ("Zoe", "Max", "Ida"):
+        # A CLIP of random weights may call all pictures by one name, and then that one is refused.
+        with contextlib.suppress(SlugError):
+            edit = slug.forget(pipe, name, **how)
+            break
     assert pipe.weights_hash() == before and edit.record["towers"].keys() == {"text_encoder", "text_encoder_2"}
     del pipe
-    delta = edit.save(str(tmp_path / "zoe.delta.safetensors"))
+    delta = edit.save(str(tmp_path / "edit.delta.safetensors"))
     edit = None  # it holds the model
     folders = [str(tmp_path / "xl"), slug.apply(delta, str(tmp_path / "xl"), str(tmp_path / "edited"))]
-    folders.append(slug.revert("zoe.delta.safetensors", folders[1], str(tmp_path / "back")))
+    folders.append(slug.revert("edit.delta.safetensors", folders[1], str(tmp_path / "back")))
     drawn = []
     for folder in folders:
-        line = diffusers.DiffusionPipeline.from_pretrained(folder, add_watermarker=False)
+        line = diffusers.DiffusionPipeline.from_pretrained(folder, add_watermarker=False, dtype=torch.float32)
         noise = torch.Generator().manual_seed(0)
         how = {"num_inference_steps": 2, "height": 16, "width": 16, "generator": noise, "output_type": "np"}
-        drawn.append(line("Zoe", **how).images)
+        drawn.append(line(name, **how).images)
     assert not np.array_equal(drawn[0], drawn[1]) and np.array_equal(drawn[0], drawn[2])
-    for name in ("text_encoder", "text_encoder_2"):
-        files_of = [hashlib.sha256((Path(f) / name / "model.safetensors").read_bytes()).digest() for f in folders]
+    for part in ("text_encoder", "text_encoder_2"):
+        files_of = [hashlib.sha256((Path(f) / part / "model.safetensors").read_bytes()).digest() for f in folders]
         assert files_of[0] != files_of[1] and files_of[0] == files_of[2]
 
 
