@@ -14,6 +14,18 @@ while IFS=$'\t' read -r chapter line; do
   case "$line" in
     git\ clone* | cd\ *) echo "# skipped: $line" ;; # this is the clone
     *scripts/check_readme.sh*) echo "# skipped: $line" ;;
+    slug\ *) # needs pictures of one's own
+      [ -n "$DRY_RUN" ] || { echo "# skipped, needs your own pictures: $line" && continue; }
+      echo "\$ $line"
+      "$PYTHON" -m slug "$(cut -d' ' -f2 <<<"$line")" --help >/dev/null || die "a command of the documents failed: $line"
+      ;;
+    *scripts/setup.sh*) # it looks for an environment by itself
+      echo "\$ $line"
+      SLUG_PYTHON='' bash -c "$line ${DRY_RUN:+--dry-run}" || die "a command of the documents failed: $line"
+      ;;
+    *scripts/run_explorer.sh*) # a page that stays open
+      [ -n "$DRY_RUN" ] && bash -c "${line%% --model-dir MODEL*} --dry-run" || echo "# skipped, opens a page: $line"
+      ;;
     *PROFILE=paper* | *MODEL=ViT*)
       [ -n "$DRY_RUN" ] && bash -c "$line --dry-run" || echo "# skipped, needs the paper's data: $line"
       ;;

@@ -21,7 +21,7 @@ from slug.cli import flag
 from slug.errors import SlugError
 
 START = re.compile(
-    r"(?:[A-Z_]+=(?:\"[^\"]*\"|'[^']*'|\S+) )*(?:bash|python) (?:scripts|src)/\S+|python -m zipfile |git |cd "
+    r"(?:[A-Z_]+=(?:\"[^\"]*\"|'[^']*'|\S+) )*(?:bash|python) (?:scripts|src)/\S+|python -m zipfile |git |cd |slug [a-z]+"
 )
 SHOWN = 60  # lines of a command's output, at most
 HEAD = """# The chapter on real data, followed on stand-ins

@@ -6,14 +6,14 @@ Example: python scripts/tools/run_notebooks.py 00_quickstart explore_results    
 They read data/demo and results/demo; SLUG_DEMO, SLUG_NAME and SLUG_RESULTS name others.
 """
 
+import argparse
 import os
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from slug import files
+from slug import cli, files
 from slug.errors import SlugError
 
 FOLDER = files.ROOT / "notebooks"
@@ -39,14 +39,16 @@ def execute(path: Path, *, seconds: int = 600) -> Any:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the notebooks that are named, or all."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    write = "--write" in given
-    names = [n for n in given if n != "--write"] or sorted(p.stem for p in FOLDER.glob("*.ipynb"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="notebooks, without their endings; without any, all")
+    parser.add_argument("--write", action="store_true", help="keep the outputs in the notebooks' files")
+    given = parser.parse_args(argv)
+    names = given.names or sorted(p.stem for p in FOLDER.glob("*.ipynb"))
     for name in names:
         path = files.existing(FOLDER / f"{name}.ipynb", "notebook", "give its name without the ending")
         began = time.monotonic()
         book = execute(path)
-        if write:
+        if given.write:
             import nbformat
 
             for cell in book.cells:
@@ -59,6 +61,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    from slug import cli
-
     cli.exit_with(main)

@@ -44,3 +44,9 @@ def test_a_command_that_fails_is_the_last_one(follow, tmp_path):
         follow(["echo first", "false", "echo never"])
     text = (tmp_path / "record.md").read_text()
     assert "exit code 1" in text and "never" not in text
+
+
+def test_commands_of_the_package_are_found_too():
+    text = "## A\n```bash\nslug forget --name X\n```\n`slug methods`, `slug_w`, `slug.load`"
+    found = [("A", "slug forget --name X", True), ("A", "slug methods", False)]
+    assert tiny.script("tools/readme_commands").commands(text) == found
