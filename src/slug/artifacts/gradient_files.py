@@ -203,7 +203,8 @@ class GradientFiles:
         left_out = _noted(train, "left_out", list, remedy) if train.is_file() else []
         if plain_name(name) not in left_out and train.is_file():
             raise SlugError(
-                f"the retain gradient {train} was computed on pairs that show {name}, which is to be forgotten; make it again with: {remedy}"
+                f"the retain gradient {train} was computed on pairs that show {name}, which is to be forgotten; "
+                f"make it again with: {remedy}"
             )
         mark = self.mark(tar, losses.forget(variant), variant)
         if variant.preconditioned:

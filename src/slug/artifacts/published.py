@@ -68,7 +68,7 @@ def ascending(found: Mapping[str, torch.Tensor], here: Mapping[str, torch.Tensor
     cosine = product / (norms[0] * norms[1]) if min(norms) > 0 else 0.0
     if abs(cosine) < 0.01:
         raise SlugError(
-            f"the cosine of the published forget gradient with the one of a few pairs of the forget set is only {cosine:+.3f}; "
+            f"the cosine of the published forget gradient with that of a few pairs of the forget set is only {cosine:+.3f}; "
             "check that model and forget set are those of the file"
         )
     return {n: g if cosine > 0 else -g for n, g in found.items()}, cosine < 0
