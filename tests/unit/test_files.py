@@ -81,7 +81,7 @@ def test_file_names_keep_letters_of_any_script(text, name):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(b"\xff\xfe", "is not UTF-8 text"), (b"a\0b", "holds zero bytes"), (None, "cannot read")]
+    ("content", "said"), [(b"\xff\xfe", "is not UTF-8 text"), (b"a\0b", "contains zero bytes"), (None, "cannot read")]
 )
 def test_text_that_cannot_be_read_is_refused(tmp_path, content, said):
     if content is not None:

@@ -162,7 +162,7 @@ def check_names(tensors: Mapping[str, Tensor], there: Mapping[str, Tensor], wher
     for name, change in tensors.items():
         if name not in there:
             raise SlugError(
-                f"{where} has no tensor {brief(name)}, which the delta edits: the model is of another kind; "
+                f"{where} has no tensor {brief(name)}, which the delta edits; the model is of another kind; "
                 "give the model that the delta was made for"
             )
         if there[name].shape != change.shape:

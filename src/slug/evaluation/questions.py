@@ -169,9 +169,7 @@ def _gqa(path: Path) -> list[Question]:
         place = str(path.parent / "images" / "{imageId}.jpg")
         return [Question(place.format(**r), ask.format(**r), r["answer"], "gqa") for r in rows.values()]
     except (KeyError, AttributeError, TypeError) as err:
-        raise SlugError(
-            f"{path} is not a file of GQA's questions: it lacks {brief(err)}; get it again, or end our own format in .jsonl"
-        ) from err
+        raise SlugError(f"{path} is not a file of GQA's questions: it lacks {brief(err)}; get it again") from err
 
 
 def _mmbench(path: Path) -> list[Question]:

@@ -86,7 +86,7 @@ def test_the_table_of_unlearncanvas_is_read_in_fractions(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [(TABLE.replace("IRA", "ira"), "no column 'IRA'"), (TABLE.replace("85", "x"), "no number")]
+    ("text", "said"), [(TABLE.replace("IRA", "ira"), "no column 'IRA'"), (TABLE.replace("85", "x"), "not a number")]
 )
 def test_another_table_is_refused(tmp_path, text, said):
     (tmp_path / "style.csv").write_text(text)

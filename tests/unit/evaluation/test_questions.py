@@ -144,9 +144,9 @@ def test_mmbench_is_a_table_with_options_and_images(tmp_path):
         ("a.jsonl", '{"image": "x.png"}\n', "line 1, is not a question"),
         ("a.jsonl", "\n", "line 1, is not a question"),
         ("a.jsonl", "", "holds no question"),
-        ("a.csv", "", "no file of questions"),
-        ("a.json", '{"1": {"question": "?"}}', "no file of GQA"),
-        ("a.tsv", "index\tquestion\n1\t?\n", "no table of MMBench"),
+        ("a.csv", "", "not a file of questions"),
+        ("a.json", '{"1": {"question": "?"}}', "not a file of GQA"),
+        ("a.tsv", "index\tquestion\n1\t?\n", "not a table of MMBench"),
     ],
 )
 def test_a_file_that_holds_no_questions_is_refused(tmp_path, file, content, said):
