@@ -183,7 +183,7 @@ def stem(edit: Any) -> str:
 def write(edit: Any, out: Path) -> None:
     """Write an edit's delta, record, plots and report into a folder."""
     from slug import files
-    from slug.reports.forgetting import PLOTS
+    from slug.reports.forgetting_plots import PLOTS
 
     name = stem(edit)
     for kind in PLOTS:

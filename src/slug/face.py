@@ -15,7 +15,7 @@ import slug.torchvision_cpu  # noqa: F401  (before open_clip)
 import torch
 
 from slug import edits, files, models, system
-from slug.artifacts import deltas
+from slug.artifacts import deltas, export
 from slug.core import variants
 from slug.data.names import plain_name
 from slug.edits import Edit
@@ -298,12 +298,13 @@ def load_edit(path: str) -> Edit:
     return edits.load(path)
 
 
-def apply(edit: Any, model_dir: str, out: str) -> str:
+def apply(edit: Any, model_dir: Any, out: str) -> str:
     """Write a model folder with edits applied, which its library loads as it loads the original. Returns the folder.
 
     Args:
         edit: the path of a delta file, an Edit, or a list of them.
-        model_dir, out: the folder of the model, and where to write; they may be the same.
+        model_dir: the folder of the model; or what `load` returned of a name, which has none.
+        out: where to write; it may be `model_dir`.
 
     >>> edited = slug.apply("results/demo/mini-clip-Lion.delta.safetensors", "data/models/mini-clip", f"{scratch}/edited")
     >>> edited == f"{scratch}/edited"
@@ -312,7 +313,8 @@ def apply(edit: Any, model_dir: str, out: str) -> str:
     given = edit if isinstance(edit, list | tuple) else [edit]
     with tempfile.TemporaryDirectory() as folder:
         paths = [_file(one, folder) if isinstance(one, Edit) else here(one) for one in given]
-        return str(deltas.apply(paths, here(model_dir), here(out)))
+        base = model_dir if isinstance(model_dir, str | os.PathLike) else export.write(model_dir, Path(folder) / "base")
+        return str(deltas.apply(paths, here(base), here(out)))
 
 
 def _file(edit: Edit, folder: str) -> str:

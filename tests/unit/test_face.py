@@ -114,7 +114,7 @@ def test_importing_the_package_is_fast_and_loads_no_library():
 def signatures():
     """(label, signature) of every function that users of the face call: its own, an Edit's, and those of loaded models."""
     from slug.models.clip import Clip
-    from slug.reports.forgetting import Comparison
+    from slug.reports.forgetting_plots import Comparison
 
     for name in slug.__all__:
         if name != "Edit":
@@ -414,3 +414,11 @@ def test_modules_are_importable_one_by_one():
     for name in ("slug.face", "slug.edits", "slug.commands", "slug.models.in_memory"):
         importlib.import_module(name)
     assert os.sep in face.here("x") and face.here(3) == 3
+
+
+def test_a_loaded_model_serves_as_the_model_that_an_edit_is_applied_to(tmp_path):
+    delta, model = "results/demo/mini-clip-Lion.delta.safetensors", slug.load(str(MINI))
+    of_model = slug.load(slug.apply(str(files.ROOT / delta), model, str(tmp_path / "of-model")))
+    of_folder = slug.load(slug.apply(str(files.ROOT / delta), str(MINI), str(tmp_path / "of-folder")))
+    assert all(torch.equal(p, of_folder.parameters[n]) for n, p in of_model.parameters.items())
+    assert not torch.equal(of_model.parameters["visual.proj"], model.parameters["visual.proj"])
