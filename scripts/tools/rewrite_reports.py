@@ -1,13 +1,15 @@
 #!/usr/bin/env python
 """Write the committed reports, the tables of README and of the pages in results/, and their index from the committed tables.
 
-Example: python scripts/tools/rewrite_reports.py        after a change of words or layout in slug.reports
+Example: python scripts/tools/rewrite_reports.py            after a change of words or layout in slug.reports
+         python scripts/tools/rewrite_reports.py --plots    the figures of durability and of assistants, too
 """
 
 import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +24,7 @@ from slug.reports import (
     durability_report,
     markdown,
     pipelines,
+    plots,
     reading,
     rules,
     several,
@@ -72,9 +75,9 @@ def multi() -> Blocks:
     parts = []
     for path in sorted(DEMO.glob("multi/**/table.csv"), key=lambda p: (len(p.parts), p)):
         frame = pd.read_csv(path)
-        plots = sorted(path.parent.glob(f"*-cosine-sum-{frame['count'].max()}*.png"))
-        files.write_text(path.with_name("report.md"), several.report(frame, [p.name for p in plots]) + "\n")
-        parts.append((frame, [os.path.relpath(p, DEMO / "multi") for p in plots]))
+        shown = sorted(path.parent.glob(f"*-cosine-sum-{frame['count'].max()}*.png"))
+        files.write_text(path.with_name("report.md"), several.report(frame, [p.name for p in shown]) + "\n")
+        parts.append((frame, [os.path.relpath(p, DEMO / "multi") for p in shown]))
     return {"multi": several.parts_report(parts)}
 
 
@@ -160,7 +163,19 @@ def index() -> str:
     return "\n".join(lines) + "\n"
 
 
+def draw() -> None:
+    """The figures that are made of committed tables alone."""
+    plot = next((DEMO / "lasting").glob("*-relearning.png"))
+    frame = pd.read_parquet(plot.with_name("runs.parquet"))
+    plots.relearning(*durability_report.curves(frame), durability_report.title(frame), plot.with_suffix(""))
+    plot = next((DEMO / "vlm").glob("*-curve.png"))
+    frame = pd.read_csv(plot.with_name("curve.csv"))
+    plots.assistant(frame, assistants.curve_title(frame), plot.with_suffix(""))
+
+
 def main() -> None:
+    if "--plots" in sys.argv[1:]:
+        draw()
     for page, made in PAGES.items():
         with reading.as_written((files.ROOT / page).parent, "take its tables from the repository again"):
             blocks = made()

@@ -61,11 +61,9 @@ def main(argv=None):
                 frame.to_parquet(temporary, index=False)
         curves, original = durability_report.curves(frame)
         plot = out / f"{files.safe_name(frame['model'].iloc[0])}-relearning"
-        names = frame["name"].nunique()
-        title = f"Fine-tuning on pictures of the forgotten name: test split, {names} name{'s' * (names > 1)}"
         png = plot.with_name(f"{plot.name}.png")
         if curves:  # there are none where a run was stopped before
-            plots.relearning(curves, original, title, plot)
+            plots.relearning(curves, original, durability_report.title(frame), plot)
         files.write_text(out / "REPORT.md", durability_report.report(frame, png.name if curves else ""))
         if settings.readme:
             markdown.fill_blocks(settings.readme, {"lasting": durability_report.page_block(frame)})

@@ -23,7 +23,6 @@ from slug.reports import caveats, markdown, plots
 from slug.settings import Assistant, Data, Run
 
 PUBLISHED = "forget", "retain", "utility"  # parts that are scored as published, too
-MULTIPLES = "multiples of each name's step; filled: the step that was chosen"
 SHOWN = 4, 5  # images on a sheet: of the forgotten name, of others
 
 
@@ -219,7 +218,7 @@ def evaluate(
         frame = pd.DataFrame(curve)
         written += [folder / "curve.csv", plot := folder / f"{files.safe_name(model.label)}-curve.png"]
         _write_table(folder / "curve.csv", frame)
-        plots.assistant(frame, f"{model.label}, test split: {MULTIPLES}", plot.with_suffix(""))
+        plots.assistant(frame, tables.curve_title(frame), plot.with_suffix(""))
         text += "\n\n" + tables.curve_report(frame, plot.name)
         place = os.path.relpath(copies / plot.name, files.resolve(readme or "README.md").parent)
         quoted += "\n\n" + tables.curve_report(frame, place)

@@ -97,6 +97,11 @@ def _left_out(frame: pd.DataFrame) -> list[str]:
     return [f"Questions without a usable picture are left out; pictures: {said[0]}."] if said else []
 
 
+def curve_title(frame: pd.DataFrame) -> str:
+    """The title of the plot of curve.csv."""
+    return f"Multiples of the chosen steps, test split: mean over {frame['name'].nunique()} names (thick), and each name"
+
+
 def curve_report(frame: pd.DataFrame, plot: str) -> str:
     """Markdown of curve.csv: means over names at each multiple of their steps, and a link to the plot of each name.
 
@@ -111,4 +116,6 @@ def curve_report(frame: pd.DataFrame, plot: str) -> str:
         cells = [intervals.cell(part[c]) for c in ("forget_acc", "forget_unseen_acc")]
         cells += [intervals.change(part[c]) if c in part else "" for c in changes]
         rows.append([f"{factor:g}", len(part), *cells])
-    return f"{markdown.table(heads, rows)}\n\nMeans over names with 95% t intervals. Name by name: [the curves]({plot})."
+    return (
+        f"{markdown.table(heads, rows)}\n\nMeans over names with 95% t intervals. Means and each name: [the curves]({plot})."
+    )

@@ -163,6 +163,12 @@ def page_block(frame: pd.DataFrame) -> str:
     return "\n\n".join([rules.line(frame), overview(table(frame)), counted(frame)])
 
 
+def title(frame: pd.DataFrame) -> str:
+    """The title of the plot of relearning."""
+    names = frame["name"].nunique()
+    return f"Fine-tuning on pictures of the forgotten name: test split, {names} name{'s' * (names > 1)}"
+
+
 Curves = dict[str, dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]]
 
 

@@ -265,21 +265,21 @@ def relearning(curves: dict[str, dict[str, Any]], original: tuple[float, float],
         curves: {column: {method: (steps, forget accuracy, retained accuracy)}}, (N,) fractions each.
     """
     shared: dict[str, Any] = {"sharex": True, "sharey": "row", "squeeze": False, "layout": "constrained"}
-    figure, panels = plt.subplots(2, len(curves), figsize=(1.2 + 3.1 * len(curves), 5.6), **shared)
+    figure, panels = plt.subplots(2, len(curves), figsize=(WIDTH, 3.8), **shared)
     for column, (label, methods) in zip(panels.T, curves.items(), strict=True):
         for i, (method, (steps, *values)) in enumerate(methods.items()):
             place = np.arange(len(steps))  # by rank: 0, 1, 2, 5, 10, 20 are about even on a log scale, which has no 0
             for panel, value in zip(column, values, strict=True):
-                style = {"marker": marker(i), "ms": 4, "lw": 1.2, "mfc": "none"}
-                panel.plot(place, 100 * value, STYLES[i % 4], color=f"C{i}", label=method, **style)
+                style = {"marker": marker(i), "ms": 3.5, "lw": 1.1, "mfc": "none"}
+                panel.plot(place, 100 * value, STYLES[i % 4], color=f"C{i}", label=naming.in_words(method), **style)
         for panel, value in zip(column, original, strict=True):
             panel.axhline(100 * value, color="k", lw=0.9, ls=(0, (1, 1)), label="unedited model")
             panel.set_ylim(-3, 103)
-        column[0].set_title(label, fontsize=9)
+        column[0].set_title(label)
         column[1].set_xticks(place, [f"{s:g}" for s in steps])
         column[1].set_xlabel("fine-tuning steps")
-    panels[0][0].set_ylabel("zero-shot top-1 of\nthe forgotten name, %")
-    panels[1][0].set_ylabel("retained zero-shot top-1, %\n(mean of identities and objects)")
-    legend_below(figure, panels[0][0], 7)
+    panels[0][0].set_ylabel("pictures recognised as\nthe forgotten name, %")
+    panels[1][0].set_ylabel("retained accuracy, %\n(mean of both tasks)")
+    legend_below(figure, panels[0][0], 3)
     figure.suptitle(title)
     save(figure, stem)

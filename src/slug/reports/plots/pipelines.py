@@ -60,23 +60,32 @@ def answers(
     save(figure, stem)
 
 
+NAMED = {"forget_acc": "drawings seen in training", "forget_unseen_acc": "drawings never seen"}
+LOST = {
+    "identities_change": "naming other identities",
+    "objects_change": "naming objects",
+    "utility_change": "other questions",
+}
+
+
 def assistant(frame: pd.DataFrame, title: str, stem: Path) -> None:
-    """Forget accuracy against what is lost, a line for each name along multiples of its step; rows as in curve.csv."""
-    panels = {"identities_change": "naming others", "utility_change": "all other questions"}
-    panels = {c: said for c, said in panels.items() if c in frame}
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(0.62 * WIDTH * len(panels), 2.7), squeeze=False, layout="constrained"
-    )
-    for panel, (column, said) in zip(axes[0], panels.items(), strict=True):
-        for i, (name, part) in enumerate(frame.sort_values("factor").groupby("name", sort=False)):
-            x, y = -100 * part[column], 100 * part["forget_acc"]
-            panel.plot(x, y, "-", color=f"C{i}", marker=marker(i), mfc="none", ms=5, lw=1.2, label=name)
-            chosen = part["factor"] == 1
-            panel.plot(x[chosen], y[chosen], marker(i), color=f"C{i}", ms=8)
-        panel.set_ylim(-3, 103)
-        panel.set_xlabel(f"{said}: points lost")
-    axes[0][0].set_ylabel("answers that name the forgotten name, %")
-    legend_below(figure, axes[0][0], 5)
+    """What is still named, and what is lost, along multiples of the chosen steps: means over names (thick) and each name
+    (thin). The step that was chosen is 1; rows as in curve.csv."""
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.6), layout="constrained")
+    for panel, columns in zip(axes, (NAMED, LOST), strict=True):
+        for i, (column, said) in enumerate((c, said) for c, said in columns.items() if c in frame):
+            color = f"C{i + 2 * (columns is LOST)}"
+            for _, part in frame.sort_values("factor").groupby("name", sort=False):
+                panel.plot(part["factor"], 100 * part[column], color=color, lw=0.5, alpha=0.45)
+            mean = 100 * frame.groupby("factor")[column].mean()
+            panel.plot(mean.index, mean, color=color, marker=marker(i), ms=3.5, mfc="none", lw=1.6, label=said)
+        panel.axvline(1, color="0.5", lw=0.8, ls=(0, (1, 1)))
+        panel.set_xlabel("multiple of the chosen step")
+    axes[0].set_ylim(-3, 103)
+    axes[0].set_ylabel("forgotten name is given, %")
+    axes[1].set_ylabel("change, points")
+    for panel in axes:
+        panel.legend(frameon=False)
     figure.suptitle(title)
     save(figure, stem)
 
