@@ -52,7 +52,7 @@ REFUSED = [
     ("images", "same", "all 12 pictures of Alien are nearly the same picture"),
     ("images", "broken", "none of the 12 pictures of the pictures of Alien can be decoded"),
     ("images", "locked", "cannot read the pictures of Alien at"),
-    ("images", "names.txt", "names.txt is no pictures of Alien: give a folder of pictures"),
+    ("images", "names.txt", "names.txt cannot be read as pictures of Alien: give a folder of pictures"),
     ("retain", "nowhere.tar", "retain set not found"),
     ("retain", "empty", "no picture found for the retain set"),
     ("retain", "photos", "the retain set has 0 pairs with captions"),

@@ -150,7 +150,7 @@ def test_the_report_the_curves_and_the_readme_are_of_these_rows(run, frame):
 def second_model(again, frame):
     """A run with rows of the same names by another model, and without one test's rows of its own."""
     lost = (frame["test"] == "linear probe") & (frame["method"] == "slug") & (frame["name"] == "Alien")
-    other = frame.assign(model="other", made_with="x", value=1.0)
+    other = frame.assign(model="other", made_with="{}", value=1.0)
     pd.concat([other, frame[~lost]]).to_parquet(again.out_dir / "runs.parquet", index=False)
     return again
 

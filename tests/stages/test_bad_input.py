@@ -357,7 +357,7 @@ def test_revert_of_what_is_not_applied(place, fails):
     call = ["a2_unlearn_slug", "revert", "--delta", "b.delta.safetensors", "--out", place.folder / "out", "--model-dir"]
     assert "is not applied" in fails(*call, place.model)
     tiny.run(*place.apply())
-    assert "applied are: a.delta.safetensors" in fails(*call, place.folder / "out")
+    assert "applied deltas: a.delta.safetensors" in fails(*call, place.folder / "out")
 
 
 # -------------------------------------------------------------------------------------------------- ---------- report

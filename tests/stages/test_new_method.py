@@ -71,7 +71,7 @@ def compared(done, registered):
     tiny.run("a3_unlearn_compare", *flags, "--unlearn-method", "shrink")
     run.drawn, draw = [], plots.tradeoff
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "tradeoff", lambda points, chosen, *a: run.drawn.append(points) or draw(points, chosen, *a))
+        patch.setattr(plots, "tradeoff", lambda points, *a, **how: run.drawn.append(points) or draw(points, *a, **how))
         tiny.run("a4_report", "--result-dir", run.results)
     return run
 

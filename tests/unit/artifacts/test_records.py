@@ -159,7 +159,7 @@ def test_records_of_a_pipeline_whose_name_goes_on_are_not_taken_for_its_own(pipe
 
 
 def test_records_of_other_weights_are_refused(pipelines):
-    with pytest.raises(SlugError, match="of other weights"):
+    with pytest.raises(SlugError, match="with other weights"):
         canvas_records.read_records(pipelines, "x", "2", pipelines / "prompts.csv")
 
 

@@ -52,5 +52,8 @@ def test_the_version_is_the_newest_of_the_changelog():
 
 def test_only_slug_is_installed_and_it_is_typed():
     tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert tool["packages"]["find"]["include"] == ["slug*"] and tool["package-data"]["slug"] == ["py.typed"]
+    assert tool["packages"]["find"]["include"] == ["slug*"] and tool["package-data"]["slug"] == [
+        "py.typed",
+        "reports/templates/*",
+    ]
     assert (ROOT / "src/slug/py.typed").is_file()
