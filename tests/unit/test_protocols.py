@@ -319,5 +319,5 @@ def test_a_rule_that_is_not_the_usual_one_says_when_a_name_is_forgotten(rule, sa
 
 def test_own_pictures_have_no_published_protocol():
     given = ["--celeb-name", "Zoe", "--images", "x", "--protocol", "paper"]
-    with pytest.raises(SlugError, match="leave it out where --images are your own"):
+    with pytest.raises(SlugError, match="leave it out together with --images"):
         tiny.stage("a2_unlearn_slug").parse_args(given)

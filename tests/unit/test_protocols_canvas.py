@@ -16,6 +16,7 @@ from slug.core.search import Plan, over_layer
 from slug.data import canvas as canvas_files
 from slug.errors import SlugError
 from slug.evaluation import canvas_prompts, unlearncanvas
+from slug.evaluation.canvas_classifiers import Judged
 from slug.evaluation.canvas_prompts import Concept, Request
 from slug.experiments import pipeline_setup, pipelines, pipelines_report
 from slug.experiments.pipelines import Forgetting
@@ -117,9 +118,9 @@ class Examined(pipelines_report.Examination):
         self.canvas.edit = lambda record: SimpleNamespace(applied=contextlib.nullcontext)
 
     @staticmethod
-    def said(requests, paths):
+    def said(requests, paths, what=""):
         told = torch.tensor([r.wording.startswith("A painting") for r in requests])
-        return {"style": told, "object": told}
+        return Judged({"style": told, "object": told}, torch.ones_like(told))
 
 
 def cra(here, rules):
