@@ -117,12 +117,11 @@ def train_taught_clip():
         save_file(load_file(folder / "open_clip" / "open_clip_model.safetensors"), TAUGHT)
 
 
-def write_pipeline(folder, clip):
-    """Write an untrained StableDiffusionPipeline of 16 px whose text tower is that of a Hugging Face CLIP folder."""
+def _vae_and_unet(width, **more):
+    """(VAE, UNet) of an untrained pipeline of 16 px whose text encoders give hidden states of this width; `more` is of the
+    UNet."""
     import diffusers
-    from transformers import CLIPTextModel, CLIPTokenizer
 
-    text = CLIPTextModel.from_pretrained(clip)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         vae = diffusers.AutoencoderKL(
@@ -139,10 +138,21 @@ def write_pipeline(folder, clip):
             up_block_types=("CrossAttnUpBlock2D",),
             block_out_channels=(16,),
             layers_per_block=1,
-            cross_attention_dim=text.config.hidden_size,
+            cross_attention_dim=width,
             attention_head_dim=8,
             norm_num_groups=4,
+            **more,
         )
+    return vae, unet
+
+
+def write_pipeline(folder, clip):
+    """Write an untrained StableDiffusionPipeline of 16 px whose text tower is that of a Hugging Face CLIP folder."""
+    import diffusers
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    text = CLIPTextModel.from_pretrained(clip)
+    vae, unet = _vae_and_unet(text.config.hidden_size)
     scheduler = diffusers.DPMSolverMultistepScheduler(prediction_type="v_prediction")
     diffusers.StableDiffusionPipeline(
         vae=vae,
@@ -162,29 +172,12 @@ def write_pipeline_xl(folder, clip, clip_2):
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
     texts = [CLIPTextModel.from_pretrained(clip), CLIPTextModelWithProjection.from_pretrained(clip_2)]
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        vae = diffusers.AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            block_out_channels=(8, 8),
-            layers_per_block=1,
-            norm_num_groups=4,
-            sample_size=16,
-        )
-        unet = diffusers.UNet2DConditionModel(
-            sample_size=8,
-            down_block_types=("CrossAttnDownBlock2D",),
-            up_block_types=("CrossAttnUpBlock2D",),
-            block_out_channels=(16,),
-            layers_per_block=1,
-            cross_attention_dim=sum(t.config.hidden_size for t in texts),
-            attention_head_dim=8,
-            norm_num_groups=4,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=texts[1].config.projection_dim + 6 * 8,
-        )
+    vae, unet = _vae_and_unet(
+        sum(t.config.hidden_size for t in texts),
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=texts[1].config.projection_dim + 6 * 8,
+    )
     diffusers.StableDiffusionXLPipeline(
         vae=vae,
         text_encoder=texts[0],
