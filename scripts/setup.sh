@@ -112,7 +112,8 @@ if [ -z "$DRY_RUN" ]; then
   rm -f "$log"
   echo "set-up: installing the packages into $venv; one to three minutes, said in $log"
 fi
-install=("$python" -m pip install --no-input --disable-pip-version-check -c "$LOCK")
+# Without --no-compile pip would compile every module of every package, which takes longer than to unpack them all.
+install=("$python" -m pip install --no-input --disable-pip-version-check --no-compile -c "$LOCK")
 quiet "${install[@]}" torch                 # first, so that nothing below asks for another build of it
 quiet "${install[@]}" --no-deps torchvision # a CUDA build: without its dependencies it keeps torch as it is
 quiet "${install[@]}" -e ".[$EXTRAS$more]"

@@ -84,7 +84,13 @@ def scenes(world, seed, wanted):
 
 def digest(seed):
     """Hash of everything the questions depend on."""
-    sources = [*sorted(emoji.DATA.iterdir()), Path(emoji.__file__), Path(canvases.__file__), Path(__file__)]
+    sources = [
+        *emoji.sources(),
+        emoji.DATA / "forget_names.txt",
+        Path(emoji.__file__),
+        Path(canvases.__file__),
+        Path(__file__),
+    ]
     return hashlib.sha256(json.dumps([seed, *(files.file_hash(p) for p in sources)]).encode()).hexdigest()
 
 

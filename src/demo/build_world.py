@@ -371,7 +371,7 @@ def write_world(folder, concepts, seed, counts, progress, workers=1):
 
 def fingerprint(seed, limit, counts):
     """sha256 of the icons, the code that uses them and the settings."""
-    sources = [*sorted(emoji.DATA.iterdir()), Path(emoji.__file__), Path(__file__)]
+    sources = [*emoji.sources(), Path(emoji.__file__), Path(__file__)]
     text = json.dumps([[(p.name, files.file_hash(p)) for p in sources], seed, limit, counts])
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -2,6 +2,8 @@
 
 Example: python src/demo/draw_names.py            writes data/emoji/forget_names.txt
          python src/demo/draw_names.py --study    writes data/emoji/study_names.txt: further names for the study
+         python src/demo/draw_names.py --test     writes data/emoji/test_names.txt: all names that nothing used before, and
+                                                  gold_{A,B}_names.txt: the names that a gold model never sees
 
 A concept is known if at least 70% of its pictures in the validation split are recognised. It must have three drawings that
 training never saw. The committed lists do not change any more.
@@ -12,17 +14,20 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from demo import build_questions, emoji
+from demo import emoji
 from slug import cli, files, models, system
 from slug.cli import flag, group
 from slug.data import evaluation_sets
+from slug.data.names import plain_name
 from slug.data.splits import validation_mask
+from slug.errors import SlugError
 from slug.evaluation import clip_tasks, zeroshot
 from slug.settings import Following, Model, Run
 
 KNOWN = 0.70
 COUNTS = {"identity": 5, "object": 3}
 STUDY_COUNTS = {"identity": 5, "object": 2}
+KINDS = {"identity": "identities", "object": "objects"}  # and the task that knows them
 DEVELOPMENT = "Penguin Crab Princess Tiger dagger pear taxi sunrise".split()  # rules and margins were chosen on these
 
 
@@ -34,7 +39,7 @@ def known_names(evaluation, task, seed):
         mine = pictures.labels == label
         unseen = {g for g, u in zip(pictures.groups, (mine & ~pictures.seen).tolist(), strict=True) if u}
         rows = torch.nonzero(mine & select).flatten()
-        if len(unseen) >= 3 and (evaluation.ranks(task, rows, None) < 1).float().mean() >= KNOWN:
+        if len(unseen) >= 3 and (evaluation.ranks(task, rows) < 1).float().mean() >= KNOWN:
             known.append(name)
     return known
 
@@ -45,6 +50,27 @@ class Settings(Following):
     model: Model = group(Model, model="local-dir:data/models/mini-clip")
     data_dir: str = flag("data/demo", "folder of the embedded world")
     study: bool = flag(False, "draw names for the study, other than those of forget_names.txt")
+    test: bool = flag(False, "list all names that nothing used before, and draw those that the gold models never see")
+
+    def __post_init__(self):
+        if self.study and self.test:
+            raise SlugError("give --study or --test, not both")
+
+
+def listed(which):
+    """The names of data/emoji/{which}_names.txt, spelled as in concepts.csv but for case."""
+    lines = files.read_text(emoji.DATA / f"{which}_names.txt").splitlines()
+    return [plain_name(line) for line in lines if line.strip() and not line.startswith("#")]
+
+
+def gold_groups(fresh, seed):
+    """Two groups of names that one gold model each never sees: eight development names and eight test names.
+
+    Args:
+        fresh: the test names.
+    """
+    drawn = np.random.default_rng([seed, 1]).permutation(fresh)[:16].tolist()
+    return {"A": [*listed("forget"), *sorted(drawn[:8])], "B": [*listed("study"), DEVELOPMENT[0], *sorted(drawn[8:])]}
 
 
 def main():
@@ -59,19 +85,35 @@ def main():
         clip_tasks.TaskSet("objects", "object", objects, zeroshot.object_templates()),
     ]
     evaluation = clip_tasks.Evaluation(clip, sets)
-    taken = {n.casefold() for n in [*build_questions.forget_names(), *DEVELOPMENT]} if settings.study else set()
-    counts = STUDY_COUNTS if settings.study else COUNTS
-    beside = f" beside forget_names.txt and {', '.join(DEVELOPMENT)}" if settings.study else " before any unlearning"
-    lines = [f"# Drawn by src/demo/draw_names.py{' --study' * settings.study}{beside}; see there."]
     rng = np.random.default_rng(settings.run.seed)
-    for (kind, count), task in zip(counts.items(), ("identities", "objects"), strict=True):
-        known = [n for n in known_names(evaluation, task, settings.run.seed) if n.casefold() not in taken]
-        drawn = sorted(rng.choice(known, count, replace=False).tolist())
-        print(f"{kind}: {count} of {len(known)} known: {', '.join(drawn)}")
-        lines += [f"# {kind}: {count} of {len(known)} known at {KNOWN:.0%}, seed {settings.run.seed}"]
-        lines += [n.replace(" ", "_") for n in drawn]
-    out = emoji.DATA / ("study_names.txt" if settings.study else "forget_names.txt")
-    files.write_text(out, "\n".join(lines) + "\n")
+    known = {kind: known_names(evaluation, task, settings.run.seed) for kind, task in KINDS.items()}
+    if settings.test:
+        taken, which, beside = (
+            {*listed("forget"), *listed("study"), *DEVELOPMENT},
+            "test",
+            " --test before any of them was used",
+        )
+    elif settings.study:
+        taken, which = {*listed("forget"), *DEVELOPMENT}, "study"
+        beside = f" --study beside forget_names.txt and {', '.join(DEVELOPMENT)}"
+    else:
+        taken, which, beside = set(), "forget", " before any unlearning"
+    taken = {name.casefold() for name in taken}
+    lines, drawn = [f"# Drawn by src/demo/draw_names.py{beside}; see there."], []
+    for kind, names in known.items():
+        fresh = [n for n in names if n.casefold() not in taken]
+        count = len(fresh) if settings.test else (STUDY_COUNTS if settings.study else COUNTS)[kind]
+        chosen = sorted(rng.choice(fresh, count, replace=False).tolist())
+        print(f"{kind}: {count} of {len(fresh)} known: {', '.join(chosen)}")
+        lines += [f"# {kind}: {count} of {len(fresh)} known at {KNOWN:.0%}, seed {settings.run.seed}"]
+        lines += [n.replace(" ", "_") for n in chosen]
+        drawn += chosen
+    files.write_text(emoji.DATA / f"{which}_names.txt", "\n".join(lines) + "\n")
+    if settings.test:
+        for group_name, names in gold_groups(drawn, settings.run.seed).items():
+            text = f"# Names that gold model {group_name} never sees; drawn by src/demo/draw_names.py --test; see there.\n"
+            text += "".join(f"{n.replace(' ', '_')}\n" for n in names)
+            files.write_text(emoji.DATA / f"gold_{group_name}_names.txt", text)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,11 @@ class Picture(NamedTuple):
     seen: bool  # in training
 
 
+def sources():
+    """The files that the world is made from; lists of names and the benchmark's protocol lie beside them."""
+    return sorted([*DATA.glob("*.csv"), *DATA.glob("*.json.gz")])
+
+
 def house(set_name):
     """The design house of a set: the two Fluent sets hold the same drawings."""
     return "fluent" if set_name.startswith("fluent") else set_name

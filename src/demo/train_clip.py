@@ -1,7 +1,9 @@
 """Train mini-CLIP on EmojiCanvas and write it as an open_clip folder (fp16 safetensors, config, tokenizer).
 
 Example: python src/demo/train_clip.py --minutes 85            (2 cores; resumes from its checkpoint when run again)
-         python src/demo/train_clip.py --steps 6000            (a fixed number of steps, the same on any machine)
+         python src/demo/train_clip.py --steps 8604            (a fixed number of steps, the same on any machine)
+         python src/demo/train_clip.py --steps 8604 --without Lion "Old Woman" --out data/models/gold   (a gold model, which
+                                                               never sees these concepts, nor a caption that names them)
 
 Command, steps and time of the committed weights: data/models/mini-clip/training.json.
 """
@@ -10,6 +12,7 @@ import argparse
 import json
 import math
 import os
+import shlex
 import time
 from pathlib import Path
 
@@ -25,6 +28,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from demo import emoji, tokenizer
 from slug import cli, progress
+from slug.data.names import plain_name
+from slug.errors import SlugError
 
 ROOT = Path(__file__).resolve().parents[2]
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -81,9 +86,15 @@ def distort(x, g):
 class Batches:
     """Training batches; batch k depends on (seed, k) only, so that a resumed run continues exactly."""
 
-    def __init__(self, seed, tokenize):
+    def __init__(self, seed, tokenize, without=()):
+        """`without` are names of concepts that no picture shows and no caption names."""
         self.seed = seed
         self.world = emoji.concepts()
+        absent = {plain_name(name).casefold() for name in without}
+        unknown = absent - {c.name.casefold() for c in self.world}
+        if unknown:
+            raise SlugError(f"no concept of EmojiCanvas is called {', '.join(sorted(unknown))}; see data/emoji/concepts.csv")
+        self.shown = [i for i, c in enumerate(self.world) if c.name.casefold() not in absent]
         self.pictures = emoji.pictures(self.world)
         self.icons = emoji.icons(self.world, progress=progress.bar)
         self.by_concept = [[] for _ in self.world]  # for each concept its pictures that training sees
@@ -91,7 +102,7 @@ class Batches:
             if p.seen:
                 self.by_concept[p.concept].append(i)
         self.tokenize = tokenize
-        self.names = [c.name for c in self.world]
+        self.names = [self.world[i].name for i in self.shown]
         self.style_index = {s: i for i, s in enumerate(emoji.STYLES)}
 
     def draw(self, rng, concept, not_style=None):
@@ -106,7 +117,7 @@ class Batches:
         """Pictures (B, 3, S, S) normalised, tokens (B, L), style indices (B,)."""
         rng = np.random.default_rng([self.seed, k])
         g = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        chosen = rng.permutation(len(self.world))[: BATCH - SECOND]
+        chosen = rng.permutation(self.shown)[: BATCH - SECOND]
         chosen = [*chosen, *chosen[:SECOND]]
         rows, texts = [], []
         for j, c in enumerate(chosen):
@@ -151,6 +162,7 @@ def main():
         help="length of the training and of its learning-rate schedule",
     )
     parser.add_argument("--steps", type=cli.within(cli.Count), help="train this many steps instead")
+    parser.add_argument("--without", nargs="+", default=[], metavar="NAME", help="concepts that training never sees")
     parser.add_argument("--save-seconds", type=cli.within(cli.Positive), default=120, help="seconds between two checkpoints")
     parser.add_argument("--seed", type=cli.within(cli.Seed), default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -163,7 +175,7 @@ def main():
     preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
     text = json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}, indent=2)
     write(args.out / "open_clip_config.json", text.encode())
-    batches = Batches(args.seed, get_tokenizer(f"local-dir:{args.out}"))
+    batches = Batches(args.seed, get_tokenizer(f"local-dir:{args.out}"), args.without)
     torch.manual_seed(args.seed)
     training = {**config, "text_cfg": {k: v for k, v in config["text_cfg"].items() if k != "hf_tokenizer_name"}}
     model = CLIP(**training).to(args.device).train()
@@ -235,8 +247,11 @@ def main():
     bar.close()
     state = {k: v.detach().cpu().half().contiguous() for k, v in model.state_dict().items() if k != "attn_mask"}
     write(args.out / "open_clip_model.safetensors", state)
+    length = f"--steps {args.steps}" if args.steps else f"--minutes {args.minutes:g}"
+    without = "".join(f" {shlex.quote(name)}" for name in args.without)
     record = {
-        "command": f"python src/demo/train_clip.py --minutes {args.minutes:g} --seed {args.seed}",
+        "command": f"python src/demo/train_clip.py {length} --seed {args.seed}{' --without' * bool(without)}{without}",
+        "without": sorted(plain_name(name) for name in args.without),
         "steps": step,
         "minutes": round(spent / 60, 1),
         "device": args.device,
@@ -252,4 +267,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    cli.exit_with(main)
