@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
@@ -40,6 +41,8 @@ def spread(
         return
     import joblib
 
+    # Joblib replaces a process whose memory has grown, and says so; one that dies is an error of its own.
+    warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
     # Joblib's cluster backends return lists; in waves, so that memory never holds the results of all of LAION.
     wave = 8 * max(1, workers) if module else max(1, len(items))
     with contextlib.ExitStack() as stack:
