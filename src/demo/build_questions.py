@@ -2,8 +2,9 @@
 
 Example: python src/demo/build_questions.py
 Writes data/demo/vlm/questions.jsonl and its pictures. Drawings, not pictures, are assigned to the validation and the test
-split; drawings that training never saw are in the test split and marked as unseen. The forget names are asked for in every
-wording. If a forget name has an odd number of drawings, the validation split has one more than the test split.
+split. Drawings that training never saw are marked as unseen: those of the forget names are in both splits, all others in the
+test split. The forget names are asked for in every wording. If a forget name has an odd number of drawings that training
+saw, the validation split has one more than the test split; of unseen drawings the test split has one more.
 """
 
 import argparse
@@ -68,13 +69,17 @@ def scenes(world, seed, wanted):
         split = {d: "validation" if i < count else "test" for i, d in enumerate(order)}
         for drawing in order if not forget else ():
             splits[split[drawing]][kind] += drawings[drawing]
+        # Of what stays, unseen drawings are seldom recognised and would only slow the search down.
+        unseen = [d for d in drawings if d not in split] if forget else []
+        apart = [unseen[i] for i in np.random.default_rng([seed, 23, concept]).permutation(len(unseen))]
+        placed = split | {d: "validation" for d in apart[: len(apart) // 2]}
         asked = list(drawings) if kind == "identity" or forget else [order[int(rng.integers(len(order)))]]
         for drawing in asked:
             rows = drawings[drawing]
             for number in range(TIMES if forget else 1):
                 found = canvases.scene(rng, world, None, kind="who", icon=rows[number % len(rows)])
                 texts = canvases.WHO if forget else [found.question]
-                out.append((found, texts, split.get(drawing, "test"), drawing in split))
+                out.append((found, texts, placed.get(drawing, "test"), drawing in split))
     for part, rows in splits.items():
         for kind in ("style", "colour", "count", "present"):
             for found in canvases.drawn(lambda kind=kind, rows=rows: unnamed(rng, world, rows, kind, wanted), UTILITY):

@@ -20,6 +20,7 @@ from slug.errors import SlugError, brief
 NAMING = "who"  # the task whose answer is a name
 RETAINED = ("identities", "objects", "utility")  # retained tasks
 PARTS = ("forget", *RETAINED)
+SIDES = ("", "_unseen", "_all")  # ends of a part: source images that training contained, that it did not, and both
 REMEDY = "data/README.md describes the format"
 
 
@@ -218,13 +219,14 @@ class Marker:
 
 
 def parts(found: Sequence[Question], name: str) -> dict[str, list[int]]:
-    """{part: indices of questions} for a name to forget; source images that training did not contain are in `{part}_unseen`.
+    """{part: indices of questions} for a name to forget; source images that training did not contain are in
+    `{part}_unseen`, and those of both kinds in `{part}_all`.
 
     forget: the name is asked for. identities, objects: another name is asked for, one question for each source image, so
     that a name with many wordings does not weigh more than others. utility: all other questions about images of other names
     (whether the forgotten name is visible in an image says nothing about utility).
     """
-    out: dict[str, list[int]] = {f"{p}{end}": [] for p in PARTS for end in ("", "_unseen")}
+    out: dict[str, list[int]] = {f"{p}{end}": [] for p in PARTS for end in SIDES[:2]}
     asked: set[str] = set()
     forgotten = plain_name(name).casefold()
     for i, q in enumerate(found):
@@ -237,4 +239,4 @@ def parts(found: Sequence[Question], name: str) -> dict[str, list[int]]:
         elif not q.group or q.group not in asked:
             asked.add(q.group)
             out[f"{'objects' if q.kind == 'object' else 'identities'}{end}"].append(i)
-    return out
+    return out | {f"{p}_all": sorted(out[p] + out[f"{p}_unseen"]) for p in PARTS}

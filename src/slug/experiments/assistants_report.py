@@ -22,7 +22,9 @@ from slug.reports import assistants as tables
 from slug.reports import caveats, markdown, plots
 from slug.settings import Assistant, Data, Run
 
-PUBLISHED = "forget", "retain", "utility"  # parts that are scored as published, too
+# Parts that are scored as published, too, and parts whose changes are reported.
+PUBLISHED = "forget", "forget_unseen", "forget_all", "retain", "utility"
+CHANGED = *questions.RETAINED, "identities_unseen", "identities_all"
 SHOWN = 4, 5  # images on a sheet: of the forgotten name, of others
 
 
@@ -89,7 +91,7 @@ class Exam:
     def changes(self, name: str, state: State) -> dict[str, float]:
         """Paired changes of retained accuracies as columns, with 95% bootstrap intervals over groups of images."""
         found: dict[str, float] = {}
-        for part, rows in ((p, rows) for p in questions.RETAINED if (rows := self.rows[name][p])):
+        for part, rows in ((p, rows) for p in CHANGED if (rows := self.rows[name][p])):
             groups = [self.asked[i].group or str(self.asked[i].image) for i in rows]
             before, after = ([s.right[i] for i in rows] for s in (self.before, state))
             columns = (f"{part}_change", f"{part}_change_low", f"{part}_change_high")
@@ -99,18 +101,23 @@ class Exam:
     def table(self, record: Record, state: State) -> list[dict[str, Any]]:
         """The two rows of a name in table.csv: the unedited model, and the edited one in `state`."""
         name, rows = record["name"], self.rows[record["name"]]
-        common = {"name": name, "seed": self.seed, "n_drawings": len({self.asked[i].group for i in rows["forget"]})}
+        common = {"name": name, "seed": self.seed}
+        for end in questions.SIDES:
+            common[f"n_drawings{end}"] = len({self.asked[i].group for i in rows[f"forget{end}"]})
         row = {k: record[k] for k in ("method", "layer", "step", "seconds", "peak_mem_mb", "params_share", "n_candidates")}
         row |= {"storage_bytes": record["delta_bytes"], **caveats.of(record)}
-        instead = Counter(state.said[i] for i in rows["forget"] + rows["forget_unseen"] if not state.right[i])
+        instead = Counter(state.said[i] for i in rows["forget_all"] if not state.right[i])
         if instead:
             row["commonest_share"] = instead.most_common(1)[0][1] / instead.total()
             row["known_share"] = sum(n for text, n in instead.items() if self.marker.knows(text)) / instead.total()
         row["said_instead"] = "; ".join(f"{text} ({n})" for text, n in instead.most_common(4))
-        # An image that is asked about in several wordings is one trial: named in any of them, it counts as named.
-        images = {self.asked[i].image for i in rows["forget"]}
-        named = {self.asked[i].image for i in rows["forget"] if state.right[i]}
-        row |= {"n_pictures": len(images), "forget_upper": statistics.interval(len(named), len(images))[1]}
+        for end in questions.SIDES:
+            # An image that is asked about in several wordings is one trial: named in any of them, it counts as named.
+            images = {self.asked[i].image for i in rows[f"forget{end}"]}
+            named = {self.asked[i].image for i in rows[f"forget{end}"] if state.right[i]}
+            row[f"n_pictures{end}"] = len(images)
+            if images:
+                row[f"forget{end}_upper"] = statistics.interval(len(named), len(images))[1]
         before = {"method": schema.ORIGINAL, **common, **self.figures(name, self.before)}
         return [before, {**row, **common, **self.figures(name, state), **self.changes(name, state)}]
 
@@ -135,7 +142,7 @@ class Exam:
     def write_answers(self, name: str, state: State, stem: Path) -> list[Path]:
         """Write the transcript of a name and a sheet of images with answers; returns the paths."""
         rows, before, lines = self.rows[name], self.before, []
-        for part, i in ((part, i) for part, chosen in rows.items() for i in chosen):
+        for part, i in ((part, i) for part, chosen in rows.items() if not part.endswith("_all") for i in chosen):
             image = self.asked[i].image
             line = self.asked[i]._asdict() | {"image": image.rsplit("/", 1)[-1] if isinstance(image, str) else ""}
             line |= {"part": part, "before": before.said[i], "after": state.said[i]}

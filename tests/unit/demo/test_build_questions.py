@@ -14,9 +14,14 @@ def test_the_worlds_questions_keep_drawings_apart_and_say_what_is_shown(tmp_path
     for q in by_name:
         splits.setdefault(q.group, set()).add(q.split)
     assert all(len(h) == 1 for h in splits.values())
-    assert all(q.split == "test" for q in by_name if not q.seen) and any(not q.seen for q in by_name)
-    # What else is asked shows and names none that will be forgotten, and both halves ask for many objects.
+    # Of the names to forget both splits hold drawings that training never saw; of all others the test split alone.
     wanted = set(build_questions.forget_names())
+    unseen = [q for q in by_name if not q.seen]
+    assert {q.split for q in unseen if q.name not in wanted} == {"test"}
+    drawings = {s: {q.group for q in unseen if q.name == "frog" and q.split == s} for s in ("validation", "test")}
+    assert 1 <= len(drawings["validation"]) <= len(drawings["test"]) <= len(drawings["validation"]) + 1
+    assert {q.split for q in by_name if q.name == "frog" and q.seen} == {"validation", "test"}
+    # What else is asked shows and names none that will be forgotten, and both halves ask for many objects.
     assert not any(name in q.text for q in found if q.task == "present" for name in wanted)
     assert not any(q.name in wanted for q in found if q.task == "style")
     for split in ("validation", "test"):
