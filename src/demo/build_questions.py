@@ -69,7 +69,7 @@ def scenes(world, seed, wanted):
         split = {d: "validation" if i < count else "test" for i, d in enumerate(order)}
         for drawing in order if not forget else ():
             splits[split[drawing]][kind] += drawings[drawing]
-        # Of what stays, unseen drawings are seldom recognised and would only slow the search down.
+        # Unseen drawings of other names are seldom recognised and would only slow the search down.
         unseen = [d for d in drawings if d not in split] if forget else []
         apart = [unseen[i] for i in np.random.default_rng([seed, 23, concept]).permutation(len(unseen))]
         placed = split | {d: "validation" for d in apart[: len(apart) // 2]}

@@ -13,7 +13,7 @@ from slug.core.edit import Edit
 from slug.core.selection import Candidate
 from slug.errors import SlugError
 from slug.evaluation.protocol import score_while_it_can_win
-from slug.evaluation.questions import PARTS, RETAINED, Marker, Question, parts
+from slug.evaluation.questions import PARTS, RETAINED, Marker, Question, sides
 
 # Chosen on Penguin, Crab, Princess and Tiger, for which no figure is reported.
 SIGMAS = 3.0
@@ -62,7 +62,7 @@ class AssistantEvaluator:
         """
         self.vlm, self.marker, self.rule = vlm, Marker(found), {"wanted": wanted, "sigmas": sigmas}
         mine = [q for q in found if q.split == split]
-        rows = parts(mine, name)
+        rows = sides(mine, name)
         self.asked = {p: [mine[i] for i in rows[f"{p}_all"]] for p in PARTS}
         self.seen = torch.tensor([q.seen for q in self.asked["forget"]], dtype=torch.bool)
         if not self.asked["forget"] or not any(self.asked[p] for p in RETAINED):

@@ -219,8 +219,7 @@ class Marker:
 
 
 def parts(found: Sequence[Question], name: str) -> dict[str, list[int]]:
-    """{part: indices of questions} for a name to forget; source images that training did not contain are in
-    `{part}_unseen`, and those of both kinds in `{part}_all`.
+    """{part: indices of questions} for a name to forget; source images that training did not contain are in `{part}_unseen`.
 
     forget: the name is asked for. identities, objects: another name is asked for, one question for each source image, so
     that a name with many wordings does not weigh more than others. utility: all other questions about images of other names
@@ -239,4 +238,10 @@ def parts(found: Sequence[Question], name: str) -> dict[str, list[int]]:
         elif not q.group or q.group not in asked:
             asked.add(q.group)
             out[f"{'objects' if q.kind == 'object' else 'identities'}{end}"].append(i)
+    return out
+
+
+def sides(found: Sequence[Question], name: str) -> dict[str, list[int]]:
+    """`parts`, and in `{part}_all` the questions about seen and unseen source images together."""
+    out = parts(found, name)
     return out | {f"{p}_all": sorted(out[p] + out[f"{p}_unseen"]) for p in PARTS}

@@ -49,7 +49,7 @@ class Exam:
         self, model: vlm.Vlm, asked: Sequence[questions.Question], marker: questions.Marker, names: Sequence[str], seed: int
     ) -> None:
         self.model, self.asked, self.marker, self.seed = model, asked, marker, seed
-        self.rows = {name: questions.parts(asked, name) for name in names}
+        self.rows = {name: questions.sides(asked, name) for name in names}
         self.before = self.answers(Edit(), names, "unedited model")
 
     def answers(self, edit: Edit, names: Sequence[str], desc: str) -> State:
