@@ -1,5 +1,6 @@
 """What assistants answer on the test split with the edits of c1_unlearn_vlm.py (c2_eval_vlm.py)."""
 
+import functools
 import json
 import math
 import os
@@ -50,11 +51,14 @@ class Exam:
     ) -> None:
         self.model, self.asked, self.marker, self.seed = model, asked, marker, seed
         self.rows = {name: questions.sides(asked, name) for name in names}
-        self.before = self.answers(Edit(), names, "unedited model")
+        self.probing = {name: questions.probes(asked, name) for name in names}
+        self.before = self.answers(Edit(), names, "unedited model", probes=True)
 
-    def answers(self, edit: Edit, names: Sequence[str], desc: str) -> State:
-        """The answers to the questions of some names with an edit."""
-        wanted = sorted({i for name in names for part in self.rows[name].values() for i in part})
+    def answers(self, edit: Edit, names: Sequence[str], desc: str, *, probes: bool = False) -> State:
+        """The answers to the questions of some names with an edit; `probes`: also to all probes."""
+        parts = [part for name in names for part in self.rows[name].values()]
+        parts += [part for name in names for part in self.probing[name].values() if probes]
+        wanted = sorted({i for part in parts for i in part})
         with edit.applied(self.model):
             said, short = self.model.answers([self.asked[i] for i in wanted], desc=desc)
         found = dict(zip(wanted, said, strict=True))
@@ -130,6 +134,24 @@ class Exam:
             found.append({"name": name, "kind": kind, "before": before, "after": after, "n": len(mine)})
         return found
 
+    def probes(self, name: str, state: State) -> list[dict[str, Any]]:
+        """Rows of probes.csv: for each probe and what it asks for the fractions of right answers, with the paired change.
+
+        `after_upper` is the upper bound of the fraction of pictures; one counts as right if any answer about it is.
+        """
+        found = []
+        for (task, whom), rows in self.probing[name].items():
+            groups = [self.asked[i].group or str(self.asked[i].image) or self.asked[i].text for i in rows]
+            before, after = ([s.right[i] for i in rows] for s in (self.before, state))
+            change, low, high = statistics.paired_difference(before, after, groups, seed=self.seed)
+            images = {self.asked[i].image or self.asked[i].text for i in rows}
+            right = {self.asked[i].image or self.asked[i].text for i in rows if state.right[i]}
+            row = {"name": name, "probe": task, "whom": whom, "before": sum(before) / len(rows)}
+            row |= {"after": sum(after) / len(rows), "change": change, "change_low": low, "change_high": high}
+            row |= {"after_upper": statistics.interval(len(right), len(images))[1]}
+            found.append(row | {"n": len(rows), "n_pictures": len(images), "n_drawings": len(set(groups))})
+        return found
+
     def curve(self, record: Record, edit: Edit, state: State, factors: Sequence[float]) -> list[dict[str, Any]]:
         """Figures at multiples of a record's step, 0 and 1 among them."""
         name, found, known = record["name"], [], {0.0: self.before, 1.0: state}
@@ -142,7 +164,9 @@ class Exam:
     def write_answers(self, name: str, state: State, stem: Path) -> list[Path]:
         """Write the transcript of a name and a sheet of images with answers; returns the paths."""
         rows, before, lines = self.rows[name], self.before, []
-        for part, i in ((part, i) for part, chosen in rows.items() if not part.endswith("_all") for i in chosen):
+        chosen = {p: r for p, r in rows.items() if not p.endswith("_all")}
+        chosen |= {"-".join(key): r for key, r in self.probing[name].items()}
+        for part, i in ((part, i) for part, indices in chosen.items() for i in indices):
             image = self.asked[i].image
             line = self.asked[i]._asdict() | {"image": image.rsplit("/", 1)[-1] if isinstance(image, str) else ""}
             line |= {"part": part, "before": before.said[i], "after": state.said[i]}
@@ -202,25 +226,24 @@ def evaluate(
     known = [*(names := [r["name"] for r in made]), *(q.answer for q in found if q.task == questions.NAMING)]
     rows = [q for folder_of in own for q in questions.read_rows(folder_of, known)]
     exam = Exam(model, asked, questions.Marker([*found, *rows]), names, run.seed)
-    table, kinds, curve, on_rows = [], [], [], []
+    table, kinds, curve, on_rows, probes = [], [], [], [], []
     counts = {"left_out": left_out} if left_out else {}  # a column only where pictures are left out
     written = [folder / "table.csv", folder / "report.md"]
     for record in progress.bar(made, desc="names", unit="name"):
         name, edit = record["name"], Edit(deltas.of_model(model, folder / record["delta"]), record["layer"], record["step"])
-        state = exam.answers(edit, [name], name)
+        state = exam.answers(edit, [name], name, probes=True)
         table += [row | counts for row in exam.table(record, state)]
         kinds += exam.kinds(name, state)
+        probes += exam.probes(name, state)
         curve += exam.curve(record, edit, state, factors) if factors else []
         on_rows += exam.own(name, edit, rows) if rows else []
         written += exam.write_answers(name, state, folder / records.file_name(model.label, name, ""))
     frame = pd.DataFrame(table).assign(protocol=run.protocol)
     frame = frame.reindex(columns=[*schema.ASSISTANT_COLUMNS, *counts, *caveats.columns(table)])
     _write_table(folder / "table.csv", frame)
-    quoted = text = tables.report(frame, pd.DataFrame(kinds))
-    if on_rows:
-        written.append(folder / "rows.csv")
-        _write_table(written[-1], pd.DataFrame(on_rows))
-        quoted = text = f"{text}\n\n{tables.rows_report(pd.DataFrame(on_rows))}"
+    more, paths = _other_tables(folder, probes, on_rows)
+    written += paths
+    quoted = text = "\n\n".join([tables.report(frame, pd.DataFrame(kinds)), *more])
     if curve:
         frame = pd.DataFrame(curve)
         written += [folder / "curve.csv", plot := folder / f"{files.safe_name(model.label)}-curve.png"]
@@ -232,6 +255,18 @@ def evaluate(
     markdown.publish(folder / "report.md", text, "vlm", readme, quoted)
     for source in written if copies != folder else ():
         files.place(source, copies / source.name)
+
+
+def _other_tables(folder: Path, probes: list[Record], on_rows: list[Record]) -> tuple[list[str], list[Path]]:
+    """Write the rows of probes.csv and rows.csv, where there are any; returns their Markdown and the paths."""
+    probing = functools.partial(tables.probes_report, said=questions.PROBES, text_only=questions.TEXT_ONLY)
+    texts, paths = [], []
+    for name, rows, report in (("probes.csv", probes, probing), ("rows.csv", on_rows, tables.rows_report)):
+        if rows:
+            paths.append(folder / name)
+            _write_table(paths[-1], frame := pd.DataFrame(rows))
+            texts.append(report(frame))
+    return texts, paths
 
 
 def _write_table(path: Path, frame: pd.DataFrame) -> None:

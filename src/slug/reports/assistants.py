@@ -38,7 +38,7 @@ def with_all(frame: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-def _counted(row: Mapping[str, Any], end: str) -> str:
+def _counted(row: Mapping[Any, Any], end: str) -> str:
     """What an accuracy of forgetting rests on: its upper bound by pictures, and answers / pictures / source images."""
     answers = f"{row[f'n_forget{end}']:.0f}"
     if pd.isna(row.get(f"n_pictures{end}")):
@@ -96,7 +96,7 @@ def _lost(after: pd.DataFrame, before: pd.DataFrame) -> str:
     return f"{said}\n\n{markdown.table(heads, rows)}"
 
 
-def _change(row: Mapping[str, Any], old: Mapping[str, Any], part: str) -> str:
+def _change(row: Mapping[Any, Any], old: Mapping[Any, Any], part: str) -> str:
     """A paired change in points, with its interval where the table has it, and the number of questions; empty for none."""
     n = row.get(f"n_{part}")
     if pd.isna(n) or not n:
@@ -134,6 +134,38 @@ def rows_report(frame: pd.DataFrame) -> str:
         for r in frame.to_dict("records")
     ]  # fmt: skip
     return markdown.table(heads, rows)
+
+
+WHOM = {"name": "of the name", "beside": "of others in the same picture", "others": "of others in other pictures"}
+NO_PICTURE = (
+    "The question without a picture does not pass through the vision tower. No edit of the vision tower can change its "
+    "answer, so what the language model knows of the name by itself is out of reach by construction."
+)
+
+
+def probes_report(frame: pd.DataFrame, said: Mapping[str, str], text_only: str) -> str:
+    """Markdown of probes.csv: each probe, before and after, as means over names.
+
+    Args:
+        said: {task: words} of the probes.
+        text_only: the task of the probe without a picture.
+    """
+    heads = "probe | right answers | before, % | after, % | change in points | names | questions / pictures / source images"
+    rows = []
+    for task, words in said.items():
+        for whom, of in WHOM.items():
+            part = frame[(frame["probe"] == task) & (frame["whom"] == whom)]
+            if len(part):
+                counts = " / ".join(f"{part[c].sum():.0f}" for c in ("n", "n_pictures", "n_drawings"))
+                cells = [intervals.cell(part["before"]), intervals.cell(part["after"]), intervals.change(part["change"])]
+                rows.append([words, of, *cells, len(part), counts])
+    lines = [
+        "Probes: the name asked for in other ways. Means over names with 95% t intervals. What is right of the name is to "
+        "be forgotten, what is right of others is to be kept. A probe that the unedited model fails says nothing of an "
+        "edit. `probes.csv` has each name.",
+        markdown.table(heads, rows),
+    ]
+    return "\n\n".join([*lines, *([NO_PICTURE] if text_only in set(frame["probe"]) else [])])
 
 
 def report(frame: pd.DataFrame, kinds: pd.DataFrame) -> str:

@@ -91,6 +91,35 @@ def test_a_name_without_unseen_images_has_no_bound_of_them():
     assert row["n_forget_unseen"] == 0 and "forget_unseen_upper" not in row and row["forget_all_acc"] == 0
 
 
+def probing():
+    """Probes of Frog's picture, of Owl's, and without a picture, beside the questions of ROWS."""
+    asked = [Question(image, "?", name.lower(), task, name, image) for name, image, task in ROWS]
+    about = {"image": "1", "text": "is it?", "task": "probe_yes_no", "name": "Frog", "group": "1"}
+    asked += [Question(answer="yes", asks="frog", **about), Question(answer="no", asks="owl", **about)]
+    asked += [Question(answer="yes", **about | {"image": "3", "name": "Owl", "group": "3"})]
+    asked += [Question("", "who croaks?", "frog", "probe_text_only", asks="frog")]
+    return Exam(Scripted(lambda q: "no" if q.shown else q.answer), asked, Marker(asked), ("Frog",), seed=0)
+
+
+def test_probes_tell_the_name_from_what_is_beside_it_and_from_others():
+    found = probing()
+    rows = found.probes("Frog", found.answers(EDIT, ["Frog"], "", probes=True))
+    assert [(r["probe"], r["whom"], r["before"], r["after"], r["change"], r["n"]) for r in rows] == [
+        ("probe_yes_no", "name", 1, 0, -1, 1),
+        ("probe_yes_no", "beside", 1, 1, 0, 1),
+        ("probe_yes_no", "others", 1, 0, -1, 1),
+        ("probe_text_only", "name", 1, 1, 0, 1),
+    ]
+    assert rows[0]["after_upper"] == statistics.interval(0, 1)[1]
+
+
+def test_probes_count_for_no_accuracy_and_only_once_for_a_name(tmp_path):
+    found, plain = probing(), exam(lambda q: "no", ROWS)
+    state = found.answers(EDIT, ["Frog"], "", probes=True)
+    assert found.figures("Frog", state) == plain.figures("Frog", plain.answers(EDIT, ["Frog"], ""))
+    assert len(found.answers(EDIT, ["Frog"], "").said) == len(ROWS) and len(state.said) == len(ROWS) + 4
+
+
 def test_the_table_says_what_is_answered_instead():
     found = exam(lambda q: "an owl" if q.image == "1" else "newt" if q.name == "Frog" else q.answer, ROWS)
     _, row = found.table(RECORD, found.answers(EDIT, ["Frog"], ""))

@@ -94,6 +94,21 @@ def test_seen_and_unseen_source_images_count_together(answers):
     assert "counted pictures only of seen source images" in text
 
 
+def probe(task, whom, after, name="Frog"):
+    row = {"name": name, "probe": task, "whom": whom, "before": 1.0, "after": after, "change": after - 1, "n": 6}
+    return row | {"n_pictures": 3, "n_drawings": 2}
+
+
+@pytest.mark.parametrize("tasks", [["a"], ["a", "t"]])
+def test_probes_have_a_row_for_whom_they_ask_and_say_what_no_edit_can_reach(tasks):
+    rows = [probe(task, whom, 0.5) for task in tasks for whom in ("others", "name")] + [probe("a", "name", 0.0, "Owl")]
+    text = assistants.probes_report(pd.DataFrame(rows), {"a": "first", "t": "text", "b": "never asked"}, "t")
+    lines = [line for line in text.splitlines() if line.startswith("| first")]
+    assert lines[0].startswith("| first | of the name | 100.0 | 25.0 (") and lines[0].endswith("| 2 | 12 / 6 / 4 |")
+    assert lines[1] == "| first | of others in other pictures | 100.0 | 50.0 | -50.0 | 1 | 6 / 3 / 2 |"
+    assert ("by construction" in text) == ("t" in tasks) and "never asked" not in text
+
+
 @pytest.mark.parametrize(("left", "said"), [(0.05, "all 5.0%, reached."), (0.0501, "all 5.0%, not reached.")])
 def test_the_target_is_judged_by_all_source_images(answers, left, said):
     frame = answers.assign(forget_all_acc=[0.9, left], n_forget_all=14, n_pictures_all=7, n_drawings_all=3)
