@@ -76,7 +76,7 @@ def _target(after: pd.DataFrame) -> str:
     for end, words in SIDES.items():
         values = after[f"forget{end}_acc"].dropna()
         if len(values):
-            reached = "reached" if values.mean() <= TARGET else "not reached"
+            reached = "reached" if values.mean() <= TARGET else "missed"
             said.append(f"{words} {values.mean():.1%}, {reached}")
     return f"Target: a mean forget accuracy of at most {TARGET:.0%}. It counts for all source images: {'; '.join(said)}."
 

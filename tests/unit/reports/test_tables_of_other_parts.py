@@ -90,7 +90,7 @@ def test_seen_and_unseen_source_images_count_together(answers):
     """Nothing is left of 8 answers about seen images, a half of 6 about unseen ones: 3 of 14 are left, from 10.2 of 14."""
     text = assistants.report(answers, NO_KINDS)
     assert "| 50.0% (6 answers) | 72.9% | 21.4% (14 answers) |" in text
-    assert "seen in training 0.0%, reached; never seen 50.0%, not reached; all 21.4%, not reached." in text
+    assert "seen in training 0.0%, reached; never seen 50.0%, missed; all 21.4%, missed." in text
     assert "counted pictures only of seen source images" in text
 
 
@@ -109,7 +109,7 @@ def test_probes_have_a_row_for_whom_they_ask_and_say_what_no_edit_can_reach(task
     assert ("by construction" in text) == ("t" in tasks) and "never asked" not in text
 
 
-@pytest.mark.parametrize(("left", "said"), [(0.05, "all 5.0%, reached."), (0.0501, "all 5.0%, not reached.")])
+@pytest.mark.parametrize(("left", "said"), [(0.05, "all 5.0%, reached."), (0.0501, "all 5.0%, missed.")])
 def test_the_target_is_judged_by_all_source_images(answers, left, said):
     frame = answers.assign(forget_all_acc=[0.9, left], n_forget_all=14, n_pictures_all=7, n_drawings_all=3)
     text = assistants.report(frame.assign(forget_all_upper=0.4), NO_KINDS)
