@@ -71,7 +71,7 @@
 : "${OBJECTS=$CANVAS_OBJECTS}"
 : "${SD_TAR_DIR:=$TAR_DIR/generated}" # forget sets of SD_CONCEPTS, apart from those of real pictures
 : "${SD_IMAGE_DIR:=$IMAGE_DIR/generated}"
-: "${SD_METHODS:=slug}" # of slug, slug_w, slug_ws, each also with _rounds (several layers), and uce, esd
+: "${SD_METHODS:=slug}" # of slug, slug_w, slug_ws, each also with _rounds (several layers), and uce, esd, rece, speed, oce
 : "${SD_ROUNDS:=3}" # layers of the _rounds methods
 : "${SD_JOBS:=1}" # processes, each with a part of the concepts
 : "${TOKEN_STYLES:=$STYLES}" # run_tokens.sh tries to bring these back

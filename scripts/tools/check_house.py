@@ -60,7 +60,7 @@ LAYERS = (
     {"methods", "evaluation", "artifacts"},
     {"reports"},
     {"experiments"},
-    {"face", "edits", "commands", "delta_commands", "explorer", "__main__"},
+    {"face", "edits", "commands", "delta_commands", "eval_unlearn", "explorer", "__main__"},
 )
 REPORTS_READ = re.compile(r"(?:files|schema|errors|protocols|settings|methods|evaluation\.statistics|reports(?:\..*)?)$")
 # {(module, imported): why}: neither makes the importing module depend on what it must not.

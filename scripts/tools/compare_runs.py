@@ -301,6 +301,7 @@ convert_sd.main(["--out", str(models)])
 convert_vlm.main(["--out", str(models)])
 build_questions.main(["--out", str(mini / "vlm"), "--name", "Frog"])
 rows = [json.loads(line) for line in (mini / "vlm/questions.jsonl").read_text().splitlines()]
+rows = [{k: v for k, v in r.items() if k != "asks"} for r in rows if not r["task"].startswith("probe_")]
 rows = [r | {"image": str(mini / "vlm" / r["image"])} for r in rows[::8] + [r for r in rows if r["name"] == "Frog"][::2]]
 (mini / "vlm/questions.jsonl").write_text("".join(json.dumps(r) + "\\n" for r in rows))
 with tarfile.open(mini / "world/laion/laion400m/00000.tar") as whole, tarfile.open(mini / "train.tar", "w") as part:

@@ -117,7 +117,17 @@ def assistant() -> Blocks:
     plot = next(folder.glob("*-curve.png")).name
     text += "\n\n" + assistants.curve_report(pd.read_csv(folder / "curve.csv"), plot)
     files.write_text(folder / "report.md", text + "\n")
+    published_steps(folder / "slug")
     return {"vlm": text}
+
+
+def published_steps(folder: Path) -> None:
+    """The report of the paper's steps. Its transcripts are not committed: figures by kind of question stay as they are."""
+    report = folder / "report.md"
+    kept = [p for p in report.read_text(encoding="utf-8").strip().split("\n\n") if p.startswith("| kind of question")]
+    kinds = pd.DataFrame(columns=["name", "kind", "before", "after", "n"])
+    text = assistants.report(pd.read_csv(folder / "table.csv"), kinds)
+    files.write_text(report, "\n\n".join([text, *kept]) + "\n")
 
 
 def timing() -> Blocks:
@@ -169,7 +179,7 @@ def draw() -> None:
     frame = pd.read_parquet(plot.with_name("runs.parquet"))
     plots.relearning(*durability_report.curves(frame), durability_report.title(frame), plot.with_suffix(""))
     plot = next((DEMO / "vlm").glob("*-curve.png"))
-    frame = pd.read_csv(plot.with_name("curve.csv"))
+    frame = assistants.with_all(pd.read_csv(plot.with_name("curve.csv")))
     plots.assistant(frame, assistants.curve_title(frame), plot.with_suffix(""))
 
 

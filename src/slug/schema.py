@@ -34,7 +34,11 @@ ASSISTANT_COLUMNS = (  # results/vlm/table.csv
     "n_pictures forget_upper identities_change identities_change_low identities_change_high objects_change "
     "objects_change_low objects_change_high utility_change utility_change_low utility_change_high said_instead "
     "commonest_share known_share seconds peak_mem_mb storage_bytes params_share n_candidates seed protocol "
-    "forget_published_acc retain_published_acc utility_published_acc"
+    "forget_published_acc retain_published_acc utility_published_acc forget_unseen_published_acc forget_all_published_acc "
+    "forget_all_acc identities_all_acc n_forget_all n_identities_all n_drawings_unseen n_pictures_unseen "
+    "forget_unseen_upper n_drawings_all n_pictures_all forget_all_upper identities_unseen_change "
+    "identities_unseen_change_low identities_unseen_change_high identities_all_change identities_all_change_low "
+    "identities_all_change_high"
 ).split()
 DURABILITY_COLUMNS = (  # the table of verdicts
     "test method names value correct n low high original back back_low back_high identities objects verdict"

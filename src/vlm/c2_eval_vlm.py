@@ -6,10 +6,11 @@ Example: python src/vlm/c2_eval_vlm.py --vlm data/demo/models/mini-llava --clip-
          python src/vlm/c2_eval_vlm.py ... --factors 0.5 0.7 1.4 2    (how far each name's step would have to go)
 An answer with a name is right if the name occurs in it as whole words; any other answer is marked by its first word or its
 whole text. All is also scored as published: the right answer is contained in the first 16 tokens. Source images that the
-model's training did not contain have columns of their own. Writes under results/vlm/: table.csv, report.md, for each name a
-transcript {model}-{name}.jsonl of all questions with the answers before and after, and a sheet of images with answers. With
---rows also rows.csv, the figures on your own questions. With --factors also curve.csv, a row for each name and multiple of
-its step, and its plot: what more forgetting costs.
+model's training did not contain have columns of their own, and so have all images together. Writes under results/vlm/:
+table.csv, report.md, for each name a transcript {model}-{name}.jsonl of all questions with the answers before and after, and
+a sheet of images with answers. Where the questions hold probes (data/README.md) also probes.csv. With --rows also rows.csv,
+the figures on your own questions. With --factors also curve.csv, a row for each name and multiple of its step, and its plot:
+what more forgetting costs.
 """
 
 from dataclasses import dataclass

@@ -9,6 +9,7 @@ import pytest
 import tiny
 import tiny_llava as assistants
 
+from slug import files
 from slug.artifacts import deltas
 from slug.core.edit import Edit
 from slug.evaluation import questions
@@ -158,3 +159,28 @@ def test_own_questions_of_a_folder_are_asked(assistant_run, tiny_llava, tmp_path
     rows = pd.read_csv(tmp_path / "out/rows.csv")
     assert list(rows["part"]) == ["the name", "others"] and list(rows["n"]) == [1, 1]
     assert "own questions" in (tmp_path / "out/report.md").read_text()
+
+
+def test_probes_of_a_users_own_file_have_a_table_and_change_no_other(assistant_run, tiny_llava, tmp_path):
+    lines = (tiny_llava / "questions.jsonl").read_text()
+    about = {"image": "pictures/4.png", "text": "is this a frog?", "answer": "yes", "name": "Frog", "group": "Frog/4"}
+    probes = [about | {"task": "probe_yes_no"}, about | {"task": "probe_group_yes_no", "asks": "owl"}]
+    probes.append({"image": "", "text": "who croaks?", "answer": "frog", "task": "probe_text_only", "asks": "frog"})
+    (tmp_path / "pictures").symlink_to(tiny_llava / "pictures")
+    (tmp_path / "questions.jsonl").write_text(lines + "".join(json.dumps(p) + "\n" for p in probes))
+    shutil.copytree(assistant_run / "results", tmp_path / "results")
+    record = tmp_path / "results/vlm/llava-Frog.json"
+    digest = questions.digest(tmp_path / "questions.jsonl")
+    files.write_json(record, files.read_json(record) | {"questions_hash": digest})
+    given = [*assistants.model_flags(tiny_llava, tmp_path), "--questions", tmp_path / "questions.jsonl"]
+    tiny.run("c2_eval_vlm", *given, "--utility", assistant_run / "MME", "--factors", 0.5, 8)
+    rows = pd.read_csv(tmp_path / "results/vlm/probes.csv")
+    assert [*zip(rows["probe"], rows["whom"], strict=True)] == [
+        ("probe_yes_no", "name"), ("probe_group_yes_no", "beside"), ("probe_text_only", "name")
+    ]  # fmt: skip
+    last = rows.iloc[2]
+    assert (last["before"], last["change"]) == (last["after"], 0)
+    assert "by construction" in (tmp_path / "results/vlm/report.md").read_text()
+    before, after = (pd.read_csv(work / "results/vlm/table.csv") for work in (assistant_run, tmp_path))
+    pd.testing.assert_frame_equal(before, after)
+    assert (tmp_path / "results/vlm/curve.csv").read_bytes() == (assistant_run / "results/vlm/curve.csv").read_bytes()

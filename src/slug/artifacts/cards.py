@@ -27,6 +27,8 @@ SHARES = {  # figures of a delta's header: words for each, and the count that it
     "IRA": ("IRA", "n_retain"),
     "CRA": ("CRA", "n_retain"),
     "forget_acc": ("forget accuracy", "n_forget"),
+    "forget_seen_acc": ("of source images that training contained", "n_forget_seen"),
+    "forget_unseen_acc": ("of source images that it did not", "n_forget_unseen"),
     "identities_acc": ("other identities", "n_identities"),
     "objects_acc": ("other objects", "n_objects"),
     "utility_acc": ("utility", "n_utility"),

@@ -13,7 +13,7 @@ from slug.core.edit import Edit
 from slug.core.selection import Candidate
 from slug.errors import SlugError
 from slug.evaluation.protocol import score_while_it_can_win
-from slug.evaluation.questions import PARTS, RETAINED, Marker, Question, parts
+from slug.evaluation.questions import PARTS, RETAINED, Marker, Question, sides
 
 # Chosen on Penguin, Crab, Princess and Tiger, for which no figure is reported.
 SIGMAS = 3.0
@@ -23,11 +23,23 @@ CHUNK = 32  # questions of a task between two looks at whether a candidate can s
 class AssistantEvaluator:
     """Asks for the forgotten name, and asks the questions of the retained tasks where a candidate can still win.
 
+    A name is forgotten if few enough of all answers hold it, of source images that training contained and of others alike.
+    The margins are those of the former, for which the rule's constant was chosen; where there are none, those of all.
+
     Attributes:
         asked: {part: the split's questions}; a part may be empty.
     """
 
-    columns = (*(f"{part}_acc" for part in PARTS), "margin", "margin_sd", "wanted", "sigmas", "seconds")
+    columns = (
+        *(f"{part}_acc" for part in PARTS),
+        "forget_seen_acc",
+        "forget_unseen_acc",
+        "margin",
+        "margin_sd",
+        "wanted",
+        "sigmas",
+        "seconds",
+    )
 
     def __init__(
         self,
@@ -50,10 +62,18 @@ class AssistantEvaluator:
         """
         self.vlm, self.marker, self.rule = vlm, Marker(found), {"wanted": wanted, "sigmas": sigmas}
         mine = [q for q in found if q.split == split]
-        rows = parts(mine, name)
-        self.asked = {p: [mine[i] for i in sorted(rows[p] + rows[f"{p}_unseen"])] for p in PARTS}
+        rows = sides(mine, name)
+        self.asked = {p: [mine[i] for i in rows[f"{p}_all"]] for p in PARTS}
+        self.seen = torch.tensor([q.seen for q in self.asked["forget"]], dtype=torch.bool)
         if not self.asked["forget"] or not any(self.asked[p] for p in RETAINED):
             raise SlugError(f"the {split} split has no question about {name}, or none about anything else; add questions")
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Numbers of questions as columns."""
+        seen = int(self.seen.sum())
+        found = {f"n_{part}": len(asked) for part, asked in self.asked.items()}
+        return found | {"n_forget_seen": seen, "n_forget_unseen": found["n_forget"] - seen}
 
     @functools.cached_property
     def start(self) -> Candidate:
@@ -73,8 +93,12 @@ class AssistantEvaluator:
         started = time.perf_counter()
         with edit.applied(self.vlm):
             right, margin = self._ask(self.asked["forget"])
-            spread = margin.std().item() if len(margin) > 1 else 0.0
-            scores = {"forget_acc": int(right.sum()) / len(right), "margin": margin.mean().item(), "margin_sd": spread}
+            scores = {"forget_acc": int(right.sum()) / len(right)}
+            for side, rows in (("seen", self.seen), ("unseen", ~self.seen)):
+                scores[f"forget_{side}_acc"] = int(right[rows].sum()) / int(rows.sum()) if rows.any() else math.nan
+            judged = margin[self.seen] if self.seen.any() else margin
+            spread = judged.std().item() if len(judged) > 1 else 0.0
+            scores |= {"margin": judged.mean().item(), "margin_sd": spread}
             if log_all or self.candidate(edit, scores).forgotten:
                 beat = best.retained if best is not None and best.forgotten and not log_all else -math.inf
                 scores |= self._retained(beat)

@@ -20,13 +20,24 @@ from slug.errors import SlugError, brief
 NAMING = "who"  # the task whose answer is a name
 RETAINED = ("identities", "objects", "utility")  # retained tasks
 PARTS = ("forget", *RETAINED)
+SIDES = ("", "_unseen", "_all")  # ends of a part: source images that training contained, that it did not, and both
+PROBES = {  # tasks of probes: questions that ask for a name in other ways; they count for no part
+    "probe_yes_no": "yes or no",
+    "probe_indirect": "an indirect question",
+    "probe_wording": "other wordings",
+    "probe_caption": "a caption with the name",
+    "probe_group": "several names in a picture",
+    "probe_group_yes_no": "several names in a picture, yes or no",
+    "probe_text_only": "no picture",
+}
+TEXT_ONLY = "probe_text_only"
 REMEDY = "data/README.md describes the format"
 
 
 class Question(NamedTuple):
     """A question about one image."""
 
-    image: str | bytes  # a file, or its content
+    image: str | bytes  # a file, or its content; empty for a question without a picture
     text: str
     answer: str
     task: str  # NAMING, or what else is asked; public sets have their own names
@@ -35,6 +46,17 @@ class Question(NamedTuple):
     split: str = "test"
     seen: bool = True  # whether the model's training data contained the group
     kind: str = "identity"  # what the name is of: identity or object
+    asks: str = ""  # of a probe: the name that it asks for, where that is not `name`
+
+    @property
+    def shown(self) -> bool:
+        """Whether the question is about a picture."""
+        return bool(self.image)
+
+    @property
+    def wants_name(self) -> bool:
+        """Whether the right answer is a name."""
+        return self.task == NAMING or (self.task in PROBES and self.answer.strip().casefold() not in ("yes", "no"))
 
     def picture(self) -> Image.Image:
         """The RGB image. SlugError if it cannot be decoded."""
@@ -68,7 +90,7 @@ def usable(found: Sequence[Question], path: str | Path, allowed: float) -> tuple
     What is left out is told. SlugError where more than the fraction `allowed` of the pictures cannot be used.
     """
     why: dict[str | bytes, str] = {}
-    pictures = {q.image: q for q in found}
+    pictures = {q.image: q for q in found if q.shown}
     for image, question in pictures.items():
         try:
             question.picture().close()
@@ -77,7 +99,7 @@ def usable(found: Sequence[Question], path: str | Path, allowed: float) -> tuple
     left_out = {reason: list(why.values()).count(reason) for reason in ("missing", "damaged")}
     lost = [i if isinstance(i, str) else f"that of {pictures[i].text.splitlines()[0]!r}" for i in why]
     check_share(Path(path), left_out, len(pictures), lost, allowed)
-    if len(why) == len(pictures):
+    if why and len(why) == len(pictures):
         raise SlugError(f"{path}: none of its pictures can be used; get them again")
     return [q for q in found if q.image not in why], left_out
 
@@ -140,10 +162,21 @@ def _jsonl(path: Path) -> list[Question]:
     for number, line in enumerate(files.read_text(path).splitlines(), 1):
         try:
             row = json.loads(line)
-            found.append(Question(**{**row, "image": str(path.parent / row["image"])}))
+            found.append(Question(**{**row, "image": str(path.parent / row["image"]) if row["image"] else ""}))
+            _check_probe(found[-1])
         except (ValueError, TypeError, KeyError) as err:
             raise SlugError(f"{path}, line {number}, is not a question ({brief(err)}); {REMEDY}") from err
     return found
+
+
+def _check_probe(question: Question) -> None:
+    """ValueError where a question looks like a probe and is none."""
+    if question.task.startswith("probe_") and question.task not in PROBES:
+        raise ValueError(f"there is no probe {question.task!r}; choose from {', '.join(PROBES)}")
+    if question.shown == (question.task == TEXT_ONLY):
+        raise ValueError(f"a question has no image if its task is {TEXT_ONLY!r}, and needs one otherwise")
+    if question.task in PROBES and not (question.asks or question.name):
+        raise ValueError("a probe needs `asks`, the name that it asks for")
 
 
 def _mme(folder: Path) -> list[Question]:
@@ -188,7 +221,8 @@ def _mmbench(path: Path) -> list[Question]:
 
 def write(path: Path, found: Iterable[Question]) -> None:
     """Write questions in our format; their images must be files below the folder of `path`."""
-    lines = [json.dumps(q._asdict() | {"image": str(Path(str(q.image)).relative_to(path.parent))}) for q in found]
+    images = [str(Path(str(q.image)).relative_to(path.parent)) if q.shown else "" for q in found]
+    lines = [json.dumps(q._asdict() | {"image": image}) for q, image in zip(found, images, strict=True)]
     files.write_text(path, "\n".join(lines) + "\n")
 
 
@@ -197,7 +231,7 @@ class Marker:
 
     def __init__(self, found: Sequence[Question]) -> None:
         """The known names are the answers of `found` to questions that ask for a name."""
-        names = sorted({plain_name(q.answer) for q in found if q.task == NAMING})
+        names = sorted({plain_name(q.answer) for q in found if q.wants_name})
         self.names = Matcher(names, names)
 
     def right(self, question: Question, said: str) -> bool:
@@ -206,7 +240,7 @@ class Marker:
         A name must occur in it as whole words. Any other answer must be the whole text; yes, no and single letters need
         only be its first word.
         """
-        if question.task == NAMING:
+        if question.wants_name:
             return plain_name(question.answer) in self.names.find(said)
         folded, wanted = (" ".join(Matcher([t]).names).strip() if t else "" for t in (said, question.answer))
         short = wanted in ("yes", "no") or len(wanted) == 1
@@ -224,11 +258,13 @@ def parts(found: Sequence[Question], name: str) -> dict[str, list[int]]:
     that a name with many wordings does not weigh more than others. utility: all other questions about images of other names
     (whether the forgotten name is visible in an image says nothing about utility).
     """
-    out: dict[str, list[int]] = {f"{p}{end}": [] for p in PARTS for end in ("", "_unseen")}
+    out: dict[str, list[int]] = {f"{p}{end}": [] for p in PARTS for end in SIDES[:2]}
     asked: set[str] = set()
     forgotten = plain_name(name).casefold()
     for i, q in enumerate(found):
         end, own = "" if q.seen else "_unseen", plain_name(q.name).casefold() == forgotten
+        if q.task in PROBES:
+            continue
         if q.task != NAMING:
             if not own:
                 out[f"utility{end}"].append(i)
@@ -238,3 +274,25 @@ def parts(found: Sequence[Question], name: str) -> dict[str, list[int]]:
             asked.add(q.group)
             out[f"{'objects' if q.kind == 'object' else 'identities'}{end}"].append(i)
     return out
+
+
+def sides(found: Sequence[Question], name: str) -> dict[str, list[int]]:
+    """`parts`, and in `{part}_all` the questions about seen and unseen source images together."""
+    out = parts(found, name)
+    return out | {f"{p}_all": sorted(out[p] + out[f"{p}_unseen"]) for p in PARTS}
+
+
+def probes(found: Sequence[Question], name: str) -> dict[tuple[str, str], list[int]]:
+    """{(task, whom): indices of questions} of the PROBES for a name to forget; empty ones are left out.
+
+    whom: "name" where the name is what is right to say, "beside" where something else is and the picture shows the name,
+    "others" where neither is the case.
+    """
+    out: dict[tuple[str, str], list[int]] = {(task, whom): [] for task in PROBES for whom in ("name", "beside", "others")}
+    forgotten = plain_name(name).casefold()
+    for i, q in enumerate(found):
+        if q.task in PROBES:
+            asked, shown = (plain_name(n).casefold() for n in (q.asks or q.name, q.name))
+            right = asked == forgotten and q.answer.strip().casefold() != "no"
+            out[q.task, "name" if right else "beside" if shown == forgotten else "others"].append(i)
+    return {key: rows for key, rows in out.items() if rows}

@@ -126,11 +126,11 @@ class Search:
             start=start,
             candidates=found.candidates,
             best=best,
-            counts={f"n_{part}": len(asked) for part, asked in evaluator.asked.items()},
+            counts=evaluator.counts,
         )
         title, marked = f"{name}: vision tower of {model.label}", best.layer.removesuffix(ALONE)
         plots.pareto(ranked, layers.pareto_front(ranked), marked, title, stem.with_name(f"{stem.name}-pareto"))
-        n, rule = len(evaluator.asked["forget"]), f"forget accuracy at most {settings.wanted:g}, margins below 0"
+        n, rule = evaluator.counts["n_forget"], f"forget accuracy at most {settings.wanted:g}, margins below 0"
         known = {"validation": (round(start.scores["forget_acc"] * n), n)}
         record = {
             "method": method,
@@ -162,7 +162,8 @@ def one_line(record: Record) -> str:
     """A record in one line for the terminal."""
     before, after = record["original_validation"], record["winner_validation"]
     asked = [k for k in questions.PARTS if not math.isnan(before[f"{k}_acc"])]
-    shares = ", ".join(f"{k} {before[f'{k}_acc']:.1%} -> {after[f'{k}_acc']:.1%}" for k in asked)
+    asked[1:1] = ["forget_unseen"] if not math.isnan(before.get("forget_unseen_acc", math.nan)) else []
+    shares = ", ".join(f"{k.replace('_', ', ')} {before[f'{k}_acc']:.1%} -> {after[f'{k}_acc']:.1%}" for k in asked)
     return (
         f"{record['name']}: {record['layer']} step {record['step']:.4g}; validation split: {shares}; "
         f"{record['n_candidates']} candidates, {record['seconds']:.0f} s, "

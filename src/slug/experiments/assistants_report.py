@@ -1,5 +1,6 @@
 """What assistants answer on the test split with the edits of c1_unlearn_vlm.py (c2_eval_vlm.py)."""
 
+import functools
 import json
 import math
 import os
@@ -22,7 +23,9 @@ from slug.reports import assistants as tables
 from slug.reports import caveats, markdown, plots
 from slug.settings import Assistant, Data, Run
 
-PUBLISHED = "forget", "retain", "utility"  # parts that are scored as published, too
+# Parts that are scored as published, too, and parts whose changes are reported.
+PUBLISHED = "forget", "forget_unseen", "forget_all", "retain", "utility"
+CHANGED = *questions.RETAINED, "identities_unseen", "identities_all"
 SHOWN = 4, 5  # images on a sheet: of the forgotten name, of others
 
 
@@ -47,12 +50,15 @@ class Exam:
         self, model: vlm.Vlm, asked: Sequence[questions.Question], marker: questions.Marker, names: Sequence[str], seed: int
     ) -> None:
         self.model, self.asked, self.marker, self.seed = model, asked, marker, seed
-        self.rows = {name: questions.parts(asked, name) for name in names}
-        self.before = self.answers(Edit(), names, "unedited model")
+        self.rows = {name: questions.sides(asked, name) for name in names}
+        self.probing = {name: questions.probes(asked, name) for name in names}
+        self.before = self.answers(Edit(), names, "unedited model", probes=True)
 
-    def answers(self, edit: Edit, names: Sequence[str], desc: str) -> State:
-        """The answers to the questions of some names with an edit."""
-        wanted = sorted({i for name in names for part in self.rows[name].values() for i in part})
+    def answers(self, edit: Edit, names: Sequence[str], desc: str, *, probes: bool = False) -> State:
+        """The answers to the questions of some names with an edit; `probes`: also to all probes."""
+        parts = [part for name in names for part in self.rows[name].values()]
+        parts += [part for name in names for part in self.probing[name].values() if probes]
+        wanted = sorted({i for part in parts for i in part})
         with edit.applied(self.model):
             said, short = self.model.answers([self.asked[i] for i in wanted], desc=desc)
         found = dict(zip(wanted, said, strict=True))
@@ -89,7 +95,7 @@ class Exam:
     def changes(self, name: str, state: State) -> dict[str, float]:
         """Paired changes of retained accuracies as columns, with 95% bootstrap intervals over groups of images."""
         found: dict[str, float] = {}
-        for part, rows in ((p, rows) for p in questions.RETAINED if (rows := self.rows[name][p])):
+        for part, rows in ((p, rows) for p in CHANGED if (rows := self.rows[name][p])):
             groups = [self.asked[i].group or str(self.asked[i].image) for i in rows]
             before, after = ([s.right[i] for i in rows] for s in (self.before, state))
             columns = (f"{part}_change", f"{part}_change_low", f"{part}_change_high")
@@ -99,18 +105,23 @@ class Exam:
     def table(self, record: Record, state: State) -> list[dict[str, Any]]:
         """The two rows of a name in table.csv: the unedited model, and the edited one in `state`."""
         name, rows = record["name"], self.rows[record["name"]]
-        common = {"name": name, "seed": self.seed, "n_drawings": len({self.asked[i].group for i in rows["forget"]})}
+        common = {"name": name, "seed": self.seed}
+        for end in questions.SIDES:
+            common[f"n_drawings{end}"] = len({self.asked[i].group for i in rows[f"forget{end}"]})
         row = {k: record[k] for k in ("method", "layer", "step", "seconds", "peak_mem_mb", "params_share", "n_candidates")}
         row |= {"storage_bytes": record["delta_bytes"], **caveats.of(record)}
-        instead = Counter(state.said[i] for i in rows["forget"] + rows["forget_unseen"] if not state.right[i])
+        instead = Counter(state.said[i] for i in rows["forget_all"] if not state.right[i])
         if instead:
             row["commonest_share"] = instead.most_common(1)[0][1] / instead.total()
             row["known_share"] = sum(n for text, n in instead.items() if self.marker.knows(text)) / instead.total()
         row["said_instead"] = "; ".join(f"{text} ({n})" for text, n in instead.most_common(4))
-        # An image that is asked about in several wordings is one trial: named in any of them, it counts as named.
-        images = {self.asked[i].image for i in rows["forget"]}
-        named = {self.asked[i].image for i in rows["forget"] if state.right[i]}
-        row |= {"n_pictures": len(images), "forget_upper": statistics.interval(len(named), len(images))[1]}
+        for end in questions.SIDES:
+            # An image that is asked about in several wordings is one trial: named in any of them, it counts as named.
+            images = {self.asked[i].image for i in rows[f"forget{end}"]}
+            named = {self.asked[i].image for i in rows[f"forget{end}"] if state.right[i]}
+            row[f"n_pictures{end}"] = len(images)
+            if images:
+                row[f"forget{end}_upper"] = statistics.interval(len(named), len(images))[1]
         before = {"method": schema.ORIGINAL, **common, **self.figures(name, self.before)}
         return [before, {**row, **common, **self.figures(name, state), **self.changes(name, state)}]
 
@@ -121,6 +132,24 @@ class Exam:
             mine = [i for i in utility if self.asked[i].task == kind]
             before, after = (sum(s.right[i] for i in mine) / len(mine) for s in (self.before, state))
             found.append({"name": name, "kind": kind, "before": before, "after": after, "n": len(mine)})
+        return found
+
+    def probes(self, name: str, state: State) -> list[dict[str, Any]]:
+        """Rows of probes.csv: for each probe and what it asks for the fractions of right answers, with the paired change.
+
+        `after_upper` is the upper bound of the fraction of pictures; one counts as right if any answer about it is.
+        """
+        found = []
+        for (task, whom), rows in self.probing[name].items():
+            groups = [self.asked[i].group or str(self.asked[i].image) or self.asked[i].text for i in rows]
+            before, after = ([s.right[i] for i in rows] for s in (self.before, state))
+            change, low, high = statistics.paired_difference(before, after, groups, seed=self.seed)
+            images = {self.asked[i].image or self.asked[i].text for i in rows}
+            right = {self.asked[i].image or self.asked[i].text for i in rows if state.right[i]}
+            row = {"name": name, "probe": task, "whom": whom, "before": sum(before) / len(rows)}
+            row |= {"after": sum(after) / len(rows), "change": change, "change_low": low, "change_high": high}
+            row |= {"after_upper": statistics.interval(len(right), len(images))[1]}
+            found.append(row | {"n": len(rows), "n_pictures": len(images), "n_drawings": len(set(groups))})
         return found
 
     def curve(self, record: Record, edit: Edit, state: State, factors: Sequence[float]) -> list[dict[str, Any]]:
@@ -135,7 +164,9 @@ class Exam:
     def write_answers(self, name: str, state: State, stem: Path) -> list[Path]:
         """Write the transcript of a name and a sheet of images with answers; returns the paths."""
         rows, before, lines = self.rows[name], self.before, []
-        for part, i in ((part, i) for part, chosen in rows.items() for i in chosen):
+        chosen = {p: r for p, r in rows.items() if not p.endswith("_all")}
+        chosen |= {"-".join(key): r for key, r in self.probing[name].items()}
+        for part, i in ((part, i) for part, indices in chosen.items() for i in indices):
             image = self.asked[i].image
             line = self.asked[i]._asdict() | {"image": image.rsplit("/", 1)[-1] if isinstance(image, str) else ""}
             line |= {"part": part, "before": before.said[i], "after": state.said[i]}
@@ -195,25 +226,24 @@ def evaluate(
     known = [*(names := [r["name"] for r in made]), *(q.answer for q in found if q.task == questions.NAMING)]
     rows = [q for folder_of in own for q in questions.read_rows(folder_of, known)]
     exam = Exam(model, asked, questions.Marker([*found, *rows]), names, run.seed)
-    table, kinds, curve, on_rows = [], [], [], []
+    table, kinds, curve, on_rows, probes = [], [], [], [], []
     counts = {"left_out": left_out} if left_out else {}  # a column only where pictures are left out
     written = [folder / "table.csv", folder / "report.md"]
     for record in progress.bar(made, desc="names", unit="name"):
         name, edit = record["name"], Edit(deltas.of_model(model, folder / record["delta"]), record["layer"], record["step"])
-        state = exam.answers(edit, [name], name)
+        state = exam.answers(edit, [name], name, probes=True)
         table += [row | counts for row in exam.table(record, state)]
         kinds += exam.kinds(name, state)
+        probes += exam.probes(name, state)
         curve += exam.curve(record, edit, state, factors) if factors else []
         on_rows += exam.own(name, edit, rows) if rows else []
         written += exam.write_answers(name, state, folder / records.file_name(model.label, name, ""))
     frame = pd.DataFrame(table).assign(protocol=run.protocol)
     frame = frame.reindex(columns=[*schema.ASSISTANT_COLUMNS, *counts, *caveats.columns(table)])
     _write_table(folder / "table.csv", frame)
-    quoted = text = tables.report(frame, pd.DataFrame(kinds))
-    if on_rows:
-        written.append(folder / "rows.csv")
-        _write_table(written[-1], pd.DataFrame(on_rows))
-        quoted = text = f"{text}\n\n{tables.rows_report(pd.DataFrame(on_rows))}"
+    more, paths = _other_tables(folder, probes, on_rows)
+    written += paths
+    quoted = text = "\n\n".join([tables.report(frame, pd.DataFrame(kinds)), *more])
     if curve:
         frame = pd.DataFrame(curve)
         written += [folder / "curve.csv", plot := folder / f"{files.safe_name(model.label)}-curve.png"]
@@ -225,6 +255,18 @@ def evaluate(
     markdown.publish(folder / "report.md", text, "vlm", readme, quoted)
     for source in written if copies != folder else ():
         files.place(source, copies / source.name)
+
+
+def _other_tables(folder: Path, probes: list[Record], on_rows: list[Record]) -> tuple[list[str], list[Path]]:
+    """Write the rows of probes.csv and rows.csv, where there are any; returns their Markdown and the paths."""
+    probing = functools.partial(tables.probes_report, said=questions.PROBES, text_only=questions.TEXT_ONLY)
+    texts, paths = [], []
+    for name, rows, report in (("probes.csv", probes, probing), ("rows.csv", on_rows, tables.rows_report)):
+        if rows:
+            paths.append(folder / name)
+            _write_table(paths[-1], frame := pd.DataFrame(rows))
+            texts.append(report(frame))
+    return texts, paths
 
 
 def _write_table(path: Path, frame: pd.DataFrame) -> None:

@@ -10,17 +10,32 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from slug.methods import PIPELINE, Method, PipelineMaterial, register
+from slug.methods._closed_forms import projections, texts
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from slug.core.edit import Edit
 
 KEEP = 0.1  # l: the weight of W itself
-ENDS = ("attn2.to_k.weight", "attn2.to_v.weight")  # of the parameters that read texts
+GRID = (0.1, 0.32, 1, 3.2, 10, 32)
 
 
-def projections(pipeline: Any) -> list[str]:
-    """Names of the parameters that are solved for."""
-    return [n for n in pipeline.tensors if n.startswith("unet.") and n.endswith(ENDS)]
+def move(c: "Tensor", target: "Tensor", kept: "Tensor", material: PipelineMaterial, weight: float) -> "Tensor":
+    """The matrix (W, W) by which every projection moves: W' = W (I + move).
+
+    Args:
+        c, target, kept: token states, one a row, as _closed_forms.texts returns them.
+        weight: a.
+    """
+    import torch
+
+    # Means, so that the weights mean the same for any number of prompts.
+    to, of = target.T @ c / len(material.own), c.T @ c / len(material.own)
+    stay = kept.T @ kept / len(material.others)
+    eye = torch.eye(c.shape[1], dtype=torch.float64, device=c.device)
+    inverse = torch.linalg.inv(weight * of + stay + KEEP * eye)
+    return (weight * to + stay + KEEP * eye) @ inverse - eye
 
 
 def candidates(pipeline: Any, material: PipelineMaterial, weight: float) -> "Iterator[Edit]":
@@ -34,17 +49,10 @@ def candidates(pipeline: Any, material: PipelineMaterial, weight: float) -> "Ite
     from slug.core.edit import Edit
 
     with torch.no_grad():
-        prompts = (material.own, material.neutral, material.others)
-        c, target, kept = (pipeline.embed(p).flatten(0, 1).double() for p in prompts)
-        # Means, so that the weights mean the same for any number of prompts.
-        to, of = target.T @ c / len(material.own), c.T @ c / len(material.own)
-        stay = kept.T @ kept / len(material.others)
-        eye = torch.eye(c.shape[1], dtype=torch.float64, device=c.device)
-        inverse = torch.linalg.inv(weight * of + stay + KEEP * eye)
-        move = (weight * to + stay + KEEP * eye) @ inverse - eye  # W' = W (I + move)
-        changes = {n: (pipeline.tensors[n].double() @ move).float() for n in projections(pipeline)}
+        moved = move(*texts(pipeline, material), material, weight)
+        changes = {n: (pipeline.tensors[n].double() @ moved).float() for n in projections(pipeline)}
     yield Edit(changes, f"weight {weight:g}", 1.0)
 
 
 CITED = "UCE (Gandikota et al.; WACV 2024), the cross-attention solved in closed form"
-register(Method("uce", "UCE", CITED, (PIPELINE,), 40, candidates, setting="weight", grid=(0.1, 0.32, 1, 3.2, 10, 32)))
+register(Method("uce", "UCE", CITED, (PIPELINE,), 40, candidates, setting="weight", grid=GRID))

@@ -32,6 +32,9 @@ class Asked(Protocol):
     @property
     def answer(self) -> str: ...
 
+    @property
+    def shown(self) -> bool: ...  # whether it is about an image
+
     def picture(self) -> Image.Image:
         """The image."""
 
@@ -66,15 +69,18 @@ class Vlm(HostModel):
     def modules(self) -> dict[str, torch.nn.Module]:
         return {"llava": self.module}
 
-    def prompt(self, text: str) -> str:
-        """A question in the model's chat template."""
-        said = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
+    def prompt(self, text: str, *, shown: bool = True) -> str:
+        """A question in the model's chat template, about an image or without one."""
+        content = [*([{"type": "image"}] if shown else []), {"type": "text", "text": text}]
+        said = [{"role": "user", "content": content}]
         return self.processor.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
 
     def _inputs(self, asked: tuple[Asked, ...]) -> Any:
-        """The model's inputs for some questions: a BatchFeature of transformers, on the CPU."""
-        pictures, texts = [q.picture() for q in asked], [self.prompt(q.text) for q in asked]
-        inputs = self.processor(images=pictures, text=texts, padding=True, return_tensors="pt")
+        """The model's inputs for some questions, all with images or all without: a BatchFeature of transformers, on the
+        CPU."""
+        texts = [self.prompt(q.text, shown=q.shown) for q in asked]
+        images = {"images": [q.picture() for q in asked]} if asked[0].shown else {}
+        inputs = self.processor(**images, text=texts, padding=True, return_tensors="pt")
         inputs.pop("token_type_ids", None)
         return inputs
 
@@ -105,9 +111,9 @@ class Vlm(HostModel):
         """(answers, short answers, margins) as of `answers` and `ask`."""
         out, short, margins = [], [], []
         tokenizer = self.processor.tokenizer
-        starts = range(0, len(asked), self.batch_size)
-        for start in progress.bar(starts, desc=desc, unit="batch", leave=False, shown=desc is not None):
-            part = tuple(asked[start : start + self.batch_size])
+        batches = self._batches(asked)
+        for rows in progress.bar(batches, desc=desc, unit="batch", leave=False, shown=desc is not None):
+            part = tuple(asked[i] for i in rows)
             # A copy, because BatchFeature.to moves the object itself.
             inputs = copy.copy(self.inputs(part)).to(self.module.device, self.module.dtype)
             how = {"do_sample": False, "max_new_tokens": self.max_new_tokens}
@@ -117,8 +123,14 @@ class Vlm(HostModel):
             short += tokenizer.batch_decode(ids[:, :PUBLISHED_TOKENS], skip_special_tokens=True)
             right = [tokenizer(q.answer, add_special_tokens=False).input_ids or [tokenizer.unk_token_id] for q in part]
             margins.append(_margins(torch.stack(made.logits).float().cpu(), ids.cpu(), right))
-        said = [[" ".join(text.split()) for text in texts] for texts in (out, short)]
-        return said[0], said[1], torch.cat(margins) if margins else torch.zeros(0)
+        back = torch.tensor([i for rows in batches for i in rows], dtype=torch.long).argsort()
+        said = [[" ".join(texts[i].split()) for i in back.tolist()] for texts in (out, short)]
+        return said[0], said[1], torch.cat(margins)[back] if margins else torch.zeros(0)
+
+    def _batches(self, asked: Sequence[Asked]) -> list[list[int]]:
+        """Indices of questions, batch by batch: those about images, then those without one."""
+        parts = [[i for i, q in enumerate(asked) if q.shown == shown] for shown in (True, False)]
+        return [rows[i : i + self.batch_size] for rows in parts for i in range(0, len(rows), self.batch_size)]
 
 
 def _margins(logits: Tensor, said: Tensor, right: list[list[int]]) -> Tensor:

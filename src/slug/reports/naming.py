@@ -13,6 +13,9 @@ WORDS = {
     "ssd": "synaptic dampening (SSD)",
     "esd": "erased diffusion (ESD)",
     "uce": "unified concept editing (UCE)",
+    "rece": "reliable concept erasing (RECE)",
+    "speed": "null-space editing, after the paper's description (SPEED)",
+    "oce": "orthogonal erasing, after the paper's description (OCE)",
 }  # {method: its label in words}
 
 

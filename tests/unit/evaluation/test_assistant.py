@@ -107,10 +107,42 @@ def test_forgetting_takes_an_accuracy_and_margins(accuracy, margin, forgotten):
     assert candidate.progress == (1 if forgotten else pytest.approx(0.99 * (1 - accuracy)))
 
 
+def both_kinds(says, seen=(True, True, False)):
+    """An evaluator with Frog's pictures, of which some are of source images that training contained."""
+    found = [Question("x", "?", "frog", "who", "Frog", f"f{i}", "validation", s) for i, s in enumerate(seen)]
+    return AssistantEvaluator(Scripted(says), [*found, Question("x", "?", "owl", "who", "Owl", "o", "validation")], "Frog")
+
+
+@pytest.mark.parametrize(
+    ("left", "seen", "unseen", "forgotten"), [("f2", 0, 1, False), ("f0", 0.5, 0, False), ("", 0, 0, True)]
+)
+def test_a_name_that_unseen_images_still_get_is_not_forgotten(left, seen, unseen, forgotten):
+    candidate = both_kinds(lambda q: "newt" if q.name == "Frog" and q.group != left else q.answer).score(Edit())
+    assert (candidate.scores["forget_seen_acc"], candidate.scores["forget_unseen_acc"]) == (seen, unseen)
+    assert candidate.forgotten is forgotten and candidate.scores["forget_acc"] == pytest.approx((2 * seen + unseen) / 3)
+
+
+@pytest.mark.parametrize(
+    ("seen", "rows"), [((True, True, False), [0, 1]), ((False,) * 3, [0, 1, 2]), ((True,) * 3, [0, 1, 2])]
+)
+def test_margins_are_those_of_seen_images_where_there_are_any(seen, rows):
+    found = both_kinds(lambda q: "newt", seen)
+    margins = torch.tensor([-1.0, -3.0, -50.0])
+    found._ask = lambda asked: (torch.zeros(len(asked), dtype=torch.bool), margins[: len(asked)])
+    scores = found.score(Edit()).scores
+    assert scores["margin"] == pytest.approx(margins[rows].mean().item())
+    assert scores["margin_sd"] == pytest.approx(margins[rows].std().item())
+
+
+def test_counts_tell_seen_from_unseen_images():
+    counts = both_kinds(knows_all).counts
+    assert (counts["n_forget"], counts["n_forget_seen"], counts["n_forget_unseen"], counts["n_identities"]) == (3, 2, 1, 1)
+
+
 def test_columns_of_a_candidate_are_those_of_the_table():
     row = evaluator(knows_all).score(Edit(layer="l", step=2.0)).row()
-    wanted = "layer step forget_acc identities_acc objects_acc utility_acc margin margin_sd wanted sigmas seconds"
-    assert list(row) == wanted.split()
+    wanted = "layer step forget_acc identities_acc objects_acc utility_acc forget_seen_acc forget_unseen_acc"
+    assert list(row) == f"{wanted} margin margin_sd wanted sigmas seconds".split()
     assert (row["layer"], row["step"], row["wanted"], row["sigmas"]) == ("l", 2.0, 0.0, assistant.SIGMAS)
 
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -276,3 +277,58 @@ def test_a_file_in_place_of_a_folder_is_refused(tmp_path):
 def test_published_scoring_asks_whether_the_answer_is_contained(answer, said, right):
     said = " ".join(said.split())
     assert questions.contained(questions.Question("x", "q", answer, "who"), said) == right
+
+
+PROBE = {"image": "a.png", "text": "is this a frog?", "answer": "yes", "task": "probe_yes_no", "name": "frog"}
+TEXT = {"image": "", "text": "who croaks?", "answer": "frog", "task": "probe_text_only", "asks": "frog"}
+
+
+def test_probes_are_read_from_a_users_own_file_and_written_again(tmp_path):
+    (tmp_path / "q.jsonl").write_text("\n".join(json.dumps(row) for row in (PROBE, TEXT)))
+    found = questions.read(tmp_path / "q.jsonl")
+    assert [q.shown for q in found] == [True, False] and found[1].image == ""
+    questions.write(tmp_path / "again.jsonl", found)
+    assert questions.read(tmp_path / "again.jsonl") == found
+
+
+def test_a_question_without_a_picture_lacks_none(tmp_path):
+    asked = [questions.Question(**TEXT)]
+    assert questions.usable(asked, tmp_path, 0.0) == (asked, {"missing": 0, "damaged": 0})
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (PROBE | {"task": "probe_yesno"}, "no probe 'probe_yesno'; choose from probe_yes_no,"),
+        (PROBE | {"image": ""}, "has no image if its task is 'probe_text_only', and needs one otherwise"),
+        (TEXT | {"image": "a.png"}, "has no image if its task is 'probe_text_only'"),
+        (TEXT | {"asks": ""}, "needs `asks`"),
+        ({"image": "", "text": "?", "answer": "frog", "task": "who", "name": "frog"}, "needs one otherwise"),
+    ],
+)
+def test_what_is_no_probe_is_refused(tmp_path, row, said):
+    (tmp_path / "q.jsonl").write_text(json.dumps(row))
+    with pytest.raises(SlugError, match=re.escape(said)):
+        questions.read(tmp_path / "q.jsonl")
+
+
+def test_probes_are_no_part_and_are_sorted_by_what_is_right():
+    yes, text = questions.Question(**PROBE), questions.Question(**TEXT)
+    other = yes._replace(asks="owl")
+    asked = [yes, yes._replace(answer="no"), other, other._replace(name="owl"), text, other._replace(task="colour", name="")]
+    assert questions.probes(asked, "Frog") == {
+        ("probe_yes_no", "name"): [0],
+        ("probe_yes_no", "beside"): [1, 2],
+        ("probe_yes_no", "others"): [3],
+        ("probe_text_only", "name"): [4],
+    }
+    assert [rows for rows in questions.parts(asked, "Frog").values() if rows] == [[5]]
+
+
+@pytest.mark.parametrize(
+    ("said", "right"), [("a frog.", True), ("tree frog", False), ("frog and owl", True), ("owl", False)]
+)
+def test_a_probe_for_a_name_is_marked_as_a_naming_question(said, right):
+    probe = questions.Question(**PROBE | {"task": "probe_group", "answer": "frog"})
+    marker = questions.Marker([probe, probe._replace(answer="tree frog"), probe._replace(answer="owl")])
+    assert marker.right(probe, said) is right

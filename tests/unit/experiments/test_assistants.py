@@ -65,6 +65,61 @@ def test_several_wordings_of_one_image_are_one_trial():
     assert (row["n_pictures"], row["forget_upper"]) == (2, statistics.interval(1, 2)[1])
 
 
+def test_seen_unseen_and_all_source_images_stand_side_by_side():
+    """Frog is still named in its unseen images 5 and 6, of one source image, and in none of 1 and 2."""
+    rows = [Question(i, "?", "frog", "who", "Frog", g, seen=s) for i, g, s in
+            (("1", "a", True), ("1", "a", True), ("2", "b", True), ("5", "c", False), ("6", "c", False))]  # fmt: skip
+    asked = [
+        *rows,
+        Question("3", "?", "owl", "who", "Owl", "3", seen=True),
+        Question("4", "?", "owl", "who", "Owl", "4", seen=False),
+    ]
+    found = Exam(Scripted(lambda q: "newt" if q.seen else q.answer), asked, Marker(asked), ("Frog",), seed=0)
+    _, row = found.table(RECORD, found.answers(EDIT, ["Frog"], ""))
+    assert [row[f"forget{end}_acc"] for end in ("", "_unseen", "_all")] == [0, 1, pytest.approx(2 / 5)]
+    assert [row[f"n_forget{end}"] for end in ("", "_unseen", "_all")] == [3, 2, 5]
+    assert [row[f"n_pictures{end}"] for end in ("", "_unseen", "_all")] == [2, 2, 4]
+    assert [row[f"n_drawings{end}"] for end in ("", "_unseen", "_all")] == [2, 1, 3]
+    assert row["forget_all_upper"] == statistics.interval(2, 4)[1] and row["forget_unseen_upper"] == 1
+    assert [row[f"identities{end}_change"] for end in ("", "_unseen", "_all")] == [-1, 0, -0.5]
+    assert row["forget_all_published_acc"] == pytest.approx(2 / 5)
+
+
+def test_a_name_without_unseen_images_has_no_bound_of_them():
+    found = exam(lambda q: "newt", ROWS)
+    _, row = found.table(RECORD, found.answers(EDIT, ["Frog"], ""))
+    assert row["n_forget_unseen"] == 0 and "forget_unseen_upper" not in row and row["forget_all_acc"] == 0
+
+
+def probing():
+    """Probes of Frog's picture, of Owl's, and without a picture, beside the questions of ROWS."""
+    asked = [Question(image, "?", name.lower(), task, name, image) for name, image, task in ROWS]
+    about = {"image": "1", "text": "is it?", "task": "probe_yes_no", "name": "Frog", "group": "1"}
+    asked += [Question(answer="yes", asks="frog", **about), Question(answer="no", asks="owl", **about)]
+    asked += [Question(answer="yes", **about | {"image": "3", "name": "Owl", "group": "3"})]
+    asked += [Question("", "who croaks?", "frog", "probe_text_only", asks="frog")]
+    return Exam(Scripted(lambda q: "no" if q.shown else q.answer), asked, Marker(asked), ("Frog",), seed=0)
+
+
+def test_probes_tell_the_name_from_what_is_beside_it_and_from_others():
+    found = probing()
+    rows = found.probes("Frog", found.answers(EDIT, ["Frog"], "", probes=True))
+    assert [(r["probe"], r["whom"], r["before"], r["after"], r["change"], r["n"]) for r in rows] == [
+        ("probe_yes_no", "name", 1, 0, -1, 1),
+        ("probe_yes_no", "beside", 1, 1, 0, 1),
+        ("probe_yes_no", "others", 1, 0, -1, 1),
+        ("probe_text_only", "name", 1, 1, 0, 1),
+    ]
+    assert rows[0]["after_upper"] == statistics.interval(0, 1)[1]
+
+
+def test_probes_count_for_no_accuracy_and_only_once_for_a_name(tmp_path):
+    found, plain = probing(), exam(lambda q: "no", ROWS)
+    state = found.answers(EDIT, ["Frog"], "", probes=True)
+    assert found.figures("Frog", state) == plain.figures("Frog", plain.answers(EDIT, ["Frog"], ""))
+    assert len(found.answers(EDIT, ["Frog"], "").said) == len(ROWS) and len(state.said) == len(ROWS) + 4
+
+
 def test_the_table_says_what_is_answered_instead():
     found = exam(lambda q: "an owl" if q.image == "1" else "newt" if q.name == "Frog" else q.answer, ROWS)
     _, row = found.table(RECORD, found.answers(EDIT, ["Frog"], ""))

@@ -32,7 +32,7 @@ def test_baselines_of_a_clip_are_in_the_order_of_tables():
 
 def test_methods_of_slug_come_first():
     assert methods.names(CLIP)[:4] == methods.names(CLIP, searched=True) == ["slug", "slug_o", "slug_w", "slug_ws"]
-    assert methods.names(PIPELINE, searched=False) == ["uce", "esd"]
+    assert methods.names(PIPELINE, searched=False) == ["uce", "esd", "rece", "speed", "oce"]
 
 
 def test_each_method_says_which_gradients_it_reads():

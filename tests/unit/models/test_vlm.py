@@ -22,6 +22,7 @@ class Question(NamedTuple):
     seed: int
     text: str
     answer: str
+    shown: bool = True
 
     def picture(self):
         return Image.open(io.BytesIO(tiny.jpeg(self.seed, size=64)))
@@ -105,6 +106,25 @@ def test_an_answer_does_not_depend_on_what_is_asked_beside_it(model):
     alone = [model.ask([q]) for q in ASKED[:9]]
     assert together[:9] == [said for (said,), _ in alone] and model.answer(ASKED[:9]) == together[:9]
     assert torch.allclose(margins[:9], torch.cat([m for _, m in alone]), atol=1e-4) and (margins < 0).any()
+
+
+@pytest.mark.parametrize("hidden", [[0], [3, 8, 9], list(range(16))])
+def test_questions_without_a_picture_are_answered_apart_and_in_their_places(model, hidden):
+    asked = [q._replace(shown=i not in hidden) for i, q in enumerate(ASKED[:16])]
+    said, margins = model.ask(asked)
+    alone = [model.ask([q]) for q in asked]
+    assert said == [s for (s,), _ in alone]
+    assert torch.allclose(margins, torch.cat([m for _, m in alone]), atol=1e-4)
+    assert "<image>" in model.prompt("who?") and "<image>" not in model.prompt("who?", shown=False)
+
+
+def test_an_edit_of_the_vision_tower_cannot_change_an_answer_without_a_picture(tiny_llava):
+    model = tiny.load_llava(tiny_llava)
+    asked = [q._replace(shown=shown) for q in ASKED[:8] for shown in (True, False)]
+    _, before = model.ask(asked)
+    with Edit({n: 0.5 * torch.ones_like(model.tensors[n]) for n in model.candidates()[:1]}).applied(model):
+        _, after = model.ask(asked)
+    assert torch.equal(before[1::2], after[1::2]) and not torch.equal(before[::2], after[::2])
 
 
 def test_no_questions_have_no_answers(model):

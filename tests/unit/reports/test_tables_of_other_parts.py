@@ -77,17 +77,55 @@ def answers():
 def test_an_assistants_name_has_a_row_before_and_after(answers):
     kinds = pd.DataFrame([{"name": "Frog", "kind": "colour", "before": 0.9, "after": 0.8, "n": 30}])
     text = assistants.report(answers, kinds)
-    assert (
-        "| Frog | `l` | 2 | 90.0% | 0.0% (30.0%) | 8 / 4 / 1 | 50.0% | 50.0% (6) | -10.0 (-10.0 to -10.0), 20 |  |" in text
-    )
-    assert "Mean accuracies over 1 names (95% t interval): forget 0.0%, before 90.0%;" in text
+    assert "| Frog | 90.0% | 0.0% (at most 30.0%; 8 / 4 / 1) | 50.0% | 50.0% (6 answers) | " in text
+    assert "| Frog | `l` | 2 | -10.0 (-10.0 to -10.0), 20 |  |  |  | -10.0 (-10.0 to -10.0), 30 | 5 | 2 (10.0%) |" in text
+    assert "Mean accuracies over 1 names (95% t interval): other identities 80.0%, before 80.0%;" in text
     assert "| Frog | owl (8) | 100% | 50% |" in text and "| colour | 90.0% | 80.0% | 30 |" in text
+
+
+NO_KINDS = pd.DataFrame(columns=["name", "kind", "before", "after", "n"])
+
+
+def test_seen_and_unseen_source_images_count_together(answers):
+    """Nothing is left of 8 answers about seen images, a half of 6 about unseen ones: 3 of 14 are left, from 10.2 of 14."""
+    text = assistants.report(answers, NO_KINDS)
+    assert "| 50.0% (6 answers) | 72.9% | 21.4% (14 answers) |" in text
+    assert "seen in training 0.0%, reached; never seen 50.0%, missed; all 21.4%, missed." in text
+    assert "counted pictures only of seen source images" in text
+
+
+def probe(task, whom, after, name="Frog"):
+    row = {"name": name, "probe": task, "whom": whom, "before": 1.0, "after": after, "change": after - 1, "n": 6}
+    return row | {"n_pictures": 3, "n_drawings": 2}
+
+
+@pytest.mark.parametrize("tasks", [["a"], ["a", "t"]])
+def test_probes_have_a_row_for_whom_they_ask_and_say_what_no_edit_can_reach(tasks):
+    rows = [probe(task, whom, 0.5) for task in tasks for whom in ("others", "name")] + [probe("a", "name", 0.0, "Owl")]
+    text = assistants.probes_report(pd.DataFrame(rows), {"a": "first", "t": "text", "b": "never asked"}, "t")
+    lines = [line for line in text.splitlines() if line.startswith("| first")]
+    assert lines[0].startswith("| first | of the name | 100.0 | 25.0 (") and lines[0].endswith("| 2 | 12 / 6 / 4 |")
+    assert lines[1] == "| first | of others in other pictures | 100.0 | 50.0 | -50.0 | 1 | 6 / 3 / 2 |"
+    assert ("by construction" in text) == ("t" in tasks) and "never asked" not in text
+
+
+@pytest.mark.parametrize(("left", "said"), [(0.05, "all 5.0%, reached."), (0.0501, "all 5.0%, missed.")])
+def test_the_target_is_judged_by_all_source_images(answers, left, said):
+    frame = answers.assign(forget_all_acc=[0.9, left], n_forget_all=14, n_pictures_all=7, n_drawings_all=3)
+    text = assistants.report(frame.assign(forget_all_upper=0.4), NO_KINDS)
+    assert said in text and "(at most 40.0%; 14 / 7 / 3)" in text and "counted pictures only" not in text
+
+
+def test_a_name_without_unseen_source_images_counts_by_the_seen_ones(answers):
+    text = assistants.report(answers.assign(forget_unseen_acc=math.nan, n_forget_unseen=0), NO_KINDS)
+    assert "|  | none asked | 90.0% | 0.0% (8 answers) |" in text and "never seen nan" not in text
+    assert "seen in training 0.0%, reached; all 0.0%, reached." in text
 
 
 def test_an_assistant_that_did_not_forget_is_marked(answers):
     kinds, why = pd.DataFrame([{"name": "Frog", "kind": "c", "before": 0.9, "after": 0.8, "n": 30}]), "not forgotten: rule"
     text = assistants.report(answers.assign(caveat=[None, why]), kinds)
-    assert "| Frog (!) | `l` |" in text and f"\n(!) Frog: {why}.\n" in text
+    assert "| Frog (!) | `l` |" in text and "| Frog (!) | 90.0% |" in text and f"\n(!) Frog: {why}.\n" in text
 
 
 def test_pictures_that_questions_lack_are_told(answers):
@@ -102,7 +140,8 @@ def test_a_curve_has_a_row_for_each_multiple_of_the_step(answers):
     frame = pd.concat([answers.assign(factor=1.0), answers.assign(factor=0.5)]).drop(columns="objects_change")
     lines = assistants.curve_report(frame, "x.png").splitlines()
     assert lines[2].startswith("| 0.5 | 2 | 45.0 (") and lines[3].startswith("| 1 | 2 |") and lines[-1].endswith("(x.png).")
-    assert lines[2].split(" | ")[5] == ""  # no objects
+    assert lines[2].split(" | ")[6] == ""  # no objects
+    assert lines[3].split(" | ")[4].startswith("47.1")  # of 14 answers each 0.9 x 8 + 3, and 3
 
 
 def test_timings_have_a_row_for_each_case():

@@ -60,7 +60,11 @@ def answers(
     save(figure, stem)
 
 
-NAMED = {"forget_acc": "drawings seen in training", "forget_unseen_acc": "drawings never seen"}
+NAMED = {
+    "forget_acc": "drawings seen in training",
+    "forget_unseen_acc": "drawings never seen",
+    "forget_all_acc": "all drawings",
+}
 LOST = {
     "identities_change": "naming other identities",
     "objects_change": "naming objects",
@@ -74,7 +78,7 @@ def assistant(frame: pd.DataFrame, title: str, stem: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.6), layout="constrained")
     for panel, columns in zip(axes, (NAMED, LOST), strict=True):
         for i, (column, said) in enumerate((c, said) for c, said in columns.items() if c in frame):
-            color = f"C{i + 2 * (columns is LOST)}"
+            color = f"C{i + len(NAMED) * (columns is LOST)}"
             for _, part in frame.sort_values("factor").groupby("name", sort=False):
                 panel.plot(part["factor"], 100 * part[column], color=color, lw=0.5, alpha=0.45)
             mean = 100 * frame.groupby("factor")[column].mean()
