@@ -19,6 +19,7 @@ from slug.setting_groups import Data as Data
 from slug.setting_groups import Following as Following
 from slug.setting_groups import ForgetRule as ForgetRule
 from slug.setting_groups import Model as Model
+from slug.setting_groups import Ruled as Ruled
 from slug.setting_groups import Run as Run
 from slug.setting_groups import Sources as Sources
 
@@ -82,6 +83,7 @@ class Search:
 
     evaluations: Count = flag(10, "steps evaluated on each layer, at most")
     fronts: Count = flag(1, "Pareto fronts of each encoder whose layers are searched")
+    encoder: str = flag("both", "search the layers of this encoder alone", choices=("both", "vision", "language"))
     search_rule: str = flag(help="how steps are bracketed", choices=("robust", "paper"), by="search_rule")
     choose: str = flag(
         help="which candidate wins: the one with the highest retained accuracy, or the deepest layer that forgets",
@@ -100,7 +102,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Forget(Following):
+class Forget(Ruled):
     """a2_unlearn_slug.py."""
 
     run: Run = group(Run)
@@ -113,7 +115,7 @@ class Forget(Following):
 
 
 @dataclass(frozen=True)
-class Compare(Following):
+class Compare(Ruled):
     """a3_unlearn_compare.py."""
 
     run: Run = group(Run)

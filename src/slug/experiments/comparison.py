@@ -29,7 +29,7 @@ from slug.settings import UNEDITED, Compare
 
 # These change no result, or a record says them elsewhere.
 NOT_SETTINGS = (
-    *("force", "celeb_name", "device", "workers", "result_dir", "cache_gb", "allow_missing"),
+    *("force", "celeb_name", "device", "workers", "result_dir", "cache_gb", "allow_missing", "frozen"),
     *("unlearn_method", "lr", "selection", "epochs", "forget_epochs", "settings_from", "grow"),
 )
 
@@ -156,6 +156,7 @@ class Comparison:
             "rule": cli.flat(self.settings.rule),
             "protocol": self.settings.run.protocol,
             "points": protocols.values(self.settings.run.rules),
+            **self.settings.frozen_rules,
             "versions": cli.versions(),
             "inputs": records.inputs_hash(self.world.model_hash, [], self.world.pictures, tars),
         }

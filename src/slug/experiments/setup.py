@@ -95,7 +95,7 @@ class World:
         if self.protocol.every_picture:
             every = {s.name: torch.ones(len(s.pictures.labels), dtype=torch.bool) for s in self.sets}
             return dict.fromkeys(SPLITS, every)
-        validation = {s.name: validation_mask(s.pictures, self.run.seed) for s in self.sets}
+        validation = {s.name: validation_mask(s.pictures, self.run.seed) ^ self.data.swap_splits for s in self.sets}
         return {"validation": validation, "test": {task: ~mask for task, mask in validation.items()}}
 
     def evaluation_now(self, *, plain: bool = False, cache_gb: float | None = None) -> Evaluation:
