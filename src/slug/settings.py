@@ -6,6 +6,7 @@ change has its one place here, as a default.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from slug.cli import Amount, Count, Finite, Folder, Fraction, Pairs, Positive, Whole, flag, group
 from slug.errors import SlugError
@@ -172,6 +173,26 @@ class Study(Following):
     jobs: Count = flag(1, "processes, each with names and threads of its own")
     engine: str = flag(LOCAL, "where the processes run: here, or on a Ray cluster", choices=(LOCAL, "ray"))
     force: bool = flag(False, "do again what is finished")
+
+
+@dataclass(frozen=True)
+class Benchmark(Following):
+    """a8_benchmark.py."""
+
+    run: Run = group(Run, result_dir="results/benchmark")
+    frozen: str = flag("data/emoji/protocol.json", "the frozen protocol")
+    tar_dir: str = flag("data/demo/tar_files", "folder of the curated forget sets")
+    train_data: str = flag("data/demo/laion/laion400m/00000.tar", "tar of the retain set")
+    val_data: str = flag("data/demo/celeba", "CelebA folder")
+    imagenet_val: str = flag("data/demo/ImageNet/val", "ImageNet validation folder")
+    quick: bool = flag(False, "its quick run instead of all runs")
+    plan: bool = flag(False, "print the command lines of the runs, and run nothing")
+    out: str = flag("", "folder of table.csv, the page and its plots; without it {result-dir}/report")
+
+    def data(self, names: tuple[str, ...], **more: Any) -> Data:
+        """The data of some names, all pictures of each task."""
+        places = {k: getattr(self, k) for k in ("tar_dir", "train_data", "val_data", "imagenet_val")}
+        return Data(celeb_name=names, imagenet_share=1.0, **places, **more)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ def figures(evaluator: ClipEvaluator, ranks: Ranks, more: Mapping[str, float]) -
     pictures = evaluator.evaluation.tasks[evaluator.target.task].pictures
     seen, forget = pictures.seen[evaluator.forget_rows], ranks["forget"]
     correct = int((forget < 1).sum())
+    sources = [pictures.groups[i] for i in evaluator.forget_rows.tolist()]
+    known = {group for group, hit in zip(sources, (forget < 1).tolist(), strict=True) if hit}
     row = {
         "forget_acc1": correct / len(forget),
         "forget_acc5": zeroshot.accuracies(forget)[1],
@@ -29,7 +31,9 @@ def figures(evaluator: ClipEvaluator, ranks: Ranks, more: Mapping[str, float]) -
         "forget_unseen_acc1": zeroshot.accuracies(forget[~seen])[0],
         "n_forget": len(forget),
         "n_forget_unseen": int((~seen).sum()),
-        "n_drawings": len({pictures.groups[i] for i in evaluator.forget_rows.tolist()}),
+        "n_drawings": len(set(sources)),
+        "sources_recognised": len(known),  # of which at least one picture is
+        "forget_upper_sources": statistics.interval(len(known), len(set(sources)))[1],
         **more,
     }
     near = neighbour_rows(evaluator)
@@ -120,6 +124,12 @@ def on_splits(evaluators: Mapping[str, ClipEvaluator], edit: Edit, method: str, 
         paired = changes(evaluation, e.retain_rows, before[split][0], after[split][0], seed, by_name)
         out[split] = {"original": figures(e, *before[split]), method: figures(e, *after[split]) | paired}
     return out
+
+
+def unedited(evaluator: ClipEvaluator) -> dict[str, Any]:
+    """The figures of the unedited model on the split of an evaluator, as columns."""
+    ranks = evaluator.ranks()
+    return figures(evaluator, ranks, membership.of_edit(evaluator) | to_its_name(evaluator, ranks))
 
 
 def similarity(
