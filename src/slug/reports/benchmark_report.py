@@ -99,7 +99,7 @@ def leaderboard(rows: pd.DataFrame, max_forget: float) -> str:
         counts, mia = _counts(part), f"{part['mia_mean'].mean():.1f}"
         lines.append(
             (
-                (not edited, forgotten, part[["identities_change", "objects_change"]].mean().mean() if edited else 0.0),
+                (edited, forgotten, part[["identities_change", "objects_change"]].mean().mean() if edited else 0.0),
                 [
                     naming.in_words(method),
                     len(part),
