@@ -191,8 +191,15 @@ class Benchmark(Following):
 
     def data(self, names: tuple[str, ...], **more: Any) -> Data:
         """The data of some names, all pictures of each task."""
-        places = {k: getattr(self, k) for k in ("tar_dir", "train_data", "val_data", "imagenet_val")}
-        return Data(celeb_name=names, imagenet_share=1.0, **places, **more)
+        return Data(
+            celeb_name=names,
+            tar_dir=self.tar_dir,
+            train_data=self.train_data,
+            val_data=self.val_data,
+            imagenet_val=self.imagenet_val,
+            imagenet_share=1.0,
+            **more,
+        )
 
 
 @dataclass(frozen=True)

@@ -261,7 +261,9 @@ class GradientFiles:
                 for end in (".pt", ".json"):
                     retain_gradient.link(retain.with_suffix(end), self.path(name, "train", plain).with_suffix(end))
         if variant.preconditioned:
-            self._precondition(variant, workers, force)
+            from slug.artifacts import preconditioned_gradients  # it needs this module
+
+            preconditioned_gradients.write(self, variant, workers, force)
 
     def _write(
         self,
@@ -323,42 +325,3 @@ class GradientFiles:
                 path.with_suffix(".json").unlink(missing_ok=True)
                 spent = {"gradient_s": about["gradient_s"] + time.perf_counter() - started}
                 save(path, found, about | mark | figures | spent)
-
-    def _precondition(self, variant: Variant, workers: int, force: bool) -> None:
-        """Write the preconditioned gradient of every name beside its gradient; keep valid files.
-
-        Retained are the pairs that do not show the name; those of other names are among them, and with `spares_others` also
-        the other names' forget sets.
-        """
-        spare, wanted = variant.spares_others, []
-        for name in self.names:
-            path = self.path(name, "forget", variant)
-            plain = self.mark(self.tar(name), losses.forget(variant), variant)
-            mark = plain | self.conditioned(name, [n for n in self.names if spare and n != name])
-            if not force and is_valid(path, mark):
-                print(f"{name}: valid, kept: {path}")
-            else:
-                wanted.append((name, path, plain, mark))
-        if not wanted:
-            return
-        tars = {"": self.retain_tar} | ({n: self.tar(n) for n in self.names} if spare else {})
-        held = {n: load_pairs(tar, self.clip.transform, workers=workers) for n, tar in tars.items()}
-        # Only pipelines have gradients of the text tower alone, and they read what stands behind a text's end.
-        how: dict[str, Any] = {"batch_size": self.batch_size, "encoder": self.encoder, "padded": self.encoder == "language"}
-        started, sums = time.perf_counter(), {}
-        for n, pairs in held.items():
-            sums[n] = preconditioning.moments(self.clip, pairs, desc=f"{n or 'retain set'}: layer inputs", **how)
-        moments_s = time.perf_counter() - started
-        for name, path, plain, mark in wanted:
-            started = time.perf_counter()
-            found = preconditioning.retained(self.clip, held, sums, name, **how)
-            if distributed.mine()[0] > 0:
-                continue
-            source = self.path(name, "forget", variant.plain)
-            grads = preconditioning.preconditioned(load(source, plain, self.remedy(variant)), found)
-            about = files.read_object(source.with_suffix(".json")) | mark
-            spent = {"gradient_s": about["gradient_s"] + time.perf_counter() - started, "moments_s": moments_s}
-            spent |= {"convention": f"preconditioned {CONVENTION}", "not_preconditioned": sorted(set(grads) - set(found))}
-            save(path, grads, about | spent)
-            more = f" and {len(mark['spared'])} forget sets" if spare and "spared" in mark else ""
-            print(f"{name}: preconditioned by the retain set's pairs{more} that do not show it -> {path}")
