@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from slug import files, protocols
 from slug.cli import Amount, Count, Finite, Folder, Fraction, Pairs, Seed, Share, Whole, flag, follow
-from slug.errors import SlugError
 from slug.files import checked_name
 
 MAX_FORGET = 0.02  # forget accuracy up to which a step counts as forgetting, on the validation split
@@ -69,30 +68,6 @@ class ForgetRule:
 
 
 STANDARD = ForgetRule()
-
-
-@dataclass(frozen=True)
-class Search:
-    """The search of the layer and its step."""
-
-    evaluations: Count = flag(10, "steps evaluated on each layer, at most")
-    fronts: Count = flag(1, "Pareto fronts of each encoder whose layers are searched")
-    encoder: str = flag("both", "search the layers of this encoder alone", choices=("both", "vision", "language"))
-    search_rule: str = flag(help="how steps are bracketed", choices=("robust", "paper"), by="search_rule")
-    choose: str = flag(
-        help="which candidate wins: the one with the highest retained accuracy, or the deepest layer that forgets",
-        choices=("retain", "deepest"),
-        by="choose",
-    )
-    log_all: bool = flag(False, "evaluate every column at every step")
-    lookahead: Whole = flag(0, "evaluations whose forget pictures are scored in one pass; 0: 3 on CUDA, else 1")
-    plain: bool = flag(False, "evaluate in the slow, published way; the figures are the same")
-    layer: str = flag("", "search this layer only, instead of the Pareto fronts")
-    step: Finite = flag(0.0, "with --layer: this step alone, without a search")
-
-    def __post_init__(self) -> None:
-        if self.step and not self.layer:
-            raise SlugError("--step needs --layer: give the layer that the step is for")
 
 
 @dataclass(frozen=True)
