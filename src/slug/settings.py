@@ -6,7 +6,6 @@ change has its one place here, as a default.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from slug.cli import Amount, Count, Finite, Folder, Fraction, Pairs, Positive, Whole, flag, group
 from slug.errors import SlugError
@@ -188,18 +187,6 @@ class Benchmark(Following):
     quick: bool = flag(False, "its quick run instead of all runs")
     plan: bool = flag(False, "print the command lines of the runs, and run nothing")
     out: str = flag("", "folder of table.csv, the page and its plots; without it {result-dir}/report")
-
-    def data(self, names: tuple[str, ...], **more: Any) -> Data:
-        """The data of some names, all pictures of each task."""
-        return Data(
-            celeb_name=names,
-            tar_dir=self.tar_dir,
-            train_data=self.train_data,
-            val_data=self.val_data,
-            imagenet_val=self.imagenet_val,
-            imagenet_share=1.0,
-            **more,
-        )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from slug.data.names import plain_name
 from slug.errors import SlugError
 from slug.evaluation import outcome
 from slug.experiments.setup import World
-from slug.settings import Benchmark, Compare, Forget, Gradients, Model
+from slug.settings import Benchmark, Compare, Data, Forget, Gradients, Model
 
 ENCODERS = ("vision", "language")
 PARTS = ("names", "models", "gold", "runs", "rule", "methods", "settings")  # that a protocol must have
@@ -93,11 +93,24 @@ def plan(settings: Benchmark) -> Iterator[str]:
         yield from _run(settings, frozen, run, model["folder"])
 
 
+def _data(settings: Benchmark, names: tuple[str, ...], *, swap_splits: bool = False) -> Data:
+    """The data of some names, all pictures of each task."""
+    return Data(
+        celeb_name=names,
+        tar_dir=settings.tar_dir,
+        train_data=settings.train_data,
+        val_data=settings.val_data,
+        imagenet_val=settings.imagenet_val,
+        imagenet_share=1.0,
+        swap_splits=swap_splits,
+    )
+
+
 def _run(settings: Benchmark, frozen: Frozen, run: Mapping[str, Any], folder: str) -> Iterator[str]:
     root, names = f"{settings.run.result_dir}/{run['folder']}", tuple(frozen.names(run["names"]))
     asked = [methods.get(m) for m in frozen.methods(run["methods"])]
     model = {"model": f"local-dir:{files.resolve(folder)}", "pretrained": ""}
-    rule, data = frozen.said["rule"] | run.get("rule", {}), settings.data(names, swap_splits=run["splits"] == "exchanged")
+    rule, data = frozen.said["rule"] | run.get("rule", {}), _data(settings, names, swap_splits=run["splits"] == "exchanged")
     given = {**cli.values(settings.run, data), **model, "batch_size": Model().batch_size, "frozen": settings.frozen, **rule}
     kinds = tuple(dict.fromkeys(v.gradient for m in asked for v in (methods.PLAIN, *m.gradients)))
     yield cli.command("src/clip/a1_compute_grad.py", Gradients, given | {"result_dir": root, "unlearn_method": kinds})
@@ -191,7 +204,7 @@ def gold(settings: Benchmark) -> dict[str, dict[str, Any]]:
 
 def _gold_of(settings: Benchmark, folder: str, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     model = Model(model=f"local-dir:{folder}", pretrained="", eval_batch_size=256)
-    world, found = World(settings.run, model, settings.data(names)), {}
+    world, found = World(settings.run, model, _data(settings, names)), {}
     for name in names:
         evaluator = world.evaluators(name, world.pairs(name), splits=["test"])
         found[plain_name(name)] = outcome.unedited(evaluator["test"])
