@@ -47,7 +47,7 @@ def main(argv=None):
     variants = settings.variant or [v for v in VARIANTS if v in QUICK or not settings.quick]
     for variant in (VARIANTS[v] for v in variants):
         if variant.retain_share < 1:
-            world.retain_part(variant, make=True)
+            world.share(variant, make=True)
     everything = study.plan(world, world.gradients.names, list(VARIANTS))
     planned = [p for p in everything if p.name in names and p.variant in variants]
     todo = [p for p in planned if settings.force or not study.finished(parts, p)]

@@ -104,6 +104,14 @@ class Protocol:
         paper=(True, "random resized crops of scale 0.9 to 1, shuffled, seed 0"),
         ours=(False, "the evaluation transform, in file order"),
     )
+    all_names_left_out: bool = point(
+        "retain set",
+        paper=(True, "without the pairs that say any name of the run, in batches of what is left"),
+        ours=(
+            False,
+            "without the pairs that say the name itself, in fixed batches: no name depends on the others of its run",
+        ),
+    )
     learning_rates: tuple[float, ...] = point(
         "baselines, learning rates", paper=((1e-7,), "1e-7"), ours=((1e-5, 1e-6, 1e-7), "a grid, 1e-5, 1e-6 and 1e-7")
     )

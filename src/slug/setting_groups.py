@@ -5,7 +5,7 @@ Fields are named as the flags are (see slug.cli).
 
 from dataclasses import dataclass
 
-from slug import protocols
+from slug import files, protocols
 from slug.cli import Amount, Count, Finite, Folder, Fraction, Pairs, Seed, Share, Whole, flag, follow
 from slug.files import checked_name
 
@@ -43,6 +43,20 @@ class Following:
 
     def __post_init__(self) -> None:
         follow(self, self.run.rules)
+
+
+@dataclass(frozen=True)
+class Ruled(Following):
+    """Settings of runs whose rules may have been frozen before."""
+
+    frozen: str = flag("", "JSON of rules that were frozen before the run: every record carries its hash")
+
+    @property
+    def frozen_rules(self) -> dict[str, str]:
+        """What records say of --frozen. SlugError if the file is missing."""
+        if not self.frozen:
+            return {}
+        return {"frozen": files.file_hash(files.existing(self.frozen, "frozen rules", "give --frozen, or leave it out"))}
 
 
 @dataclass(frozen=True)
@@ -90,6 +104,7 @@ class Data(Sources):
     mia_data: str = flag(
         "data/cc3m/00000.tar", "tar of pairs of another corpus, for membership inference with --protocol paper"
     )
+    swap_splits: bool = flag(False, "choose on the test split and report on the validation split")
     select_pictures: Whole = flag(4000, "retained pictures of each task that candidates are chosen by, at most")
     trace: Whole = flag(0, "retained pictures of each task that are scored at every candidate, for plots")
     cache_gb: Finite = flag(-1.0, "GB of kept activations; below 0: a quarter of the free memory")

@@ -19,6 +19,7 @@ from slug.setting_groups import Data as Data
 from slug.setting_groups import Following as Following
 from slug.setting_groups import ForgetRule as ForgetRule
 from slug.setting_groups import Model as Model
+from slug.setting_groups import Ruled as Ruled
 from slug.setting_groups import Run as Run
 from slug.setting_groups import Sources as Sources
 
@@ -82,6 +83,7 @@ class Search:
 
     evaluations: Count = flag(10, "steps evaluated on each layer, at most")
     fronts: Count = flag(1, "Pareto fronts of each encoder whose layers are searched")
+    encoder: str = flag("both", "search the layers of this encoder alone", choices=("both", "vision", "language"))
     search_rule: str = flag(help="how steps are bracketed", choices=("robust", "paper"), by="search_rule")
     choose: str = flag(
         help="which candidate wins: the one with the highest retained accuracy, or the deepest layer that forgets",
@@ -100,7 +102,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Forget(Following):
+class Forget(Ruled):
     """a2_unlearn_slug.py."""
 
     run: Run = group(Run)
@@ -113,7 +115,7 @@ class Forget(Following):
 
 
 @dataclass(frozen=True)
-class Compare(Following):
+class Compare(Ruled):
     """a3_unlearn_compare.py."""
 
     run: Run = group(Run)
@@ -170,6 +172,21 @@ class Study(Following):
     jobs: Count = flag(1, "processes, each with names and threads of its own")
     engine: str = flag(LOCAL, "where the processes run: here, or on a Ray cluster", choices=(LOCAL, "ray"))
     force: bool = flag(False, "do again what is finished")
+
+
+@dataclass(frozen=True)
+class Benchmark(Following):
+    """a8_benchmark.py."""
+
+    run: Run = group(Run, result_dir="results/benchmark")
+    frozen: str = flag("data/emoji/protocol.json", "the frozen protocol")
+    tar_dir: str = flag("data/demo/tar_files", "folder of the curated forget sets")
+    train_data: str = flag("data/demo/laion/laion400m/00000.tar", "tar of the retain set")
+    val_data: str = flag("data/demo/celeba", "CelebA folder")
+    imagenet_val: str = flag("data/demo/ImageNet/val", "ImageNet validation folder")
+    quick: bool = flag(False, "its quick run instead of all runs")
+    plan: bool = flag(False, "print the command lines of the runs, and run nothing")
+    out: str = flag("", "folder of table.csv, the page and its plots; without it {result-dir}/report")
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """Gradient files: where they lie, what they were made from, and how they are written and checked.
 
-results/grads/{name}_{tag}/ holds a name's forget gradients and a link to the one retain gradient, which serves all names of
-a call and lies in results/grads/retain_{tag}/: train_grads.pt, and train_grads-{hash}.pt of later calls for other names. A
-file is a plain dict {parameter name: tensor}; the JSON beside it is its fingerprint. A file is used only where its
-fingerprint is what is asked for and its content is what that says.
+results/grads/{name}_{tag}/ holds a name's forget gradients and its retain gradient. The latter is that of the whole retain
+set, which lies in results/grads/retain_{tag}/, with the batches that hold pairs of the name computed again without these:
+what else is forgotten in a call makes no difference. By the published protocol it is a link to the one gradient of the
+pairs that say none of the call's names: train_grads.pt, and train_grads-{hash}.pt of later calls for other names. A file is
+a plain dict {parameter name: tensor}; the JSON beside it is its fingerprint. A file is used only where its fingerprint is
+what is asked for and its content is what that says.
 """
 
 import functools
@@ -173,7 +175,12 @@ class GradientFiles:
         mark |= {"batch_size": self.batch_size, "square": variant.squared, "left_out": list(left_out)}
         how = {p: getattr(self.protocol, p) for p in POINTS}
         how = {} if how == {p: getattr(OURS, p) for p in POINTS} else {"protocol": how}
-        return mark | {"encoder": self.encoder} | how
+        fixed = loss is losses.contrastive and tar == self.retain_tar and not self.protocol.all_names_left_out
+        return mark | {"encoder": self.encoder} | how | ({"batches": "fixed"} if fixed else {})
+
+    def left_out(self, name: str) -> list[str]:
+        """The names whose pairs are no retained pairs where a name is forgotten."""
+        return sorted(map(plain_name, self.names)) if self.protocol.all_names_left_out else [plain_name(name)]
 
     def spared(self, name: str, variant: Variant) -> list[str]:
         """Names whose forget sets count as retained data, by the file of a name's gradient."""
@@ -234,25 +241,29 @@ class GradientFiles:
     # ------------------------------------------------------------------------------------------------------- writing
 
     def write(self, variant: Variant, settings: Mapping[str, Any], *, workers: int = 0, force: bool = False) -> None:
-        """Write the forget gradients of the names and the one retain gradient, linked beside each. Keep valid files.
+        """Write the forget gradient and the retain gradient of every name. Keep valid files.
 
         `settings` are noted in the fingerprints; `workers` processes decode pictures.
         """
         plain, retain_tar = variant.plain, self.retain_tar
-        left_out = sorted(map(plain_name, self.names))
         for name in self.names:
             path = self.path(name, "forget", plain)
             self._write(path, name, self.tar(name), losses.forget(plain), plain, [], settings, workers, force)
+        left_out = self.left_out(self.names[0]) if self.protocol.all_names_left_out else []
         mark = self.mark(retain_tar, losses.contrastive, plain, left_out)
         where = functools.partial(retain_gradient.path, self.retain_folder / plain.file("train"), mark)
         how = (losses.contrastive, plain, left_out, settings, workers, force)
         retain = self._write(where(), "retain set", retain_tar, *how, where=functools.partial(where, claim=True))
-        if distributed.mine()[0] == 0:
+        if not self.protocol.all_names_left_out:
+            self._write_own(retain, plain, workers, force)
+        elif distributed.mine()[0] == 0:
             for name in self.names:
                 for end in (".pt", ".json"):
                     retain_gradient.link(retain.with_suffix(end), self.path(name, "train", plain).with_suffix(end))
         if variant.preconditioned:
-            self._precondition(variant, workers, force)
+            from slug.artifacts import preconditioned_gradients  # it needs this module
+
+            preconditioned_gradients.write(self, variant, workers, force)
 
     def _write(
         self,
@@ -289,41 +300,28 @@ class GradientFiles:
             print(f"{subject}: {counts}, loss {figures['loss']:.4f} -> {path}")
         return path
 
-    def _precondition(self, variant: Variant, workers: int, force: bool) -> None:
-        """Write the preconditioned gradient of every name beside its gradient; keep valid files.
-
-        Retained are the pairs that do not show the name; those of other names are among them, and with `spares_others` also
-        the other names' forget sets.
-        """
-        spare, wanted = variant.spares_others, []
+    def _write_own(self, whole: Path, variant: Variant, workers: int, force: bool) -> None:
+        """Write every name's retain gradient from that of the whole retain set, the file `whole`; keep valid files."""
+        distributed.largest(0, self.clip.device)  # all wait until the first process has written it
+        about = files.read_object(whole.with_suffix(".json"))
+        wanted = {}
         for name in self.names:
-            path = self.path(name, "forget", variant)
-            plain = self.mark(self.tar(name), losses.forget(variant), variant)
-            mark = plain | self.conditioned(name, [n for n in self.names if spare and n != name])
-            if not force and is_valid(path, mark):
-                print(f"{name}: valid, kept: {path}")
-            else:
-                wanted.append((name, path, plain, mark))
+            mark = self.mark(self.retain_tar, losses.contrastive, variant, self.left_out(name)) | {"whole": about["sha256"]}
+            if force or not is_valid(self.path(name, "train", variant), mark):
+                wanted[name] = mark
         if not wanted:
             return
-        tars = {"": self.retain_tar} | ({n: self.tar(n) for n in self.names} if spare else {})
-        held = {n: load_pairs(tar, self.clip.transform, workers=workers) for n, tar in tars.items()}
-        # Only pipelines have gradients of the text tower alone, and they read what stands behind a text's end.
-        how: dict[str, Any] = {"batch_size": self.batch_size, "encoder": self.encoder, "padded": self.encoder == "language"}
-        started, sums = time.perf_counter(), {}
-        for n, pairs in held.items():
-            sums[n] = preconditioning.moments(self.clip, pairs, desc=f"{n or 'retain set'}: layer inputs", **how)
-        moments_s = time.perf_counter() - started
-        for name, path, plain, mark in wanted:
-            started = time.perf_counter()
-            found = preconditioning.retained(self.clip, held, sums, name, **how)
-            if distributed.mine()[0] > 0:
-                continue
-            source = self.path(name, "forget", variant.plain)
-            grads = preconditioning.preconditioned(load(source, plain, self.remedy(variant)), found)
-            about = files.read_object(source.with_suffix(".json")) | mark
-            spent = {"gradient_s": about["gradient_s"] + time.perf_counter() - started, "moments_s": moments_s}
-            spent |= {"convention": f"preconditioned {CONVENTION}", "not_preconditioned": sorted(set(grads) - set(found))}
-            save(path, grads, about | spent)
-            more = f" and {len(mark['spared'])} forget sets" if spare and "spared" in mark else ""
-            print(f"{name}: preconditioned by the retain set's pairs{more} that do not show it -> {path}")
+        pairs = self.pairs(self.retain_tar, [], workers)
+        grads = load(whole, self.mark(self.retain_tar, losses.contrastive, variant), self.remedy(variant))
+        how: dict[str, Any] = {"square": variant.squared, "encoder": self.encoder, "protocol": self.protocol}
+        for name, mark in wanted.items():
+            started, path, matcher = time.perf_counter(), self.path(name, "train", variant), Matcher(self.left_out(name))
+            rows = [i for i, caption in enumerate(pairs.captions) if matcher.find(caption)]
+            desc = f"retain set without {name}: gradient"
+            found, figures = gradients.without(self.clip, pairs, rows, grads, about, **how, desc=desc)
+            if distributed.mine()[0] == 0:
+                # What stood there may be a link to the gradient of several names, which is not to be written through.
+                path.unlink(missing_ok=True)
+                path.with_suffix(".json").unlink(missing_ok=True)
+                spent = {"gradient_s": about["gradient_s"] + time.perf_counter() - started}
+                save(path, found, about | mark | figures | spent)

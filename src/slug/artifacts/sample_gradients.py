@@ -46,7 +46,11 @@ class SampleGradients:
     def __init__(self, found: GradientFiles, counts: Sequence[int], settings: Mapping[str, Any], workers: int) -> None:
         """`counts` are pairs; `settings` are noted in fingerprints."""
         self.files, self.counts, self.settings, self.workers = found, sorted(set(counts)), settings, workers
-        self.left_out = sorted(map(plain_name, found.names))
+        # By our rules the partial retain gradients serve all names as well: no name is left out, nor in what they tend to.
+        shared = found.protocol.all_names_left_out
+        self.left_out = found.left_out(found.names[0]) if shared else []
+        own = found.path(found.names[0], "train", Variant()).resolve()
+        self.retain = own if shared else found.retain_folder / Variant().file("train")
 
     def write(self, *, force: bool = False) -> list[Path]:
         """Write the files and both tables of every name, and keep valid files; returns the tables' folders.
@@ -54,9 +58,8 @@ class SampleGradients:
         A count that a set does not exceed is left out, and named.
         """
         clip_files, variant = self.files, Variant()
-        retain = clip_files.path(clip_files.names[0], "train", variant).resolve()
         sides = {name: (clip_files.path(name, "forget", variant), clip_files.tar(name)) for name in clip_files.names}
-        made = self._side(retain, "retain set", clip_files.retain_tar, losses.contrastive, self.left_out, force)
+        made = self._side(self.retain, "retain set", clip_files.retain_tar, losses.contrastive, self.left_out, force)
         folders = []
         for name, (path, tar) in sides.items():
             own = self._side(path, name, tar, losses.cosine_embedding, [], force)
@@ -100,10 +103,11 @@ class SampleGradients:
     def _tables(self, name: str, own: Mapping[int, Path], retain: Mapping[int, Path]) -> None:
         """Write both tables of a name."""
         whole, remedy = self.files.load(name, Variant()), self.files.remedy(Variant())
+        every = gradient_files.load(self.retain, {"left_out": self.left_out}, remedy)
         common = {"name": plain_name(name), "protocol": self.files.protocol.name}
         held: dict[str, dict[int, Gradient]] = {"forget": {}, "train": {}}
         rows: list[dict[str, Any]] = []
-        for side, made, final in (("forget", own, whole.forget), ("train", retain, whole.retain)):
+        for side, made, final in (("forget", own, whole.forget), ("train", retain, every)):
             for count, path in made.items():
                 held[side][count] = gradient_files.load(path, {"samples": count}, remedy)
                 about = {**common, "side": side, "samples": count}

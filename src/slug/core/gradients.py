@@ -56,13 +56,60 @@ def compute(
         SlugError: a gradient is NaN or infinite.
     """
     mean_of_means = protocol.batch_means or loss is losses.contrastive
+    batches = _batches(pairs, loss, batch_size, desc)
     with _mode(clip, protocol):
-        total, (weight, value, n) = _accumulate(clip, pairs, loss, batch_size, square, encoder, desc, mean_of_means)
+        total, (weight, value, n) = _accumulate(clip, pairs, loss, batches, square, encoder, desc, mean_of_means)
     mean = {name: (total.pop(name) / weight).float().cpu() for name in list(total)}  # each sum goes as its mean comes
     bad = next((name for name, g in mean.items() if not torch.isfinite(g).all()), None)
     if bad:
         raise SlugError(f"the gradient of {bad} is NaN or infinite; check the pictures and the model's weights")
     return mean, {"loss": (value / weight).item(), "pairs": int(n), "batch_size": batch_size}
+
+
+def without(
+    clip: Any,
+    pairs: Any,
+    rows: Sequence[int],
+    whole: dict[str, torch.Tensor],
+    figures: dict[str, Any],
+    *,
+    square: bool = False,
+    encoder: str = BOTH,
+    desc: str = "gradient",
+    protocol: Protocol = OURS,
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The mean contrastive gradient over fixed batches of pairs, without the pairs `rows`.
+
+    Only batches that hold one of `rows` are computed again, once with them and once without them, so the result does not
+    depend on what else is left out elsewhere. A batch of which one pair would be left goes as a whole.
+
+    Args:
+        whole, figures: what `compute` returned for all pairs at the same weights, by the contrastive loss.
+        square, encoder, protocol: as they were then.
+    Returns:
+        As `compute`.
+    Raises:
+        SlugError: no batch is left.
+    """
+    out, size = set(rows), figures["batch_size"]
+    batches = _batches(pairs, losses.contrastive, size, desc)
+    held = [b for b in batches if not out.isdisjoint(b.tolist())]
+    short = [torch.tensor([i for i in b.tolist() if i not in out]) for b in held]
+    short = [b for b in short if len(b) > 1]
+    count = len(batches) - len(held) + len(short)
+    if not count:
+        raise SlugError(f"no retain pairs are left: {desc}; give a retain set of other things")
+    total = {name: g.to(clip.device).double() * len(batches) for name, g in whole.items()}
+    value, n = figures["loss"] * len(batches), figures["pairs"]
+    with _mode(clip, protocol):
+        for part, sign in ((held, -1), (short, 1)):
+            if part:
+                sums, (_, loss, seen) = _accumulate(clip, pairs, losses.contrastive, part, square, encoder, desc, True)
+                for name, g in sums.items():
+                    total[name] += sign * g
+                value, n = value + sign * loss.item(), n + sign * int(seen)
+    mean = {name: (total.pop(name) / count).float().cpu() for name in list(total)}
+    return mean, {"loss": value / count, "pairs": n, "batch_size": size}
 
 
 def of_first(
@@ -90,8 +137,9 @@ def of_first(
         if end > begin:
             with _mode(clip, protocol):
                 rows = list(range(begin, end))
-                how = batch_size, False, encoder, desc, mean_of_means
-                part, (added, *_) = _accumulate(clip, some(pairs, rows), loss, *how)
+                chosen = some(pairs, rows)
+                batches = _batches(chosen, loss, batch_size, desc)
+                part, (added, *_) = _accumulate(clip, chosen, loss, batches, False, encoder, desc, mean_of_means)
             total = {n: total[n] + t if total else t for n, t in part.items()}
             weight, begin = weight + added.item(), end
         yield {n: (t / weight).float().cpu() for n, t in total.items()}, begin
@@ -114,10 +162,8 @@ def _mode(clip: Any, protocol: Protocol) -> Iterator[None]:
                 buffer.copy_(buffers[name])
 
 
-def _accumulate(
-    clip: Any, pairs: Any, loss: Loss, batch_size: int, square: bool, encoder: str, desc: str, mean_of_means: bool
-) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Weighted sums over all processes: of gradients (or their squares), and of (weight, weighted loss, pairs)."""
+def _batches(pairs: Any, loss: Loss, batch_size: int, desc: str) -> list[torch.Tensor]:
+    """The index batches of a loss on pairs. SlugError where a contrastive one would have one pair."""
     drop_last = loss is losses.contrastive
     batches = batch_indices(len(pairs.captions), batch_size, drop_last=drop_last)
     if drop_last and len(batches[0]) < 2:
@@ -125,6 +171,20 @@ def _accumulate(
             f"the contrastive gradient of one pair is 0: {desc} has {len(pairs.captions)} pairs in batches of {batch_size}; "
             "it needs two pairs or more, and a --batch-size of at least 2"
         )
+    return batches
+
+
+def _accumulate(
+    clip: Any,
+    pairs: Any,
+    loss: Loss,
+    batches: list[torch.Tensor],
+    square: bool,
+    encoder: str,
+    desc: str,
+    mean_of_means: bool,
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Weighted sums over batches of indices, in all processes: gradients (or squares); (weight, weighted loss, pairs)."""
     rank, world = distributed.mine()
     parameters = {n: p for n, p in clip.parameters.items() if encoder in (BOTH, clip.tower(n))}
     tokens = clip.tokenize(pairs.captions)

@@ -13,6 +13,7 @@ from slug.evaluation.clip_evaluator import ClipEvaluator
 from slug.evaluation.clip_tasks import Evaluation, Masks, Target
 
 Ranks = Mapping[str, torch.Tensor]
+NEIGHBOURS = 10  # names nearest to the one that is forgotten
 
 
 def figures(evaluator: ClipEvaluator, ranks: Ranks, more: Mapping[str, float]) -> dict[str, Any]:
@@ -20,6 +21,8 @@ def figures(evaluator: ClipEvaluator, ranks: Ranks, more: Mapping[str, float]) -
     pictures = evaluator.evaluation.tasks[evaluator.target.task].pictures
     seen, forget = pictures.seen[evaluator.forget_rows], ranks["forget"]
     correct = int((forget < 1).sum())
+    sources = [pictures.groups[i] for i in evaluator.forget_rows.tolist()]
+    known = {group for group, hit in zip(sources, (forget < 1).tolist(), strict=True) if hit}
     row = {
         "forget_acc1": correct / len(forget),
         "forget_acc5": zeroshot.accuracies(forget)[1],
@@ -28,9 +31,15 @@ def figures(evaluator: ClipEvaluator, ranks: Ranks, more: Mapping[str, float]) -
         "forget_unseen_acc1": zeroshot.accuracies(forget[~seen])[0],
         "n_forget": len(forget),
         "n_forget_unseen": int((~seen).sum()),
-        "n_drawings": len({pictures.groups[i] for i in evaluator.forget_rows.tolist()}),
+        "n_drawings": len(set(sources)),
+        "sources_recognised": len(known),  # of which at least one picture is
+        "forget_upper_sources": statistics.interval(len(known), len(set(sources)))[1],
         **more,
     }
+    near = neighbour_rows(evaluator)
+    row |= {"n_neighbours": len(near)}
+    if len(near):
+        row["neighbours_acc1"] = zeroshot.accuracies(ranks[evaluator.target.task][near])[0]
     for task in evaluator.retain_rows:
         row[f"{task}_acc1"], row[f"{task}_acc5"] = evaluator.accuracies(task, ranks[task], evaluator.retain_rows[task])
         row[f"n_{task}"] = len(ranks[task])
@@ -59,6 +68,31 @@ def changes(
     return row
 
 
+def neighbour_rows(evaluator: ClipEvaluator, count: int = NEIGHBOURS) -> torch.Tensor:
+    """Positions (n,) among the retained pictures of the target's task of those that show its nearest names: the `count`
+    names of its block, with pictures there, whose prompts the unedited model holds nearest to its own."""
+    target = evaluator.target
+    task, rows = evaluator.evaluation.tasks[target.task], evaluator.retain_rows.get(target.task)
+    if rows is None:
+        return torch.empty(0, dtype=torch.long)
+    labels, blocks = task.pictures.labels[rows], task.pictures.blocks
+    cosines = (task.weights @ task.weights[target.label]).cpu()
+    there = torch.zeros(len(cosines), dtype=torch.bool)
+    there[labels] = True
+    there &= blocks == blocks[target.label]
+    there[target.label] = False
+    nearest = cosines.masked_fill(~there, -torch.inf).argsort(descending=True, stable=True)[: min(count, int(there.sum()))]
+    return torch.nonzero(torch.isin(labels, nearest)).flatten()
+
+
+def to_its_name(evaluator: ClipEvaluator, ranks: Ranks) -> dict[str, float]:
+    """How near the model that is carried holds a name's pictures to its prompt, as columns: the mean cosine, and the median
+    place of the name among all names."""
+    features, weights = evaluator.evaluation.sides(evaluator.target.task, evaluator.forget_rows)
+    cosine = (features @ weights[evaluator.target.label]).mean().item()
+    return {"forget_cos": cosine, "forget_rank": 1 + ranks["forget"].float().median().item()}
+
+
 def one_side(evaluator: ClipEvaluator) -> dict[str, float]:
     """Top-1 forget accuracy where only one tower carries the edit and the other is the unedited model's, as columns. Where
     the language tower alone forgets, only the name was lost: the pictures are still recognised by any other name for them.
@@ -77,8 +111,8 @@ def on_splits(evaluators: Mapping[str, ClipEvaluator], edit: Edit, method: str, 
     def states() -> dict[str, tuple[Ranks, dict[str, float]]]:
         found: dict[str, tuple[Ranks, dict[str, float]]] = {}
         for split, e in evaluators.items():
-            inferred = membership.of_edit(e)
-            found[split] = e.ranks(), inferred | (one_side(e) if evaluation.edit else {})
+            ranks, inferred = e.ranks(), membership.of_edit(e)
+            found[split] = ranks, inferred | to_its_name(e, ranks) | (one_side(e) if evaluation.edit else {})
         return found
 
     before = states()
@@ -90,6 +124,12 @@ def on_splits(evaluators: Mapping[str, ClipEvaluator], edit: Edit, method: str, 
         paired = changes(evaluation, e.retain_rows, before[split][0], after[split][0], seed, by_name)
         out[split] = {"original": figures(e, *before[split]), method: figures(e, *after[split]) | paired}
     return out
+
+
+def unedited(evaluator: ClipEvaluator) -> dict[str, Any]:
+    """The figures of the unedited model on the split of an evaluator, as columns."""
+    ranks = evaluator.ranks()
+    return figures(evaluator, ranks, membership.of_edit(evaluator) | to_its_name(evaluator, ranks))
 
 
 def similarity(

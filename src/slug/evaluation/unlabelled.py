@@ -13,7 +13,7 @@ import torch
 
 from slug.data.evaluation_sets import PictureSet
 from slug.data.photographs import Photographs
-from slug.evaluation import statistics, zeroshot
+from slug.evaluation import zeroshot
 from slug.evaluation.clip_evaluator import ClipEvaluator
 from slug.evaluation.clip_tasks import Evaluation, Masks, Target, TaskSet
 from slug.schema import AGREEMENT, NAMES, PAIRS
@@ -83,15 +83,8 @@ def figures(evaluator: ClipEvaluator, near: Sequence[int]) -> dict[str, Any]:
     features, weights = evaluation.sides(NAMES, own)
     name = weights[target.label]
     recognised = zeroshot.ranks(features, weights, *_classes(evaluation, NAMES, own)) < 1
-    groups = [evaluation.tasks[NAMES].pictures.groups[i] for i in own.tolist()]
-    known = {g for g, hit in zip(groups, recognised.tolist(), strict=True) if hit}
-    count = len(set(groups))
-    row: dict[str, Any] = {
-        "forget_recognised": int(recognised.sum()),
-        "sources_recognised": len(known),
-        "n_sources": count,
-        "forget_upper_sources": statistics.interval(len(known), count)[1],
-    }
+    groups = {evaluation.tasks[NAMES].pictures.groups[i] for i in own.tolist()}
+    row: dict[str, Any] = {"forget_recognised": int(recognised.sum()), "n_sources": len(groups)}
     rows = evaluator.retain_rows[PAIRS]
     pictures, captions = evaluation.sides(PAIRS, rows)
     labels = evaluation.tasks[PAIRS].pictures.labels[rows].to(captions.device)

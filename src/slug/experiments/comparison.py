@@ -29,7 +29,7 @@ from slug.settings import UNEDITED, Compare
 
 # These change no result, or a record says them elsewhere.
 NOT_SETTINGS = (
-    *("force", "celeb_name", "device", "workers", "result_dir", "cache_gb", "allow_missing"),
+    *("force", "celeb_name", "device", "workers", "result_dir", "cache_gb", "allow_missing", "frozen"),
     *("unlearn_method", "lr", "selection", "epochs", "forget_epochs", "settings_from", "grow"),
 )
 
@@ -123,8 +123,6 @@ class Comparison:
         self.world = World(settings.run, settings.model, settings.data, **how)
         self.clip, self.gradients, self.names = self.world.clip, self.world.gradients, self.world.gradients.names
         loaded = {name: self.gradients.load(name, Variant()) for name in self.names}
-        # FT trains on the retain set without the pairs of any name; gradients of several calls leave out names of their own.
-        self.left_out = sorted({n for found in loaded.values() for n in found.left_out})
         self.world.check_names()
         self.methods = list(dict.fromkeys(settings.unlearn_method)) or default_methods()
         wanted = [m for m in self.methods if m != UNEDITED]
@@ -149,7 +147,7 @@ class Comparison:
                     evaluators=functools.partial(self.evaluators, name),
                 )
                 self.baselines[method.name].append(baseline)
-        counts = [len(g[0].grid) * g[0].count for m in wanted for g in self.together(m)]
+        counts = [len(b.grid) * b.count for m in wanted for b in self.baselines[m]]
         self.bar = progress.bar(unit="candidate", total=sum(counts), desc="baselines")
 
     def _made_with(self, tars: Sequence[Any]) -> dict[str, Any]:
@@ -158,6 +156,7 @@ class Comparison:
             "rule": cli.flat(self.settings.rule),
             "protocol": self.settings.run.protocol,
             "points": protocols.values(self.settings.run.rules),
+            **self.settings.frozen_rules,
             "versions": cli.versions(),
             "inputs": records.inputs_hash(self.world.model_hash, [], self.world.pictures, tars),
         }
@@ -169,10 +168,10 @@ class Comparison:
         """Baselines edit both towers from the first layer on, so no activations are kept."""
         return self.world.evaluation_now(cache_gb=0)
 
-    @functools.cached_property
-    def retain(self) -> Pairs:
-        """The retain set, without the pairs of any name that is forgotten."""
-        return self.world.retain_pairs(self.left_out)
+    @functools.lru_cache(maxsize=1)  # noqa: B019  (one Comparison lives as long as the process)
+    def retain(self, name: str) -> Pairs:
+        """The retain set of a name."""
+        return self.world.retain_pairs(self.gradients.left_out(name))
 
     @functools.cache  # noqa: B019  (one Comparison lives as long as the process)
     def evaluators(self, name: str) -> dict[str, ClipEvaluator]:
@@ -181,13 +180,6 @@ class Comparison:
         return self.world.evaluators(name, pairs, evaluation=self.evaluation, trace=trace, epochs=True)
 
     # --------------------------------------------------------------------------------------------------------- work
-
-    def together(self, method: str) -> list[list[Baseline]]:
-        """A method's baselines in groups that one training serves: all names that share it and what is wanted of it."""
-        groups: dict[Any, list[Baseline]] = {}
-        for baseline in self.baselines[method]:
-            groups.setdefault(baseline.stored if baseline.method.shared else baseline.name, []).append(baseline)
-        return list(groups.values())
 
     def run(self) -> None:
         """Run all methods; valid records are kept."""
@@ -198,58 +190,46 @@ class Comparison:
                     start = self.evaluators(name)["validation"].start
                     progress.write(f"{name}, {UNEDITED}: {records.log_line(0, start.row())}")
             else:
-                for record in itertools.chain(*map(self.compare, self.together(method))):
+                for record in map(self.compare, self.baselines[method]):
                     progress.write(records.one_line(record))
                     made.append(record)
         self.bar.close()
         if records.ending(made):
             print(records.ending(made))
 
-    def compare(self, baselines: Sequence[Baseline]) -> list[dict[str, Any]]:
-        """Run all jobs of baselines that share their training; writes and returns their records."""
-        asked, count = baselines[0].grid, baselines[0].count
-        found = {b.name: b.finished() for b in baselines}
-        todo = [b for b in baselines if not found[b.name]]
-        self.bar.update(0 if todo else len(asked) * count)
+    def compare(self, baseline: Baseline) -> dict[str, Any]:
+        """Run all jobs of a baseline; writes and returns its record."""
+        asked, found = baseline.grid, baseline.finished()
+        self.bar.update(len(asked) * baseline.count if found else 0)
 
         def chosen() -> list[float]:
-            best = {found.layer for found in (b.best() for b in todo) if found}
-            return [s for s in todo[0].jobs if todo[0].label(s) in best]
+            best = baseline.best()
+            return [s for s in baseline.jobs if best and baseline.label(s) == best.layer]
 
-        for setting in grids.growing(asked if todo else [], self.settings.grow, chosen):
-            self.bar.total = (self.bar.total or 0) + (0 if setting in asked else count)
-            self.run_job(todo, setting)
-        return [found[b.name] or b.choose() for b in baselines]
+        for setting in grids.growing([] if found else asked, self.settings.grow, chosen):
+            self.bar.total = (self.bar.total or 0) + (0 if setting in asked else baseline.count)
+            self.run_job(baseline, setting)
+        return found or baseline.choose()
 
-    def run_job(self, baselines: Sequence[Baseline], setting: float) -> None:
-        """Run one job, every candidate of which is scored for each name that has no valid record of it."""
-        todo = [b for b in baselines if not b.finished_job(setting)]
-        if not todo:
-            self.bar.update(baselines[0].count)
+    def run_job(self, baseline: Baseline, setting: float) -> None:
+        """Run one job and score every candidate of it, unless it has a valid record."""
+        if baseline.finished_job(setting):
+            self.bar.update(baseline.count)
             return
-        first = todo[0]
-        self.bar.set_postfix_str(
-            f"{first.method.name} {first.label(setting)} {first.name if len(todo) == 1 else 'all names'}"
-        )
-        scored = [Scored(b.evaluators()["validation"], b.best()) for b in todo]
+        self.bar.set_postfix_str(f"{baseline.method.name} {baseline.label(setting)} {baseline.name}")
+        scored = Scored(baseline.evaluators()["validation"], baseline.best())
         system.reset_peak_memory(self.clip.device)
-        times = self._candidates(first, setting, scored)
-        peak = system.peak_memory_mb(self.clip.device)
-        for baseline, found in zip(todo, scored, strict=True):
-            baseline.write_job(setting, found, times, peak)
+        times = self._candidates(baseline, setting, scored)
+        baseline.write_job(setting, scored, times, system.peak_memory_mb(self.clip.device))
 
-    def _candidates(self, first: Baseline, setting: float, scored: Sequence[Scored]) -> list[float]:
-        """Make the candidates of a job and score them; returns the seconds after which each was made, scoring left out.
-
-        Args:
-            first: one of the baselines that share the job.
-        """
-        method, only = first.method, first.only
+    def _candidates(self, baseline: Baseline, setting: float, scored: Scored) -> list[float]:
+        """Make the candidates of a job and score them; returns the seconds after which each was made, scoring left out."""
+        method, only = baseline.method, baseline.only
         assert method.candidates is not None
         made: dict[str, Any] = {"protocol": self.world.protocol}
-        made |= read_passes(self.gradients, first.name, method.name)[0]
-        material = Material(scored[0].evaluator.pairs, self.retain, method.variant, **made)
-        how = argument(method, setting, first.made_with["settings"])
+        made |= read_passes(self.gradients, baseline.name, method.name)[0]
+        material = Material(scored.evaluator.pairs, self.retain(baseline.name), method.variant, **made)
+        how = argument(method, setting, baseline.made_with["settings"])
         times: list[float] = []
         with kept(self.clip, self.clip.parameters) as base:
             started = perf_counter()
@@ -257,10 +237,9 @@ class Comparison:
                 times.append((times[-1] if times else 0.0) + perf_counter() - started)
                 self.bar.update()
                 if not only or number == only:
-                    edit = InPlace.of(self.clip, first.label(setting), number)
-                    with self.evaluation.carrying(edit):  # names share what is computed under it
-                        for found in scored:
-                            found.score(edit, base)
+                    edit = InPlace.of(self.clip, baseline.label(setting), number)
+                    with self.evaluation.carrying(edit):
+                        scored.score(edit, base)
                 if number == only:
                     break
                 started = perf_counter()

@@ -90,14 +90,13 @@ class Edits:
     """The edit of every record."""
 
     def __init__(self, world: World, on: OnRecord) -> None:
-        self.world, self.folder, self.left_out = world, on.folder, on.names  # the retain set leaves out all names on record
+        self.world, self.folder = world, on.folder
         self.given = {plain_name(n): n for n in world.gradients.names}  # gradients lie under a name as it was given
-        self.trained: dict[Any, Edit] = {}  # a training that does not depend on the name: {(method, setting, number): edit}
 
-    @functools.cached_property
-    def retain(self) -> Pairs:
-        """The retain set."""
-        return self.world.retain_pairs(self.left_out)
+    @functools.lru_cache(maxsize=1)  # noqa: B019  (one Edits lives as long as the process)
+    def retain(self, name: str) -> Pairs:
+        """The retain set of a name."""
+        return self.world.retain_pairs(self.world.gradients.left_out(name))
 
     def fingerprint(self, record: Record) -> str:
         """What tells one edit from another. SlugError if the record does not say it, or the delta is missing."""
@@ -133,14 +132,8 @@ class Edits:
         method, clip = methods.get(record["method"]), self.world.clip
         if schema.is_slug(method.name):
             return Edit(deltas.of_model(clip, self.folder / record["delta"]), record["layer"], record["step"])
-        key = method.name, record["setting"], record["step"]
-        if key not in self.trained:
-            material = methods.Material(pairs, self.retain, method.variant, **self.passes(name, record))
-            made = Replacement(comparison.redo(clip, record, material), record["layer"], record["step"])
-            if not method.shared:
-                return made
-            self.trained[key] = made
-        return self.trained[key]
+        material = methods.Material(pairs, self.retain(name), method.variant, **self.passes(name, record))
+        return Replacement(comparison.redo(clip, record, material), record["layer"], record["step"])
 
 
 def joined(rows: list[Row], original: list[Row], common: Row) -> list[Row]:
@@ -183,7 +176,7 @@ class Share:
                 tars = [files_of.tar(self.edits.given[name]), files_of.retain_tar]
                 inputs[name] = records.inputs_hash(self.world.model_hash, [], self.world.pictures, tars)
             made = {"name": name, "method": method, "settings": flags, "versions": cli.versions(), "inputs": inputs[name]}
-            made |= {"left_out": self.on.names, "aliases": aliases.get(name.casefold(), [])}
+            made |= {"left_out": files_of.left_out(name), "aliases": aliases.get(name.casefold(), [])}
             mark = json.dumps(made | {"edit": self.edits.fingerprint(record)}, sort_keys=True)
             finished = set(done[done["made_with"] == mark]["test"])
             jobs[name, method] = mark, [t for t in schema.TESTS if t not in finished]
@@ -210,7 +203,7 @@ class Share:
                 if subject is None or subject.target.name != name:  # the names come one after another
                     of_name = self.world.masks, self.evaluation.target(name), self.world.pairs(self.edits.given[name])
                     aliases, unedited = json.loads(mark)["aliases"], {}
-                    subject = Subject(self.evaluation, *of_name, self.edits.retain, self.settings, aliases)
+                    subject = Subject(self.evaluation, *of_name, self.edits.retain(name), self.settings, aliases)
                 self.test(subject, self.on.found[name, method], mark, todo, unedited, bar)
         return [mark for mark, _ in jobs.values()]
 

@@ -12,7 +12,7 @@ from slug.artifacts.gradient_files import GradientFiles
 from slug.core import selection
 from slug.data import evaluation_sets
 from slug.data.names import Matcher, plain_name
-from slug.data.pairs import Pairs, load_pairs
+from slug.data.pairs import Pairs, load_pairs, some
 from slug.data.splits import validation_mask
 from slug.errors import SlugError
 from slug.evaluation import zeroshot
@@ -95,7 +95,7 @@ class World:
         if self.protocol.every_picture:
             every = {s.name: torch.ones(len(s.pictures.labels), dtype=torch.bool) for s in self.sets}
             return dict.fromkeys(SPLITS, every)
-        validation = {s.name: validation_mask(s.pictures, self.run.seed) for s in self.sets}
+        validation = {s.name: validation_mask(s.pictures, self.run.seed) ^ self.data.swap_splits for s in self.sets}
         return {"validation": validation, "test": {task: ~mask for task, mask in validation.items()}}
 
     def evaluation_now(self, *, plain: bool = False, cache_gb: float | None = None) -> Evaluation:
@@ -125,10 +125,14 @@ class World:
         """The forget set of a name."""
         return load_pairs(self.gradients.tar(name), self.clip.transform, workers=self.run.workers)
 
+    @functools.cached_property
+    def _retain_set(self) -> Pairs:
+        return load_pairs(self.gradients.retain_tar, self.clip.transform, workers=self.run.workers)
+
     def retain_pairs(self, left_out: Sequence[str]) -> Pairs:
         """The retain set without the pairs that say a name of `left_out`."""
-        tar, leave_out = self.gradients.retain_tar, Matcher(left_out)
-        return load_pairs(tar, self.clip.transform, leave_out=leave_out, workers=self.run.workers)
+        matcher, every = Matcher(left_out), self._retain_set
+        return some(every, [i for i, caption in enumerate(every.captions) if not matcher.find(caption)])
 
     @functools.cached_property
     def other_pairs(self) -> Pairs | None:

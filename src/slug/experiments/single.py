@@ -9,6 +9,7 @@ from slug.artifacts import deltas, records
 from slug.artifacts.gradient_files import Loaded
 from slug.core import layers, search, slug, variants
 from slug.core.edit import Edit
+from slug.core.gradients import BOTH
 from slug.core.search import Found, Plan, Schedule
 from slug.core.selection import Candidate
 from slug.data.names import plain_name
@@ -21,7 +22,10 @@ from slug.settings import Forget
 
 OWN = ("images", "classes", "evaluate")  # of a2_unlearn_slug.py with own pictures, which this module does not serve
 # These change no result.
-NOT_SETTINGS = (*("force", "celeb_name", "device", "workers", "result_dir", "cache_gb", "lookahead", "allow_missing"), *OWN)
+NOT_SETTINGS = (
+    *("force", "celeb_name", "device", "workers", "result_dir", "cache_gb", "lookahead", "allow_missing", "frozen"),
+    *OWN,
+)
 Views = tuple[Any, Any, looks.Answers, looks.ByName]  # cosines of names, pictures with guesses, and what `looks` says
 
 
@@ -40,6 +44,7 @@ def run(settings: Forget) -> None:
             "rule": {**cli.flat(settings.rule), "close": search.CLOSE},
             "protocol": settings.run.protocol,
             "points": protocols.values(settings.run.rules),
+            **settings.frozen_rules,
             "versions": cli.versions(),
         }
         path = folder / records.file_name(world.clip.label, name, ".json")
@@ -77,7 +82,8 @@ class Name:
         wanted, world, forget = self.settings.search, self.world, self.gradients.forget
         evaluator = self.evaluators["validation"]
         _ = evaluator.start  # before the clock starts
-        front = [layer for part in layers.fronts(self.ranked, wanted.fronts).values() for layer in part]
+        fronts = layers.fronts(self.ranked, wanted.fronts)
+        front = [layer for encoder, part in fronts.items() if wanted.encoder in (BOTH, encoder) for layer in part]
         if wanted.layer:
             front = [layer for layer in self.ranked if layer.name == wanted.layer]
             if not front:

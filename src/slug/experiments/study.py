@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -23,7 +24,7 @@ from slug.core.edit import Edit
 from slug.core.search import Schedule
 from slug.core.selection import Candidate
 from slug.core.variants import Variant
-from slug.data.names import plain_name
+from slug.data.names import Matcher, plain_name
 from slug.data.pairs import Pairs, some, source_images
 from slug.errors import SlugError, brief
 from slug.evaluation import outcome
@@ -85,46 +86,65 @@ class StudyWorld(World):
         self._known: tuple[str, dict[str, dict]] = ("", {})
 
     @functools.cached_property
-    def first(self) -> gradient_files.Loaded:
-        """The gradients of the first name: the retain gradient, and the names that it leaves out, are those of all names.
-        SlugError where they are not."""
-        first, *others = [self.gradients.load(name, FORGET) for name in self.gradients.names]
-        if any(found.left_out != first.left_out for found in others):
-            said = "the names' gradients were made in several calls, and a study compares names with one retain gradient"
-            raise SlugError(f"{said}; make them in one call: {self.gradients.remedy(FORGET)}")
-        return first
+    def never_retained(self) -> list[str]:
+        """Names whose pairs no name retains."""
+        return self.gradients.left_out(self.gradients.names[0]) if self.protocol.all_names_left_out else []
 
     @functools.cached_property
-    def retained(self) -> Pairs:
-        """The retain set."""
-        return self.gradients.pairs(self.gradients.retain_tar, self.first.left_out, self.run.workers)
+    def every_pair(self) -> Pairs:
+        """The retain set of all names."""
+        return self.gradients.pairs(self.gradients.retain_tar, self.never_retained, self.run.workers)
+
+    def own_rows(self, name: str, pairs: Pairs) -> list[int]:
+        """Indices of the pairs that say a name."""
+        matcher = Matcher([plain_name(name)])
+        return [i for i, caption in enumerate(pairs.captions) if matcher.find(caption)]
+
+    def retained(self, name: str) -> Pairs:
+        """The retain set of a name."""
+        own = set(self.own_rows(name, self.every_pair))
+        return some(self.every_pair, [i for i in range(len(self.every_pair.captions)) if i not in own])
 
     def compute(self, pairs: Pairs, loss: Any, desc: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """The gradient at the present weights and its figures, as core.gradients.compute."""
         how: dict[str, Any] = {"batch_size": self.model.batch_size, "protocol": self.protocol}
         return gradients.compute(self.clip, pairs, loss, **how, desc=desc)
 
-    def retain_part(self, variant: StudyVariant, *, make: bool = False) -> dict[str, torch.Tensor]:
-        """The gradient of the variant's part of the retain set. SlugError if its file is stale or missing, unless `make` is
-        given: it serves all names, so it is made before runs are dealt out."""
-        mark = self.gradients.mark(self.gradients.retain_tar, losses.contrastive, FORGET, self.first.left_out)
+    def retain_part(self, name: str, variant: StudyVariant) -> dict[str, torch.Tensor]:
+        """The gradient of the variant's part of a name's retain set. SlugError if `share` was not called before."""
+        path, mark = self.share(variant)
+        whole = gradient_files.load(path, mark, "python src/clip/a6_study.py")
+        figures = files.read_object(path.with_suffix(".json"))
+        part = some(self.every_pair, self.part_rows(variant))
+        how: dict[str, Any] = {"protocol": self.protocol, "desc": f"retain set without {name}: gradient"}
+        return gradients.without(self.clip, part, self.own_rows(name, part), whole, figures, **how)[0]
+
+    def part_rows(self, variant: StudyVariant) -> list[int]:
+        """The pairs of the variant's part of the retain set."""
+        seed = [self.run.seed, variant.draw]
+        return study_variants.part_of(len(self.every_pair.captions), variant.retain_share, seed)
+
+    def share(self, variant: StudyVariant, *, make: bool = False) -> tuple[Path, dict[str, Any]]:
+        """(file of the gradient of the variant's part of the retain set; what it depends on). `make` makes it; it serves
+        all names, so it is made before runs are dealt out."""
+        mark = self.gradients.mark(self.gradients.retain_tar, losses.contrastive, FORGET, self.never_retained)
         mark |= {"share": variant.retain_share, "draw": variant.draw, "seed": self.run.seed}
         path = self.gradients.retain_folder / f"train_grads_{variant.retain_share:g}_{variant.draw}.pt"
         if make and not gradient_files.is_valid(path, mark):
-            rows = study_variants.part_of(len(self.retained.captions), variant.retain_share, [self.run.seed, variant.draw])
             desc = f"retain set, {variant.retain_share:.0%}: gradient"
-            found, figures = self.compute(some(self.retained, rows), losses.contrastive, desc)
+            found, figures = self.compute(some(self.every_pair, self.part_rows(variant)), losses.contrastive, desc)
             gradient_files.save(path, found, {**mark, **figures, "convention": gradient_files.CONVENTION})
-        return gradient_files.load(path, mark, "python src/clip/a6_study.py")
+        return path, mark
 
     def shared_hash(self) -> str:
         """Hash of all that every run of a study depends on: model, evaluation, retain set, flags, rules, versions."""
-        inputs, flags = records.inputs_hash(self.model_hash, (self.first.retain,), self.pictures), cli.flat(self.settings)
+        tar = files.file_hash(self.gradients.retain_tar)
+        inputs, flags = [records.inputs_hash(self.model_hash, (), self.pictures), tar], cli.flat(self.settings)
         limits, points = self.settings.rule, protocols.values(self.protocol)
         rule = (limits.max_forget, limits.sigmas, search.CLOSE, Schedule().far)
         shared = {k: flags[k] for k in study_variants.SHARED}
         other = [points] if self.protocol != protocols.OURS else []  # so that studies of before protocols are valid
-        return digest([inputs, rule, shared, self.first.left_out, cli.versions(), *other])
+        return digest([inputs, rule, shared, self.never_retained, cli.versions(), *other])
 
     def search(self, name: str, variant: StudyVariant, forget: Any, retain: Any, pairs: Pairs) -> Result:
         """Find a variant's edit on the validation split, by the gradients at the original weights; `forget` is of `pairs`.
@@ -141,7 +161,8 @@ class StudyWorld(World):
                 if moved:
                     began = time.perf_counter()
                     forget, _ = self.compute(pairs, losses.cosine_embedding, f"{name}: gradient at the edited weights")
-                    retain, _ = self.compute(self.retained, losses.contrastive, "retain set: gradient at the edited weights")
+                    desc = f"retain set without {name}: gradient at the edited weights"
+                    retain, _ = self.compute(self.retained(name), losses.contrastive, desc)
                     seconds += time.perf_counter() - began
                     evaluation = self.evaluation_now()
                 evaluator: Any = self.evaluators(name, None, evaluation=evaluation, splits=["validation"])["validation"]
@@ -178,7 +199,7 @@ class StudyWorld(World):
             forget, _ = self.compute(pairs, losses.cosine_embedding, f"{name}: gradient of a part of the forget set")
             gradient_s = time.perf_counter() - began
         if variant.retain_share < 1:
-            retain = self.retain_part(variant)
+            retain = self.retain_part(name, variant)
         found = self.search(name, variant, forget, retain, pairs)
         test, target = self.evaluators(name, None, splits=["test"]), self.evaluation.target(name)
         figures = outcome.on_splits(test, found.edit, METHOD, self.run.seed)["test"]
@@ -230,7 +251,7 @@ def plan(world: StudyWorld, names: Sequence[str], variants: Sequence[str]) -> li
     shared, out = world.shared_hash(), []
     for name in names:
         found = world.gradients.load(name, FORGET)
-        own = [files.tensor_hash(found.forget), files.file_hash(found.tar)]
+        own = [files.tensor_hash(found.forget), files.tensor_hash(found.retain), files.file_hash(found.tar)]
         for v in variants:
             out.append(Planned(name, world.clip.label, v, shared, digest([shared, own, asdict(VARIANTS[v])])))
     return out

@@ -58,7 +58,6 @@ class Method:
         count: candidates of one setting, where it does not train.
         trains: whether candidates are the epochs of a training.
         epochs: the attribute of the settings that holds their number.
-        shared: whether one training serves all names, since it does not depend on the name.
         rounds: whether several layers are edited, one in each round, with gradients taken anew.
 
     For a CLIP `candidates(clip, material, setting)` changes the model's weights and yields the number of the candidate after
@@ -80,7 +79,6 @@ class Method:
     count: int = 0
     trains: bool = False
     epochs: str = "epochs"
-    shared: bool = False
     rounds: bool = False
 
     @property

@@ -1,4 +1,4 @@
-"""FT: descend the contrastive loss on the retain set. The training does not depend on the name that is forgotten."""
+"""FT: descend the contrastive loss on the retain set, which leaves out the pairs of the name that is forgotten."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -26,4 +26,4 @@ def candidates(clip: "Clip", material: Material, schedule: "Schedule") -> Iterat
 
 
 CITED = "fine-tuning on the retain set, as in Table 1 of the SLUG paper"
-register(Method("ft", "FT", CITED, (CLIP,), 20, candidates, setting="lr", trains=True, shared=True))
+register(Method("ft", "FT", CITED, (CLIP,), 20, candidates, setting="lr", trains=True))

@@ -6,10 +6,11 @@ import pytest
 import tiny
 import torch
 
-from slug import cli, files
+from slug import cli, files, protocols
 from slug.artifacts import gradient_files, retain_gradient
 from slug.artifacts.gradient_files import GradientFiles
-from slug.core import variants
+from slug.core import gradients, losses, variants
+from slug.data.pairs import some
 from slug.errors import SlugError
 from slug.settings import Sources
 
@@ -71,8 +72,10 @@ def test_a_gradient_that_is_not_finite_is_refused(tmp_path):
 @pytest.fixture
 def made(clip, tmp_path):
     """(...) -> GradientFiles of Noto and Blob, whose sets lie in the folder."""
-    for seed, name in enumerate(("retain", "Noto", "Blob")):
-        tiny.write_pairs(tmp_path / f"{name}.tar", [f"a {name} {i}" for i in range(4 + seed)])
+    for seed, name in enumerate(("Noto", "Blob"), 5):
+        tiny.write_pairs(tmp_path / f"{name}.tar", [f"a {name} {i}" for i in range(seed)])
+    # Of the first batch of four one pair is left without Noto, of the second three; the third is short.
+    tiny.write_pairs(tmp_path / "retain.tar", [f"a {'Noto' if i in (1, 2, 3, 6) else 'palm'} {i}" for i in range(10)])
 
     def make(*names, **how):
         sources = Sources(celeb_name=names, tar_dir=str(tmp_path), train_data=str(tmp_path / "retain.tar"))
@@ -89,12 +92,53 @@ def test_files_lie_in_a_folder_for_each_name(made, clip, tmp_path):
         assert {p.name for p in folder.glob("*.pt")} == {"forget_grads.pt", "train_grads.pt"}
 
 
-def test_one_retain_gradient_serves_all_names(made):
-    found, variant = made("Noto", "Blob"), variants.get("slug")
+def test_one_retain_gradient_serves_all_names_by_the_published_protocol(made):
+    found, variant = made("Noto", "Blob", protocol=protocols.PAPER), variants.get("slug")
     found.write(variant, {})
     targets = {found.path(name, "train", variant).resolve() for name in ("Noto", "Blob")}
     assert targets == {found.retain_folder.resolve() / "train_grads.pt"}
     assert found.load("Noto", variant).left_out == ["Blob", "Noto"]
+
+
+@pytest.mark.parametrize("kind", ["slug", "calc_importance"])
+def test_a_retain_gradient_is_the_one_of_fixed_batches_without_the_name(made, kind):
+    """A plain second computation: batch by batch in file order, each without the pairs that say the name."""
+    found, variant = made("Noto", "Blob"), variants.get(kind)
+    found.write(variant, {})
+    pairs = found.pairs(found.retain_tar, [], 0)
+    batches = [b.tolist() for b in torch.arange(len(pairs.captions)).split(found.batch_size)]
+    batches = [b for b in batches if len(b) == found.batch_size]
+    left = [[i for i in b if "noto" not in pairs.captions[i].lower().split()] for b in batches]
+    assert left != batches
+    sums, count = {}, 0
+    for rows in left:
+        if len(rows) > 1:
+            part, count = some(pairs, rows), count + 1
+            grads, _ = gradients.compute(found.clip, part, losses.contrastive, batch_size=len(rows), square=variant.squared)
+            sums = {n: sums.get(n, 0) + g.double() for n, g in grads.items()}
+    for n, g in found.load("Noto", variant).retain.items():
+        plain = (sums[n] / count).float()
+        assert (g - plain).abs().max() <= 1e-5 * plain.abs().max(), n
+
+
+def test_names_without_pairs_in_the_retain_set_have_the_whole_gradient(made):
+    found, variant = made("Noto"), variants.get("slug")
+    found.write(variant, {})
+    rows = []
+    pairs = found.pairs(found.retain_tar, [], 0)
+    whole = gradient_files.load(found.retain_folder / "train_grads.pt", {"left_out": []}, "")
+    about = files.read_object(found.retain_folder / "train_grads.json")
+    assert tiny.same_tensors(gradients.without(found.clip, pairs, rows, whole, about)[0], whole)
+
+
+def test_a_name_of_all_retain_pairs_is_refused(made):
+    found, variant = made("Noto"), variants.get("slug")
+    found.write(variant, {})
+    pairs = found.pairs(found.retain_tar, [], 0)
+    whole = gradient_files.load(found.retain_folder / "train_grads.pt", {"left_out": []}, "")
+    about = files.read_object(found.retain_folder / "train_grads.json")
+    with pytest.raises(SlugError, match="no retain pairs are left"):
+        gradients.without(found.clip, pairs, range(len(pairs.captions)), whole, about)
 
 
 def test_valid_files_are_kept(made, capsys):
@@ -118,6 +162,14 @@ def test_a_gradient_does_not_depend_on_other_names_of_the_call(made):
         written.write(variant, {}, force=True)
         found.append(written.load("Noto", variant).forget)
     assert all(torch.allclose(found[0][n], found[1][n], rtol=1e-4, atol=1e-9) for n in found[0])
+
+
+def test_a_retain_gradient_does_not_depend_on_other_names_of_the_call(made):
+    variant, found = variants.get("slug"), []
+    for names in (("Noto",), ("Blob", "Noto")):
+        made(*names).write(variant, {}, force=True)
+        found.append(made(*names).load("Noto", variant).retain)
+    assert tiny.same_tensors(*found)
 
 
 def test_a_retain_gradient_that_holds_pairs_of_the_name_is_refused(made):
@@ -241,7 +293,8 @@ def test_names_one_after_the_other_stay_valid(made):
         before = {n: g.clone() for n, g in now.items()}
     assert made("Blob").load("Blob", variant).left_out == ["Blob"]
     made("Noto", "Blob").write(variant, {})
-    assert {tuple(made(n).load(n, variant).left_out) for n in ("Noto", "Blob")} == {("Blob", "Noto")}
+    assert {tuple(made(n).load(n, variant).left_out) for n in ("Noto", "Blob")} == {("Blob",), ("Noto",)}
+    assert tiny.same_tensors(made("Noto").load("Noto", variant).retain, before)
 
 
 def test_two_calls_at_the_same_time_do_not_take_each_others_file(tmp_path):

@@ -68,6 +68,36 @@ def test_one_tower_alone_tells_what_was_lost(evaluators, splits):
         assert "forget_vision_acc1" not in states["original"]
 
 
+def test_the_name_is_placed_among_all_names_by_its_cosine(open_clip_world, evaluators, edit, splits):
+    """A plain second computation from the features of each picture."""
+    evaluation, evaluator = open_clip_world.evaluation, evaluators["test"]
+    label = evaluator.target.label
+    with evaluation.carrying(edit):
+        features, weights = (t.clone() for t in evaluation.sides("identities", evaluator.forget_rows))
+    cosines = features @ weights.T
+    places = [1 + sum(bool(c >= row[label]) for k, c in enumerate(row) if k != label) for row in cosines]
+    found = splits["test"]["slug"]
+    assert found["forget_cos"] == pytest.approx(cosines[:, label].mean().item(), abs=1e-6)
+    assert found["forget_rank"] == torch.tensor(places).float().median().item()
+    assert found["forget_cos"] < splits["test"]["original"]["forget_cos"]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_neighbours_are_the_nearest_names_that_have_pictures(open_clip_world, evaluators, edit, splits, split):
+    evaluation, evaluator = open_clip_world.evaluation, evaluators[split]
+    task, rows = evaluation.tasks["identities"], evaluator.retain_rows["identities"]
+    cosines = task.weights @ task.weights[evaluator.target.label]
+    shown = {int(label) for label in task.pictures.labels[rows]}
+    for count in (1, 3, 1000):
+        wanted = sorted(shown, key=lambda c: -cosines[c].item())[:count]
+        found = outcome.neighbour_rows(evaluator, count)
+        assert found.tolist() == [i for i, r in enumerate(rows.tolist()) if int(task.pictures.labels[r]) in wanted]
+    with evaluation.carrying(edit):
+        ranks = evaluation.ranks("identities", rows)[outcome.neighbour_rows(evaluator)]
+    row = splits[split]["slug"]
+    assert (row["n_neighbours"], row["neighbours_acc1"]) == (len(ranks), pytest.approx((ranks < 1).float().mean().item()))
+
+
 def test_an_edit_that_changes_nothing_changes_no_figure(evaluators):
     for states in outcome.on_splits(evaluators, Edit(), "slug", 0).values():
         assert all(states["slug"][k] == pytest.approx(v, nan_ok=True) for k, v in states["original"].items())

@@ -10,9 +10,10 @@ import torch
 from tiny_run import NAMES
 
 from slug import files
-from slug.core import layers, slug
+from slug.core import layers, losses, slug
 from slug.core.variants import Variant
 from slug.data.names import Matcher, plain_name
+from slug.data.pairs import some
 from slug.errors import SlugError
 from slug.experiments import study
 from slug.experiments.study_variants import VARIANTS
@@ -140,16 +141,20 @@ def batches(pairs, size=16):
 @pytest.fixture(scope="module")
 def retain_parts(world):
     """{variant: its gradient of a part of the retain set}."""
-    return {n: world.retain_part(VARIANTS[n], make=True) for n in ("retain_10", "retain_30", "retain_30_again")}
+    found = {}
+    for n in ("retain_10", "retain_30", "retain_30_again"):
+        world.share(VARIANTS[n], make=True)
+        found[n] = world.retain_part(NAMES[0], VARIANTS[n])
+    return found
 
 
 def test_the_part_of_the_retain_set_is_read_back(world, retain_parts):
     for name, found in retain_parts.items():
-        assert tiny.same_tensors(found, world.retain_part(VARIANTS[name]))
+        assert tiny.same_tensors(found, world.retain_part(NAMES[0], VARIANTS[name]))
 
 
 def test_the_part_has_fewer_pairs(world, retain_parts):
-    total = len(world.retained.captions)
+    total = len(world.every_pair.captions)
     for file, share in (("0.1_0", 0.1), ("0.3_0", 0.3), ("0.3_1", 0.3)):
         record = files.read_json(world.gradients.retain_folder / f"train_grads_{file}.json")
         assert record["pairs"] == batches(round(share * total))
@@ -161,13 +166,28 @@ def test_every_part_has_another_gradient(world, loaded, retain_parts):
     assert all(not torch.equal(a, b) for a, b in itertools.combinations(values, 2))
 
 
-def test_the_retain_set_leaves_out_all_names(world):
-    assert not Matcher([plain_name(n) for n in NAMES]).find(" ".join(world.retained.captions))
+def test_the_retain_set_of_a_name_leaves_out_its_pairs_alone(world):
+    left = world.retained(NAMES[0]).captions
+    own = Matcher([plain_name(NAMES[0])])
+    assert left == [c for c in world.every_pair.captions if not own.find(c)] != world.every_pair.captions
+
+
+def test_a_part_leaves_out_the_pairs_of_its_name(world, retain_parts):
+    """A plain second computation, batch by batch."""
+    part = some(world.every_pair, world.part_rows(VARIANTS["retain_30"]))
+    own, size = Matcher([plain_name(NAMES[0])]), world.model.batch_size
+    batches = [range(i, i + size) for i in range(0, len(part.captions) - size + 1, size)]
+    kept = [[i for i in b if not own.find(part.captions[i])] for b in batches]
+    assert any(len(b) < size for b in kept)
+    made = [world.compute(some(part, b), losses.contrastive, "batch")[0] for b in kept]
+    for n, g in retain_parts["retain_30"].items():
+        plain = torch.stack([m[n] for m in made]).mean(0)
+        assert (g - plain).abs().max() <= 1e-5 * plain.abs().max(), n
 
 
 def test_a_part_that_was_not_made_names_the_stage(world):
     with pytest.raises(SlugError, match=r"no gradients at .*train_grads_0\.5_0\.pt; make them with: python .*a6_study"):
-        world.retain_part(replace(VARIANTS["retain_30"], retain_share=0.5))
+        world.retain_part(NAMES[0], replace(VARIANTS["retain_30"], retain_share=0.5))
 
 
 # ------------------------------------------------------------------------------------------------------- which are run
