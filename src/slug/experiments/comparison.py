@@ -35,8 +35,9 @@ NOT_SETTINGS = (
 
 
 def default_methods() -> list[str]:
-    """The baselines of a CLIP whose forget loss is SLUG's own."""
-    return [n for n in methods.names(methods.CLIP, searched=False) if not methods.get(n).variant.contrastive]
+    """The baselines of a CLIP whose forget loss is SLUG's own, but for those that run only where they are asked for."""
+    found = map(methods.get, methods.names(methods.CLIP, searched=False))
+    return [m.name for m in found if not (m.variant.contrastive or m.asked)]
 
 
 def stored_choices(path: str, names: Iterable[str], wanted: Iterable[str]) -> dict[tuple[str, str], tuple[float, int]]:
@@ -74,6 +75,9 @@ def read_passes(gradients: GradientFiles, name: str, method: str) -> tuple[dict[
             shared += gradients.seconds(name, variant, "train")
         else:
             made["gradient"] = found.forget
+            if "retain" in methods.get(method).needs:
+                made["retain_gradient"] = found.retain
+                shared += gradients.seconds(name, variant, "train")
     return made, own, shared
 
 
@@ -216,7 +220,7 @@ class Comparison:
             best = {found.layer for found in (b.best() for b in todo) if found}
             return [s for s in todo[0].jobs if todo[0].label(s) in best]
 
-        for setting in grids.growing(asked if todo else [], self.settings.grow, chosen):
+        for setting in grids.growing(asked if todo else [], self.settings.grow * baselines[0].method.grows, chosen):
             self.bar.total = (self.bar.total or 0) + (0 if setting in asked else count)
             self.run_job(todo, setting)
         return [found[b.name] or b.choose() for b in baselines]
@@ -246,7 +250,9 @@ class Comparison:
         """
         method, only = first.method, first.only
         assert method.candidates is not None
-        made: dict[str, Any] = {"protocol": self.world.protocol}
+        target = scored[0].evaluator.target
+        made: dict[str, Any] = {"protocol": self.world.protocol, "name": target.name}
+        made["names"] = self.world.names_besides(target.name)
         made |= read_passes(self.gradients, first.name, method.name)[0]
         material = Material(scored[0].evaluator.pairs, self.retain, method.variant, **made)
         how = argument(method, setting, first.made_with["settings"])
@@ -257,7 +263,7 @@ class Comparison:
                 times.append((times[-1] if times else 0.0) + perf_counter() - started)
                 self.bar.update()
                 if not only or number == only:
-                    edit = InPlace.of(self.clip, first.label(setting), number)
+                    edit = InPlace.of(self.clip, first.label(setting), number, base)
                     with self.evaluation.carrying(edit):  # names share what is computed under it
                         for found in scored:
                             found.score(edit, base)
