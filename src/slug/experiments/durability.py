@@ -135,7 +135,7 @@ class Edits:
             return Edit(deltas.of_model(clip, self.folder / record["delta"]), record["layer"], record["step"])
         key = method.name, record["setting"], record["step"]
         if key not in self.trained:
-            about = {"name": plain_name(name), "names": self.world.names_besides(name)}
+            about: dict[str, Any] = {"name": plain_name(name), "names": self.world.names_besides(name)}
             material = methods.Material(pairs, self.retain, method.variant, **self.passes(name, record), **about)
             made = Replacement(comparison.redo(clip, record, material), record["layer"], record["step"])
             if not method.shared:

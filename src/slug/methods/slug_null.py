@@ -19,12 +19,8 @@ if TYPE_CHECKING:
     from slug.core.preconditioning import Found
     from slug.models.clip import Clip
 
-SHARES = (
-    0.9,
-    0.97,
-    0.99,
-    0.999,
-)  # of the eigenvalues' sum that is left alone; shares carry between layers, thresholds do not
+# Of the eigenvalues' sum, which is left alone: shares carry from one layer to another, absolute thresholds do not.
+SHARES = (0.9, 0.97, 0.99, 0.999)
 LAYERS = 3  # of each encoder
 STEPS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)  # relative to the layer's norm
 

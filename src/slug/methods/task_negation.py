@@ -1,7 +1,7 @@
-"""Task negation: the vision tower learns the forget set even better, and the difference is subtracted (Ilharco et al., ICLR 2023).
+"""Task negation: the vision tower learns the forget set even better, and the difference is subtracted.
 
-tau = theta_tuned - theta_0 after fine-tuning by the cross-entropy of the pictures over the names, whose text embeddings stay as
-they are; then theta = theta_0 - a tau for a from 0 to 1.
+tau = theta_tuned - theta_0 after fine-tuning by the cross-entropy of the pictures over the names, whose text embeddings
+stay as they are; then theta = theta_0 - a tau for a from 0 to 1 (Ilharco et al., ICLR 2023).
 """
 
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
-"""TSA: a low-rank update of the text projection that sends the bare name to the empty prompt (Kravets and Namboodiri, TMLR 2025).
+"""TSA: a low-rank update of the text projection sends the bare name to the empty prompt (Kravets and Namboodiri, TMLR 2025).
 
-With h the final hidden state at the end token of a bare name, W the projection and e_0 the unit embedding of the empty prompt,
-l_f |e_0 - W h_f| + l_p |W h_r - W_0 h_r| + |B A| is minimised over B and A of rank 5, W = W_0 + B A; the middle term is the
-mean over the retained names.
+With h the final hidden state at the end token of a bare name, W the projection and e_0 the unit embedding of the empty
+prompt, l_f |e_0 - W h_f| + l_p |W h_r - W_0 h_r| + |B A| is minimised over B and A of rank 5, W = W_0 + B A; the middle
+term is the mean over the retained names.
 """
 
 from collections.abc import Iterator

@@ -11,6 +11,9 @@ WORDS = {
     "gaft": "ascent and fine-tuning (GAFT)",
     "salun": "saliency unlearning (SalUn)",
     "ssd": "synaptic dampening (SSD)",
+    "ccup": "name projected out (CCUP)",
+    "kodge": "forget directions projected out (Kodge et al.)",
+    "tsa": "name sent to the empty prompt (TSA)",
     "esd": "erased diffusion (ESD)",
     "uce": "unified concept editing (UCE)",
 }  # {method: its label in words}
