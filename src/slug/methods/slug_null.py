@@ -1,4 +1,4 @@
-"""SLUG's step along the part of the forget gradient that the retain set does not feel: D = G P.
+"""SLUG's step in the null space of what a layer reads on the retain set: D = G P for the forget gradient G.
 
 P projects on the eigenvectors of a layer's input moment C on the retain set beyond the first r, r by the cumulative share of
 the eigenvalues. It is the hard form of the preconditioned step G (C + c I)^-1 (core.preconditioning), and Projected-Gradient
