@@ -2,8 +2,8 @@
 
 U is an orthonormal basis of the unit embeddings of the name's prompts, and the vision tower's projection becomes
 proj (I - a U U^T): at a = 1 the cosine of every picture with each of these prompts is 0. The variant with retained names
-takes I - a (I - P) instead, P = (R + l I) (F + R + l I)^-1 with F and R the sums of t t^T over the embeddings t of the
-name's and of the retained names' prompts: the least-squares solution that sends the former to 0 and leaves the latter.
+takes I - a (I - P) instead, P = (R + l I) (F + R + l I)^-1 with F and R the means of t t^T over the embeddings t of the
+name's and of the retained names' prompts (sums would give hundreds of names the weight to keep the one): the least-squares solution that sends the former to 0 and leaves the latter.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from slug.models.clip import Clip
 
 STRENGTHS = tuple(round(0.1 * k, 1) for k in range(1, 11))  # a: beyond 1 the name's direction would come back, reversed
-RIDGES = (0.01, 0.1, 1.0, 10.0)  # l of the variant with retained names: a candidate each, after that without them
+RIDGES = (0.001, 0.01, 0.1, 1.0)  # l of the variant with retained names: a candidate each, after that without them
 
 
 def projector(own: "torch.Tensor") -> "torch.Tensor":
@@ -32,7 +32,7 @@ def sparing(own: "torch.Tensor", kept: "torch.Tensor", ridge: float) -> "torch.T
     """P (D, D) for prompts of the name (N, D) and of the retained names (K, D)."""
     import torch
 
-    f, r = own.double().T @ own.double(), kept.double().T @ kept.double()
+    f, r = (t.double().T @ t.double() / len(t) for t in (own, kept))
     r = r + ridge * torch.eye(len(r), dtype=torch.float64, device=r.device)
     return torch.linalg.solve(f + r, r).T  # both are symmetric
 

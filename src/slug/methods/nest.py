@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EPS, LEAST, MOST = 1e-6, 0.1, 10.0
 LAYERS = 3  # of each encoder
-STEPS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)  # relative to the layer's norm
+STEPS = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28)  # relative to the layer's norm
 
 
 def row_weights(forget: "torch.Tensor", retain: "torch.Tensor") -> "torch.Tensor":

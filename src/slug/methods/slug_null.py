@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Of the eigenvalues' sum, which is left alone: shares carry from one layer to another, absolute thresholds do not.
 SHARES = (0.9, 0.97, 0.99, 0.999)
 LAYERS = 3  # of each encoder
-STEPS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)  # relative to the layer's norm
+STEPS = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28)  # relative to the layer's norm
 
 
 def null_space(moment: "torch.Tensor", share: float) -> "torch.Tensor":

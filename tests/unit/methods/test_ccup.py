@@ -43,8 +43,8 @@ def test_with_retained_names_it_is_the_ridge_solution(rival):
     t_f, t_r = embedded(rival.clip, OWN), embedded(rival.clip, kept_texts)
     found = each(rival, "ccup", 1.0)
     for number, ridge in enumerate(ccup.RIDGES, 2):
-        r = t_r.T @ t_r + ridge * np.eye(base.shape[1])
-        p = r @ np.linalg.inv(t_f.T @ t_f + r)
+        r = t_r.T @ t_r / 15 + ridge * np.eye(base.shape[1])
+        p = r @ np.linalg.inv(t_f.T @ t_f / 5 + r)
         assert np.allclose(found[number]["visual.proj"], base @ p.T, atol=1e-5), ridge
 
 
