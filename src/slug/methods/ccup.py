@@ -3,7 +3,8 @@
 U is an orthonormal basis of the unit embeddings of the name's prompts, and the vision tower's projection becomes
 proj (I - a U U^T): at a = 1 the cosine of every picture with each of these prompts is 0. The variant with retained names
 takes I - a (I - P) instead, P = (R + l I) (F + R + l I)^-1 with F and R the means of t t^T over the embeddings t of the
-name's and of the retained names' prompts (sums would give hundreds of names the weight to keep the one): the least-squares solution that sends the former to 0 and leaves the latter.
+name's and of the retained names' prompts: the least-squares solution that sends the former to 0 and leaves the latter. Sums
+would give hundreds of names the weight to keep the one.
 """
 
 from collections.abc import Iterator
