@@ -8,7 +8,9 @@ import tiny
 import torch
 
 from slug import methods
+from slug.core import gradients, losses
 from slug.core.edit import kept
+from slug.core.variants import Variant
 from slug.methods._training import Schedule
 
 LR = 1e-3
@@ -77,3 +79,35 @@ class Small:
             # the keys, which no softmax feels.
             if not name.endswith("in_proj_bias"):
                 assert ((found[name] - value).abs() > 1e-5).float().mean() < 0.02, name
+
+
+def each(small, method, setting):
+    """{number of a candidate: {name: value}} of the weights that a method's candidates change; the model is put back."""
+    before, found = weights(small.clip), {}
+    with kept(small.clip, small.clip.parameters):
+        for number in methods.get(method).candidates(small.clip, small.material, setting):
+            now = weights(small.clip)
+            found[number] = {n: w for n, w in now.items() if not torch.equal(w, before[n])}
+    assert list(found) == list(range(1, len(found) + 1))
+    return found
+
+
+def inputs_of_projection(clip, encoder, batch):
+    """What a tower's projection reads of open_clip's pairs: (N, width), float64 numpy."""
+    first = batch.images if encoder == "vision" else clip.trimmed(clip.tokenize(batch.captions))
+    x = first
+    with torch.no_grad():
+        for stage in clip.stages(encoder)[:-1]:
+            x = stage(x, first)
+        x = clip.module.visual.ln_post(x) if encoder == "vision" else clip.module.ln_final(x)
+    return x.double().numpy()
+
+
+def of_name(clip):
+    """What `rival` is, of a model of either family."""
+    forget = tiny.pairs(6, names=("an alien",))
+    retain = tiny.pairs(20, seed=1, names=("ant", "baby", "a bento box"))
+    gradient, _ = gradients.compute(clip, forget, losses.cosine_embedding)
+    other, _ = gradients.compute(clip, retain, losses.contrastive)
+    about = {"name": "Alien", "names": ["Ant", "Baby", "Bento Box", "Owl"], "retain_gradient": other}
+    return Small(clip, methods.Material(forget, retain, Variant(), gradient, **about))

@@ -87,8 +87,9 @@ STUDY_VARIANTS = {
 
 
 def is_slug(method: str) -> bool:
-    """Whether a method is SLUG or one of its variants."""
-    return method.split("_")[0] == "slug"
+    """Whether a method is SLUG or one of its variants, whose steps are searched; slug_null is a baseline."""
+    first, *rest = method.split("_")
+    return first == "slug" and rest[:1] != ["null"]
 
 
 def layer_label(layer: str) -> str:

@@ -125,7 +125,7 @@ class Compare(Ruled):
     grad_batch_size: Pairs = flag(16, "the --batch-size that a1_compute_grad.py was given")
     unlearn_method: tuple[str, ...] = flag(
         (),
-        "baselines to run, or raw for the scores of the unedited model; without this flag all but those ending in _o",
+        "baselines to run, or raw for the scores of the unedited model; without this flag FT, GA, GAFT, SalUn and SSD",
         choices=lambda: (UNEDITED, *_methods("clip", searched=False)),
     )
     lr: tuple[Positive, ...] = flag(help="learning rates", by="learning_rates")

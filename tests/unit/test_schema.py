@@ -20,4 +20,4 @@ def test_a_layers_label_is_short(layer, label):
 
 def test_variants_of_slug_are_slug():
     assert all(map(schema.is_slug, ("slug", "slug_o", "slug_ws", "slug_w_rounds_lora")))
-    assert not any(map(schema.is_slug, ("original", "ga_o", "slugs")))
+    assert not any(map(schema.is_slug, ("original", "ga_o", "slugs", "slug_null")))

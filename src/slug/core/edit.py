@@ -117,9 +117,10 @@ class InPlace(Edit):
     """An edit that the model carries already, such as a training in progress; it names the parameters that may differ."""
 
     @classmethod
-    def of(cls, model: Any, layer: str, step: float) -> "InPlace":
-        """An edit of all parameters, which hold their new values."""
-        return cls(model.parameters, layer, step)
+    def of(cls, model: Any, layer: str, step: float, base: Mapping[str, torch.Tensor] | None = None) -> "InPlace":
+        """An edit of all parameters, which hold their new values; where `base` is given, of those that differ from it."""
+        moved = {n: p for n, p in model.parameters.items() if base is None or not torch.equal(p, base[n])}
+        return cls(moved, layer, step)
 
     @contextlib.contextmanager
     def applied(self, model: Any) -> Iterator[Any]:

@@ -101,7 +101,7 @@ class Baseline:
     @property
     def count(self) -> int:
         """Candidates of one job."""
-        return getattr(self.settings, self.method.epochs) if self.method.trains else self.method.count
+        return self.method.count or getattr(self.settings, self.method.epochs)
 
     def label(self, setting: float) -> str:
         """What records say instead of a layer, e.g. `lr 1e-05`, or `alpha 10` for SSD."""

@@ -35,8 +35,9 @@ NOT_SETTINGS = (
 
 
 def default_methods() -> list[str]:
-    """The baselines of a CLIP whose forget loss is SLUG's own."""
-    return [n for n in methods.names(methods.CLIP, searched=False) if not methods.get(n).variant.contrastive]
+    """The baselines of a CLIP whose forget loss is SLUG's own, but for those that run only where they are asked for."""
+    found = map(methods.get, methods.names(methods.CLIP, searched=False))
+    return [m.name for m in found if not (m.variant.contrastive or m.asked)]
 
 
 def stored_choices(path: str, names: Iterable[str], wanted: Iterable[str]) -> dict[tuple[str, str], tuple[float, int]]:
@@ -74,6 +75,9 @@ def read_passes(gradients: GradientFiles, name: str, method: str) -> tuple[dict[
             shared += gradients.seconds(name, variant, "train")
         else:
             made["gradient"] = found.forget
+            if "retain" in methods.get(method).needs:
+                made["retain_gradient"] = found.retain
+                shared += gradients.seconds(name, variant, "train")
     return made, own, shared
 
 
@@ -206,7 +210,8 @@ class Comparison:
             best = baseline.best()
             return [s for s in baseline.jobs if best and baseline.label(s) == best.layer]
 
-        for setting in grids.growing([] if found else asked, self.settings.grow, chosen):
+        grow = self.settings.grow * baseline.method.grows
+        for setting in grids.growing([] if found else asked, grow, chosen):
             self.bar.total = (self.bar.total or 0) + (0 if setting in asked else baseline.count)
             self.run_job(baseline, setting)
         return found or baseline.choose()
@@ -226,7 +231,8 @@ class Comparison:
         """Make the candidates of a job and score them; returns the seconds after which each was made, scoring left out."""
         method, only = baseline.method, baseline.only
         assert method.candidates is not None
-        made: dict[str, Any] = {"protocol": self.world.protocol}
+        name = scored.evaluator.target.name
+        made: dict[str, Any] = {"protocol": self.world.protocol, "name": name, "names": self.world.names_besides(name)}
         made |= read_passes(self.gradients, baseline.name, method.name)[0]
         material = Material(scored.evaluator.pairs, self.retain(baseline.name), method.variant, **made)
         how = argument(method, setting, baseline.made_with["settings"])
@@ -237,7 +243,7 @@ class Comparison:
                 times.append((times[-1] if times else 0.0) + perf_counter() - started)
                 self.bar.update()
                 if not only or number == only:
-                    edit = InPlace.of(self.clip, baseline.label(setting), number)
+                    edit = InPlace.of(self.clip, baseline.label(setting), number, base)
                     with self.evaluation.carrying(edit):
                         scored.score(edit, base)
                 if number == only:

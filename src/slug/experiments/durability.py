@@ -132,7 +132,8 @@ class Edits:
         method, clip = methods.get(record["method"]), self.world.clip
         if schema.is_slug(method.name):
             return Edit(deltas.of_model(clip, self.folder / record["delta"]), record["layer"], record["step"])
-        material = methods.Material(pairs, self.retain(name), method.variant, **self.passes(name, record))
+        made = self.passes(name, record) | {"name": plain_name(name), "names": self.world.names_besides(name)}
+        material = methods.Material(pairs, self.retain(name), method.variant, **made)
         return Replacement(comparison.redo(clip, record, material), record["layer"], record["step"])
 
 

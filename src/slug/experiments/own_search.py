@@ -109,12 +109,12 @@ class OwnSearch:
         def chosen() -> list[float]:
             return [setting_of[best.layer]] if best else []
 
-        for setting in grids.growing(asked, DEFAULTS["grow"], chosen):
+        for setting in grids.growing(asked, DEFAULTS["grow"] * method.grows, chosen):
             label = f"{method.symbol} {setting:g}"
             setting_of[label], scored = setting, Scored(evaluator, best)
             with kept(self.clip, self.clip.parameters) as base:
                 for number in method.candidates(self.clip, made, argument(method, setting, how)):
-                    edit = InPlace.of(self.clip, label, number)
+                    edit = InPlace.of(self.clip, label, number, base)
                     with evaluator.evaluation.carrying(edit):
                         scored.score(edit, base)
             curves[label] = [replace(c, edit=Edit({}, c.layer, c.step)) for c in scored.candidates]
@@ -124,10 +124,12 @@ class OwnSearch:
 
     def _material(self, name: str) -> Material:
         method = self.method
-        made: dict[str, Any] = {}
+        made: dict[str, Any] = {"name": name, "names": [n for n in self.sets.classes if n != name]}
         for variant in method.gradients:
             if variant.squared:
                 made |= {"forget_importance": self._pass(name, variant), "retain_importance": self._pass("", variant)}
             else:
                 made["gradient"] = self._pass(name, variant)
+                if "retain" in method.needs:
+                    made["retain_gradient"] = self._pass("", variant)
         return Material(self._pairs(name), self._pairs(""), method.variant, **made)

@@ -98,6 +98,11 @@ class World:
         validation = {s.name: validation_mask(s.pictures, self.run.seed) ^ self.data.swap_splits for s in self.sets}
         return {"validation": validation, "test": {task: ~mask for task, mask in validation.items()}}
 
+    def names_besides(self, name: str) -> list[str]:
+        """The classes of all tasks but this one."""
+        every = dict.fromkeys(n for s in self.sets for n in s.pictures.names)
+        return [n for n in every if n.casefold() != plain_name(name).casefold()]
+
     def evaluation_now(self, *, plain: bool = False, cache_gb: float | None = None) -> Evaluation:
         """The Evaluation whose unedited model has the present weights. SlugError, before anything is computed, where a name
         has no pictures in it."""

@@ -5,7 +5,7 @@ Method files import torch inside their functions, so that reports, cards and `--
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -27,6 +27,9 @@ class Material(NamedTuple):
     forget_importance: dict | None = None
     retain_importance: dict | None = None
     protocol: Protocol = OURS
+    name: str = ""  # what is forgotten, as people write it
+    names: Sequence[str] = ()  # what else the model tells apart
+    retain_gradient: dict | None = None
 
 
 class PipelineMaterial(NamedTuple):
@@ -51,14 +54,17 @@ class Method:
         rank: place in the order of tables.
         candidates: generator of candidates, see below; None for SLUG, whose candidates a search of steps makes.
         variant: of the gradients that it reads; for SLUG, which it steps along.
-        needs: gradients that it reads: "gradient" (of the forget set), "importance" (of both sets).
+        needs: gradients that it reads: "gradient" (of the forget set), "retain" (with it, of the retain set), "importance"
+            (of both sets).
         setting: what is searched: the attribute of the settings that holds its grid, e.g. `lr`.
         grid: values of the setting that are tried where the settings hold none.
         symbol: what the setting is called in logs and tables, e.g. `lr 1e-05`.
-        count: candidates of one setting, where it does not train.
-        trains: whether candidates are the epochs of a training.
+        grows: whether the grid may grow beyond its ends, which a grid of shares may not.
+        count: candidates of one setting; 0 where they are the epochs of a training.
+        trains: whether its setting is the learning rate of a training.
         epochs: the attribute of the settings that holds their number.
         rounds: whether several layers are edited, one in each round, with gradients taken anew.
+        asked: whether a comparison runs it only where it is asked for by name.
 
     For a CLIP `candidates(clip, material, setting)` changes the model's weights and yields the number of the candidate after
     each (an epoch, a dampening); `setting` is a training.Schedule where it trains. For a pipeline
@@ -76,10 +82,12 @@ class Method:
     setting: str = ""
     grid: tuple[float, ...] = ()
     symbol: str = "lr"
+    grows: bool = True
     count: int = 0
     trains: bool = False
     epochs: str = "epochs"
     rounds: bool = False
+    asked: bool = False
 
     @property
     def searched(self) -> bool:

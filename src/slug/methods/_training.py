@@ -1,7 +1,7 @@
 """The one training loop of the baselines: AdamW with a cosine schedule, without warm-up by default."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -121,18 +121,38 @@ def _update(
     optimizer: torch.optim.Optimizer,
     masked: Mapping[torch.nn.Parameter, torch.Tensor],
 ) -> None:
-    """One optimiser step on the pairs `rows` of a pass; gradients outside `masked`, {parameter: bool tensor}, count as 0."""
+    """One optimiser step on the pairs `rows` of a pass; `masked` as for `descend`."""
+
+    def value() -> torch.Tensor:
+        return part.loss(clip.encode_image(part.pairs.images[rows]), clip.encode_text(ids[rows]), clip.scale())
+
+    descend(clip, value, optimizer, masked, sign=part.sign)
+
+
+def descend(
+    clip: Clip,
+    loss: Callable[[], torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    masked: Mapping[torch.nn.Parameter, torch.Tensor] | None = None,
+    *,
+    sign: int = 1,
+) -> None:
+    """One optimiser step down `sign` times a loss; SlugError if it is NaN or infinite.
+
+    Args:
+        masked: {parameter: bool tensor}, outside which gradients count as 0.
+    """
     parameters = list(clip.parameters.values())
     for p in parameters:
         p.requires_grad_(True)
     try:
         with torch.enable_grad():
-            value = part.loss(clip.encode_image(part.pairs.images[rows]), clip.encode_text(ids[rows]), clip.scale())
+            value = loss()
             optimizer.zero_grad()
-            (part.sign * value).backward()
+            (sign * value).backward()
         if not torch.isfinite(value):
             raise SlugError(f"the training loss is {value.item()}; choose a lower --lr, or check the pictures")
-        for p, inside in masked.items():
+        for p, inside in (masked or {}).items():
             if p.grad is not None:
                 p.grad.mul_(inside)
         optimizer.step()

@@ -5,7 +5,7 @@ import tiny
 import torch
 
 from slug.core import gradients, losses
-from slug.core.edit import Edit, InPlace, Replacement, total
+from slug.core.edit import Edit, InPlace, Replacement, kept, total
 
 
 @pytest.fixture
@@ -92,6 +92,12 @@ def test_an_edit_in_place_leaves_the_model_as_it_is(model, names, base):
 
 
 # ------------------------------------------------------------------------------------------------------- one SLUG step
+
+
+def test_an_edit_in_place_names_what_differs_from_the_weights_given(model, names, base):
+    with kept(model, names[:1]), torch.no_grad():
+        model.parameters[names[0]].add_(1)
+        assert set(InPlace.of(model, "ft", 3, base).changes) == {names[0]}
 
 
 def test_a_step_is_the_step_size_times_the_gradient_of_the_whole_group(clip):

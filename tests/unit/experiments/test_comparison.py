@@ -36,6 +36,20 @@ def test_the_grid_is_that_of_the_flags_ascending():
     assert baseline("ga").grid == [1e-5, 1e-4] and baseline("ssd").grid == [10.0]
 
 
+def test_the_rivals_run_only_where_they_are_asked_for():
+    assert comparison.default_methods() == ["ft", "ga", "gaft", "salun", "ssd"]
+    assert methods.get("ccup").asked and not methods.get("ssd").asked
+
+
+def test_a_method_that_trains_may_have_candidates_of_its_own_number():
+    assert [baseline(m).count for m in ("task_negation", "cliperase", "nest")] == [21, 20, 6]
+
+
+def test_every_rival_has_at_least_forty_candidates():
+    asked = [m for m in map(methods.get, methods.names(methods.CLIP, searched=False)) if m.asked]
+    assert len(asked) == 9 and all(m.count * len(baseline(m).grid) >= 40 for m in asked)
+
+
 def test_a_stored_choice_is_the_whole_grid():
     found = baseline("ga", stored=(1e-3, 2))
     assert (found.grid, found.only) == ([1e-3], 2)
@@ -133,6 +147,15 @@ def test_choices_are_read_from_the_validation_rows_of_a_table(tmp_path):
 def test_a_table_without_the_method_is_refused(tmp_path):
     with pytest.raises(SlugError, match="has no row of ft for Bento Box"):
         comparison.stored_choices(table(tmp_path / "table.csv"), ["Bento_Box"], ["ga", "ft"])
+
+
+@pytest.mark.parametrize("method", ("salun", "nest"))
+def test_the_retain_gradient_is_read_by_those_that_need_it(method):
+    found = SimpleNamespace(forget={"w": 1}, retain={"w": 2})
+    gradients = SimpleNamespace(load=lambda name, variant: found, seconds=lambda *which: 3.0 if "train" in which else 1.0)
+    made, own, shared = comparison.read_passes(gradients, "Alien", method)
+    wanted = {"gradient": found.forget} | ({"retain_gradient": found.retain} if method == "nest" else {})
+    assert made == wanted and (own, shared) == (1, 3 if method == "nest" else 0)
 
 
 @pytest.fixture
