@@ -54,7 +54,10 @@ class Frozen:
         return [m for m in methods.names(methods.CLIP) if m in asked]
 
     def runs(self, quick: bool) -> list[dict[str, Any]]:
-        """The runs in their order; `quick` for the one that shows that everything works."""
+        """The runs in their order; `quick` for the one that shows that everything works. SlugError where test names would be
+        run by rules that are not frozen."""
+        if not quick and not self.said["frozen"]:
+            raise SlugError(f"the rules in {self.path} are a draft, and test names wait until they are frozen; give --quick")
         return [self.said["quick"]] if quick else list(self.said["runs"])
 
 
@@ -62,7 +65,7 @@ def read(path: str) -> Frozen:
     """The protocol of a file. SlugError where it is missing or lacks a part."""
     file = files.existing(path, "frozen protocol", REMEDY)
     said = files.read_object(file)
-    lacks = next((p for p in ("version", "quick", *PARTS) if p not in said), None)
+    lacks = next((p for p in ("version", "frozen", "quick", *PARTS) if p not in said), None)
     if lacks:
         raise SlugError(f"{file} has no {lacks!r}; {REMEDY}")
     for run in [said["quick"], *said["runs"]]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import hand_made
 import pytest
 
+from demo import draw_names
 from slug import cli, files
 from slug.errors import SlugError
 from slug.experiments import benchmark
@@ -14,6 +15,7 @@ from slug.settings import Benchmark, Compare, Forget, Run
 
 SAID = {
     "version": 7,
+    "frozen": True,
     "names": {"test": ["Old Woman", "b"], "few": ["b"], "quick": ["c"]},
     "models": [
         {"seed": 0, "folder": "data/models/mini-clip", "command": "train 0"},
@@ -82,7 +84,26 @@ def test_quick_is_one_run(settings):
     assert lines[0] == "# names: c" and all("/quick" in line for line in lines[1:])
 
 
-@pytest.mark.parametrize("part", ["version", "rule", "runs", "settings"])
+def test_test_names_wait_until_the_rules_are_frozen(settings):
+    files.write_json(settings.frozen, SAID | {"frozen": False})
+    with pytest.raises(SlugError, match=r"protocol\.json are a draft, .*; give --quick"):
+        list(benchmark.plan(settings))
+    assert list(benchmark.plan(replace(settings, quick=True)))
+
+
+def test_the_committed_protocol_names_what_was_drawn():
+    said = benchmark.read("data/emoji/protocol.json").said
+    lists = {which: draw_names.listed(which) for which in ("forget", "study", "test", "gold_A", "gold_B")}
+    names = said["names"]
+    assert names["test"] == lists["test"]
+    assert names["development"] == [*lists["forget"], *lists["study"], *draw_names.DEVELOPMENT]
+    assert set(names["quick"]) <= set(names["development"]) and not set(names["test"]) & set(names["development"])
+    assert [g["without"] for g in said["gold"]] == [lists["gold_A"], lists["gold_B"]]
+    gold = set(lists["gold_A"] + lists["gold_B"])
+    assert len(gold) == 32 and names["trained"] == [n for n in names["test"] if n in gold] and len(names["trained"]) == 16
+
+
+@pytest.mark.parametrize("part", ["version", "rule", "runs", "settings", "frozen"])
 def test_a_protocol_without_a_part_is_refused(settings, part):
     files.write_json(settings.frozen, {k: v for k, v in SAID.items() if k != part})
     with pytest.raises(SlugError, match=f"protocol.json has no '{part}'; take it from the repository"):
