@@ -84,7 +84,7 @@ def main(argv=None):
                 shown, cosines, n = similar[task]
                 mine = sum(t.task == task for t in group.targets)
                 of = f"{count} names" if mine == count else f"{mine} {task} of {count} names"
-                plots.similarity(original[task][1], cosines, shown, f"{of}, {method} ({n} pictures)", stem)
+                plots.similarity(original[task][1], cosines, shown, f"{of} forgotten at once, and their nearest names ({n} pictures)", stem)
             if method != "sum":
                 with files.replacing_folder(out / f"{method}-{count}") as temporary:
                     several.write_deltas(group, factors, headers, rows, temporary)
