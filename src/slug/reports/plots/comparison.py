@@ -1,5 +1,6 @@
 """Plots of several searches: methods beside each other, the study, relearning, and cosines."""
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def tradeoff(
         place, forgets = methods.index(method), y[x <= 100 * forgotten]
         near.scatter(place + jitter.uniform(-0.2, 0.2, len(forgets)), forgets, s=9, facecolors="none", lw=0.7, **style)
         if lower := int((forgets < near.get_ylim()[0]).sum()):
-            near.annotate(f"{lower} lower \u2193", (place, 0.01), xycoords=("data", "axes fraction"), ha="center", fontsize=6)
+            near.annotate(f"\u2193 {lower}", (place, 0.01), xycoords=("data", "axes fraction"), ha="center", fontsize=6.5)
         if method in chosen:
             forget, retained = 100 * np.asarray(chosen[method])
             for panel, where in ((axes, forget), (near, place)):
@@ -61,10 +62,10 @@ def tradeoff(
             front = order[y[order] >= np.maximum.accumulate(y[order])]
             axes.step(x[front], y[front], where="post", color="C0", lw=1.2)
     axes.set_xlabel("pictures still given the\nforgotten name (FA@1), %")
-    axes.set_ylabel("retained accuracy, %\n(mean of identities and objects)")
+    axes.set_ylabel("retained accuracy, %\n(mean of both tasks)")
     near.set_xticks(range(len(methods)), [naming.label(m) for m in methods])
     near.set_xlim(-0.6, len(methods) - 0.4)
-    near.set_xlabel(f"candidates that forget\n(FA@1 at most {forgotten:.0%})")
+    near.set_xlabel(f"candidates that forget (FA@1 at most {forgotten:.0%})\n\u2193 number of those below the axis")
     axes.plot([], [], "s", color="0.4", ms=6, label="filled: chosen")
     axes.plot([], [], color="C0", lw=1.2, label="SLUG's own Pareto front")
     axes.plot([], [], "o:", color="k", mfc="none", lw=0.8, ms=4, label="unedited model")
@@ -94,21 +95,23 @@ def costs(rows: dict[str, tuple[float, float, float, float]], title: str, stem: 
 
 def similarity(before: np.ndarray, after: np.ndarray, names: Sequence[str], title: str, stem: Path) -> None:
     """Cosines (K, K) of mean picture features (rows) and name prompts (columns): before the edit, after it, the change."""
-    figure, panels = grid(2, 2, 5.0)
+    figure, panels = grid(2, 2, 4.9)
+    numbers = [str(i + 1) for i in range(len(names))]
+    named = [f"{textwrap.shorten(name, 26, placeholder='...')}  {i}" for name, i in zip(names, numbers, strict=True)]
     shown, where = {"before": before, "after": after, "change": after - before}, [panels[0, 0], panels[0, 1], panels[1, 0]]
     for panel, (when, values) in zip(where, shown.items(), strict=True):
         image = panel.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1)
         panel.grid(False)
-        panel.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=6)
-        panel.set_yticks(range(len(names)), names, fontsize=6)
+        panel.set_xticks(range(len(names)), numbers, fontsize=6)
+        panel.set_yticks(range(len(names)), named if panel is not panels[0, 1] else numbers, fontsize=6)
         panel.set_title(f"{when}{', after less before' * (when == 'change')}")
-        size = min(6, 50 / len(names))
+        size = min(6, 48 / len(names))
         for (i, j), value in np.ndenumerate(values):
             text = f"{value:+.2f}".replace("0.", ".").removeprefix("" if when == "change" else "+")
             panel.text(j, i, text, ha="center", va="center", fontsize=size, color="w" if abs(value) > 0.6 else "k")
     rest = panels[1, 1]
     rest.set_axis_off()
-    said = "rows: mean feature of a name's pictures\n\ncolumns: the prompt of a name"
+    said = "rows: mean feature of a name's pictures\n\ncolumns: the prompts of the same names"
     rest.text(0, 0.95, said, va="top", fontsize=7, transform=rest.transAxes)
     figure.colorbar(image, cax=rest.inset_axes((0, 0.55, 0.9, 0.06)), orientation="horizontal", label="cosine")
     figure.suptitle(title)

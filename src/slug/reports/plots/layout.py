@@ -19,7 +19,7 @@ WIDTH = 5.5  # inches: the text width of a paper's page, at which these figures 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D5D5D", "#A6761D")  # told apart by all eyes
 plt.rcParams.update({"font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7, "xtick.labelsize": 7})
 plt.rcParams.update({"ytick.labelsize": 7, "figure.titlesize": 9, "figure.dpi": 200, "savefig.bbox": "tight"})
-plt.rcParams["savefig.pad_inches"] = 0.02
+plt.rcParams.update({"savefig.pad_inches": 0.02, "legend.columnspacing": 1.2, "legend.handletextpad": 0.6})
 plt.rcParams.update({"axes.grid": True, "grid.alpha": 0.25, "axes.spines.top": False, "axes.spines.right": False})
 plt.rcParams["axes.prop_cycle"] = plt.cycler(color=COLORS)
 MARKERS = "osD^vP*Xhd<>p"

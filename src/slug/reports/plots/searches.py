@@ -1,5 +1,6 @@
 """Plots of one search: Pareto fronts, step curves, and what each candidate forgets and retains."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,11 @@ def _words(layer: str) -> str:
     return layer_label(layer) if " " in layer else f"{'vision' if layer.startswith('vis') else 'text'} {layer_label(layer)}"
 
 
+def _title(words: str, count: float, panels: int) -> str:
+    """Words and a count as the title of one of several panels, on lines that do not reach into the next one."""
+    return textwrap.fill(f"{words}, % (n\u00a0=\u00a0{count:g})", 84 // (panels + 1))
+
+
 def _curves(
     rows: pd.DataFrame, winner: Mapping[str, Any], tasks: Mapping[str, str]
 ) -> list[tuple[int, pd.DataFrame, dict[str, Any]]]:
@@ -81,10 +87,10 @@ def _explain(panel: Axes, curves: Sequence[tuple[int, pd.DataFrame, Any]], trace
     """Entries of the legend for what `_curves` gives."""
     for i, part, style in reversed(curves[-2:]):
         label = f"{('winner', 'runner-up')[i]}: {_words(str(part['layer'].iloc[0]))}"
-        panel.plot([], [], STYLES[i] if line else "", marker=marker(i), ms=3, color=style["color"], label=label)
+        panel.plot([], [], ls=STYLES[i] if line else "", marker=marker(i), ms=3, color=style["color"], label=label)
     if len(curves) > 2:
-        kind = "settings" if " " in str(curves[0][1]["layer"].iloc[0]) else "layers"
-        panel.plot([], [], "-" if line else "", marker="o", ms=3, color="0.75", label=f"{len(curves) - 2} other {kind}")
+        kind = "setting" if " " in str(curves[0][1]["layer"].iloc[0]) else "layer"
+        panel.plot([], [], ls="-" if line else "", marker="o", ms=3, color="0.75", label=f"{len(curves) - 2} other {kind}{'s' * (len(curves) > 3)}")
     if trace_count:
         label = f"estimated on {trace_count} pictures"
         panel.plot([], [], "o", color="0.4", mfc="none", ms=3, ls="", label=label)
@@ -130,7 +136,7 @@ def steps(
         else:
             panel.set_ylim(before - 8, before + 2)
         step_axis(panel)
-        panel.set_title(f"{what}, %\n(n = {counts[task]:g})")
+        panel.set_title(_title(what, counts[task], len(columns)))
     legend = panels[0, 0]
     _explain(legend, curves, int(counts["trace"]), line=True)
     legend.plot([], [], "*", color="k", ms=8, ls="", label="chosen step")
@@ -166,7 +172,7 @@ def reached(
         panel.axvspan(-3, 100 * forgotten, **FORGOTTEN)
         panel.set_xlim(-3, 103)
         panel.set_xlabel(f"pictures of the forgotten name\nthat are recognised, % (n = {counts['forget']:g})")
-        panel.set_title(f"{words}, %\n(n = {counts[task]:g})")
+        panel.set_title(_title(words, counts[task], len(tasks)))
     legend = panels[0, 0]
     _explain(legend, curves, int(counts["trace"]), line=False)
     legend.plot([], [], "*", color="k", ms=8, ls="", label="chosen candidate")

@@ -110,7 +110,7 @@ def compared(images: Sequence[Any], before: Sequence[Any], after: Sequence[Any],
             if row == 0:
                 panel.set_title(when)
             if row == len(images) - 1:
-                panel.set_xlabel("probability among the names, %")
+                panel.set_xlabel("probability, %")
     figure.suptitle(title)
     save(figure, stem)
 
