@@ -11,7 +11,9 @@ kernel died or gave no answer in time is run once more, from a fresh kernel; a c
 
 import argparse
 import contextlib
+import math
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -33,8 +35,28 @@ AGAIN = 75  # exit code of a process whose notebook may be run again (EX_TEMPFAI
 class Limits(NamedTuple):
     """Seconds that a cell, and a notebook with the start and the end of its kernel, may take."""
 
-    cell: int = 600
-    notebook: int = 1200
+    cell: int = 300
+    notebook: int = 900
+
+
+def look_again(channel: Any, every: float = 1.0) -> None:
+    """Have a client's channel look for a message again and again while it waits for one, `every` so many seconds.
+
+    nbclient waits for a cell's reply on the socket on which it also sends the states of widgets. A reply that comes in while
+    it sends wakes nobody (https://github.com/jupyter/nbclient/issues/312), and the client waits for an idle kernel.
+    """
+    once = channel.get_msg
+
+    async def get_msg(timeout: float | None = None) -> Any:
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        while True:
+            try:
+                return await once(timeout=max(0.0, min(every, end - time.monotonic())))
+            except queue.Empty:
+                if time.monotonic() >= end:
+                    raise
+
+    channel.get_msg = get_msg
 
 
 def run_here(path: Path, out: Path, seconds: int) -> None:
@@ -42,23 +64,27 @@ def run_here(path: Path, out: Path, seconds: int) -> None:
     is named in a file beside it. SlugError: a cell failed. SystemExit with AGAIN: the kernel died, or gave no answer."""
     import nbformat
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
     book = nbformat.read(path, as_version=4)
 
     def began(cell: Any, cell_index: int) -> None:
+        if not cell_index:
+            look_again(client.kc.shell_channel)
         out.with_suffix(".cell").write_text(f"cell {cell_index + 1} of {len(book.cells)}", encoding="utf-8")
 
     about: dict[str, Any] = {"resources": {"metadata": {"path": str(FOLDER)}}, "on_cell_start": began}
+    client = NotebookClient(book, timeout=seconds, startup_timeout=seconds, **about)
     try:
-        NotebookClient(book, timeout=seconds, startup_timeout=seconds, **about).execute()
+        client.execute()
     except CellExecutionError as err:
         raise SlugError(f"{path.name}: a cell failed: {err.ename}: {brief(err.evalue)}") from err
-    except CellTimeoutError:
-        print(f"no answer within {seconds} s", file=sys.stderr)
-        sys.exit(AGAIN)
-    except (DeadKernelError, RuntimeError) as err:  # RuntimeError: the kernel did not start
-        print(str(err).strip().splitlines()[-1], file=sys.stderr)
+    except Exception as err:  # the kernel died, did not start or gave no answer; what ends it may then fail in any way
+        causes: list[BaseException] = [err]
+        while before := causes[-1].__context__:
+            causes.append(before)
+        late = any(isinstance(cause, CellTimeoutError) for cause in causes)
+        print(f"no answer within {seconds} s" if late else brief(err) or type(err).__name__, file=sys.stderr)
         sys.exit(AGAIN)
     out.write_text(nbformat.writes(book), encoding="utf-8")
 

@@ -1,7 +1,9 @@
 """Notebooks that hang, die or fail: each ends in time, with one line that says where."""
 
+import asyncio
 import importlib.util
 import json
+import queue
 import sys
 import time
 
@@ -47,6 +49,37 @@ def test_a_command_that_does_not_end_is_ended_with_all_that_it_started(tmp_path)
 )
 def test_a_command_that_ends_gives_its_code_and_its_last_line(code, found):
     assert notebooks.attempt([sys.executable, "-c", code], 30) == found
+
+
+class Channel:
+    """A channel on which a message lies, of which a client that waits is not told."""
+
+    def __init__(self, looks):
+        self.looks, self.waited = looks, []
+
+    async def get_msg(self, timeout=None):
+        self.waited.append(timeout)
+        self.looks -= 1
+        if self.looks:
+            await asyncio.sleep(timeout)
+            raise queue.Empty
+        return "reply"
+
+
+@pytest.mark.parametrize("timeout", [None, 30])
+def test_a_reply_that_woke_nobody_is_found_at_the_next_look(timeout):
+    channel = Channel(3)
+    notebooks.look_again(channel, 0.01)
+    assert asyncio.run(channel.get_msg(timeout=timeout)) == "reply" and channel.waited == [0.01] * 3
+
+
+def test_a_reply_that_does_not_come_is_waited_for_as_long_as_was_asked():
+    channel = Channel(10**6)
+    notebooks.look_again(channel, 0.02)
+    began = time.monotonic()
+    with pytest.raises(queue.Empty):
+        asyncio.run(channel.get_msg(timeout=0.1))
+    assert 0.1 <= time.monotonic() - began < 5 and max(channel.waited) == 0.02
 
 
 class Nbformat:
