@@ -39,6 +39,9 @@ class Limits(NamedTuple):
     notebook: int = 900
 
 
+LIMITS = Limits()
+
+
 def look_again(channel: Any, every: float = 1.0) -> None:
     """Have a client's channel look for a message again and again while it waits for one, `every` so many seconds.
 
@@ -60,8 +63,8 @@ def look_again(channel: Any, every: float = 1.0) -> None:
 
 
 def run_here(path: Path, out: Path, seconds: int) -> None:
-    """Run a notebook in this process with `seconds` for each cell, and write it with its outputs to `out`. The cell that runs
-    is named in a file beside it. SlugError: a cell failed. SystemExit with AGAIN: the kernel died, or gave no answer."""
+    """Run a notebook in this process with `seconds` for each cell, and write it with its outputs to `out`. A file beside it
+    names the cell that runs. SlugError: a cell failed. SystemExit with AGAIN: the kernel died, or gave no answer."""
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError
@@ -118,7 +121,7 @@ def attempt(command: Sequence[str], seconds: float) -> tuple[int, str]:
     return process.returncode, lines[-1] if lines else f"exit code {process.returncode}"
 
 
-def execute(path: Path, limits: Limits = Limits()) -> Any:
+def execute(path: Path, limits: Limits = LIMITS) -> Any:
     """A notebook with what its cells print in a fresh kernel. SlugError: a cell failed, or twice the kernel died or gave no
     answer in time."""
     import nbformat
@@ -126,7 +129,9 @@ def execute(path: Path, limits: Limits = Limits()) -> Any:
     for number in range(1, TRIES + 1):
         with tempfile.TemporaryDirectory() as scratch:
             out = Path(scratch) / path.name
-            code, said = attempt([sys.executable, __file__, "--here", str(out), str(path), str(limits.cell)], limits.notebook)
+            code, said = attempt(
+                [sys.executable, __file__, "--here", str(out), str(path), str(limits.cell)], limits.notebook
+            )
             if not code:
                 return nbformat.read(out, as_version=4)
             if code == 2:
@@ -147,8 +152,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="notebooks, without their endings; without any, all")
     parser.add_argument("--write", action="store_true", help="keep the outputs in the notebooks' files")
-    parser.add_argument("--cell-seconds", type=int, default=Limits().cell, help="that a cell may take (%(default)s)")
-    parser.add_argument("--seconds", type=int, default=Limits().notebook, help="that a notebook may take (%(default)s)")
+    parser.add_argument("--cell-seconds", type=int, default=LIMITS.cell, help="that a cell may take (%(default)s)")
+    parser.add_argument("--seconds", type=int, default=LIMITS.notebook, help="that a notebook may take (%(default)s)")
     given = parser.parse_args(arguments)
     names = given.names or sorted(p.stem for p in FOLDER.glob("*.ipynb"))
     for name in names:

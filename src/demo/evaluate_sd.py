@@ -92,7 +92,9 @@ def main(argv=None):
 def sheet(images, right, cells, stem):
     """Plot one picture of every cell: styles as rows, objects as columns, a thick frame if training left the cell out."""
     down, across = [emoji.STYLES[style] for style in train_sd.STYLES], train_sd.OBJECTS
-    order = [o * len(down) + s for s in range(len(down)) for o in range(len(across))]  # a pair of the cells is (object, style)
+    order = [
+        o * len(down) + s for s in range(len(down)) for o in range(len(across))
+    ]  # a pair of the cells is (object, style)
     title = "mini-SD, one picture a cell\nthick frame: left out of training; \u2717: a classifier disagrees"
     plots.cells(images[order], right[order], cells.left_out[order], (down, across), title, stem)
 

@@ -21,7 +21,7 @@ from slug.evaluation.canvas_classifiers import Judged
 from slug.evaluation.canvas_prompts import Concept, Request
 from slug.experiments.pipeline_setup import Canvas, concept_of
 from slug.models import diffusion
-from slug.reports import caveats, intervals, markdown, naming, plots, reading
+from slug.reports import caveats, markdown, naming, plots, reading
 from slug.reports import pipelines as report
 from slug.settings import Sources
 
@@ -274,7 +274,9 @@ def read_steps(canvas: Canvas, record: Record) -> pd.DataFrame:
 def write_tables(out: Path, frame: pd.DataFrame) -> None:
     """table.csv, and csv/{style,class}.csv in the published columns, of the first variant of SLUG there is."""
     files.write_text(out / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-    ours = (m for m in methods.names(methods.PIPELINE, searched=True) if not methods.first_round(m) and m in set(frame["method"]))
+    ours = (
+        m for m in methods.names(methods.PIPELINE, searched=True) if not methods.first_round(m) and m in set(frame["method"])
+    )
     one_layer = next(ours, "slug")
     for kind, file in (("style", "style"), ("object", "class")):
         mine = frame[(frame["kind"] == kind) & (frame["method"] == one_layer)]

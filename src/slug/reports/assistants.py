@@ -117,6 +117,6 @@ def curve_report(frame: pd.DataFrame, plot: str) -> str:
         cells += [intervals.change(part[c]) if c in part else "" for c in changes]
         rows.append([f"{factor:g}", len(part), *cells])
     return (
-        f"{markdown.table(heads, rows)}\n\nMeans over names with 95% t intervals. Means and each name, on the test split: [the "
-        f"curves]({plot})."
+        f"{markdown.table(heads, rows)}\n\nMeans over names with 95% t intervals. Means and "
+        f"each name, on the test split: [the curves]({plot})."
     )

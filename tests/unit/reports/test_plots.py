@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from slug.reports import plots, samples
 
@@ -25,9 +26,16 @@ STEPS = pd.DataFrame(
         "identities_trace": [0.7, 0.6, 0.6],
     }
 )
-TASKS, COUNTS = {t: f"other {t}" for t in ("identities", "objects")}, {"forget": 9, "identities": 9, "objects": 9, "trace": 5}
+TASKS, COUNTS = (
+    {t: f"other {t}" for t in ("identities", "objects")},
+    {"forget": 9, "identities": 9, "objects": 9, "trace": 5},
+)
 PICTURES = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
-IMAGES, SAID, RIGHT = PICTURES.permute(0, 2, 3, 1).numpy(), [("a", "b"), ("a", ""), ("c", "c"), ("d", "d")], [(True, False)] * 4
+IMAGES, SAID, RIGHT = (
+    PICTURES.permute(0, 2, 3, 1).numpy(),
+    [("a", "b"), ("a", ""), ("c", "c"), ("d", "d")],
+    [(True, False)] * 4,
+)
 CURVE = pd.DataFrame({"name": "a", "factor": [0.5, 1.0], "forget_acc": [0.5, 0.0], "identities_change": [0.0, -0.1]})
 COSINES = pd.DataFrame({"name": "a", "side": "forget", "samples": [8, 8, 16, 16], "pairs": [8, 8, 16, 16]})
 COSINES = COSINES.assign(layer=["all", "visual.proj"] * 2, cosine=[0.9, 0.8, 0.99, 0.98])
@@ -69,6 +77,8 @@ def test_every_plot_is_drawn_here():
 def test_a_plot_is_written_as_png_and_pdf(name, tmp_path):
     DRAW[name](plots, tmp_path / "x")
     assert {p.name for p in tmp_path.iterdir()} == {"x.png", "x.pdf"} and all(p.stat().st_size for p in tmp_path.iterdir())
+    with Image.open(tmp_path / "x.png") as image:  # all its colours, and no wider than a column of 5.5 inches
+        assert image.mode == "RGBA" and image.width / image.info["dpi"][0] < 5.7
 
 
 def test_a_plot_is_the_same_every_time(tmp_path):

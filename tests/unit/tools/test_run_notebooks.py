@@ -96,7 +96,11 @@ class Nbformat:
         ([(0, "")], 1, None),
         ([(75, "Kernel died"), (0, "")], 2, None),
         ([(-9, "exit code -9"), (0, "")], 2, None),
-        ([(75, "Kernel died"), (75, "not done within 9 s")], 2, "did not run to its end in 2 tries; .* cell 1 of 2: not done"),
+        (
+            [(75, "Kernel died"), (75, "not done within 9 s")],
+            2,
+            "did not run to its end in 2 tries; .* cell 1 of 2: not done",
+        ),
         ([(2, "error: a.ipynb: a cell failed: x")], 1, "^a.ipynb: a cell failed: x$"),
     ],
     ids="well died killed twice failed".split(),
@@ -151,7 +155,8 @@ def test_a_kernel_that_dies_or_hangs_is_said(cell, limits, tries, said, tmp_path
 
 @needs_jupyter
 def test_a_kernel_that_dies_once_is_started_anew(tmp_path):
-    once = f"import os, pathlib; p = pathlib.Path({str(tmp_path / 'x')!r})\nif not p.exists(): p.touch(); os._exit(1)\nprint('ok')"
+    mark = f"pathlib.Path({str(tmp_path / 'x')!r})"
+    once = f"import os, pathlib; p = {mark}\nif not p.exists(): p.touch(); os._exit(1)\nprint('ok')"
     book = notebooks.execute(written(tmp_path / "a.ipynb", once), notebooks.Limits(20, 60))
     assert book.cells[0].outputs[0]["text"] == "ok\n"
 

@@ -1,6 +1,7 @@
 """Plots. Series differ by marker and line style as well as by colour, so that they can be told apart in grey.
 
-All are made for a column of 5.5 inches. Titles say what is shown; the split that figures are of is said where a plot is quoted.
+All are made for a column of 5.5 inches. Titles say what is shown; the split that figures are of is said where a plot is
+quoted.
 """
 
 from slug.reports.plots.comparison import costs, relearning, similarity, tradeoff, variants  # noqa: F401

@@ -73,7 +73,7 @@ def _title(words: str, count: float, panels: int) -> str:
 def _curves(
     rows: pd.DataFrame, winner: Mapping[str, Any], tasks: Mapping[str, str]
 ) -> list[tuple[int, pd.DataFrame, dict[str, Any]]]:
-    """(place, candidates by step, style) of each layer or setting; the winner has place 0 and the runner-up 1, and all others,
+    """(place, candidates by step, style) of each layer or setting; the winner has place 0 and the runner-up 1; all others,
     which come first, are grey."""
     of = {layer: part.sort_values("step", kind="stable") for layer, part in rows.groupby("layer", sort=False)}
     order = searches.best_layers(rows, winner, list(tasks))
@@ -90,7 +90,15 @@ def _explain(panel: Axes, curves: Sequence[tuple[int, pd.DataFrame, Any]], trace
         panel.plot([], [], ls=STYLES[i] if line else "", marker=marker(i), ms=3, color=style["color"], label=label)
     if len(curves) > 2:
         kind = "setting" if " " in str(curves[0][1]["layer"].iloc[0]) else "layer"
-        panel.plot([], [], ls="-" if line else "", marker="o", ms=3, color="0.75", label=f"{len(curves) - 2} other {kind}{'s' * (len(curves) > 3)}")
+        panel.plot(
+            [],
+            [],
+            ls="-" if line else "",
+            marker="o",
+            ms=3,
+            color="0.75",
+            label=f"{len(curves) - 2} other {kind}{'s' * (len(curves) > 3)}",
+        )
     if trace_count:
         label = f"estimated on {trace_count} pictures"
         panel.plot([], [], "o", color="0.4", mfc="none", ms=3, ls="", label=label)
@@ -158,8 +166,8 @@ def reached(
     *,
     forgotten: float = MAX_FORGET,
 ) -> None:
-    """Retained against forget accuracy of every candidate of one search, a panel for each retained task; arguments and styles
-    as of `steps`."""
+    """Retained against forget accuracy of every candidate of one search, a panel for each retained task; arguments and
+    styles as of `steps`."""
     curves = _curves(rows, winner, tasks)
     figure, panels = grid(1, len(tasks), 2.9)
     for panel, (task, words) in zip(panels[0], tasks.items(), strict=True):

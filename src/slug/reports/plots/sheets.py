@@ -115,7 +115,9 @@ def compared(images: Sequence[Any], before: Sequence[Any], after: Sequence[Any],
     save(figure, stem)
 
 
-def cells(images: Any, right: Sequence[bool], left_out: Sequence[bool], names: tuple[Texts, Texts], title: str, stem: Path) -> None:
+def cells(
+    images: Any, right: Sequence[bool], left_out: Sequence[bool], names: tuple[Texts, Texts], title: str, stem: Path
+) -> None:
     """One picture (3, S, S) of every cell of a table, in the order of its rows, on lines of at most ten columns.
 
     Args:
