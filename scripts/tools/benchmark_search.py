@@ -42,7 +42,7 @@ from slug.evaluation import clip_tasks, reference, zeroshot
 from slug.evaluation.clip_evaluator import ClipEvaluator
 from slug.evaluation.clip_tasks import TaskSet
 from slug.experiments import setup
-from slug.reports import bench, markdown, plots, reading
+from slug.reports import bench, markdown, reading
 from slug.settings import Data, Following, Model, Run
 
 EVALUATIONS = 10  # steps of a layer
@@ -403,17 +403,7 @@ def write(out, rows, label, settings, rate):
     stem = out / f"{files.safe_name(label)}-{settings.case}"
     record = {"rows": rows, "matmul_flops": rate, "settings": cli.flat(settings), "versions": cli.versions()}
     files.write_json(stem.with_suffix(".json"), record)
-    if settings.case == "growth":
-        columns = {"names": "n_names", "pictures": "n_images", "layers": "layers"}
-        panels = {
-            what: [(r[column], r["fast_s"], r["peak_mem_mb"]) for r in rows if r["case"] == f"growth of {what}"]
-            for what, column in columns.items()
-        }
-        plots.growth(panels, f"{label}: the fast search against its size ({GROWTH.steps} steps a layer)", stem)
-        return
-    times = {r["case"].removeprefix(settings.case).strip() or "fast": r["fast_s"] for r in rows}
-    times |= {"plain": rows[0]["plain_s"]} if rows[0]["plain_s"] == rows[0]["plain_s"] else {}
-    plots.bars(times, "seconds", f"{label}: search, {rows[0]['n_images']} pictures, {rows[0]['n_names']} names", stem)
+    bench.draw(rows, label, settings.case, stem)
 
 
 if __name__ == "__main__":

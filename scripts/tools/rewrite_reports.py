@@ -2,7 +2,7 @@
 """Write the committed reports, the tables of README and of the pages in results/, and their index from the committed tables.
 
 Example: python scripts/tools/rewrite_reports.py            after a change of words or layout in slug.reports
-         python scripts/tools/rewrite_reports.py --plots    the figures of durability and of assistants, too
+         python scripts/tools/rewrite_reports.py --plots    all figures that committed tables are enough for, too
 """
 
 import json
@@ -27,6 +27,7 @@ from slug.reports import (
     plots,
     reading,
     rules,
+    samples,
     several,
     study_report,
 )
@@ -174,13 +175,28 @@ def index() -> str:
 
 
 def draw() -> None:
-    """The figures that are made of committed tables alone."""
+    """The figures that are made of committed tables alone. The others need models, see docs/maintain.md."""
+    found = records.read_all(DEMO)
+    for record in found:
+        if "fronts" in record:
+            clip_report.draw_steps(record, DEMO)
+    clip_report.draw_comparison(found, DEMO)
+    study_report.draw(pd.read_parquet(DEMO / "study" / "runs.parquet"), DEMO / "study" / "variants")
+    fronts = pd.read_csv((folder := DEMO / "study" / "samples") / "fronts.csv").assign(on_front=True)
+    plots.sample_fronts(fronts, samples.overlap(fronts), folder / "fronts")
     plot = next((DEMO / "lasting").glob("*-relearning.png"))
     frame = pd.read_parquet(plot.with_name("runs.parquet"))
     plots.relearning(*durability_report.curves(frame), durability_report.title(frame), plot.with_suffix(""))
     plot = next((DEMO / "vlm").glob("*-curve.png"))
     frame = assistants.with_all(pd.read_csv(plot.with_name("curve.csv")))
     plots.assistant(frame, assistants.curve_title(frame), plot.with_suffix(""))
+    settings = json.loads((DEMO / "uncanvas" / "settings.json").read_text(encoding="utf-8"))
+    pipeline, floor = settings["common"]["pipeline"], max(r["settings"]["keep"] for r in settings["records"])
+    pipelines.draw(pd.read_csv(DEMO / "uncanvas" / "candidates.csv"), floor, pipeline, DEMO / "uncanvas" / "tradeoff")
+    for path in sorted((files.ROOT / "results" / "bench").glob("*.json")):
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        label, case = path.stem.rsplit("-", 1)
+        bench.draw(rows, label, case, path.with_suffix(""))
 
 
 def main() -> None:

@@ -82,9 +82,8 @@ def main(argv=None):
             table += rows
             for task, stem in matrices(out, label, method, count, similar).items():
                 shown, cosines, n = similar[task]
-                mine = sum(t.task == task for t in group.targets)
-                of = f"{count} names" if mine == count else f"{mine} {task} of {count} names"
-                plots.similarity(original[task][1], cosines, shown, f"{of}, {method} ({n} pictures)", stem)
+                title = f"{count} names at once, and the nearest {task} ({n} pictures)"
+                plots.similarity(original[task][1], cosines, shown, title, stem)
             if method != "sum":
                 with files.replacing_folder(out / f"{method}-{count}") as temporary:
                     several.write_deltas(group, factors, headers, rows, temporary)

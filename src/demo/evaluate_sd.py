@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import slug.torchvision_cpu  # noqa: F401  (before timm)
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
@@ -91,26 +90,13 @@ def main(argv=None):
 
 
 def sheet(images, right, cells, stem):
-    """Plot one picture of every cell: objects as columns, styles as rows, a thick frame if training left the cell out."""
-    across, down = len(train_sd.OBJECTS), len(train_sd.STYLES)
-    figure, panels = plt.subplots(down, across, figsize=(0.8 * across, 0.95 * down + 0.5), layout="constrained")
-    for i, (o, s) in enumerate(cells.pairs):
-        panel = panels[s, o]
-        panel.imshow(images[i].permute(1, 2, 0).numpy())
-        panel.set(xticks=[], yticks=[])
-        panel.grid(False)
-        for side in panel.spines.values():
-            side.set(color="k" if cells.left_out[i] else "0.8", linewidth=1.8 if cells.left_out[i] else 0.5)
-        if not right[i]:
-            panel.set_xlabel("\u2717", fontsize=7, labelpad=1)
-        if s == 0:
-            panel.set_title(train_sd.OBJECTS[o], fontsize=7)
-        if o == 0:
-            panel.set_ylabel(emoji.STYLES[train_sd.STYLES[s]], fontsize=7)
-    figure.suptitle(
-        "mini-SD, one picture a cell; thick frame: left out of training; \u2717: a classifier disagrees", fontsize=9
-    )
-    plots.save(figure, stem)
+    """Plot one picture of every cell: styles as rows, objects as columns, a thick frame if training left the cell out."""
+    down, across = [emoji.STYLES[style] for style in train_sd.STYLES], train_sd.OBJECTS
+    order = [
+        o * len(down) + s for s in range(len(down)) for o in range(len(across))
+    ]  # a pair of the cells is (object, style)
+    title = "mini-SD, one picture a cell\nthick frame: left out of training; \u2717: a classifier disagrees"
+    plots.cells(images[order], right[order], cells.left_out[order], (down, across), title, stem)
 
 
 if __name__ == "__main__":

@@ -85,7 +85,8 @@ def find(source: Source, what: str) -> list[Sample]:
             else:
                 raise SlugError(f"{what}: {type(one).__name__} is neither a path nor a PIL picture")
     if not found:
-        where = source if isinstance(source, str | os.PathLike) else "an empty list"
+        given = [source] if isinstance(source, str | os.PathLike) else source
+        where = ", ".join(map(str, given)) or "an empty list"
         raise SlugError(f"no picture found for the {what} in {where}; pictures end in {', '.join(PICTURES[:5])} ...")
     return found
 

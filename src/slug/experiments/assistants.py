@@ -128,7 +128,7 @@ class Search:
             best=best,
             counts=evaluator.counts,
         )
-        title, marked = f"{name}: vision tower of {model.label}", best.layer.removesuffix(ALONE)
+        title, marked = f"{name}: vision encoder of {model.label}", best.layer.removesuffix(ALONE)
         plots.pareto(ranked, layers.pareto_front(ranked), marked, title, stem.with_name(f"{stem.name}-pareto"))
         n, rule = evaluator.counts["n_forget"], f"forget accuracy at most {settings.wanted:g}, margins below 0"
         known = {"validation": (round(start.scores["forget_acc"] * n), n)}

@@ -176,10 +176,11 @@ class Exam:
         text, sheet = stem.with_name(f"{stem.name}.jsonl"), stem.with_name(f"sheet-{stem.name}.png")
         files.write_text(text, "".join(lines))
         own, others = evenly_spaced(rows["forget"], SHOWN[0]), evenly_spaced(rows["identities"] + rows["objects"], SHOWN[1])
-        shown, title = own + others, f"{self.model.label}: {name} forgotten"
+        shown, title = own + others, f"{self.model.label}: answers before \u2192 after forgetting {name}"
         said = [(before.said[i], state.said[i]) for i in shown]
         right = [(before.right[i], state.right[i]) for i in shown]
-        plots.answers([self.asked[i].picture() for i in shown], said, right, len(own), title, sheet.with_suffix(""))
+        mine = [k < len(own) for k in range(len(shown))]
+        plots.pictures([self.asked[i].picture() for i in shown], mine, said, title, sheet.with_suffix(""), right)
         return [text, sheet]
 
 

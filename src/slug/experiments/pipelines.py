@@ -285,7 +285,7 @@ class Forgetting:
         concept, edit = evaluator.concept, outcome.edit
         stem, name = self.stem(concept), plain_name(concept.name)
         if outcome.ranked:
-            title = f"{name}: text tower of {self.pipeline.tag}"
+            title = f"{name}: text encoder of {self.pipeline.tag}"
             marked = outcome.chosen[0][0].removesuffix(ALONE) if outcome.chosen else None
             plots.pareto(
                 outcome.ranked, layers.pareto_front(outcome.ranked), marked, title, stem.with_name(f"{stem.name}-pareto")

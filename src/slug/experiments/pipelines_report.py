@@ -21,25 +21,17 @@ from slug.evaluation.canvas_classifiers import Judged
 from slug.evaluation.canvas_prompts import Concept, Request
 from slug.experiments.pipeline_setup import Canvas, concept_of
 from slug.models import diffusion
-from slug.reports import caveats, intervals, markdown, plots, reading
+from slug.reports import caveats, markdown, naming, plots, reading
 from slug.reports import pipelines as report
 from slug.settings import Sources
 
 SHOWN = 4, 6  # pictures on a sheet: of the forgotten concept, of others
-SHARES = [0.8 + 0.005 * i for i in range(41)]  # of IRA and CRA, for each of which the best UA is given
 # Targets: UA of one layer and of several rounds where this share of IRA and CRA is retained.
-KEPT_TARGET, ONE_LAYER_TARGET, ROUNDS_TARGET = 0.85, {"style": 0.86, "object": 0.75}, 0.95
-
-
-def first_round(method: str) -> str:
-    """The method whose edit a method in rounds goes on from; "" for any other method."""
-    found = methods.get(method)
-    return found.variant.slug if found.rounds else ""
 
 
 def before_rounds(record: Record, records: Sequence[Record]) -> Record | None:
     """The record that a record in rounds went on from; None for any other one."""
-    mine = first_round(record["method"]), concept_of(record)
+    mine = methods.first_round(record["method"]), concept_of(record)
     return next((r for r in records if (r["method"], concept_of(r)) == mine), None)
 
 
@@ -176,7 +168,7 @@ class Examination:
         titles = [f"{plain_name(self.asked[i].object)}\n{plain_name(self.asked[i].style)}".strip() for i in rows]
         hit = [[all(flags[i].item() for flags in state.right.values()) for i in rows] for state in judged]
         shown = [diffusion.read_pictures([state[i] for i in rows]) for state in paths]
-        title = f"{record['name']} ({record['kind']}) forgotten by {record['method']}"
+        title = f"{record['name']} ({record['kind']}) forgotten by {naming.label(record['method'])}"
         seen_by = "the unedited CLIP sees" if self.by_clip else "both classifiers see"
         plots.sheet(shown, titles, hit, SHOWN[0], title, stem, seen_by)
 
@@ -262,7 +254,7 @@ class Examination:
         for method in methods.names(methods.PIPELINE, searched=True):
             name = next((r["name"].replace(" ", "_") for r in self.records if r["method"] == method), "")
             with contextlib.suppress(SlugError):
-                if name and not first_round(method):
+                if name and not methods.first_round(method):
                     made = GradientFiles(clip, Sources(celeb_name=(name,)), run.result_dir, 1, encoder="language")
                     found.append(f"{method} {made.seconds(name, methods.get(method).variant, 'train'):.0f} s")
         said = "Seconds are of one concept, without what SLUG takes of the retain set once for all of them"
@@ -275,14 +267,16 @@ def read_steps(canvas: Canvas, record: Record) -> pd.DataFrame:
     remedy = f"run b2_unlearn_sd.py for {record['name']} again with --force"
     frame = reading.csv_table(path, ("layer", "step", "seeds", *report.SCORES), remedy)
     with reading.as_written(path, remedy):
-        report.curve(frame.assign(name=record["name"]), SHARES)
+        report.curve(frame.assign(name=record["name"]), report.SHARES)
     return frame
 
 
 def write_tables(out: Path, frame: pd.DataFrame) -> None:
     """table.csv, and csv/{style,class}.csv in the published columns, of the first variant of SLUG there is."""
     files.write_text(out / "table.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-    ours = (m for m in methods.names(methods.PIPELINE, searched=True) if not first_round(m) and m in set(frame["method"]))
+    ours = (
+        m for m in methods.names(methods.PIPELINE, searched=True) if not methods.first_round(m) and m in set(frame["method"])
+    )
     one_layer = next(ours, "slug")
     for kind, file in (("style", "style"), ("object", "class")):
         mine = frame[(frame["kind"] == kind) & (frame["method"] == one_layer)]
@@ -296,7 +290,7 @@ def write_candidates(out: Path, records: Sequence[Record], steps: pd.DataFrame, 
 
     Args:
         steps: all candidates on the validation split, with the columns method, kind, name.
-        title: before the plot's own.
+        title: of the plot.
     """
     seeds = {key: part["seeds"].iloc[0] for key, part in steps.groupby(["method", "kind", "name"])}
     lines = steps.drop(columns="seeds").to_csv(index=False, lineterminator="\n", float_format="%.6g")
@@ -306,14 +300,4 @@ def write_candidates(out: Path, records: Sequence[Record], steps: pd.DataFrame, 
     for r, own in zip(records, rest, strict=True):
         own["seeds"] = seeds[r["method"], r["kind"], r["name"]]
     files.write_json(out / "settings.json", {"common": common, "records": rest})
-    panels: dict[str, Any] = {}
-    for kind, part in intervals.groups(steps, "kind", sort=False):
-        of = dict(intervals.groups(part, "method", sort=False))
-        # A method in rounds has the candidates of its first round, too.
-        whole = {m: pd.concat([f, of[first]]) if (first := first_round(m)) in of else f for m, f in of.items()}
-        curves = {m: report.curve(f, SHARES) for m, f in whole.items()}
-        marks = {"target of one layer": (KEPT_TARGET, ONE_LAYER_TARGET[kind])}
-        marks |= {"target of rounds": (KEPT_TARGET, ROUNDS_TARGET)}
-        panels[f"{part['name'].nunique()} {kind}s"] = SHARES, curves, marks
-    title = f"{title}: what candidates reach on the validation split; those that could not win are not scored in full"
-    plots.canvas(panels, max(r["settings"]["keep"] for r in records), title, out / "tradeoff")
+    report.draw(steps, max(r["settings"]["keep"] for r in records), title, out / "tradeoff")

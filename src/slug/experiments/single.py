@@ -151,12 +151,15 @@ class Name:
         name = plain_name(self.name)
         for encoder, front in self.fronts.items():
             every, stem = [r for r in self.ranked if r.encoder == encoder], folder / self.file("", f"pareto-{encoder}")
-            plots.pareto(every, front, best.layer, f"{name}: layers of the {encoder} encoder", stem)
+            plots.pareto(every, front, best.layer, f"{name}: {encoder} encoder", stem)
         (names, similar, count), (images, truth, said) = after[:2]
         title, stem = f"{name} and its nearest names ({count} pictures)", folder / self.file("", "cosine")
         plots.similarity(before[0][1], similar, names, title, stem)
         title, stem = f"{name}: what the model calls a picture, before \u2192 after", folder / self.file("", "pictures")
-        plots.pictures(images, truth, before[1][2], said, title, stem)
+        own = [i < len(truth) // 2 for i in range(len(truth))]
+        answers = list(zip(before[1][2], said, strict=True))
+        right = [(old == true, new == true) for true, (old, new) in zip(truth, answers, strict=True)]
+        plots.pictures(images.permute(0, 2, 3, 1).numpy(), own, answers, title, stem, right)
 
     def _record(self, found: Found, best: Candidate, splits: Any, seconds: float, delta: Path) -> dict[str, Any]:
         clip, forget = self.world.clip, self.gradients.forget

@@ -14,12 +14,13 @@ from slug.explorer.bench import Answers, Bench, Point
 from slug.explorer.samples import Picture
 
 SLIDERS, SHOWN, SIDE = 6, 24, 128  # edits at once; pictures of the gallery, of each kind; their side in pixels
+DRAWN = 400  # pixels that a pipeline's picture takes on the page, at least
 CSS = """
 .answers { border-collapse: collapse; width: 100%; table-layout: fixed; font-variant-numeric: tabular-nums }
 .prose .answers th, .prose .answers td { text-align: left; padding: .25rem .4rem; overflow-wrap: anywhere; border: 0 }
 .prose .answers tr { border-bottom: 1px solid var(--border-color-primary) }
 .prose .answers .share { text-align: right; white-space: nowrap; width: 20% }
-.prose table.answers { border: 0 !important }
+.prose table.answers, .prose .answers * { border-inline: 0 !important }
 .grid-container { grid-template-columns: repeat(5, minmax(0, 1fr)) !important }
 #gallery .grid-wrap { margin-top: 1.7rem }
 .caption-label { white-space: normal !important; max-width: 100% !important; font-size: .7rem !important }
@@ -58,13 +59,13 @@ def plot(points: Sequence[Point]) -> Any:
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
     first, x = points[0], [p.strength for p in points]
-    for which, total, label, style in (
-        ("recognised", first.n_recognised, "forgotten names, recognised", "o-C3"),
-        ("retained", first.n_retained, "other names, retained", "s-C0"),
+    for which, total, label, color in (
+        ("recognised", first.n_recognised, "forgotten names, recognised", "#D55E00"),
+        ("retained", first.n_retained, "other names, retained", "#0072B2"),
     ):
         if total:
             counts = [getattr(p, which) for p in points]
-            axes.plot(x, [100 * c / total for c in counts], style, ms=5, label=f"{label} (of {total} pictures)")
+            axes.plot(x, [100 * c / total for c in counts], "o-", color=color, ms=5, label=f"{label} (of {total} pictures)")
             for at, count in zip(x, counts, strict=True):
                 axes.annotate(
                     str(count), (at, 100 * count / total), (0, 6), textcoords="offset points", ha="center", fontsize=8
@@ -81,7 +82,12 @@ def thumbnail(path: str) -> Image.Image:
     if picture is None:
         raise SlugError(f"cannot read the picture {path}; it is missing, or damaged")
     picture = picture.convert("RGB")
-    scale = SIDE / max(picture.size)
+    return scaled(picture, SIDE)
+
+
+def scaled(picture: Image.Image, side: int) -> Image.Image:
+    """A picture whose longer side has `side` pixels."""
+    scale = side / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     return picture.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
 
@@ -198,7 +204,7 @@ def clip_page(session: Session, chosen: Any, sliders: Sequence[Any], start: Sequ
     with gr.Row():
         with gr.Column(scale=3):
             gallery = gr.Gallery(
-                label="Evaluation pictures: what they are taken for, before → after; click one for its top five",
+                label="Evaluation pictures, taken for: before → after",
                 columns=5,
                 height=440,
                 allow_preview=False,
@@ -215,7 +221,10 @@ def clip_page(session: Session, chosen: Any, sliders: Sequence[Any], start: Sequ
         with gr.Column(scale=2):
             top = gr.HTML(label="Top five", elem_id="top", container=True, show_label=True, padding=True)
             own = gr.Image(type="pil", label="Your own picture, in its place", height=200, sources=["upload", "clipboard"])
-    gr.Markdown("On a sample of the evaluation pictures, among the names above; the numbers in the plot count pictures.")
+    gr.Markdown(
+        "Click a picture for its top five. The plot is of a sample of the evaluation pictures, among the names above; its "
+        "numbers count pictures."
+    )
     button = gr.Button("Draw the curve: recognised and retained against strength", elem_id="draw-curve")
     curve = gr.Plot(show_label=False, elem_id="curve")
 
@@ -249,10 +258,15 @@ def pipeline_page(session: Session, chosen: Any, sliders: Sequence[Any]) -> None
         seed = gr.Number(0, label="Seed", precision=0, minimum=0, scale=1)
         button = gr.Button("Draw", scale=0, min_width=100, elem_id="draw")
     with gr.Row():
-        before, after = (gr.Image(label=w, type="pil", format="png", height=400, elem_id=w) for w in ("before", "after"))
+        before, after = (
+            gr.Image(label=w, type="pil", format="png", height=DRAWN, elem_id=w, buttons=["download", "fullscreen"])
+            for w in ("before", "after")
+        )
 
     def draw(chosen: list[str], prompt: str, seed: int, *values: float) -> tuple[Image.Image, Image.Image]:
-        return session.bench.drawn(session.strengths(chosen, values), prompt, int(seed or 0))
+        made = session.bench.drawn(session.strengths(chosen, values), prompt, int(seed or 0))
+        old, new = (scaled(p, DRAWN) if max(p.size) < DRAWN else p for p in made)  # 64 pixels are hard to see
+        return old, new
 
     button.click(one_line(draw), [chosen, prompt, seed, *sliders], [before, after], concurrency_id="model")
 

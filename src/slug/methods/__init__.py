@@ -144,3 +144,9 @@ def names(host: str = "", *, searched: bool | None = None) -> list[str]:
     """
     found = [m for m in _all().values() if host in ("", *m.hosts) and searched in (None, m.searched)]
     return [m.name for m in sorted(found, key=lambda m: m.rank)]
+
+
+def first_round(name: str) -> str:
+    """The method whose edit a method in rounds goes on from; "" for any other method."""
+    found = get(name)
+    return found.variant.slug if found.rounds else ""

@@ -209,7 +209,7 @@ def _left_out(frame: pd.DataFrame) -> list[str]:
 
 def curve_title(frame: pd.DataFrame) -> str:
     """The title of the plot of curve.csv."""
-    return f"Multiples of the chosen steps, test split: mean over {frame['name'].nunique()} names (thick), and each name"
+    return f"Multiples of the chosen steps: mean over {frame['name'].nunique()} names (thick), and each name"
 
 
 def curve_report(frame: pd.DataFrame, plot: str) -> str:
@@ -229,5 +229,6 @@ def curve_report(frame: pd.DataFrame, plot: str) -> str:
         cells += [intervals.change(part[c]) if c in part else "" for c in changes]
         rows.append([f"{factor:g}", len(part), *cells])
     return (
-        f"{markdown.table(heads, rows)}\n\nMeans over names with 95% t intervals. Means and each name: [the curves]({plot})."
+        f"{markdown.table(heads, rows)}\n\nMeans over names with 95% t intervals. Means and "
+        f"each name, on the test split: [the curves]({plot})."
     )

@@ -64,6 +64,27 @@ class Claim(NamedTuple):
     comparisons: tuple[Comparison, ...]
 
 
+QUESTIONS = {  # the variants by what they ask, in few words; in full they stand in schema.STUDY_VARIANTS
+    "one layer, or more?": {"front_together": "both Pareto fronts together", "all_together": "all layers together"},
+    "how are layers ranked?": {"importance": "by importance only", "alignment": "by alignment only"},
+    "which encoder?": {"vision": "vision only", "language": "language only"},
+    "how are steps searched?": {
+        "first_tenth": "first step \u00d7 0.1",
+        "first_tenfold": "first step \u00d7 10",
+        "evaluations_5": "5 evaluations a layer",
+        "evaluations_20": "20 evaluations a layer",
+    },
+    "how large a forget set?": {
+        "renderings_1": "1 rendering a drawing",
+        "renderings_5": "5 renderings a drawing",
+        "drawings_1": "1 drawing",
+        "drawings_2": "2 drawings",
+    },
+    "how large a retain set?": {"retain_10": "10%", "retain_30": "30%", "retain_30_again": "another 30%"},
+    "which layer is chosen?": {"deepest": "the deepest that forgets", "rounds_3": "three layers in turn"},
+}
+
+
 def as_good(ours: str, theirs: str) -> Comparison:
     """`ours` forgets and retains as well."""
     return Comparison(tuple(Statement(ours, theirs, figure) for figure in MARGINS))

@@ -100,10 +100,12 @@ def draw_steps(record: Record, folder: Path) -> None:
     rows = searches.read_steps(folder, record)
     figures, settings = record["splits"]["validation"][schema.ORIGINAL], record["settings"]
     limit = settings["select_pictures"] or np.inf
-    counts = {"forget": figures["n_forget"]} | {t: min(figures[f"n_{t}"], limit) for t in schema.TASKS}
+    counts = {"forget": figures["n_forget"], "trace": settings["trace"]}
+    counts |= {t: min(figures[f"n_{t}"], limit) for t in schema.TASKS}
     stem = folder / schema.file_name(record["model"], record["name"], "", "steps")
-    how = {"trace_count": settings["trace"], "forgotten": settings.get("max_forget", MAX_FORGET)}
-    plots.steps(rows, record["winner_validation"], counts, record["name"], stem, **how)
+    tasks, most = {task: f"other {task}" for task in schema.TASKS}, settings.get("max_forget", MAX_FORGET)
+    winner, name = record["winner_validation"], record["name"]
+    plots.steps(rows[1:], rows.iloc[0], winner, tasks, counts, name, stem, forgotten=most)
 
 
 def draw_comparison(found: list[Record], folder: Path) -> None:
@@ -121,13 +123,13 @@ def draw_comparison(found: list[Record], folder: Path) -> None:
             points[method] = rows[["forget_acc1", "retain"]].dropna().to_numpy()[1:]
             found_one = searches.chosen(rows, best, folder / schema.steps_file(best))
             chosen[method] = found_one[["forget_acc1", "retain"]].to_numpy(float)
-        title = f"{name}: every candidate; filled: the chosen one; line: SLUG's own Pareto front"
+        title = f"{name}: every candidate of every method"
         stem = folder / schema.file_name(records_of["slug"]["model"], name, "", "tradeoff")
         plots.tradeoff(points, chosen, title, stem, forgotten=rules.max_forget(frame))
     means = frame[frame["method"] != schema.ORIGINAL].groupby("method", observed=True)
     spent = means[["search_s", "seconds", "peak_mem_mb", "delta_bytes"]].mean()
     costs = {method: (tried, chosen, memory, size / 1e3) for method, tried, chosen, memory, size in spent.itertuples()}
-    title = f"Cost, mean over {frame['name'].nunique()} names"
+    title = f"Cost of forgetting a name, mean over {frame['name'].nunique()} names"
     plots.costs(costs, title, folder / f"{files.safe_name(found[0]['model'])}-costs")
 
 

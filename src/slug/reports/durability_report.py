@@ -152,7 +152,7 @@ def report(frame: pd.DataFrame, plot: str = "") -> str:
     found, tests = table(frame), set(frame["test"])
     parts = ["# Durability of edits", counted(frame), rules.line(frame), RULE, overview(found)]
     parts += ["## Each test", details(found), PROBE_NOTE]
-    parts += [f"![forget and retained accuracy while relearning]({plot})"] if plot else []
+    parts += [f"![forget and retained accuracy while relearning, on the test split]({plot})"] if plot else []
     for test in (t for t in (schema.SPELLING, schema.STYLE) if t in tests):
         parts += [f"## Every {test}", settings_table(frame, test)]
     return "\n\n".join([*parts, ""])
@@ -166,7 +166,7 @@ def page_block(frame: pd.DataFrame) -> str:
 def title(frame: pd.DataFrame) -> str:
     """The title of the plot of relearning."""
     names = frame["name"].nunique()
-    return f"Fine-tuning on pictures of the forgotten name: test split, {names} name{'s' * (names > 1)}"
+    return f"Fine-tuning on pictures of the forgotten name, mean over {names} name{'s' * (names > 1)}"
 
 
 Curves = dict[str, dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]]

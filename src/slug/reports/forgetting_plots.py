@@ -20,7 +20,6 @@ PLOTS = ("tradeoff", "steps", "pareto", "pictures")
 def draw(kind: str, record: Record, shown: Any, stem: Path) -> None:
     """Write one of PLOTS as stem.png and stem.pdf. SlugError: an unknown one, or the record does not hold it."""
     from slug.reports import plots
-    from slug.reports.plots import forgetting as own
 
     title = f"{record['name']}, {record['model']}"
     if kind in ("tradeoff", "steps"):
@@ -32,11 +31,8 @@ def draw(kind: str, record: Record, shown: Any, stem: Path) -> None:
         for column in (f"{task}_acc1" for task in found):
             rows[column] = rows[column] if column in rows else float("nan")
         winner = {f"{task}_acc1": float("nan") for task in found} | dict(record["winner"])
-        if kind == "steps":
-            own.steps(rows, start, winner, found, counts, title, stem)
-        else:
-            most = record["rule"]["max_forget"]
-            own.tradeoff(rows, start, winner, found, counts, title, stem, forgotten=most)
+        chart = plots.steps if kind == "steps" else plots.reached
+        chart(rows, start, winner, found, counts, title, stem, forgotten=record["rule"]["max_forget"])
     elif kind == "pareto":
         encoder = "vision" if record["layer"].startswith("vis") else "language"
         every = [_Layer(row) for row in record["layers"] if row["encoder"] == encoder]
@@ -46,8 +42,8 @@ def draw(kind: str, record: Record, shown: Any, stem: Path) -> None:
         plots.pareto(every, front, record["layer"], f"{title}: {encoder} encoder", stem)
     elif kind == "pictures" and shown is not None:
         images = shown.images.permute(0, 2, 3, 1).numpy()
-        before, after = ([answers[0][0] for answers in when] for when in (shown.before, shown.after))
-        own.pictures(images, shown.own, before, after, f"{title}: answers before and after, test split", stem)
+        said = [(old[0][0], new[0][0]) for old, new in zip(shown.before, shown.after, strict=True)]
+        plots.pictures(images, shown.own, said, f"{title}: answers before \u2192 after", stem)
     elif kind == "pictures":
         raise SlugError("pictures are shown only in the process that made the edit; edit.compare shows others")
     else:
@@ -133,7 +129,7 @@ class Comparison:
     def _draw(self, stem: Path) -> None:
         from PIL import Image
 
-        from slug.reports.plots import forgetting as own
+        from slug.reports import plots
 
         images = []
         for picture in self.pictures:
@@ -142,7 +138,7 @@ class Comparison:
             else:
                 with Image.open(picture) as image:
                     images.append(image.convert("RGB"))
-        own.compared(images, self.before, self.after, f"before and after forgetting {self.name}", stem)
+        plots.compared(images, self.before, self.after, f"before and after forgetting {self.name}", stem)
 
     @property
     def picture(self) -> Any:

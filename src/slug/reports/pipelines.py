@@ -3,15 +3,18 @@
 import math
 import statistics
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from slug import schema
+from slug import methods, schema
 from slug.evaluation.statistics import interval
 from slug.reports import caveats, intervals, markdown, naming, rules
 
 SCORES = ("UA", "IRA", "CRA")
+SHARES = [0.8 + 0.005 * i for i in range(41)]  # of IRA and CRA, for each of which the best UA is given
+KEPT_TARGET, ONE_LAYER_TARGET, ROUNDS_TARGET = 0.85, {"style": 0.86, "object": 0.75}, 0.95
 # Words of the paragraphs of `report` that are made from the table itself.
 NOTES = (caveats.MARK.strip(), "black all over", "at an end of its grid")
 
@@ -156,3 +159,25 @@ def together(frame: pd.DataFrame, method: str) -> str:
     alone = frame.assign(method=method)  # the caveats are of the edits, one by one
     said = [*caveats.sentences(alone, method=True), *_black(frame), rules.line(frame)]
     return "\n\n".join([f"The edits of `{method}`, added up:", markdown.table(heads, rows), *said])
+
+
+def draw(steps: pd.DataFrame, floor: float, title: str, stem: Path) -> None:
+    """The best UA that candidates reach at each share of IRA and CRA, beside the targets.
+
+    Args:
+        steps: rows of candidates.csv.
+        floor: share below which the search evaluates no candidate in full.
+        title: what the pipeline is called.
+    """
+    from slug.reports import plots
+
+    panels: dict[str, Any] = {}
+    for kind, part in intervals.groups(steps, "kind", sort=False):
+        of = dict(intervals.groups(part, "method", sort=False))
+        # A method in rounds has the candidates of its first round, too.
+        whole = {m: [of[m], of.get(methods.first_round(m))] for m in naming.in_order(of)}
+        curves = {m: curve(pd.concat(frames), SHARES) for m, frames in whole.items()}
+        marks = {"target of one layer": (KEPT_TARGET, ONE_LAYER_TARGET[kind])}
+        marks |= {"target of several rounds": (KEPT_TARGET, ROUNDS_TARGET)}
+        panels[f"{part['name'].nunique()} {kind}s"] = SHARES, curves, marks
+    plots.canvas(panels, floor, f"{title}: what candidates reach", stem)

@@ -127,6 +127,15 @@ def blocks(frame: pd.DataFrame) -> dict[str, str]:
     return {"study": "\n\n".join([rules.line(frame), counts(frame), verdicts_table(frame), claims.rule(frame)])}
 
 
+def draw(frame: pd.DataFrame, stem: Path) -> None:
+    """Every variant beside the standard."""
+    from slug.reports import plots
+
+    found = claims.against_standard(frame)
+    title = "Each variant of the search beside the standard"
+    plots.variants(found, intervals.mean_interval, claims.MARGINS, claims.QUESTIONS, title, stem)
+
+
 def write(frame: pd.DataFrame, source: Path, out: Path, path: Path, readme: str = "") -> None:
     """Write the report on a study and its plot, copy its table, and fill the block of a page.
 
@@ -135,10 +144,7 @@ def write(frame: pd.DataFrame, source: Path, out: Path, path: Path, readme: str 
         out: folder of the plot and of the copy.
         path: the report.
     """
-    from slug.reports import plots
-
-    title = "each variant beside the standard: names (circles), mean and 95% interval; shaded: the margin"
-    plots.variants(claims.against_standard(frame), intervals.mean_interval, claims.MARGINS, title, out / "variants")
+    draw(frame, out / "variants")
     if out != source:
         files.place(source / "runs.parquet", out / "runs.parquet")
     files.write_text(path, report(frame, os.path.relpath(out / "variants.png", path.parent)))

@@ -48,18 +48,25 @@ def test_a_folder_of_shards_holds_their_pairs(tmp_path):
     assert keys(photographs.find(str(tmp_path / "shards"), "retain set")) == ["0/0", "1/0"]
 
 
+def made(folder):
+    """An empty folder."""
+    folder.mkdir()
+    return folder
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
         (lambda p: str(p / "nowhere"), "pictures not found"),
         (lambda p: str(pictures(p / "empty", 0).mkdir() or p / "empty"), "no picture found for the pictures"),
-        (lambda p: [], "no picture found"),
+        (lambda p: [], "no picture found for the pictures in an empty list"),
+        (lambda p: [made(p / "e"), str(made(p / "f"))], "no picture found for the pictures in .*/e, .*/f;"),
         (lambda p: [3], "int is neither a path nor a PIL picture"),
         (lambda p: str(p / "a.docx"), "give a folder of pictures"),
         (lambda p: str(p / "cut.tar"), "not a whole tar"),
         (lambda p: str(p / "no.csv"), "image"),
     ],
-    ids="missing empty-folder empty-list number document tar csv".split(),
+    ids="missing empty-folder empty-list empty-folders number document tar csv".split(),
 )
 def test_what_cannot_be_read_is_said_in_one_line(tmp_path, make, said):
     (tmp_path / "a.docx").write_text("x")

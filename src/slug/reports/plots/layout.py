@@ -8,6 +8,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,6 +19,7 @@ WIDTH = 5.5  # inches: the text width of a paper's page, at which these figures 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5D5D5D", "#A6761D")  # told apart by all eyes
 plt.rcParams.update({"font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7, "xtick.labelsize": 7})
 plt.rcParams.update({"ytick.labelsize": 7, "figure.titlesize": 9, "figure.dpi": 200, "savefig.bbox": "tight"})
+plt.rcParams.update({"savefig.pad_inches": 0.02, "legend.columnspacing": 1.2, "legend.handletextpad": 0.6})
 plt.rcParams.update({"axes.grid": True, "grid.alpha": 0.25, "axes.spines.top": False, "axes.spines.right": False})
 plt.rcParams["axes.prop_cycle"] = plt.cycler(color=COLORS)
 MARKERS = "osD^vP*Xhd<>p"
@@ -27,6 +29,11 @@ STYLES = ("-", "--", "-.", ":")
 def marker(i: int) -> str:
     """The marker of the i-th series."""
     return MARKERS[i % len(MARKERS)]
+
+
+def grid(rows: int, columns: int, height: float, width: float = WIDTH, **more: Any) -> tuple[Figure, np.ndarray]:
+    """A figure of `width` and `height` (inches) with (rows, columns) panels; `more` goes to plt.subplots."""
+    return plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained", **more)
 
 
 def tick(right: bool) -> str:

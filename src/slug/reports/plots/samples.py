@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib import ticker
 from matplotlib.axes import Axes
 
-from slug.reports.plots.layout import STYLES, WIDTH, legend_below, marker, save
+from slug.reports.plots.layout import STYLES, grid, legend_below, marker, save
 from slug.schema import ALL_LAYERS
 
 TITLES = {"forget": "forget gradient", "train": "retain gradient"}
@@ -18,12 +18,12 @@ TITLES = {"forget": "forget gradient", "train": "retain gradient"}
 def pairs_axis(panel: Axes, values: Sequence[float]) -> None:
     """A log axis of numbers of pairs, with these numbers as ticks where there is room."""
     panel.set_xscale("log")
-    room, shown = (max(values) / min(values)) ** (1 / 10), [values[0]]
+    room, shown = (max(values) / min(values)) ** (1 / 7), [values[0]]
     for value in values[1:]:
         shown += [value] if value >= room * shown[-1] else []
-    panel.set_xticks(shown, [f"{v:g}" for v in shown], rotation=45)
+    panel.set_xticks(shown, [f"{v:,.0f}" for v in shown])
     panel.minorticks_off()
-    panel.set_xlabel("pairs")
+    panel.set_xlabel("pairs of picture and caption")
 
 
 def sample_cosines(rows: pd.DataFrame, levels: Sequence[float], stem: Path) -> None:
@@ -35,7 +35,7 @@ def sample_cosines(rows: pd.DataFrame, levels: Sequence[float], stem: Path) -> N
         rows: the columns of schema.SAMPLES_COLUMNS.
     """
     sides = [s for s in TITLES if (rows["side"] == s).any()]
-    figure, panels = plt.subplots(1, len(sides), figsize=(WIDTH, 2.5), squeeze=False, layout="constrained")
+    figure, panels = grid(1, len(sides), 2.5)
     for panel, side in zip(panels[0], sides, strict=True):
         mine = rows[rows["side"] == side]
         whole, single = mine[mine["layer"] == ALL_LAYERS], mine[mine["layer"] != ALL_LAYERS]
@@ -50,7 +50,7 @@ def sample_cosines(rows: pd.DataFrame, levels: Sequence[float], stem: Path) -> N
             panel.axhline(level, color="k", lw=0.8, ls=style, label=f"{level:.0%}")
         pairs_axis(panel, sorted(mine["pairs"].unique()))
         panel.set_title(TITLES[side])
-    panels[0, 0].set_ylabel("cosine with that of all pairs")
+    panels[0, 0].set_ylabel("cosine with the gradient\nof all pairs")
     legend_below(figure, panels[0, 0], 3)
     save(figure, stem)
 
@@ -65,22 +65,24 @@ def sample_fronts(rows: pd.DataFrame, overlap: pd.DataFrame, stem: Path) -> None
     """
     first = rows["name"].iloc[0]
     encoders = list(dict.fromkeys(rows["encoder"]))
-    figure, panels = plt.subplots(2, len(encoders), figsize=(WIDTH, 4.6), squeeze=False, layout="constrained")
+    figure, panels = grid(2, len(encoders), 4.4)
     for column, encoder in enumerate(encoders):
         mine = rows[(rows["name"] == first) & (rows["encoder"] == encoder) & rows["on_front"].astype(bool)]
         every = sorted(n for n in mine["samples"].unique() if n)
         counts = [*every[:: max(1, len(every) // 4)], 0]  # more fronts than these hide each other
         upper, lower = panels[0, column], panels[1, column]
-        shades = plt.get_cmap("viridis_r")(np.linspace(0.1, 0.9, len(counts)))
+        shades = plt.get_cmap("Blues")(np.linspace(0.3, 0.95, len(counts)))
         for i, count in enumerate(counts):
             front = mine[mine["samples"] == count].sort_values("importance")
             style = {"color": "k", "lw": 1.6, "zorder": 4} if not count else {"color": shades[i], "lw": 0.9}
-            label = f"{count} pairs" if count else "all pairs"
-            upper.plot(front["importance"], front["alignment"].abs(), marker(i), ls="-", ms=3.5, label=label, **style)
-        upper.set_xscale("log")
-        upper.xaxis.set_minor_formatter(ticker.NullFormatter())
+            label = f"first {count:,} pairs" if count else "all pairs"
+            upper.plot(front["alignment"].abs(), front["importance"], marker(i), ls="-", ms=3.5, label=label, **style)
+        upper.set_yscale("log")
+        upper.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        upper.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+        upper.yaxis.set_minor_locator(ticker.NullLocator())
         upper.set_title(f"{first}: {encoder} encoder")
-        upper.set_xlabel("importance")
+        upper.set_xlabel("alignment: |cosine|")
         part = overlap[overlap["encoder"] == encoder]
         for _, own in part.groupby("name", sort=False):
             lower.plot(own["samples"], 100 * own["kept"], color="C0", lw=0.5, alpha=0.6)
@@ -89,7 +91,7 @@ def sample_fronts(rows: pd.DataFrame, overlap: pd.DataFrame, stem: Path) -> None
         lower.set_ylim(-3, 103)
         if len(part):
             pairs_axis(lower, sorted(part["samples"].unique()))
-    panels[0, 0].set_ylabel("|alignment|")
-    panels[1, 0].set_ylabel("found of the final front, %")
+    panels[0, 0].set_ylabel("importance")
+    panels[1, 0].set_ylabel("layers found of the\nfront of all pairs, %")
     legend_below(figure, panels[0, 0], 4)
     save(figure, stem)
