@@ -16,6 +16,8 @@ results_in "$RESULT_DIR/benchmark"
 flags=("${quick[@]}" --tar-dir "$TAR_DIR" --train-data "$TRAIN_DATA" --val-data "$VAL_DATA" --imagenet-val "$IMAGENET_VAL"
   "${RUN_FLAGS[@]}")
 plan="$("$PYTHON" src/clip/a8_benchmark.py --plan "${flags[@]}")"
+draft="$(sed -n 's/^# draft: //p' <<<"$plan")"
+[ -z "$draft" ] || [ -n "$DRY_RUN" ] || die "$draft"
 IFS=' ' read -r -a names < <(sed -n 's/^# names: //p' <<<"$plan")
 run "$PYTHON" src/clip/a0_create_tar.py --name "${names[@]}" --laion-dir "$LAION_DIR" --tar-dir "$TAR_DIR" \
   --image-dir "$IMAGE_DIR" --known-names "$KNOWN_NAMES" --max-count "$MAX_COUNT" "${RUN_FLAGS[@]}"

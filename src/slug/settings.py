@@ -186,7 +186,7 @@ class Benchmark(Following):
     imagenet_val: str = flag("data/demo/ImageNet/val", "ImageNet validation folder")
     quick: bool = flag(False, "its quick run instead of all runs")
     plan: bool = flag(False, "print the command lines of the runs, and run nothing")
-    out: str = flag("", "folder of table.csv, the page and its plots; without it {result-dir}/report")
+    out: Folder = flag("", "folder of table.csv, the page and its plots; without it {result-dir}/report")
 
 
 @dataclass(frozen=True)

@@ -141,9 +141,9 @@ def test_a_stopped_run_continues_after_its_last_job(compared, monkeypatch, tmp_p
         path.unlink()
     jobs, work = [], comparison.Comparison.run_job
 
-    def stopping(self, baselines, setting):
-        work(self, baselines, setting)
-        jobs.append((baselines[0].method.name, setting))
+    def stopping(self, baseline, setting):
+        work(self, baseline, setting)
+        jobs.append((baseline.method.name, setting))
         if len(jobs) == 3:
             raise KeyboardInterrupt
 

@@ -23,6 +23,7 @@ STAGES = {
     "a5_unlearn_multi": ("--out", *RESULTS),
     "a6_study": RESULTS,
     "a7_lasting": ("--out", *RESULTS),
+    "a8_benchmark": ("--out", *RESULTS),
     "b0_generate_forget_set": ("--tar-dir", "--image-dir", *RESULTS),
     "b1_compute_grad": RESULTS,
     "b2_unlearn_sd": RESULTS,

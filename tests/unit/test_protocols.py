@@ -130,6 +130,12 @@ def log_line(here, rules):
     return next(iter(written.values())).splitlines()[-1]
 
 
+def left_out(here, rules):
+    """The names whose pairs are no retained pairs where Alien is forgotten in a run with another name."""
+    data = dataclasses.replace(here.settings["data"], celeb_name=("Bento_Box", "Alien"))
+    return World(**{**here.settings, "data": data}).gradients.left_out("Alien")
+
+
 def settings(kind, here):
     return kind(run=here.settings["run"], data=dataclasses.replace(here.settings["data"], imagenet_share=None))
 
@@ -153,6 +159,7 @@ FIGURES = {
     "batch_means": gradient,
     "train_mode": modes,
     "training_crops": retained,
+    "all_names_left_out": left_out,
     "learning_rates": lambda here, rules: settings(Compare, here).lr,
     "grow": lambda here, rules: settings(Compare, here).grow,
     "betas": lambda here, rules: here.training(rules),
@@ -181,6 +188,7 @@ WANTED = {  # by the published rules, where it can be said in advance
     "every_column": False,
     "evaluation_batch": 32,
     "train_mode": [True],
+    "all_names_left_out": ["Alien", "Bento Box"],
     "learning_rates": (1e-7,),
     "grow": 0,
     "undecayed": False,

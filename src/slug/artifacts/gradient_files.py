@@ -23,7 +23,7 @@ from slug.core import gradients, losses, preconditioning
 from slug.core.gradients import BOTH
 from slug.core.variants import Variant
 from slug.data.names import Matcher, distinct, plain_name
-from slug.data.pairs import Pairs, load_pairs, some
+from slug.data.pairs import Pairs, load_pairs, read_tar, some
 from slug.errors import SlugError
 from slug.models.clip import Clip
 from slug.protocols import OURS, Protocol
@@ -246,6 +246,8 @@ class GradientFiles:
         `settings` are noted in the fingerprints; `workers` processes decode pictures.
         """
         plain, retain_tar = variant.plain, self.retain_tar
+        if not self.protocol.all_names_left_out:
+            self._check_retained()
         for name in self.names:
             path = self.path(name, "forget", plain)
             self._write(path, name, self.tar(name), losses.forget(plain), plain, [], settings, workers, force)
@@ -299,6 +301,16 @@ class GradientFiles:
             counts = f"{len(pairs.captions)} pairs, {pairs.broken} broken pictures left out"
             print(f"{subject}: {counts}, loss {figures['loss']:.4f} -> {path}")
         return path
+
+    def _check_retained(self) -> None:
+        """SlugError, before anything is written, where a name leaves nothing to retain."""
+        captions = [caption for *_, caption in read_tar(self.retain_tar)]
+        for name in self.names:
+            matcher = Matcher(self.left_out(name))
+            if captions and all(matcher.find(caption) for caption in captions):
+                raise SlugError(
+                    f"{self.retain_tar}: every caption says {plain_name(name)}; give a retain set of other things"
+                )
 
     def _write_own(self, whole: Path, variant: Variant, workers: int, force: bool) -> None:
         """Write every name's retain gradient from that of the whole retain set, the file `whole`; keep valid files."""

@@ -23,7 +23,8 @@ Cosines = Sequence[float] | torch.Tensor  # (N,) of matched pairs
 
 
 def accuracy(members: Cosines, others: Cosines, *, seed: int = 0) -> tuple[float, float]:
-    """Accuracy in % of telling members' pair cosines from others' by logistic regression: (mean, deviation). 50 is chance.
+    """Accuracy in % of telling members' pair cosines from others' by logistic regression: (mean, deviation). 50 is chance;
+    NaN for fewer than two of a kind, and for cosines of a model so broken that they are NaN.
 
     Each of RESAMPLES cuts the larger set down to the size of the smaller one, and has at most SPLITS stratified splits.
     """
@@ -32,7 +33,7 @@ def accuracy(members: Cosines, others: Cosines, *, seed: int = 0) -> tuple[float
 
     sets = np.asarray(members, float), np.asarray(others, float)
     size = min(map(len, sets))
-    if size < 2:
+    if size < 2 or not all(np.isfinite(part).all() for part in sets):
         return float("nan"), float("nan")
     rng, target, scores = np.random.default_rng(seed), np.repeat([1, 0], size), []
     for _ in range(RESAMPLES):

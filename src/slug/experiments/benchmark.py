@@ -48,16 +48,18 @@ class Frozen:
         found = itertools.chain(*(self.said["names"][which] for which in wanted))
         return [name.replace(" ", "_") for name in dict.fromkeys(found)]
 
+    def draft(self, quick: bool) -> str:
+        """Why these runs have to wait; "" if they have not."""
+        wait = not quick and not self.said["frozen"]
+        return f"the rules in {self.path} are a draft, and test names wait until they are frozen; give --quick" * wait
+
     def methods(self, wanted: Sequence[str]) -> list[str]:
         """The methods of the groups of a run, in the registry's order."""
         asked = set(itertools.chain(*(self.said["methods"][group] for group in wanted)))
         return [m for m in methods.names(methods.CLIP) if m in asked]
 
     def runs(self, quick: bool) -> list[dict[str, Any]]:
-        """The runs in their order; `quick` for the one that shows that everything works. SlugError where test names would be
-        run by rules that are not frozen."""
-        if not quick and not self.said["frozen"]:
-            raise SlugError(f"the rules in {self.path} are a draft, and test names wait until they are frozen; give --quick")
+        """The runs in their order; `quick` for the one that shows that everything works."""
         return [self.said["quick"]] if quick else list(self.said["runs"])
 
 
@@ -79,14 +81,16 @@ def read(path: str) -> Frozen:
 
 
 def plan(settings: Benchmark) -> Iterator[str]:
-    """A comment with all names, then the command lines of all runs, each of which keeps what is valid; a comment for what
-    cannot run.
+    """Comments, of a draft and of all names, then the command lines of all runs, each of which keeps what is valid; a
+    comment for what cannot run.
 
     SLUG is searched in each encoder by itself: the better of both is what a search of both finds.
     """
     frozen = read(settings.frozen)
     folders = {m["seed"]: m for m in frozen.said["models"]}
     lists = dict.fromkeys(which for run in frozen.runs(settings.quick) for which in run["names"])
+    if frozen.draft(settings.quick):
+        yield f"# draft: {frozen.draft(settings.quick)}"
     yield f"# names: {' '.join(frozen.names(list(lists)))}"
     for run in frozen.runs(settings.quick):
         model = folders[run["model"]]
@@ -217,6 +221,8 @@ def _gold_of(settings: Benchmark, folder: str, names: tuple[str, ...]) -> dict[s
 def assemble(settings: Benchmark) -> dict[str, Any]:
     """All that the report needs: the protocol's label and contents, records, what was left out, gold figures."""
     frozen, (found, left_out) = read(settings.frozen), records(settings)
+    if draft := frozen.draft(settings.quick):
+        raise SlugError(draft)
     if not found:
         raise SlugError(
             f"{settings.run.result_dir} has no record of {settings.frozen}; run scripts/run_benchmark_unlearning.sh"

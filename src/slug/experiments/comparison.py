@@ -127,6 +127,7 @@ class Comparison:
         self.world = World(settings.run, settings.model, settings.data, **how)
         self.clip, self.gradients, self.names = self.world.clip, self.world.gradients, self.world.gradients.names
         loaded = {name: self.gradients.load(name, Variant()) for name in self.names}
+        self.left_out = {name: found.left_out for name, found in loaded.items()}
         self.world.check_names()
         self.methods = list(dict.fromkeys(settings.unlearn_method)) or default_methods()
         wanted = [m for m in self.methods if m != UNEDITED]
@@ -175,7 +176,7 @@ class Comparison:
     @functools.lru_cache(maxsize=1)  # noqa: B019  (one Comparison lives as long as the process)
     def retain(self, name: str) -> Pairs:
         """The retain set of a name."""
-        return self.world.retain_pairs(self.gradients.left_out(name))
+        return self.world.retain_pairs(self.left_out[name])
 
     @functools.cache  # noqa: B019  (one Comparison lives as long as the process)
     def evaluators(self, name: str) -> dict[str, ClipEvaluator]:

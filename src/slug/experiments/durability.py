@@ -90,13 +90,17 @@ class Edits:
     """The edit of every record."""
 
     def __init__(self, world: World, on: OnRecord) -> None:
-        self.world, self.folder = world, on.folder
+        self.world, self.folder, self.names = world, on.folder, on.names
         self.given = {plain_name(n): n for n in world.gradients.names}  # gradients lie under a name as it was given
 
     @functools.lru_cache(maxsize=1)  # noqa: B019  (one Edits lives as long as the process)
     def retain(self, name: str) -> Pairs:
         """The retain set of a name."""
-        return self.world.retain_pairs(self.world.gradients.left_out(name))
+        return self.world.retain_pairs(self.left_out(name))
+
+    def left_out(self, name: str) -> list[str]:
+        """The names whose pairs the retain set of a name leaves out."""
+        return self.names if self.world.protocol.all_names_left_out else [plain_name(name)]
 
     def fingerprint(self, record: Record) -> str:
         """What tells one edit from another. SlugError if the record does not say it, or the delta is missing."""
@@ -177,7 +181,7 @@ class Share:
                 tars = [files_of.tar(self.edits.given[name]), files_of.retain_tar]
                 inputs[name] = records.inputs_hash(self.world.model_hash, [], self.world.pictures, tars)
             made = {"name": name, "method": method, "settings": flags, "versions": cli.versions(), "inputs": inputs[name]}
-            made |= {"left_out": files_of.left_out(name), "aliases": aliases.get(name.casefold(), [])}
+            made |= {"left_out": self.edits.left_out(name), "aliases": aliases.get(name.casefold(), [])}
             mark = json.dumps(made | {"edit": self.edits.fingerprint(record)}, sort_keys=True)
             finished = set(done[done["made_with"] == mark]["test"])
             jobs[name, method] = mark, [t for t in schema.TESTS if t not in finished]

@@ -49,6 +49,11 @@ def test_source_images_are_counted_once(open_clip_world, evaluators, splits):
     groups = open_clip_world.sets[0].pictures.groups
     wanted = {groups[i] for i in evaluators["test"].forget_rows.tolist()}
     assert splits["test"]["original"]["n_drawings"] == len(wanted) < splits["test"]["original"]["n_forget"]
+    hits = open_clip_world.evaluation.ranks("identities", evaluators["test"].forget_rows) < 1
+    known = {groups[i] for i, hit in zip(evaluators["test"].forget_rows.tolist(), hits.tolist(), strict=True) if hit}
+    found = splits["test"]["original"]
+    assert found["sources_recognised"] == len(known)
+    assert found["forget_upper_sources"] == statistics.interval(len(known), len(wanted))[1]
 
 
 def test_changes_are_paired_by_picture(splits):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from slug.experiments.pipelines_report import before_rounds, drawn_as, first_round
+from slug.experiments.pipelines_report import before_rounds, drawn_as
+from slug.methods import first_round
 
 FIRST = {"method": "slug_w", "kind": "style", "name": "Noto", "chosen": [["a", 1.0]]}
 RECORDS = [

@@ -64,6 +64,7 @@ DRAW = {
     "canvas": lambda p, stem: p.canvas({"x": ([0.8, 1.0], {"slug": [1.0, 0.5]}, {"bar": (0.9, 0.8)})}, 0.85, "t", stem),
     "sample_cosines": lambda p, stem: p.sample_cosines(COSINES, [0.95, 0.99], stem),
     "sample_fronts": lambda p, stem: p.sample_fronts(FRONTS, samples.overlap(FRONTS), stem),
+    "ranks": lambda p, stem: p.ranks({"SLUG": 1.5, "gradient ascent": 2.5}, [(1.5, 2.5)], 1.2, 8, stem),
     "bars": lambda p, stem: p.bars({"a": 1.0, "b": 200.0}, "seconds", "t", stem),
     "growth": lambda p, stem: p.growth({"a": [(1, 2, 3), (2, 3, 4)], "b": [(1, 2, 3), (2, 3, 4)]}, "t", stem),
 }
