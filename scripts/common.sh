@@ -57,6 +57,8 @@ source scripts/profiles/base.sh
 export PROTOCOL
 IFS=$' \t\n' read -r -d '' -a NAME_LIST <<<"$NAMES" || true
 
+# Set-up compiles no package: the bytecode is written at the first import, also where the environment says otherwise.
+export PYTHONDONTWRITEBYTECODE=
 # Where threads wait by spinning, two jobs on the same cores are many times slower than one after the other.
 export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-1000}"
 # Keep the memory of large activations when they are freed: new pages for each matrix product cost 5% of a search.
