@@ -89,13 +89,14 @@ def remarks(both: pd.DataFrame) -> str:
         f"The same unedited model measures differently (in %, ours, then paper): {before}. The published protocol takes all "
         "pictures of a name instead of half of them, the mean over names instead of pictures, with the forgotten name among "
         "them. Its membership test asks whether the forget set can be told from pairs of another corpus by the cosine of a "
-        f"picture with its own caption. After SLUG the accuracies are {pair(slug, 'mia_mean')}: these cosines have fallen. A "
-        "high value is then no sign that the name is remembered."
+        f"picture with its own caption. After SLUG the accuracies are {pair(slug, 'mia_mean')}: these cosines have fallen. "
+        "A high value is then no sign that the name is remembered."
     )
     kept = [f"{task} {pair(slug, f'{task}_acc1')}" for task in schema.TASKS]
     chosen = (
-        f"The choice differs too: of {len(slug)} names, SLUG's layer is the same for {len(same)}, and of these the published "
-        f"step is the longer one for {longer}. After SLUG, FA@1 is {pair(slug, 'forget_acc1')} and retained accuracy {', '.join(kept)}. "
+        f"The choice differs too: of {len(slug)} names, SLUG's layer is the same for {len(same)}, and of these the "
+        f"published step is the longer one for {longer}. After SLUG, FA@1 is {pair(slug, 'forget_acc1')} and retained "
+        f"accuracy {', '.join(kept)}. "
         "The published protocol reports the pictures that it chose on, asks for FA@5 = 0 where ours asks for margins, and "
         "has no rule for the layer: here it takes the deepest that forgets, where ours takes the one that retains most. "
         "Figures of one protocol are not to be set beside figures of the other."
