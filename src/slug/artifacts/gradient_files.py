@@ -230,7 +230,10 @@ class GradientFiles:
 
     def pairs(self, tar: Path, left_out: Iterable[str], workers: int) -> Pairs:
         """The pairs of a tar as their gradient is taken, without those that say a name of `left_out`."""
-        left_out = list(left_out)
+        return self._pairs(tar, tuple(left_out), workers)
+
+    @functools.lru_cache(maxsize=1)  # noqa: B019  (the retain set is read for its own gradient, then for the names')
+    def _pairs(self, tar: Path, left_out: tuple[str, ...], workers: int) -> Pairs:
         cropped = self.protocol.training_crops and tar == self.retain_tar
         transform = self.clip.training_transform if cropped else self.clip.transform
         found = load_pairs(tar, transform, leave_out=Matcher(left_out) if left_out else None, workers=workers)

@@ -187,14 +187,17 @@ def _accumulate(
     """Weighted sums over batches of indices, in all processes: gradients (or squares); (weight, weighted loss, pairs)."""
     rank, world = distributed.mine()
     parameters = {n: p for n, p in clip.parameters.items() if encoder in (BOTH, clip.tower(n))}
-    tokens = clip.tokenize(pairs.captions)
+    used = torch.cat(batches).unique()  # ascending; few pairs where single batches are computed again
+    tokens = clip.tokenize([pairs.captions[i] for i in used.tolist()])
     total = {n: torch.zeros_like(p, dtype=torch.float64) for n, p in parameters.items()}
     count = torch.zeros(3, dtype=torch.float64, device=clip.device)  # weight, weighted loss, pairs
     for rows in progress.bar(batches[rank::world], desc=desc, unit="batch", shown=rank == 0):
         with torch.enable_grad():
             for p in parameters.values():
                 p.requires_grad_(True)
-            value = loss(clip.encode_image(pairs.images[rows]), clip.encode_text(tokens[rows]), clip.scale())
+            value = loss(
+                clip.encode_image(pairs.images[rows]), clip.encode_text(tokens[torch.searchsorted(used, rows)]), clip.scale()
+            )
             grads = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
         # The cosine loss is a mean over pairs: a short last batch weighs less. The contrastive one is a mean over batches.
         weight = 1 if mean_of_means else len(rows)
