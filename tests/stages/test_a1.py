@@ -81,7 +81,9 @@ def test_a_preconditioned_gradient_leaves_out_its_own_names_pairs_alone(done, ta
         assert about["retain_left_out"] == [plain_name(name)]
         pairs = load_pairs(train, clip.transform, leave_out=Matcher(about["retain_left_out"]))
         kept.append(len(pairs.captions))
-        wanted = preconditioning.preconditioned(plain, preconditioning.moments(clip, pairs))
+        moments = preconditioning.moments(clip, pairs)
+        assert about["not_preconditioned"] == sorted(set(plain) - set(moments))
+        wanted = preconditioning.preconditioned(plain, moments)
         assert all((found[n] - wanted[n]).norm() <= 1e-3 * wanted[n].norm() for n in plain)
     every = load_pairs(train, clip.transform)
     both = load_pairs(train, clip.transform, leave_out=Matcher([plain_name(n) for n in NAMES]))

@@ -44,7 +44,7 @@ def write(of: GradientFiles, variant: Variant, workers: int, force: bool) -> Non
         grads = preconditioning.preconditioned(load(source, plain, of.remedy(variant)), found)
         about = files.read_object(source.with_suffix(".json")) | mark
         spent = {"gradient_s": about["gradient_s"] + time.perf_counter() - started, "moments_s": moments_s}
-        spent |= {"convention": f"preconditioned {CONVENTION}", "notwriteed": sorted(set(grads) - set(found))}
+        spent |= {"convention": f"preconditioned {CONVENTION}", "not_preconditioned": sorted(set(grads) - set(found))}
         save(path, grads, about | spent)
         more = f" and {len(mark['spared'])} forget sets" if spare and "spared" in mark else ""
         print(f"{name}: preconditioned by the retain set's pairs{more} that do not show it -> {path}")
