@@ -23,7 +23,7 @@ from slug.core import gradients, losses, preconditioning
 from slug.core.gradients import BOTH
 from slug.core.variants import Variant
 from slug.data.names import Matcher, distinct, plain_name
-from slug.data.pairs import Pairs, load_pairs, read_tar, some
+from slug.data.pairs import Pairs, load_pairs, read_tar, saying, some
 from slug.errors import SlugError
 from slug.models.clip import Clip
 from slug.protocols import OURS, Protocol
@@ -182,6 +182,11 @@ class GradientFiles:
         """The names whose pairs are no retained pairs where a name is forgotten."""
         return sorted(map(plain_name, self.names)) if self.protocol.all_names_left_out else [plain_name(name)]
 
+    @property
+    def left_out_of_all(self) -> list[str]:
+        """The names whose pairs no name of this run retains."""
+        return self.left_out(self.names[0]) if self.protocol.all_names_left_out else []
+
     def spared(self, name: str, variant: Variant) -> list[str]:
         """Names whose forget sets count as retained data, by the file of a name's gradient."""
         path = self.path(name, "forget", variant).with_suffix(".json")
@@ -254,7 +259,7 @@ class GradientFiles:
         for name in self.names:
             path = self.path(name, "forget", plain)
             self._write(path, name, self.tar(name), losses.forget(plain), plain, [], settings, workers, force)
-        left_out = self.left_out(self.names[0]) if self.protocol.all_names_left_out else []
+        left_out = self.left_out_of_all
         mark = self.mark(retain_tar, losses.contrastive, plain, left_out)
         where = functools.partial(retain_gradient.path, self.retain_folder / plain.file("train"), mark)
         how = (losses.contrastive, plain, left_out, settings, workers, force)
@@ -330,8 +335,7 @@ class GradientFiles:
         grads = load(whole, self.mark(self.retain_tar, losses.contrastive, variant), self.remedy(variant))
         how: dict[str, Any] = {"square": variant.squared, "encoder": self.encoder, "protocol": self.protocol}
         for name, mark in wanted.items():
-            started, path, matcher = time.perf_counter(), self.path(name, "train", variant), Matcher(self.left_out(name))
-            rows = [i for i, caption in enumerate(pairs.captions) if matcher.find(caption)]
+            started, path, rows = time.perf_counter(), self.path(name, "train", variant), saying(pairs, self.left_out(name))
             desc = f"retain set without {name}: gradient"
             found, figures = gradients.without(self.clip, pairs, rows, grads, about, **how, desc=desc)
             if distributed.mine()[0] == 0:

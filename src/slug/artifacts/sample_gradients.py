@@ -48,7 +48,7 @@ class SampleGradients:
         self.files, self.counts, self.settings, self.workers = found, sorted(set(counts)), settings, workers
         # By our rules the partial retain gradients serve all names as well: no name is left out, nor in what they tend to.
         shared = found.protocol.all_names_left_out
-        self.left_out = found.left_out(found.names[0]) if shared else []
+        self.left_out = found.left_out_of_all
         own = found.path(found.names[0], "train", Variant()).resolve()
         self.retain = own if shared else found.retain_folder / Variant().file("train")
 

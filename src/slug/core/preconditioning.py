@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from slug import distributed, progress
-from slug.data.names import Matcher, plain_name
+from slug.data.names import plain_name
+from slug.data.pairs import saying
 
 # c as a fraction of C's mean eigenvalue, chosen on Penguin, Crab, Princess and Tiger, for which no figure is reported.
 DAMPING = 0.03
@@ -131,10 +132,10 @@ def retained(clip: Any, held: Mapping[str, Any], sums: Mapping[str, Found], name
         sums: {the same: its moments}.
         how: arguments of `moments`, as for `sums`.
     """
-    others, matcher = [n for n in held if n and n != name], Matcher([plain_name(name)])
+    others = [n for n in held if n and n != name]
     found, own = combined(sums[""], [sums[n] for n in others]), []
     for n in ["", *others]:
-        rows = [i for i, caption in enumerate(held[n].captions) if matcher.find(caption)]
+        rows = saying(held[n], [plain_name(name)])
         if rows:
             own.append(moments(clip, held[n], rows=rows, desc=f"{name}: its own pairs", **how))
     return combined(found, own, sign=-1)

@@ -290,6 +290,12 @@ def some(pairs: Pairs, rows: Sequence[int]) -> Pairs:
     return Pairs(pairs.images[rows], captions, keys, pairs.broken)
 
 
+def saying(pairs: Pairs, names: Iterable[str], *, says: bool = True) -> list[int]:
+    """The indices of the pairs whose caption says one of `names`; with `says` False of those whose caption says none."""
+    matcher = Matcher(list(names))
+    return [i for i, caption in enumerate(pairs.captions) if bool(matcher.find(caption)) == says]
+
+
 def source_images(tar: Path, shards: Path) -> dict[str, str]:
     """The source image that each pair of a forget set shows: {key of the pair: source image}.
 

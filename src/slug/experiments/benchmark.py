@@ -220,9 +220,10 @@ def _gold_of(settings: Benchmark, folder: str, names: tuple[str, ...]) -> dict[s
 
 def assemble(settings: Benchmark) -> dict[str, Any]:
     """All that the report needs: the protocol's label and contents, records, what was left out, gold figures."""
-    frozen, (found, left_out) = read(settings.frozen), records(settings)
+    frozen = read(settings.frozen)
     if draft := frozen.draft(settings.quick):
         raise SlugError(draft)
+    found, left_out = records(settings)
     if not found:
         raise SlugError(
             f"{settings.run.result_dir} has no record of {settings.frozen}; run scripts/run_benchmark_unlearning.sh"

@@ -15,8 +15,8 @@ from slug.core.edit import Edit
 from slug.core.layers import Layer
 from slug.core.search import Found, Plan, Schedule
 from slug.core.selection import Candidate
-from slug.data.names import Matcher, plain_name
-from slug.data.pairs import load_pairs, some
+from slug.data.names import plain_name
+from slug.data.pairs import load_pairs, saying, some
 from slug.errors import SlugError
 from slug.evaluation import canvas_prompts
 from slug.evaluation.canvas_prompts import Concept
@@ -240,8 +240,7 @@ class Forgetting:
         mode: dict[str, Any] = {"protocol": self.settings.run.rules}
         own = load_pairs(self.files.tar(name), clip.transform, workers=workers)
         every = load_pairs(self.files.retain_tar, clip.transform, workers=workers)
-        matcher = Matcher(left_out)
-        rest = some(every, [i for i, caption in enumerate(every.captions) if not matcher.find(caption)])
+        rest = some(every, saying(every, left_out, says=False))
         forget, _ = gradients.compute(clip, own, losses.forget(variant), desc=f"{name}: forget gradient", **how, **mode)
         retain, _ = gradients.compute(clip, rest, losses.contrastive, desc=f"{name}: retain gradient", **how, **mode)
         if variant.preconditioned:

@@ -11,8 +11,8 @@ from slug.artifacts import records
 from slug.artifacts.gradient_files import GradientFiles
 from slug.core import selection
 from slug.data import evaluation_sets
-from slug.data.names import Matcher, plain_name
-from slug.data.pairs import Pairs, load_pairs, some
+from slug.data.names import plain_name
+from slug.data.pairs import Pairs, load_pairs, saying, some
 from slug.data.splits import validation_mask
 from slug.errors import SlugError
 from slug.evaluation import zeroshot
@@ -136,8 +136,7 @@ class World:
 
     def retain_pairs(self, left_out: Sequence[str]) -> Pairs:
         """The retain set without the pairs that say a name of `left_out`."""
-        matcher, every = Matcher(left_out), self._retain_set
-        return some(every, [i for i, caption in enumerate(every.captions) if not matcher.find(caption)])
+        return some(self._retain_set, saying(self._retain_set, left_out, says=False))
 
     @functools.cached_property
     def other_pairs(self) -> Pairs | None:

@@ -24,8 +24,8 @@ from slug.core.edit import Edit
 from slug.core.search import Schedule
 from slug.core.selection import Candidate
 from slug.core.variants import Variant
-from slug.data.names import Matcher, plain_name
-from slug.data.pairs import Pairs, some, source_images
+from slug.data.names import plain_name
+from slug.data.pairs import Pairs, saying, some, source_images
 from slug.errors import SlugError, brief
 from slug.evaluation import outcome
 from slug.evaluation.clip_evaluator import ClipEvaluator
@@ -86,24 +86,13 @@ class StudyWorld(World):
         self._known: tuple[str, dict[str, dict]] = ("", {})
 
     @functools.cached_property
-    def never_retained(self) -> list[str]:
-        """Names whose pairs no name retains."""
-        return self.gradients.left_out(self.gradients.names[0]) if self.protocol.all_names_left_out else []
-
-    @functools.cached_property
     def every_pair(self) -> Pairs:
         """The retain set of all names."""
-        return self.gradients.pairs(self.gradients.retain_tar, self.never_retained, self.run.workers)
-
-    def own_rows(self, name: str, pairs: Pairs) -> list[int]:
-        """Indices of the pairs that say a name."""
-        matcher = Matcher([plain_name(name)])
-        return [i for i, caption in enumerate(pairs.captions) if matcher.find(caption)]
+        return self.gradients.pairs(self.gradients.retain_tar, self.gradients.left_out_of_all, self.run.workers)
 
     def retained(self, name: str) -> Pairs:
         """The retain set of a name."""
-        own = set(self.own_rows(name, self.every_pair))
-        return some(self.every_pair, [i for i in range(len(self.every_pair.captions)) if i not in own])
+        return some(self.every_pair, saying(self.every_pair, [plain_name(name)], says=False))
 
     def compute(self, pairs: Pairs, loss: Any, desc: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """The gradient at the present weights and its figures, as core.gradients.compute."""
@@ -117,7 +106,7 @@ class StudyWorld(World):
         figures = files.read_object(path.with_suffix(".json"))
         part = some(self.every_pair, self.part_rows(variant))
         how: dict[str, Any] = {"protocol": self.protocol, "desc": f"retain set without {name}: gradient"}
-        return gradients.without(self.clip, part, self.own_rows(name, part), whole, figures, **how)[0]
+        return gradients.without(self.clip, part, saying(part, [plain_name(name)]), whole, figures, **how)[0]
 
     def part_rows(self, variant: StudyVariant) -> list[int]:
         """The pairs of the variant's part of the retain set."""
@@ -127,7 +116,7 @@ class StudyWorld(World):
     def share(self, variant: StudyVariant, *, make: bool = False) -> tuple[Path, dict[str, Any]]:
         """(file of the gradient of the variant's part of the retain set; what it depends on). `make` makes it; it serves
         all names, so it is made before runs are dealt out."""
-        mark = self.gradients.mark(self.gradients.retain_tar, losses.contrastive, FORGET, self.never_retained)
+        mark = self.gradients.mark(self.gradients.retain_tar, losses.contrastive, FORGET, self.gradients.left_out_of_all)
         mark |= {"share": variant.retain_share, "draw": variant.draw, "seed": self.run.seed}
         path = self.gradients.retain_folder / f"train_grads_{variant.retain_share:g}_{variant.draw}.pt"
         if make and not gradient_files.is_valid(path, mark):
@@ -144,7 +133,7 @@ class StudyWorld(World):
         rule = (limits.max_forget, limits.sigmas, search.CLOSE, Schedule().far)
         shared = {k: flags[k] for k in study_variants.SHARED}
         other = [points] if self.protocol != protocols.OURS else []  # so that studies of before protocols are valid
-        return digest([inputs, rule, shared, self.never_retained, cli.versions(), *other])
+        return digest([inputs, rule, shared, self.gradients.left_out_of_all, cli.versions(), *other])
 
     def search(self, name: str, variant: StudyVariant, forget: Any, retain: Any, pairs: Pairs) -> Result:
         """Find a variant's edit on the validation split, by the gradients at the original weights; `forget` is of `pairs`.

@@ -7,6 +7,7 @@ import torch
 from slug.core import layers
 from slug.core.preconditioning import Moments
 from slug.data.names import Matcher
+from slug.data.pairs import saying
 from slug.errors import SlugError
 from slug.methods import Material
 from slug.models.clip import Clip
@@ -63,8 +64,7 @@ def kept_names(material: Material) -> list[str]:
 
 def without_name(material: Material) -> list[int]:
     """The rows of the retain pairs whose caption does not say the name."""
-    matcher = Matcher([material.name])
-    return [i for i, caption in enumerate(material.retain.captions) if not matcher.find(caption)]
+    return saying(material.retain, [material.name], says=False)
 
 
 def front(clip: Clip, forget: Gradient, retain: Gradient, names: Collection[str], count: int) -> list[str]:
