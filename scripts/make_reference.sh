@@ -11,7 +11,8 @@ bash scripts/run_demo.sh --with-baselines
 run "$PYTHON" src/demo/evaluate_clip.py --out results/demo --readme results/demo/README.md
 run "$PYTHON" src/clip/a4_report.py --result-dir "$RESULT_DIR" --out results/demo --readme results/demo/README.md
 REFERENCE=results/demo bash scripts/run_multi.sh
-REFERENCE=results/demo SD_METHODS='slug slug_w slug_w_rounds uce esd' bash scripts/run_uncanvas.sh
+REFERENCE=results/demo SD_METHODS="$SD_ALL_METHODS" bash scripts/run_uncanvas.sh
+REFERENCE=results/demo bash scripts/run_uncanvas.sh --test-objects
 REFERENCE=results/demo bash scripts/run_uncanvas_multi.sh
 REFERENCE=results/demo bash scripts/run_tokens.sh
 REFERENCE=results/demo RECORDS=results/demo bash scripts/run_lasting.sh

@@ -2,14 +2,16 @@
 # The UnlearnCanvas protocol: each of STYLES and OBJECTS is forgotten and evaluated among CANVAS_STYLES and CANVAS_OBJECTS.
 # Prompts, forget sets, gradients, SLUG and the baselines (SD_METHODS), then UA, IRA, CRA and FID on the test split, in SD_JOBS
 # processes. Reads CANVAS_DIR, PIPELINE and CLASSIFIERS; writes RESULT_DIR/{grads,sd,uncanvas}/.
-# --quick: 2 styles, 3 objects, 2 test seeds, 4 validation seeds, no FID, in RESULT_DIR/sd-quick/. Further arguments go to
-# b2_unlearn_sd.py. Resumable.
+# --quick: 2 styles, 3 objects, 2 test seeds, 4 validation seeds, no FID, in RESULT_DIR/sd-quick/.
+# --test-objects: the objects of data/emoji/canvas_test_objects.txt by every method, in RESULT_DIR/sd-test-objects/.
+# Further arguments go to b2_unlearn_sd.py. Resumable.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 seeds=()
 fid=()
 more=()
+part=uncanvas # of REFERENCE
 for argument in "$@"; do
   if [ "$argument" = --quick ]; then
     export STYLES="Noto Twemoji" OBJECTS="bell rocket skull" SD_METHODS=slug_w
@@ -17,6 +19,12 @@ for argument in "$@"; do
     results_in "$RESULT_DIR/sd-quick"
     seeds=(--test-seeds 0 1 --validation-seeds 1000 1001 1002 1003)
     fid=(--no-fid)
+  elif [ "$argument" = --test-objects ]; then
+    [ "$PROFILE" = demo ] || die "--test-objects are objects of the embedded world; leave it out, or use PROFILE=demo"
+    part=uncanvas-test-objects
+    OBJECTS="$(grep -v '#' data/emoji/canvas_test_objects.txt)"
+    export OBJECTS STYLES="" CANVAS_OBJECTS="$CANVAS_OBJECTS $OBJECTS" SD_METHODS="$SD_ALL_METHODS"
+    results_in "$RESULT_DIR/sd-test-objects"
   else
     more+=("$argument")
   fi
@@ -78,5 +86,5 @@ jobs=()
 trap '[ ${#jobs[@]} -eq 0 ] || kill -- "${jobs[@]/#/-}" 2>/dev/null || true' EXIT
 at_once forget
 [ "$SD_JOBS" = 1 ] || at_once draw
-evaluate ${REFERENCE:+--out "$REFERENCE/uncanvas" --readme "$REFERENCE/uncanvas/README.md"}
+evaluate ${REFERENCE:+--out "$REFERENCE/$part" --readme "$REFERENCE/$part/README.md"}
 [ -n "$DRY_RUN" ] || echo "all stages: $SECONDS s; tables and sheets: ${REFERENCE:-$RESULT_DIR}/uncanvas/"

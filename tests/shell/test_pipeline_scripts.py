@@ -46,6 +46,23 @@ def test_fid_is_left_out_of_a_quick_run_and_has_a_reference_of_its_own(tmp_path)
     assert found and all("--no-fid" in c for c in found)
 
 
+def test_objects_that_nothing_had_used_are_forgotten_by_every_method_among_all_others(tmp_path):
+    script = ROOT / "scripts/run_uncanvas.sh"
+    done = shell(script, "--test-objects", "--dry-run", RESULT_DIR=tmp_path, REFERENCE="results/demo")
+    (prompts,), b2 = calls(done, "a0_create_prompts_uncanvas"), calls(done, "b2_unlearn_sd")
+    listed = (ROOT / "data/emoji/canvas_test_objects.txt").read_text().split("\n", 2)[-1].split()
+    used = given(next(iter(calls(shell(script, "--dry-run", RESULT_DIR=tmp_path), "b2_unlearn_sd"))), "--object")
+    assert len(listed) == 9 and not set(listed) & {*used, "mushroom"} and len(b2) == 2 * 8
+    assert all(given(c, "--object") == listed and given(c, "--style") == [] for c in b2)
+    assert {given(c, "--method")[0] for c in b2} == set("slug slug_w slug_w_rounds uce rece speed oce esd".split())
+    assert {*listed, *used} == set(given(prompts, "--object")) and len(set(given(prompts, "--style"))) == 6
+    last = calls(done, "b3_eval_uncanvas")[-1]
+    assert given(last, "--out") == ["results/demo/uncanvas-test-objects"]
+    assert given(last, "--result-dir") == [str(tmp_path / "sd-test-objects")]
+    done = shell(script, "--test-objects", "--dry-run", PROFILE="paper", RESULT_DIR=tmp_path)
+    assert done.returncode == 2 and "PROFILE=demo" in done.stderr
+
+
 def test_uncanvas_asks_for_what_the_published_classifiers_know_and_forgets_what_it_is_told(tmp_path):
     labels = json.loads((ROOT / "data/uncanvas/classifiers.json").read_text())["labels"]
     assert (len(labels["style"]), len(labels["object"])) == (51, 20) and all(v == sorted(v) for v in labels.values())

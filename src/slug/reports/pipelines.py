@@ -10,13 +10,14 @@ import pandas as pd
 
 from slug import methods, schema
 from slug.evaluation.statistics import interval
-from slug.reports import caveats, intervals, markdown, naming, rules
+from slug.reports import caveats, intervals, markdown, naming, ranking, rules
 
 SCORES = ("UA", "IRA", "CRA")
 SHARES = [0.8 + 0.005 * i for i in range(41)]  # of IRA and CRA, for each of which the best UA is given
 KEPT_TARGET, ONE_LAYER_TARGET, ROUNDS_TARGET = 0.85, {"style": 0.86, "object": 0.75}, 0.95
+REFERENCE, FORGOTTEN = "slug_w", 0.9  # the method that others are compared with, and the UA that counts as forgotten
 # Words of the paragraphs of `report` that are made from the table itself.
-NOTES = (caveats.MARK.strip(), "black all over", "at an end of its grid")
+NOTES = (caveats.MARK.strip(), "black all over", "at an end of its grid", "Methods beside `")
 
 
 def tidy(frame: pd.DataFrame) -> pd.DataFrame:
@@ -50,7 +51,43 @@ def report(frame: pd.DataFrame, features: str, note: str = "") -> str:
         cells = [*(intervals.cell(part[c]) for c in SCORES), shares, "" if math.isnan(fid) else f"{fid:.1f}"]
         rows.append([f"{kind}s", f"{method}{caveats.of_part(part)}", len(part), *cells, *cost])
     parts = [markdown.table(heads, rows), *([note] if note else []), *_left_out(frame), *_at_ends(frame)]
-    return "\n\n".join([*parts, rules.said(frame, canvas=True)])
+    return "\n\n".join([*parts, *compared(frame), rules.said(frame, canvas=True)])
+
+
+def compared(frame: pd.DataFrame) -> list[str]:
+    """Methods beside `REFERENCE`, concept by concept, as a sentence and a table; nothing where that method was not run."""
+    heads = (
+        "forgotten | method | concepts | won | lost | UA, change in points | mean of IRA and CRA, change in points | "
+        "sign test p | p by Holm"
+    )
+    whole, rows = frame[(frame["method"] != schema.ORIGINAL) & ~frame["method"].str.endswith(schema.ADAPTER)], []
+    whole = whole.assign(retained=100 * whole[["IRA", "CRA"]].mean(axis=1))
+    whole = whole.assign(score=whole["retained"] + 1000 * (whole["UA"] >= FORGOTTEN - 1e-9))
+    for kind in sorted(whole["kind"].unique(), reverse=True):
+        part = whole[whole["kind"] == kind]
+        for pair in ranking.pairs(part, REFERENCE):
+            two = part[part["method"].isin([pair.method, REFERENCE])].assign(method=lambda f: f["method"].astype(str))
+            forgot = ranking.by_name(two, "UA")
+            ua = intervals.change(forgot[pair.method] - forgot[REFERENCE])
+            kept = f"{pair.change[0]:+.1f}{intervals.spread(*pair.change[1:], '+.1f')}"
+            rows.append(
+                [
+                    f"{kind}s",
+                    pair.method,
+                    pair.names,
+                    pair.won,
+                    pair.lost,
+                    ua,
+                    kept,
+                    f"{pair.p:.3g}",
+                    f"{pair.corrected:.3g}",
+                ]
+            )
+    said = (
+        f"Methods beside `{REFERENCE}`, on the same concepts. A concept is won by the method whose UA is {FORGOTTEN:.0%} or "
+        "more where the other's is not, else by the higher mean of IRA and CRA. Intervals are 95% intervals over concepts."
+    )
+    return [said, markdown.table(heads, rows)] if rows else []
 
 
 def _left_out(frame: pd.DataFrame) -> list[str]:

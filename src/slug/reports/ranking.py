@@ -58,9 +58,16 @@ def by_name(frame: pd.DataFrame, column: str) -> pd.DataFrame:
 
 def against(frame: pd.DataFrame, reference: str, max_forget: float) -> list[Pair]:
     """Every other method of a table (a row for each method and name) against `reference`."""
-    frame = frame.assign(
-        score=score(frame, max_forget), retained=50 * (frame["identities_change"] + frame["objects_change"])
-    )
+    retained = 50 * (frame["identities_change"] + frame["objects_change"])
+    return pairs(frame.assign(score=score(frame, max_forget), retained=retained), reference)
+
+
+def pairs(frame: pd.DataFrame, reference: str) -> list[Pair]:
+    """Every other method of a table against `reference`; a name is won by the higher `score`.
+
+    Args:
+        frame: a row for each method and name, with columns score and retained (accuracy, in points).
+    """
     found = []
     for method in (m for m in frame["method"].unique() if m != reference):
         part = frame[frame["method"].isin([method, reference])]

@@ -49,6 +49,24 @@ def test_the_report_names_the_concepts_whose_setting_is_at_an_end(ends):
     assert wanted in ends and "esd: the" not in ends and "slug: the" not in ends
 
 
+def test_methods_are_compared_concept_by_concept():
+    """Forgetting counts first, then what is retained; adapters and the original are no rivals."""
+    ua = {"slug_w": [0.95, 0.95, 0.5], "slug_w_lora": [1, 1, 1], "uce": [0.85, 0.92, 0.91], "original": [0, 0, 0]}
+    kept = {"uce": [1.0, 1.0, 0.9]}
+    rows = [
+        ROW | {"method": m, "name": n, "UA": u, "IRA": k, "CRA": 0.9}
+        for m, values in ua.items()
+        for n, u, k in zip("abc", values, kept.get(m, [0.9, 0.9, 0.9]), strict=True)
+    ]
+    said, table = pipelines.compared(pd.DataFrame(rows))
+    assert "`slug_w`" in said and "90%" in said
+    (row,) = table.splitlines()[2:]
+    cells = [c.strip() for c in row.strip("|").split("|")]
+    assert cells[:5] == ["styles", "uce", "3", "2", "1"]  # a lost: not forgotten; b retains more; c is forgotten here alone
+    assert cells[5].startswith("+9.3 (") and cells[6].startswith("+3.3 (") and cells[7:] == ["1", "1"]
+    assert pipelines.compared(pd.DataFrame(rows).query("method != 'slug_w'")) == []
+
+
 def test_the_note_on_fid_follows_the_table(ends):
     assert "|\n\nFID was left out.\n" in ends
 
