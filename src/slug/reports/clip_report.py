@@ -108,6 +108,18 @@ def draw_steps(record: Record, folder: Path) -> None:
     plots.steps(rows[1:], rows.iloc[0], winner, tasks, counts, name, stem, forgotten=most)
 
 
+def _retained_interval(record: Record) -> np.ndarray | None:
+    """(low, high), relative to the accuracy, of the mean of both retained accuracies on the validation split.
+
+    The pictures of both tasks are others, so their errors add as squares. None where a task was not evaluated.
+    """
+    figures, squares = record["splits"].get("validation", {}).get(record["method"], {}), np.zeros(2)
+    for task in schema.TASKS:
+        ends = np.array([figures.get(f"{task}_change{end}", np.nan) for end in ("_low", "_high")], float)
+        squares += (ends - figures.get(f"{task}_change", np.nan)) ** 2
+    return None if np.isnan(squares).any() else np.array([-1, 1]) * np.sqrt(squares) / len(schema.TASKS)
+
+
 def draw_comparison(found: list[Record], folder: Path) -> None:
     """Forget against retained accuracy of every candidate, for each name that a baseline was run on; and the cost bars."""
     from slug.reports import plots
@@ -115,7 +127,7 @@ def draw_comparison(found: list[Record], folder: Path) -> None:
     frame = comparison.compared(clip_tables.table(found))
     for name in frame["name"].unique():
         records_of = {r["method"]: r for r in found if r["name"] == name}
-        points, chosen = {}, dict[str, Any]()
+        points, chosen, bars = {}, dict[str, Any](), dict[str, tuple[float, float]]()
         for method in naming.in_order(records_of):
             best = records_of[method]
             rows = searches.with_retained(searches.read_steps(folder, best))
@@ -123,9 +135,11 @@ def draw_comparison(found: list[Record], folder: Path) -> None:
             points[method] = rows[["forget_acc1", "retain"]].dropna().to_numpy()[1:]
             found_one = searches.chosen(rows, best, folder / schema.steps_file(best))
             chosen[method] = found_one[["forget_acc1", "retain"]].to_numpy(float)
+            if (interval := _retained_interval(best)) is not None:
+                bars[method] = tuple(chosen[method][1] + interval)
         title = f"{name}: every candidate of every method"
         stem = folder / schema.file_name(records_of["slug"]["model"], name, "", "tradeoff")
-        plots.tradeoff(points, chosen, title, stem, forgotten=rules.max_forget(frame))
+        plots.tradeoff(points, chosen, title, stem, forgotten=rules.max_forget(frame), bars=bars)
     means = frame[frame["method"] != schema.ORIGINAL].groupby("method", observed=True)
     spent = means[["search_s", "seconds", "peak_mem_mb", "delta_bytes"]].mean()
     costs = {method: (tried, chosen, memory, size / 1e3) for method, tried, chosen, memory, size in spent.itertuples()}

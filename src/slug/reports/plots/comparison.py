@@ -24,6 +24,7 @@ def tradeoff(
     stem: Path,
     *,
     forgotten: float = MAX_FORGET,
+    bars: Mapping[str, tuple[float, float]] | None = None,
 ) -> None:
     """Forget against retained accuracy of every candidate of every method, with SLUG's own Pareto front joined up.
 
@@ -34,6 +35,7 @@ def tradeoff(
     Args:
         points: (N, 2) forget and retained accuracy of each method, fractions; "original" is one point.
         chosen: (forget, retained) of the chosen candidates.
+        bars: (low, high) of the 95% interval of a chosen candidate's retained accuracy.
     """
     figure, ((axes, near),) = grid(1, 2, 2.8)
     methods, jitter = [m for m in points if m != ORIGINAL], np.random.default_rng(0)
@@ -57,6 +59,8 @@ def tradeoff(
             forget, retained = 100 * np.asarray(chosen[method])
             for panel, where in ((axes, forget), (near, place)):
                 panel.scatter(where, retained, s=32, zorder=4, facecolors=style["edgecolors"], **style)
+            if bars and method in bars:
+                near.vlines(place, *(100 * np.asarray(bars[method])), color="k", lw=1.2, zorder=5)
         if method == "slug":
             order = np.lexsort((-y, x))
             front = order[y[order] >= np.maximum.accumulate(y[order])]
@@ -67,6 +71,8 @@ def tradeoff(
     near.set_xlim(-0.6, len(methods) - 0.4)
     near.set_xlabel(f"candidates that forget (FA@1 at most {forgotten:.0%})\n\u2193 number of those below the axis")
     axes.plot([], [], "s", color="0.4", ms=6, label="filled: chosen")
+    if bars:
+        axes.plot([], [], color="k", lw=1.2, label="its 95% interval")
     axes.plot([], [], color="C0", lw=1.2, label="SLUG's own Pareto front")
     axes.plot([], [], "o:", color="k", mfc="none", lw=0.8, ms=4, label="unedited model")
     figure.suptitle(title)
