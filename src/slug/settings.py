@@ -135,6 +135,9 @@ class Compare(Ruled):
     wd: Amount = flag(0.1, "AdamW's weight decay")
     epochs: Count = flag(10, "passes over the sets; each is a candidate")
     forget_epochs: Count = flag(10, "passes over the forget set of GA, which uses that set alone; each is a candidate")
+    step_candidates: Whole = flag(
+        0, "candidates of FT, GA, GAFT, SalUn at a learning rate: so many optimiser steps, most of them early; 0: the epochs"
+    )
     warmup: Whole = flag(0, "warm-up in optimiser steps")
     force: bool = flag(False, "do again what is valid")
 

@@ -37,16 +37,20 @@ class Rule:
         margins: whether a name is forgotten by `forgets`; otherwise FA@k = 0 is enough, as published.
         first_zero: keep the first candidate of the lowest forget accuracy @1, whatever it retains: the published choice
             among the epochs of a baseline.
+        retained_first: keep the candidate that retains most, whatever it forgets.
     """
 
     most: float = MAX_FORGET
     sigmas: float = SIGMAS
     margins: bool = True
     first_zero: bool = False
+    retained_first: bool = False
 
     @property
     def words(self) -> str:
         """When a name counts as forgotten, in words."""
+        if self.retained_first:
+            return "none: what retains most is kept"
         margins = f"at most {100 * self.most:g}% recognised, margins {self.sigmas:g} standard deviations below 0"
         return "" if self == STANDARD else margins if self.margins else "FA@k = 0"
 
@@ -59,6 +63,8 @@ class Rule:
 
     def preference(self, *, accuracy: float, **figures: Any) -> tuple[float, ...]:
         """What `winner` compares (see the function `preference`, whose arguments these are)."""
+        if self.retained_first:
+            return (-1.0 if math.isnan(figures["retained"]) else figures["retained"], -accuracy)
         return (-accuracy,) if self.first_zero else preference(accuracy=accuracy, **figures)
 
 

@@ -3,12 +3,12 @@
 import html
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from slug import progress
+from slug import files, progress
 from slug.files import checked_name, name_stem, plain_name
 
-__all__ = ["Matcher", "checked_name", "clean_name", "distinct", "name_stem", "plain_name"]
+__all__ = ["Matcher", "checked_name", "clean_name", "distinct", "name_stem", "plain_name", "read_aliases"]
 
 MOST_SCREENED = 200  # names; a pattern of more would outgrow RE2's memory
 BETWEEN_WORDS = re.compile(r"[\W_]+")  # \w is a letter or digit as str.isalnum knows them, or `_`
@@ -86,3 +86,14 @@ class Matcher:
         # (?i:) must not include the first alternative: it would count the long s and the Kelvin sign as ASCII.
         named = rf"|(?i:(?:^|[^a-z0-9])(?:{'|'.join(words)})(?:[^a-z0-9]|$))" if words else ""
         return rf"[^\x00-\x7f]{named}"
+
+
+def read_aliases(paths: Sequence[str]) -> dict[str, list[str]]:
+    """{name, casefolded: its aliases} from CSVs with the columns name and alias."""
+    found: dict[str, list[str]] = {}
+    for given in paths:
+        path = files.existing(given, "CSV of aliases", "give --aliases, or leave it out")
+        for row in files.read_csv(path, ("name", "alias"), "it needs the columns name and alias"):
+            if row["alias"].strip():
+                found.setdefault(plain_name(row["name"]).casefold(), []).append(row["alias"].strip())
+    return found

@@ -12,7 +12,7 @@ import torch
 from slug.core import losses
 from slug.core.edit import Edit, InPlace, Replacement, kept
 from slug.data.pairs import Pairs
-from slug.evaluation import statistics, zeroshot
+from slug.evaluation import likeness, statistics, zeroshot
 from slug.evaluation.clip_evaluator import ClipEvaluator
 from slug.evaluation.clip_tasks import Evaluation, Masks, Target
 from slug.methods._training import Pass, Schedule, train
@@ -189,15 +189,10 @@ class Subject:
         """Balanced accuracy of logistic regression on picture features, this name against the others of its block: trained
         on the validation split, tested on the test split. The interval is that of the forgotten pictures (Clopper-Pearson),
         with the share of the others taken as known: there are many times more of them."""
-        from sklearn.linear_model import LogisticRegression
-
         known, others = self.known, self.others["validation"]
-        # On unit features the default penalty is strong, as it should be where a few source images stand for the name.
-        model = LogisticRegression(class_weight="balanced", max_iter=1000)
-        model.fit(self.sides(torch.cat([known, others]))[0].cpu().numpy(), [1] * len(known) + [0] * len(others))
-        said = model.predict(self.sides(torch.cat([self.rows, self.others["test"]]))[0].cpu().numpy())
-        hits = share(int(said[: len(self.rows)].sum()), len(self.rows))
-        spared = float((said[len(self.rows) :] == 0).mean())
+        parts = (known, others, self.rows, self.others["test"])
+        said, wrong = likeness.told_apart(*(self.sides(rows)[0] for rows in parts))
+        hits, spared = share(int(said.sum()), len(self.rows)), 1 - float(wrong.double().mean())
         row = hits | {k: (hits[k] + spared) / 2 for k in ("value", "low", "high")}
         row |= {"chance": 0.5, "n_drawings": len(set(self.groups)), "n_others": len(self.others["test"])}
         return [{"setting": "balanced accuracy", **row, "n_train": len(known), "n_train_others": len(others)}]

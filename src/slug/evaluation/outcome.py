@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from slug.core.edit import Edit
-from slug.evaluation import membership, statistics, zeroshot
+from slug.evaluation import likeness, membership, statistics, zeroshot
 from slug.evaluation.clip_evaluator import ClipEvaluator
 from slug.evaluation.clip_tasks import Evaluation, Masks, Target
 
@@ -104,8 +104,14 @@ def one_side(evaluator: ClipEvaluator) -> dict[str, float]:
     return {f"forget_{s}_acc1": zeroshot.accuracies(zeroshot.ranks(*pair, labels, blocks))[0] for s, pair in sides.items()}
 
 
-def on_splits(evaluators: Mapping[str, ClipEvaluator], edit: Edit, method: str, seed: int) -> dict[str, Any]:
-    """{split: {"original": figures, method: figures of the edit with paired changes}} by evaluators of one evaluation."""
+def on_splits(
+    evaluators: Mapping[str, ClipEvaluator], edit: Edit, method: str, seed: int, aliases: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """{split: {"original": figures, method: figures of the edit with paired changes}} by evaluators of one evaluation.
+
+    Args:
+        aliases: other names for the name, if the figures of `likeness` are wanted, on the test split.
+    """
     (evaluation,) = {e.evaluation for e in evaluators.values()}
 
     def states() -> dict[str, tuple[Ranks, dict[str, float]]]:
@@ -113,6 +119,8 @@ def on_splits(evaluators: Mapping[str, ClipEvaluator], edit: Edit, method: str, 
         for split, e in evaluators.items():
             ranks, inferred = e.ranks(), membership.of_edit(e)
             found[split] = ranks, inferred | to_its_name(e, ranks) | (one_side(e) if evaluation.edit else {})
+        if aliases is not None:
+            found["test"][1].update(likeness.figures(evaluators, aliases))
         return found
 
     before = states()
@@ -126,10 +134,11 @@ def on_splits(evaluators: Mapping[str, ClipEvaluator], edit: Edit, method: str, 
     return out
 
 
-def unedited(evaluator: ClipEvaluator) -> dict[str, Any]:
-    """The figures of the unedited model on the split of an evaluator, as columns."""
+def unedited(evaluators: Mapping[str, ClipEvaluator], aliases: Sequence[str]) -> dict[str, Any]:
+    """The figures of the unedited model on the test split, those of `likeness` among them, as columns."""
+    evaluator, more = evaluators["test"], likeness.figures(evaluators, aliases)
     ranks = evaluator.ranks()
-    return figures(evaluator, ranks, membership.of_edit(evaluator) | to_its_name(evaluator, ranks))
+    return figures(evaluator, ranks, membership.of_edit(evaluator) | to_its_name(evaluator, ranks) | more)
 
 
 def similarity(

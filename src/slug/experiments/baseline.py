@@ -1,6 +1,7 @@
 """One baseline on one name: its jobs, their files, and the choice among all their candidates.
 
-A job is one setting, e.g. a learning rate; each of its epochs (for SSD: dampenings) is a candidate.
+A job is one setting, e.g. a learning rate; each of its epochs, or of some of its optimiser steps (for SSD: dampenings), is a
+candidate.
 """
 
 import datetime
@@ -20,6 +21,7 @@ from slug.core.selection import Candidate
 from slug.data.names import plain_name
 from slug.evaluation import outcome
 from slug.evaluation.clip_evaluator import ClipEvaluator
+from slug.experiments.setup import frozen_aliases
 from slug.methods import Method, grids
 from slug.models.clip import Clip
 from slug.settings import Compare
@@ -36,12 +38,13 @@ def changed(clip: Clip, base: Mapping[str, torch.Tensor]) -> Weights:
 class Scored:
     """The candidates of one job, scored for one name."""
 
-    def __init__(self, evaluator: ClipEvaluator, ahead: Candidate | None) -> None:
+    def __init__(self, evaluator: ClipEvaluator, ahead: Candidate | None, *, whole: bool = False) -> None:
         """
         Args:
             ahead: the best candidate of earlier jobs.
+            whole: score what every candidate retains, whether it forgets or not.
         """
-        self.evaluator, self.ahead = evaluator, ahead
+        self.evaluator, self.ahead, self.whole = evaluator, ahead, whole
         self.candidates: list[Candidate] = []
         self.best: Candidate | None = None
         self.weights: Weights = {}  # of the best candidate, where they differ from the unedited model's
@@ -51,7 +54,7 @@ class Scored:
 
         What a search does at its end (selection.spare) has to be done here at once: the weights do not stay.
         """
-        found = self.evaluator.score(edit, self.ahead)
+        found = self.evaluator.score(edit, self.ahead, log_all=self.whole)
         if selection.unsettled(found, self.ahead):
             found = self.evaluator.score(edit, log_all=True)
         self.candidates.append(found)
@@ -101,7 +104,8 @@ class Baseline:
     @property
     def count(self) -> int:
         """Candidates of one job."""
-        return self.method.count or getattr(self.settings, self.method.epochs)
+        by_steps = self.settings.step_candidates if self.method.trains else 0
+        return self.method.count or by_steps or getattr(self.settings, self.method.epochs)
 
     def label(self, setting: float) -> str:
         """What records say instead of a layer, e.g. `lr 1e-05`, or `alpha 10` for SSD."""
@@ -181,7 +185,8 @@ class Baseline:
         setting = next(s for s in self.jobs if self.label(s) == best.layer)
         weights = load_file(self.path(".safetensors", setting))
         edit = Replacement(weights, best.layer, best.step)
-        splits = outcome.on_splits(evaluators, edit, self.method.name, self.settings.run.seed)
+        aliases = frozen_aliases(self.settings, self.name)
+        splits = outcome.on_splits(evaluators, edit, self.method.name, self.settings.run.seed, aliases)
         record = self._record(setting, best, candidates, weights, splits)
         records.write_candidates(self.path("-steps.csv"), [evaluators["validation"].start, *candidates])
         files.write_json(self.path(".json"), record)

@@ -12,7 +12,7 @@ from typing import Any
 
 from slug import cli, files, methods, schema, system
 from slug.core import selection
-from slug.data.names import plain_name
+from slug.data.names import plain_name, read_aliases
 from slug.errors import SlugError
 from slug.evaluation import outcome
 from slug.experiments.setup import World
@@ -202,19 +202,19 @@ def gold(settings: Benchmark) -> dict[str, dict[str, Any]]:
         mark = {"frozen": frozen.hash, "weights": files.file_hash(folder / "open_clip_model.safetensors")}
         group = known.get(model["group"], {})
         if {k: group.get(k) for k in mark} != mark:
-            group = mark | {"names": _gold_of(settings, str(folder), names)}
+            group = mark | {"names": _gold_of(settings, frozen.said, str(folder), names)}
             known[model["group"]] = group
             files.write_json(place, known)
         found |= group["names"]
     return found
 
 
-def _gold_of(settings: Benchmark, folder: str, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+def _gold_of(settings: Benchmark, said: Mapping[str, Any], folder: str, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     model = Model(model=f"local-dir:{folder}", pretrained="", eval_batch_size=256)
     world, found = World(settings.run, model, _data(settings, names)), {}
     for name in names:
-        evaluator = world.evaluators(name, world.pairs(name), splits=["test"])
-        found[plain_name(name)] = outcome.unedited(evaluator["test"])
+        aliases = read_aliases(said.get("aliases", [])).get(plain_name(name).casefold(), [])
+        found[plain_name(name)] = outcome.unedited(world.evaluators(name, world.pairs(name)), aliases)
     return found
 
 

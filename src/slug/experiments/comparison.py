@@ -90,7 +90,7 @@ def argument(method: Method, setting: float, made: Mapping[str, Any]) -> Any:
     if not method.trains:
         return setting
     made_with = {k: made[k] for k in ("wd", "epochs", "batch_size", "warmup", "seed")}
-    return Schedule(setting, **made_with, protocol=protocol_of(made))
+    return Schedule(setting, **made_with, protocol=protocol_of(made), candidates=made.get("step_candidates", 0))
 
 
 def protocol_of(made: Mapping[str, Any]) -> protocols.Protocol:
@@ -149,7 +149,7 @@ class Comparison:
                     made_with=made_with | {"settings": made_with["settings"] | epochs},
                     stored=stored.get((plain_name(name), method.name)),
                     seconds=spent[name, method.name],
-                    evaluators=functools.partial(self.evaluators, name),
+                    evaluators=functools.partial(self.evaluators, name, method.retains),
                 )
                 self.baselines[method.name].append(baseline)
         counts = [len(b.grid) * b.count for m in wanted for b in self.baselines[m]]
@@ -179,10 +179,10 @@ class Comparison:
         return self.world.retain_pairs(self.left_out[name])
 
     @functools.cache  # noqa: B019  (one Comparison lives as long as the process)
-    def evaluators(self, name: str) -> dict[str, ClipEvaluator]:
-        """{split: ClipEvaluator} of a name."""
+    def evaluators(self, name: str, retains: bool = False) -> dict[str, ClipEvaluator]:
+        """{split: ClipEvaluator} of a name; `retains`: by the rule that keeps what retains most."""
         pairs, trace = self.world.pairs(name), self.settings.data.trace
-        return self.world.evaluators(name, pairs, evaluation=self.evaluation, trace=trace, epochs=True)
+        return self.world.evaluators(name, pairs, evaluation=self.evaluation, trace=trace, epochs=True, retains=retains)
 
     # --------------------------------------------------------------------------------------------------------- work
 
@@ -223,7 +223,7 @@ class Comparison:
             self.bar.update(baseline.count)
             return
         self.bar.set_postfix_str(f"{baseline.method.name} {baseline.label(setting)} {baseline.name}")
-        scored = Scored(baseline.evaluators()["validation"], baseline.best())
+        scored = Scored(baseline.evaluators()["validation"], baseline.best(), whole=baseline.method.retains)
         system.reset_peak_memory(self.clip.device)
         times = self._candidates(baseline, setting, scored)
         baseline.write_job(setting, scored, times, system.peak_memory_mb(self.clip.device))

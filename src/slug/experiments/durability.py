@@ -14,7 +14,7 @@ import pandas as pd
 from slug import cli, files, methods, models, progress, schema
 from slug.artifacts import deltas, records
 from slug.core.edit import Edit, Replacement
-from slug.data.names import plain_name
+from slug.data.names import plain_name, read_aliases
 from slug.data.pairs import Pairs
 from slug.errors import SlugError
 from slug.evaluation.clip_tasks import Evaluation
@@ -73,17 +73,6 @@ def on_record(settings: Durability, model: str) -> OnRecord:
             records.check_splits(mine[method], seed=run.seed, imagenet_share=settings.data.imagenet_share)
             found[name, method] = mine[method]
     return OnRecord(found, folder, sorted({r["name"] for r in every}))
-
-
-def read_aliases(paths: Sequence[str]) -> dict[str, list[str]]:
-    """{name, casefolded: its aliases} from CSVs with the columns name and alias."""
-    found: dict[str, list[str]] = {}
-    for given in paths:
-        path = files.existing(given, "CSV of aliases", "give --aliases, or leave it out")
-        for row in files.read_csv(path, ("name", "alias"), "it needs the columns name and alias"):
-            if row["alias"].strip():
-                found.setdefault(plain_name(row["name"]).casefold(), []).append(row["alias"].strip())
-    return found
 
 
 class Edits:

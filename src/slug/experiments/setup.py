@@ -11,7 +11,7 @@ from slug.artifacts import records
 from slug.artifacts.gradient_files import GradientFiles
 from slug.core import selection
 from slug.data import evaluation_sets
-from slug.data.names import plain_name
+from slug.data.names import plain_name, read_aliases
 from slug.data.pairs import Pairs, load_pairs, saying, some
 from slug.data.splits import validation_mask
 from slug.errors import SlugError
@@ -20,7 +20,7 @@ from slug.evaluation.clip_evaluator import ClipEvaluator
 from slug.evaluation.clip_tasks import Evaluation, Masks, TaskSet
 from slug.evaluation.reference import PlainEvaluation
 from slug.schema import SPLITS
-from slug.settings import STANDARD, Data, ForgetRule, Model, Run
+from slug.settings import STANDARD, Data, ForgetRule, Model, Ruled, Run
 
 
 def task_sets(run: Run, data: Data, transform: Any) -> list[TaskSet]:
@@ -53,6 +53,14 @@ def check_names(sets: Sequence[TaskSet], names: Sequence[str]) -> None:
             listed = "list_identity_celeba.txt has it, frequent_celebs.txt has not: name it there to show its pictures"
             where = listed if held[0][0].kind == "identity" else "its class folder is empty"
             raise SlugError(f"the evaluation shows no picture of {name} ({where}); or {own}")
+
+
+def frozen_aliases(settings: Ruled, name: str) -> list[str] | None:
+    """Other names for a name, by the CSVs that the rules of --frozen list as `aliases`; None without --frozen."""
+    if not settings.frozen:
+        return None
+    listed = files.read_object(files.existing(settings.frozen, "frozen rules", "give --frozen, or leave it out"))
+    return read_aliases(listed.get("aliases", [])).get(plain_name(name).casefold(), [])
 
 
 class World:
@@ -147,10 +155,11 @@ class World:
         tar = files.existing(self.data.mia_data, "membership shard", todo)
         return load_pairs(tar, self.clip.transform, workers=self.run.workers)
 
-    def rule(self, *, epochs: bool = False) -> selection.Rule:
-        """The rule that chooses among candidates; `epochs`: these are the epochs of a baseline."""
+    def rule(self, *, epochs: bool = False, retains: bool = False) -> selection.Rule:
+        """The rule that chooses among candidates; `epochs`: these are the epochs of a baseline; `retains`: what retains most
+        is kept."""
         limits, rules = self.limits, self.protocol
-        return selection.Rule(limits.max_forget, limits.sigmas, rules.margin_rule, rules.first_zero and epochs)
+        return selection.Rule(limits.max_forget, limits.sigmas, rules.margin_rule, rules.first_zero and epochs, retains)
 
     def evaluators(
         self,
@@ -162,16 +171,17 @@ class World:
         trace: int = 0,
         search_rule: str = "",
         epochs: bool = False,
+        retains: bool = False,
     ) -> dict[str, ClipEvaluator]:
         """{split: ClipEvaluator} of a name: candidates are chosen on at most --select-pictures of the validation split, and
         reported on the whole test split. `pairs`, the forget set, is for membership inference, which None leaves out;
         `trace` and `search_rule` (by default the protocol's) are of the validation split (see ClipEvaluator); for `epochs`
-        see `rule`."""
+        and `retains` see `rule`."""
         evaluation, found = evaluation or self.evaluation, {}
         k = self.data.fa_k or self.protocol.bracket_k or selection.fa_rank(len(self.sets[0].pictures.names))
         search_rule = search_rule or self.protocol.search_rule
         for split in splits:
-            how: dict[str, Any] = {"k": k, "seed": self.run.seed, "rule": self.rule(epochs=epochs)}
+            how: dict[str, Any] = {"k": k, "seed": self.run.seed, "rule": self.rule(epochs=epochs, retains=retains)}
             how |= {"protocol": self.protocol, "others": self.other_pairs if pairs is not None else None}
             if split == "validation":
                 limit = None if self.protocol.every_picture else self.data.select_pictures

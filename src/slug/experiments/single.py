@@ -15,7 +15,7 @@ from slug.core.selection import Candidate
 from slug.data.names import plain_name
 from slug.errors import SlugError
 from slug.evaluation import looks, outcome
-from slug.experiments.setup import World
+from slug.experiments.setup import World, frozen_aliases
 from slug.reports import clip_report, plots
 from slug.reports.pages import pictures
 from slug.settings import Forget
@@ -106,7 +106,8 @@ class Name:
         found, seconds = self.search()
         best, clip, name = found.winner, self.world.clip, plain_name(self.name)
         assert best is not None  # every candidate of a CLIP may be kept
-        splits = outcome.on_splits(self.evaluators, best.edit, self.method, self.settings.run.seed)
+        aliases = frozen_aliases(self.settings, self.name)
+        splits = outcome.on_splits(self.evaluators, best.edit, self.method, self.settings.run.seed, aliases)
         before = self._views()
         with self.evaluation.carrying(best.edit):
             after = self._views()

@@ -65,6 +65,7 @@ class Method:
         epochs: the attribute of the settings that holds their number.
         rounds: whether several layers are edited, one in each round, with gradients taken anew.
         asked: whether a comparison runs it only where it is asked for by name.
+        retains: whether the candidate that retains most is kept, whatever it forgets.
 
     For a CLIP `candidates(clip, material, setting)` changes the model's weights and yields the number of the candidate after
     each (an epoch, a dampening); `setting` is a training.Schedule where it trains. For a pipeline
@@ -88,6 +89,7 @@ class Method:
     epochs: str = "epochs"
     rounds: bool = False
     asked: bool = False
+    retains: bool = False
 
     @property
     def searched(self) -> bool:

@@ -26,6 +26,7 @@ class Schedule(NamedTuple):
     decay: bool = True  # False: the learning rate stays constant
     protocol: Protocol = OURS  # betas, eps, what decays, and what a mask does
     total: int = 0  # optimiser steps in which the cosine ends; 0: all steps of the training
+    candidates: int = 0  # candidates among the optimiser steps; 0: the end of each epoch
 
 
 class Pass(NamedTuple):
@@ -39,6 +40,15 @@ class Pass(NamedTuple):
 def steps_of_epoch(pairs: Pairs, batch_size: int) -> int:
     """Optimiser steps of a pass over a retain set, whose short last batch is dropped."""
     return len(gradients.batch_indices(len(pairs.captions), batch_size, drop_last=True))
+
+
+def candidate_steps(total: int, count: int) -> list[int]:
+    """The optimiser steps, of `total`, after which a candidate is taken: `count` of them, each farther from the one before,
+    because a few first steps change most; the last one is `total`. All steps where there are no more."""
+    found: list[int] = []
+    for i in range(min(count, total)):
+        found.append(max((found or [0])[-1] + 1, round(total ** ((i + 1) / count))))
+    return found
 
 
 def decays(name: str, axes: int, protocol: Protocol) -> bool:
@@ -64,7 +74,8 @@ def train(
     *,
     each_step: bool = False,
 ) -> Iterator[int]:
-    """Train all parameters; yields the number of each finished epoch while the model has the weights it then has.
+    """Train all parameters; yields the number of each finished epoch, or of each of the schedule's `candidate_steps`, while
+    the model has the weights it then has.
 
     Args:
         clip: in float32; its weights are changed.
@@ -94,7 +105,8 @@ def train(
         rows = gradients.batch_indices(len(order), schedule.batch_size, drop_last=part.loss is losses.contrastive)
         return [order[r] for r in rows]
 
-    step, total = 0, schedule.total or schedule.epochs * sum(len(batches(part)) for part in passes)
+    step, every = 0, schedule.epochs * sum(len(batches(part)) for part in passes)
+    total, taken = schedule.total or every, candidate_steps(every, schedule.candidates)
     g.manual_seed(schedule.seed)
     for epoch in range(1, schedule.epochs + 1):
         for part, ids in zip(passes, tokens, strict=True):
@@ -109,7 +121,9 @@ def train(
                 step += 1
                 if each_step:
                     yield step
-        if not each_step:
+                elif step in taken:
+                    yield taken.index(step) + 1
+        if not each_step and not taken:
             yield epoch
 
 

@@ -12,9 +12,11 @@ from slug.reports import intervals, markdown, naming, ranking
 
 MORE = (  # columns besides those of every CLIP's table
     "model_seed split_half run tower neighbours_acc1 neighbours_change n_neighbours forget_cos forget_rank "
-    "sources_recognised forget_upper_sources gold_cos gold_acc1 gold_rank gold_mia caveat"
+    "sources_recognised forget_upper_sources retrieval_acc1 probe_acc alias_acc1 n_aliases gold_cos gold_acc1 gold_rank "
+    "gold_mia gold_retrieval gold_probe gold_alias caveat"
 ).split()
 GOLD = {"gold_cos": "forget_cos", "gold_acc1": "forget_acc1", "gold_rank": "forget_rank", "gold_mia": "mia_mean"}
+GOLD |= {"gold_retrieval": "retrieval_acc1", "gold_probe": "probe_acc", "gold_alias": "alias_acc1"}
 TOWERS = {"any": "any tower", "vision": "the vision tower alone", "language": "the language tower alone"}
 REFERENCE = "slug"
 WON = "A name is won by the method that forgets it where the other does not; else by the one that retains more."
@@ -116,6 +118,45 @@ def leaderboard(rows: pd.DataFrame, max_forget: float) -> str:
     return markdown.table(HEADS, [row for _, row in sorted(lines, key=lambda line: line[0], reverse=True)])
 
 
+LEFT = {  # figures of what is left, in words, with the column of the gold model
+    "forget_vision_acc1": ("recognised by the vision tower alone", ""),
+    "alias_acc1": ("recognised under another name", "gold_alias"),
+    "retrieval_acc1": ("found by another picture of it", "gold_retrieval"),
+    "probe_acc": ("told apart by a probe", "gold_probe"),
+    "forget_rank": ("median rank of the name", "gold_rank"),
+    "mia_mean": ("MIA", "gold_mia"),
+}
+
+
+def what_is_left(rows: pd.DataFrame) -> str:
+    """Markdown: for each method, how the name's pictures are still found, and what a model says that never saw the name.
+
+    Each cell is a mean over names, of the same names for gold.
+    """
+    lines = []
+    for method in naming.in_order(rows["method"]):
+        part, cells = rows[rows["method"] == method], []
+        for column, (_, gold) in LEFT.items():
+            unit = 1 if column in ("forget_rank", "mia_mean") else 100
+            known = part[column].dropna()
+            cell = f"{unit * known.mean():.1f}" if len(known) else "-"
+            both = part[[column, gold]].dropna() if gold and gold in part else part[:0]
+            if len(both):
+                cell += f" ({unit * both[column].mean():.1f}, gold {unit * both[gold].mean():.1f}; {len(both)} names)"
+            cells.append(cell)
+        lines.append([naming.in_words(method), len(part), *cells])
+    words = " | ".join(f"{w}{'' if c == 'forget_rank' else ', %'}" for c, (w, _) in LEFT.items())
+    return markdown.table(f"method | names | {words}", lines)
+
+
+WHAT_IS_LEFT = (
+    "*What is left.* Someone who must remove a likeness needs more than a name that is no longer called. The vision tower "
+    "alone: with the prompts of the unedited model. Another name: the best of its synonyms. Another picture: the nearest "
+    "picture of another source image shows the same name. Probe: balanced accuracy of logistic regression on picture "
+    "features; 50% is chance. In brackets the same figure on the names that a gold model never saw, and that model's."
+)
+
+
 def comparisons(rows: pd.DataFrame, max_forget: float) -> str:
     """Markdown: every method against SLUG, name by name."""
     heads, lines = "names | won | lost | retained, difference in points (95%) | sign test | Holm", []
@@ -173,6 +214,7 @@ def page(
         if first[first["method"] != schema.ORIGINAL].empty:
             continue
         parts += [f"## Edits of {words}", leaderboard(first, limit)]
+        parts += [WHAT_IS_LEFT, what_is_left(first)]
         if made := comparisons(first, limit):
             parts += [made, WON]
         if tower in plots:

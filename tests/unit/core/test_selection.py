@@ -22,6 +22,15 @@ def test_winner_is_the_best_retain_among_those_that_forget():
     assert selection.winner([scored(forget=0.3, retain=0.99), best, scored(retain=0.7), scored(retain=math.nan)]) == best
 
 
+def test_a_rule_may_keep_what_retains_most_whatever_it_forgets():
+    rule = selection.Rule(retained_first=True)
+    figures = [(1.0, 0.9, False), (0.0, 0.7, True), (0.5, 0.9, False), (0.0, math.nan, True)]  # FA@1, retained, forgotten
+    how = [{"accuracy": a, "retained": r, "forgotten": f, "margin": 0.0, "step": 1.0} for a, r, f in figures]
+    order = sorted(range(4), key=lambda i: rule.preference(**how[i]))
+    assert order == [3, 1, 0, 2]  # of equals the one that recognises less; what was not scored comes last
+    assert max(range(4), key=lambda i: selection.STANDARD.preference(**how[i])) == 1 and "retains most" in rule.words
+
+
 def test_without_candidates_there_is_no_winner():
     assert selection.winner([]) is None
     assert selection.winner([None]) is None

@@ -45,8 +45,16 @@ def test_a_method_that_trains_may_have_candidates_of_its_own_number():
     assert [baseline(m).count for m in ("task_negation", "cliperase", "nest")] == [21, 20, 6]
 
 
+def test_optimiser_steps_may_be_candidates_of_what_trains_by_epochs():
+    by_steps = dataclasses.replace(SETTINGS, step_candidates=12)
+    assert [baseline(m, by_steps).count for m in ("ft", "ga", "ssd", "cliperase")] == [12, 12, 10, 20]
+    made = dict.fromkeys(("wd", "epochs", "batch_size", "warmup", "seed"), 1)
+    assert comparison.argument(methods.get("ga"), 1e-3, made | {"step_candidates": 12}).candidates == 12
+    assert comparison.argument(methods.get("ga"), 1e-3, made).candidates == 0  # a record of before
+
+
 def test_every_rival_has_at_least_forty_candidates():
-    asked = [m for m in map(methods.get, methods.names(methods.CLIP, searched=False)) if m.asked]
+    asked = [m for m in map(methods.get, methods.names(methods.CLIP, searched=False)) if m.asked and not m.retains]
     assert len(asked) == 9 and all(m.count * len(baseline(m).grid) >= 40 for m in asked)
 
 
@@ -87,9 +95,11 @@ class Evaluator:
 
     def __init__(self, clip, candidates):
         self.evaluation, self.candidates, self.beat = SimpleNamespace(clip=clip), list(candidates), []
+        self.whole = []
 
     def score(self, edit, best=None, *, log_all=False):
         self.beat.append(best)
+        self.whole.append(log_all)
         return self.candidates.pop(0)
 
 
@@ -102,6 +112,14 @@ def test_each_candidate_has_to_beat_the_best_of_all_jobs_so_far(clip):
         scored.score(Edit(), dict(clip.parameters))
     assert evaluator.beat == [ahead, ahead, made[1]]
     assert scored.best is made[1] and scored.candidates == made
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_where_what_retains_most_is_kept_every_candidate_is_scored_in_full(clip, whole):
+    made = [candidate("lr 2", 1, 0.9, 0.8)]
+    evaluator = Evaluator(clip, made)
+    Scored(evaluator, None, whole=whole).score(Edit(), dict(clip.parameters))
+    assert evaluator.whole == [whole]
 
 
 @pytest.mark.parametrize("retained", [(0.3, 0.9), (0.9, 0.3)])

@@ -5,9 +5,10 @@ import types
 
 import pytest
 
+from slug.data.names import read_aliases
 from slug.errors import SlugError
 from slug.experiments import durability
-from slug.experiments.durability import Edits, OnRecord, joined, on_record, read_aliases
+from slug.experiments.durability import Edits, OnRecord, joined, on_record
 from slug.settings import Data, Durability, Model, Run
 
 FIGURES = {"forget_acc1": 0.5, "identities_acc1": 0.9, "objects_acc1": 0.9, "n_forget": 10}

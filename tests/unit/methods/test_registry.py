@@ -27,7 +27,18 @@ def test_the_registry_needs_no_torch():
 
 def test_baselines_of_a_clip_are_in_the_order_of_tables():
     wanted = ["ft", "ga", "gaft", "salun", "ssd", "ga_o", "gaft_o", "salun_o", "ssd_o"]
-    wanted += ["ccup", "slug_null", "kodge", "tsa", "task_negation", "razor", "razor_rounds", "nest", "cliperase"]
+    wanted += [
+        "ccup",
+        "slug_null",
+        "kodge",
+        "ft_retained",
+        "tsa",
+        "task_negation",
+        "razor",
+        "razor_rounds",
+        "nest",
+        "cliperase",
+    ]
     assert methods.names(CLIP, searched=False) == wanted
 
 

@@ -39,5 +39,27 @@ def test_every_optimiser_step_can_be_looked_at(small):
     assert epochs_of(small)[0] == [1, 2] and epochs_of(small, each_step=True)[0] == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize(
+    "total, count, wanted",
+    [(100, 3, [5, 22, 100]), (4, 2, [2, 4]), (3, 9, [1, 2, 3]), (5, 4, [1, 2, 3, 5]), (7, 1, [7]), (7, 0, [])],
+)
+def test_candidates_among_the_steps_are_early_ones_and_the_last(total, count, wanted):
+    assert _training.candidate_steps(total, count) == wanted
+
+
+def test_a_candidate_is_the_model_after_its_step(small):
+    """Of four steps the second and the last: the same weights as where every step is looked at."""
+    passes = [Pass(small.material.retain, losses.contrastive, 1)]
+
+    def each(schedule, **more):
+        with kept(small.clip, small.clip.parameters):
+            return [(n, weights(small.clip)) for n in _training.train(small.clip, passes, schedule, **more)]
+
+    schedule = Schedule(1e-3, epochs=2, batch_size=4)
+    every, some = each(schedule, each_step=True), each(schedule._replace(candidates=2))
+    assert [n for n, _ in some] == [1, 2]
+    assert all(tiny.same_tensors(a, b) for (_, a), (_, b) in zip(some, (every[1], every[3]), strict=True))
+
+
 def test_a_training_is_repeatable(small):
     assert tiny.same_tensors(epochs_of(small)[1], epochs_of(small)[1])

@@ -46,7 +46,11 @@ DRAW = {
     "steps": lambda p, stem: p.steps(STEPS[1:], STEPS.iloc[0], dict(STEPS.iloc[2]), TASKS, COUNTS, "t", stem),
     "reached": lambda p, stem: p.reached(STEPS[1:], STEPS.iloc[0], dict(STEPS.iloc[2]), TASKS, COUNTS, "t", stem),
     "tradeoff": lambda p, stem: p.tradeoff(
-        {"original": np.array([[0.9, 0.8]]), "slug": np.array([[0.0, 0.7], [0.5, 0.8]])}, {"slug": (0.0, 0.7)}, "t", stem, bars={"slug": (0.69, 0.72)}
+        {"original": np.array([[0.9, 0.8]]), "slug": np.array([[0.0, 0.7], [0.5, 0.8]])},
+        {"slug": (0.0, 0.7)},
+        "t",
+        stem,
+        bars={"slug": (0.69, 0.72)},
     ),
     "costs": lambda p, stem: p.costs({"slug": (9.0, 1.0, 10.0, 5.0), "ga": (90.0, 20.0, 10.0, 5.0)}, "t", stem),
     "similarity": lambda p, stem: p.similarity(np.eye(2), np.zeros((2, 2)), ["a", "b"], "t", stem),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib import ticker
+from matplotlib.axes import Axes
 
 from slug.reports import naming
 from slug.reports.plots.layout import STYLES, grid, legend_below, marker, save
@@ -70,14 +71,19 @@ def tradeoff(
     near.set_xticks(range(len(methods)), [naming.label(m) for m in methods])
     near.set_xlim(-0.6, len(methods) - 0.4)
     near.set_xlabel(f"candidates that forget (FA@1 at most {forgotten:.0%})\n\u2193 number of those below the axis")
+    _explain_tradeoff(axes, bool(bars))
+    figure.suptitle(title)
+    legend_below(figure, axes, 5)
+    save(figure, stem)
+
+
+def _explain_tradeoff(axes: Axes, bars: bool) -> None:
+    """Entries of the legend for what stands in the panels of all methods."""
     axes.plot([], [], "s", color="0.4", ms=6, label="filled: chosen")
     if bars:
         axes.plot([], [], color="k", lw=1.2, label="its 95% interval")
     axes.plot([], [], color="C0", lw=1.2, label="SLUG's own Pareto front")
     axes.plot([], [], "o:", color="k", mfc="none", lw=0.8, ms=4, label="unedited model")
-    figure.suptitle(title)
-    legend_below(figure, axes, 5)
-    save(figure, stem)
 
 
 def costs(rows: dict[str, tuple[float, float, float, float]], title: str, stem: Path) -> None:
