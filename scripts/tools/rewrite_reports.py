@@ -16,6 +16,7 @@ import pandas as pd
 
 from slug import cli, files
 from slug.artifacts import records
+from slug.evaluation import questions
 from slug.reports import (
     assistants,
     bench,
@@ -115,11 +116,17 @@ def assistant() -> Blocks:
     folder = DEMO / "vlm"
     frame = pd.read_csv(folder / "table.csv")
     text = assistants.report(frame, kinds_of(folder, list(dict.fromkeys(frame["name"]))))
+    text += "\n\n" + probed(folder)
     plot = next(folder.glob("*-curve.png")).name
     text += "\n\n" + assistants.curve_report(pd.read_csv(folder / "curve.csv"), plot)
     files.write_text(folder / "report.md", text + "\n")
     published_steps(folder / "slug")
     return {"vlm": text}
+
+
+def probed(folder: Path) -> str:
+    """The table of an assistant's probes."""
+    return assistants.probes_report(pd.read_csv(folder / "probes.csv"), questions.PROBES, questions.TEXT_ONLY)
 
 
 def published_steps(folder: Path) -> None:
@@ -128,7 +135,7 @@ def published_steps(folder: Path) -> None:
     kept = [p for p in report.read_text(encoding="utf-8").strip().split("\n\n") if p.startswith("| kind of question")]
     kinds = pd.DataFrame(columns=["name", "kind", "before", "after", "n"])
     text = assistants.report(pd.read_csv(folder / "table.csv"), kinds)
-    files.write_text(report, "\n\n".join([text, *kept]) + "\n")
+    files.write_text(report, "\n\n".join([text, *kept, probed(folder)]) + "\n")
 
 
 def timing() -> Blocks:

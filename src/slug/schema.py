@@ -72,6 +72,7 @@ STUDY_VARIANTS = {
     "language": "language Pareto front only",
     "first_tenth": "first step x 0.1",
     "first_tenfold": "first step x 10",
+    "bracket": "the published search of the step",
     "evaluations_5": "5 evaluations on each layer",
     "evaluations_20": "20 evaluations on each layer",
     "renderings_1": "forget set: 1 rendering of each drawing",

@@ -154,11 +154,14 @@ class StudyWorld(World):
                     retain, _ = self.compute(self.retained(name), losses.contrastive, desc)
                     seconds += time.perf_counter() - began
                     evaluation = self.evaluation_now()
-                evaluator: Any = self.evaluators(name, None, evaluation=evaluation, splits=["validation"])["validation"]
+                how: dict[str, Any] = {"splits": ["validation"], "search_rule": variant.search_rule}
+                evaluator: Any = self.evaluators(name, None, evaluation=evaluation, **how)["validation"]
                 if not moved and not variant.together:  # the layers that move together differ between variants
                     if self._known[0] != name:  # steps are remembered for one name at a time
                         self._known = (name, {})
-                    evaluator = Remembering(evaluator, self._known[1].setdefault(files.tensor_hash(forget), {}))
+                    evaluator = Remembering(
+                        evaluator, self._known[1].setdefault(variant.search_rule + files.tensor_hash(forget), {})
+                    )
                 ranked = [r for r in layers.figures(self.clip, forget, retain) if r.name not in edit.changes]
                 front = study_variants.layers_of(ranked, variant)
                 found = slug.over_layers(self.clip, evaluator, front, forget, variant.plan)

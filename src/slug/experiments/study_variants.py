@@ -19,6 +19,7 @@ class StudyVariant:
     encoders: tuple[str, ...] = ("vision", "language")
     together: bool = False  # all these layers by one step instead of the best one
     scale: float = 1.0  # factor on the first step
+    search_rule: str = ""  # see core.search.Schedule; by default the robust one
     evaluations: int = 10
     renderings: int = 0  # of each source image in the forget set, at most; 0: all
     drawings: int = 0  # source images in the forget set, at most; 0: all
@@ -30,7 +31,7 @@ class StudyVariant:
     @property
     def plan(self) -> Plan:
         """What is searched."""
-        schedule = Schedule(evaluations=self.evaluations, scale=self.scale)
+        schedule = Schedule(rule=self.search_rule or Schedule.rule, evaluations=self.evaluations, scale=self.scale)
         return Plan(choose=self.choose, together=self.together, schedule=schedule)
 
 
@@ -44,6 +45,7 @@ VARIANTS = {  # what each is in words: schema.STUDY_VARIANTS
     "language": StudyVariant(encoders=("language",)),
     "first_tenth": StudyVariant(scale=0.1),
     "first_tenfold": StudyVariant(scale=10.0),
+    "bracket": StudyVariant(search_rule="paper"),
     "evaluations_5": StudyVariant(evaluations=5),
     "evaluations_20": StudyVariant(evaluations=20),
     "renderings_1": StudyVariant(renderings=1),

@@ -26,6 +26,10 @@ def _statement(statement: claims.Statement, result: claims.Result, limit: float)
         than = "than" if statement.how == claims.BETTER else "as"
         said = f"`{statement.ours}` is {statement.how} at {statement.figure} {than} {theirs}"
         numbers = f"{result.mean:+.2f}{intervals.spread(result.low, result.high, '+.2f')}"
+        if result.names:
+            numbers += f", median {result.median:+.2f}, won {result.won}, lost {result.lost}, p {result.p:.2g}"
+        if statement.how == claims.BETTER and result.names:
+            numbers += f", headroom {result.headroom:.2f}"
     return f"{said}: {result.verdict}, {numbers}, {result.names}" if result.names else f"{said}: no runs"
 
 

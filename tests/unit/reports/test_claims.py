@@ -38,6 +38,31 @@ def test_a_statement_by_its_interval(theirs, how, wanted):
     assert result.high - result.mean == pytest.approx(split, rel=1e-3, abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    "theirs, wanted, headroom",
+    [
+        (-0.5, "fails", 0.5),  # no advantage at all
+        (-0.8, "not resolved", 0.8),  # an advantage of 0.3 (-0.1 to +0.7) where 0.8 could be had: neither
+        (-1.2, "fails", 1.2),  # 0.7 (0.3 to 1.1) would hold; here 0.3 where a whole margin could be had
+    ],
+)
+def test_better_can_fail_only_where_there_was_a_margin_to_win(theirs, wanted, headroom):
+    """A variant that loses next to nothing leaves nothing to win: to be within a margin of it decides nothing."""
+    spread = [0.0] * 6 if theirs == -0.5 else [0.4, -0.4, 0.4, -0.4, 0.4, -0.4]
+    ours = [-0.5 if theirs == -0.5 else theirs + 0.3 + s for s in spread]
+    frame = study_table(standard=(ZERO, ours), other=(ZERO, [theirs] * 6))
+    found = claims.compare(frame, Statement("standard", "other", RETAINING, BETTER))
+    assert (found.verdict, found.headroom) == (wanted, pytest.approx(headroom))
+
+
+def test_median_and_sign_test_stand_beside_the_mean():
+    """One bad name moves the mean, not the median: five names won, one lost."""
+    frame = study_table(standard=(ZERO, [-1, -1, -1, -1, -1, -13]), other=(ZERO, [-2] * 6))
+    found = claims.compare(frame, Statement("standard", "other", RETAINING))
+    assert (found.mean, found.median) == (pytest.approx(-1), pytest.approx(1)) and (found.won, found.lost) == (5, 1)
+    assert found.p == pytest.approx(2 * 7 / 64)  # at most one of six, either way
+
+
 def test_forgetting_counts_what_is_still_recognised():
     frame = study_table(standard=(ZERO, STEADY), other=([0.1, 0.2, 0.1, 0.2, 0.1, 0.2], STEADY))
     ours = claims.compare(frame, Statement("standard", "other", FORGETTING))
