@@ -96,20 +96,27 @@ def test_what_the_page_says_of_the_assistant_is_in_its_table():
     def figures(path, method):
         table = pd.read_csv(DEMO / "vlm" / path).set_index("method")
         assert len(table.loc[method]) >= 5
-        shares = [f"{table[c][m].mean():.1%}" for c in ("forget_acc", "forget_unseen_acc") for m in ("original", method)]
-        lost = [f"{-100 * table[f'{part}_change'][method].mean():.1f}" for part in ("identities", "utility", "objects")]
+        shares = [f"{table[c][method].mean():.1%}" for c in ("forget_acc", "forget_unseen_acc", "forget_all_acc")]
+        kept = ("identities_all", "utility", "objects")
+        lost = [f"{-100 * table[f'{part}_change'][method].mean():.1f}" for part in kept]
         return shares, lost
 
-    (before, after, unseen, left), lost = figures("table.csv", "slug_w")
-    assert f"seen drawings ({after}, from {before}), and neither on unseen drawings ({left}, from {unseen})" in text
-    assert f"other identities lose {lost[0]} points, unseen ones" in text
-    assert f"and utility {lost[1]}; other objects lose {lost[2]}." in text
-    (_, seen, _, left), lost = figures("slug/table.csv", "slug")
-    assert f"The paper's steps leave {seen} of the seen and {left} of the unseen drawings" in text
-    assert f"{lost[0]} points of identities, {lost[1]} of utility and {lost[2]} of objects" in text
+    (seen, unseen, every), lost = figures("table.csv", "slug_w")
+    (seen_paper, unseen_paper, every_paper), lost_paper = figures("slug/table.csv", "slug")
+    assert f"{every} of the answers still hold the name after the preconditioned steps and {every_paper} after" in text
+    assert seen == "0.0%" and f"on drawings never seen the mean is {unseen}, which misses the target" in text
+    assert f"other identities lose {lost[0]} points in the mean, utility {lost[1]}, other objects {lost[2]}." in text
+    assert f"The paper's steps leave {seen_paper} of the seen and {unseen_paper} of the unseen drawings" in text
+    assert f"{lost_paper[0]} points of identities, {lost_paper[1]} of utility and {lost_paper[2]} of objects" in text
     curve = pd.read_csv(DEMO / "vlm" / "curve.csv")
     more = curve[curve["factor"] == 1.4]
     assert f"and identities lose {-100 * more['identities_change'].mean():.1f} points" in text
+    probes = pd.read_csv(DEMO / "vlm" / "probes.csv")
+    told = probes[probes["whom"] == "name"].groupby("probe")[["before", "after"]].mean()
+    before, after = (f"{told.loc['probe_yes_no', when]:.1%}" for when in ("before", "after"))
+    assert f"says yes to the forgotten name for {after} of the pictures, from {before} before." in text
+    before, after = (f"{told.loc['probe_wording', when]:.1%}" for when in ("before", "after"))
+    assert f"*Other wordings* leave {after}, from {before}:" in text
 
 
 def test_the_transcripts_are_of_the_test_split():
@@ -119,7 +126,8 @@ def test_the_transcripts_are_of_the_test_split():
 
 def test_the_study_has_every_variant_on_all_names():
     frame = pd.read_parquet(DEMO / "study" / "runs.parquet")
-    assert set(frame["variant"]) == set(schema.STUDY_VARIANTS) and frame["error"].isna().all()
+    later = {"bracket"}  # not a variant yet when this study was run
+    assert set(frame["variant"]) == set(schema.STUDY_VARIANTS) - later and frame["error"].isna().all()
     assert frame.groupby("kind")["name"].nunique().to_dict() == {"identity": 10, "object": 5}
 
 

@@ -151,18 +151,18 @@ CLAIMS = (
     Claim("Several rounds over several layers retain more than one layer", FOLLOW_UP, (retains_more("rounds_3", STANDARD),)),
 )
 _RULE = (
-    "Rule: each name is compared with itself. Differences are in points; positive ones favour the variant named first. The "
-    "interval is the 95% t interval of the mean difference over names. Forgetting is the top-1 accuracy on the name's "
-    f"pictures (margin {MARGINS[FORGETTING]:g} points). Retaining is the mean change of the top-1 accuracies on other "
-    f"identities and other objects (margin {MARGINS[RETAINING]:g} point). *As good* holds if the interval lies above "
-    "minus the margin, and fails if it lies below. *Better* holds if it lies above 0, and fails if it lies below the "
-    "margin; where the other variant leaves less than a margin to win (*headroom*: what it still recognises, or what it "
-    "loses), it fails only if the interval ends at 0 or below. The median, the names won and lost and a two-sided sign test stand "
-    "beside the mean, and decide nothing. *The same* holds if it lies within the margin either way, and fails if it lies beyond. A name counts as "
-    "forgotten if the interval of the mean accuracy and the exact interval of all pictures together both end at "
-    "{limit} or below. Of statements joined by *or*, one is enough; of all others every one is needed. A claim "
-    "*holds* if all its comparisons hold, *does not hold here* if all fail, *holds in part* if some hold and some fail, and "
-    "is *not resolved* otherwise."
+    "Rule: each name is compared with itself. Differences are in points; positive ones favour the variant named first. "
+    "The interval is the 95% t interval of the mean difference over names. Forgetting is the top-1 accuracy on the "
+    f"name's pictures (margin {MARGINS[FORGETTING]:g} points). Retaining is the mean change of the top-1 accuracies on "
+    f"other identities and other objects (margin {MARGINS[RETAINING]:g} point). *As good* holds if the interval lies "
+    "above minus the margin, and fails if it lies below. *Better* holds if it lies above 0, and fails if it lies below "
+    "the margin; where the other variant leaves less than a margin to win (*headroom*: what it still recognises, or "
+    "what it loses), it fails only if the interval ends at 0 or below. The median, the names won and lost and a "
+    "two-sided sign test stand beside the mean, and decide nothing. *The same* holds if it lies within the margin "
+    "either way, and fails if it lies beyond. A name counts as forgotten if the interval of the mean accuracy and the "
+    "exact interval of all pictures together both end at {limit} or below. Of statements joined by *or*, one is enough; "
+    "of all others every one is needed. A claim *holds* if all its comparisons hold, *does not hold here* if all fail, "
+    "*holds in part* if some hold and some fail, and is *not resolved* otherwise."
 )
 
 
