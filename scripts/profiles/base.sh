@@ -60,6 +60,7 @@
 : "${STUDY_JOBS:=1}" # processes, which share the cores
 : "${LASTING_JOBS:=1}" # the same for run_lasting.sh
 : "${RECORDS:=$RESULT_DIR/clip}" # folder of the edits that run_lasting.sh tests
+: "${GOLD:=}" # folders of models that never saw some of the names, beside which run_lasting.sh tests the edits
 : "${ALIASES:=}" # CSVs of synonyms, with the columns name, alias
 : "${RELEARN_LR:=1e-5}" # learning rate of relearning
 

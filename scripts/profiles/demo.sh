@@ -27,6 +27,7 @@
 : "${STUDY_NAMES:=$(sed 's/#.*//' "$ROOT/data/emoji/study_names.txt")}"
 : "${STUDY_JOBS:=2}"
 : "${LASTING_JOBS:=2}"
+: "${GOLD=$(cd "$ROOT" && ls -d data/models/gold-* 2>/dev/null || true)}" # those that were trained (docs/maintain.md)
 : "${ALIASES:=data/emoji/concepts.csv data/emoji/synonyms.csv}"
 : "${RELEARN_LR:=1e-4}" # a tenth of mini-CLIP's in training
 

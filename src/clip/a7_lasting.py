@@ -1,5 +1,5 @@
 """Does what was forgotten come back? Tests of every edit on record: relearning, coarser weights, a linear probe, other
-spellings, design houses, sums of features; SLUG and the baselines alike.
+spellings, design houses, sums of features, averages with the original; SLUG and the baselines alike.
 
 Example: python src/clip/a7_lasting.py --celeb-name Elon_Musk --model ViT-B-32 --pretrained laion400m_e32
          python src/clip/a7_lasting.py --celeb-name Lion Owl --records results/demo --unlearn-method slug ssd
@@ -8,8 +8,9 @@ Needs the records of a2_unlearn_slug.py and a3_unlearn_compare.py, and the tars.
 a baseline's chosen candidate are not kept, so its training is done again with the setting, seed and data of its record
 (salun and ssd need their gradients, a1_compute_grad.py); where an edit does not score what its record says, a note says so.
 Writes results/lasting/: runs.parquet, one row for each model, name, method, test and setting; REPORT.md with the verdicts;
-the relearning curves. A (model, name, method, test) that was finished with the same settings is kept; while the stage runs,
-what is finished lies in parts/ beside runs.parquet. With --out the report, the curves and their rows go to that folder.
+the relearning curves. Models of --gold, which never saw some of the names, are put to the same tests. A (model, name,
+method, test) that was finished with the same settings is kept; while the stage runs, what is finished lies in parts/ beside
+runs.parquet. With --out the report, the curves and their rows go to that folder.
 """
 
 import re
@@ -26,11 +27,11 @@ def parse_args(argv=None) -> Durability:
 def rows_of(settings: Durability):
     """The rows that the report is about."""
     from slug.data.names import plain_name
-    from slug.experiments import durability
+    from slug.experiments import durability, durability_gold
 
     frame = durability.parts(settings).collect(durability.AGAIN)
     if not settings.report:
-        return durability.run(settings)
+        return durability.rows(settings, durability.run(settings) + durability_gold.run(settings))
     names = {plain_name(n).casefold() for n in settings.data.celeb_name}
     label = durability.label(settings)
     frame = frame[frame["name"].str.casefold().isin(names)]
@@ -67,7 +68,7 @@ def main(argv=None):
         files.write_text(out / "REPORT.md", durability_report.report(frame, png.name if curves else ""))
         if settings.readme:
             markdown.fill_blocks(settings.readme, {"lasting": durability_report.page_block(frame)})
-        print(durability_report.overview(durability_report.table(frame)))
+        print(durability_report.overview(durability_report.table(durability_report.apart(frame)[0])))
         print(f"{len(frame)} rows: {out / 'runs.parquet'}; report: {out / 'REPORT.md'}")
 
 

@@ -57,7 +57,9 @@ REVERTED = "_without"  # one edit of a sum was reverted
 # Tests of durability, in the order of tables.
 EDIT, QUANTISED, RELEARNED = "edit", "quantisation", "relearning"
 PROBE, SPELLING, STYLE, ARITHMETIC = "linear probe", "other spelling", "drawing style", "concept arithmetic"
-TESTS = (EDIT, QUANTISED, RELEARNED, PROBE, SPELLING, STYLE, ARITHMETIC)
+MERGED = "merged back"
+TESTS = (EDIT, QUANTISED, MERGED, RELEARNED, PROBE, SPELLING, STYLE, ARITHMETIC)
+GOLD = "gold"  # in place of a method: a model that never saw the name
 NOT_TOLD = "not told"  # the style of a picture whose group names none
 
 # Variants of the study of the paper's claims, in the order of tables. Each differs from the standard in one choice.

@@ -206,6 +206,9 @@ class Durability(Following):
     relearn_pictures: tuple[Whole, ...] = flag((2, 8, 0), "forget pictures in relearning; 0: all of them")
     relearn_steps: tuple[Count, ...] = flag((1, 2, 5, 10, 20), "optimiser steps after which relearning is scored")
     relearn_lr: Positive = flag(1e-5, "AdamW's constant learning rate in relearning")
+    gold: tuple[str, ...] = flag(
+        (), "folders of models that never saw some of the names (training.json says which): tested without an edit"
+    )
     jobs: Count = flag(1, "processes, each with names, a model and threads of its own")
     force: bool = flag(False, "do again what is valid")
     report: bool = flag(False, "run nothing: report and plot what is there")

@@ -15,7 +15,7 @@ from tiny_run import NAMES, rel
 from slug import schema
 from slug.data.names import plain_name
 from slug.evaluation.durability import FORMS, Subject
-from slug.experiments import durability
+from slug.experiments import durability, durability_gold
 from slug.reports import durability_report
 
 METHODS = ("slug", "ft", "salun")
@@ -111,7 +111,9 @@ def test_weights_are_quantised_in_every_form(mine):
 
 def test_relearning_begins_with_the_edit(mine):
     relearned, edit = mine.loc["relearning"], mine.loc["edit"]
-    assert list(relearned["steps"]) == [0, 1, 3] * 2 and (relearned["original"] == edit["original"]).all()
+    assert list(relearned["steps"]) == [0, 1, 3] * 4 and (relearned["original"] == edit["original"]).all()
+    ways = list(dict.fromkeys(s.rsplit(",", 1)[0] for s in relearned["setting"]))
+    assert ways == ["no pictures", "2 pictures", "all pictures", "all pictures by the edited weights alone"]
     assert (relearned[relearned["steps"] == 0]["value"] == edit["value"]).all()
 
 
@@ -124,6 +126,38 @@ def test_styles_share_the_pictures(mine):
     styles, edit = mine.loc["drawing style"], mine.loc["edit"]
     assert styles["n"].sum() == edit["n"] and styles["correct"].sum() == edit["correct"]
     assert len(styles) == edit["n_drawings"] and schema.NOT_TOLD not in set(styles["setting"])
+
+
+def test_where_every_weight_was_moved_there_is_no_row_for_the_moved_ones_alone(frame):
+    assert not frame[(frame["method"] == "ft")]["setting"].str.contains("edited weights").any()
+
+
+def test_merged_back_the_edit_grows_weaker(mine):
+    merged = mine.loc["merged back"]
+    assert list(merged["setting"]) == [f"{share}% original" for share in (10, 20, 30, 40, 50)]
+    assert (merged["original"] == mine.loc["edit", "original"]).all()
+
+
+def test_a_gold_model_is_put_to_the_tests_of_the_names_that_it_never_saw(again, frame, tmp_path, monkeypatch, capfd):
+    """Here it is the unedited model: nothing lies between them."""
+    gold = tmp_path / "gold"
+    shutil.copytree(tiny.ROOT / again.model[1].removeprefix("local-dir:"), gold)
+    (gold / "training.json").write_text('{"without": ["alien", "somebody else"]}')
+    flags = [*again.a7(), "--gold", gold]
+    tiny.run("a7_lasting", *flags)
+    rows = read(again)
+    found, others = rows[rows["method"] == "gold"], rows[rows["method"] != "gold"]
+    assert set(found["name"]) == {"Alien"} and set(found["test"]) == set(schema.TESTS) - {"merged back"}
+    assert len(others) == len(frame)
+    beside = frame[(frame["name"] == "Alien") & (frame["method"] == "slug")].set_index(["test", "setting"])["original"]
+    for row in found[found["test"] != "relearning"].to_dict("records"):
+        assert row["value"] == pytest.approx(beside[row["test"], row["setting"]])
+    text = (again.out_dir / "REPORT.md").read_text()
+    assert "## Beside a model that never knew" in text and "gold | slug | ft | salun" in text
+    monkeypatch.setattr(durability_gold, "Subject", never)
+    tiny.run("a7_lasting", *flags)  # all is kept
+    (gold / "training.json").unlink()
+    assert "train_clip.py --without" in tiny.failure(monkeypatch, capfd, "a7_lasting", *flags)
 
 
 def test_chance_is_told(mine):

@@ -4,7 +4,7 @@ A test scores the model under an edit and returns rows of figures. Only the line
 validation split: they take from it what an attacker would have, pictures of other source images.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,11 +17,12 @@ from slug.evaluation.clip_evaluator import ClipEvaluator
 from slug.evaluation.clip_tasks import Evaluation, Masks, Target
 from slug.methods._training import Pass, Schedule, train
 from slug.models.clip import Clip
-from slug.schema import ARITHMETIC, EDIT, NOT_TOLD, PROBE, QUANTISED, RELEARNED, SPELLING, STYLE
+from slug.schema import ARITHMETIC, EDIT, MERGED, NOT_TOLD, PROBE, QUANTISED, RELEARNED, SPELLING, STYLE
 from slug.settings import Durability
 
 BATCH, FORGET_PAIRS = 32, 8  # pairs of a relearning step, and at most so many of them of the forgotten name
 FORMS = {"fp16": 16, "int8": 8, "4-bit": 4}  # of weights: bits
+MERGES = (0.1, 0.2, 0.3, 0.4, 0.5)  # shares of the original weights
 REBUILT_OF = 8  # other names that a name is rebuilt from
 Row = dict[str, Any]
 
@@ -49,20 +50,42 @@ def quantised(clip: Clip, form: str) -> Replacement:
     return Replacement(values)
 
 
+def merged(clip: Clip, edit: Edit, share: float) -> Replacement:
+    """The weights between those of an edit and the model's own: `share` of the latter. The model is unedited."""
+    own = clip.parameters
+    return Replacement({n: torch.lerp(v, own[n].detach(), share) for n, v in edit.values(clip).items()})
+
+
 def chosen_pairs(forget: Pairs, count: int, seed: int) -> torch.Tensor:
     """Indices of `count` pairs of a forget set, drawn by `seed`; of all where `count` is 0."""
     order = torch.randperm(len(forget.captions), generator=torch.Generator().manual_seed(seed))
     return order[:count] if count else order
 
 
-def relearn(clip: Clip, forget: Pairs, retain: Pairs, *, count: int, steps: int, lr: float, seed: int = 0) -> Iterator[int]:
+def relearn(
+    clip: Clip,
+    forget: Pairs,
+    retain: Pairs,
+    *,
+    count: int | None,
+    steps: int,
+    lr: float,
+    seed: int = 0,
+    free: Collection[str] | None = None,
+) -> Iterator[int]:
     """Fine-tune on `count` forget pairs mixed with retain pairs; yields 1, 2, ... after each of `steps` optimiser steps, and
     leaves the model as it was when the generator is exhausted or closed.
+
+    Args:
+        count: 0 for all forget pairs, None for none.
+        free: the parameters that may move; all where it is None.
 
     The batch of a step, BATCH pairs, holds at most FORGET_PAIRS of the forget pairs; the contrastive loss would mostly tell
     more of them apart from each other. AdamW at a constant rate over all parameters, with the baselines' weight decay.
     """
-    g, known, passes = torch.Generator().manual_seed(seed), chosen_pairs(forget, count, seed), []
+    g, passes = torch.Generator().manual_seed(seed), []
+    known = torch.empty(0, dtype=torch.long) if count is None else chosen_pairs(forget, count, seed)
+    mask = None if free is None else {n: torch.full_like(p, n in free, dtype=torch.bool) for n, p in clip.parameters.items()}
     for _ in range(steps):
         mine = known[torch.randperm(len(known), generator=g)[:FORGET_PAIRS]]
         rest = torch.randperm(len(retain.captions), generator=g)[: BATCH - len(mine)]
@@ -71,7 +94,7 @@ def relearn(clip: Clip, forget: Pairs, retain: Pairs, *, count: int, steps: int,
         passes.append(Pass(Pairs(images, captions, [], 0), losses.contrastive, +1))
     schedule = Schedule(lr, epochs=1, batch_size=BATCH, seed=seed, decay=False)
     with kept(clip, clip.parameters):
-        yield from train(clip, passes, schedule, each_step=True)
+        yield from train(clip, passes, schedule, mask, each_step=True)
 
 
 def spellings(name: str, aliases: Sequence[str] = ()) -> dict[str, str]:
@@ -132,10 +155,12 @@ class Subject:
 
     def test(self, name: str, edit: Edit) -> list[Row]:
         """The rows of a test of schema.TESTS under an edit; an empty one gives those of the unedited model."""
+        if name == MERGED:
+            return self.merging(edit)
         tests: dict[str, Callable[[], list[Row]]] = {
             EDIT: lambda: [self.scored("as it is")],
             QUANTISED: self.quantisation,
-            RELEARNED: self.relearning,
+            RELEARNED: lambda: self.relearning(edit),
             PROBE: self.probe,
             SPELLING: self.spelling,
             STYLE: self.style,
@@ -170,20 +195,37 @@ class Subject:
                 found.append(self.scored(form))
         return found
 
-    def relearning(self) -> list[Row]:
-        """Fine-tuning on a few forget pictures: a row for each number of pictures (0: all) and of steps, 0 among them."""
+    def merging(self, edit: Edit) -> list[Row]:
+        """Averaging with the original weights, as those do who merge models: a row for each share of the original."""
+        found = []
+        for share_of_original in MERGES:
+            with self.evaluation.carrying(merged(self.clip, edit, share_of_original)):
+                found.append(self.scored(f"{share_of_original:.0%} original"))
+        return found
+
+    def relearning(self, edit: Edit) -> list[Row]:
+        """Fine-tuning, on retain pairs alone, on some forget pictures besides, and on all of them where only what the edit
+        moved is free (if that is not all): a row for each of these and of the numbers of steps, 0 among them."""
         start, found, points = self.scored(""), [], set(self.settings.relearn_steps)
         how: dict[str, Any] = {"steps": max(points), "lr": self.settings.relearn_lr, "seed": self.settings.run.seed}
+        ways: list[tuple[str, int | None, Collection[str] | None]] = [("no pictures", None, None)]
         for count in dict.fromkeys(self.settings.relearn_pictures):
-            taken = len(chosen_pairs(self.pairs, count, how["seed"]))
-            label = f"{taken} pictures" if count else "all pictures"
+            ways.append((f"{self._taken(count)} pictures" if count else "all pictures", count, None))
+        if 0 < len(edit.changes) < len(self.clip.parameters):
+            ways.append(("all pictures by the edited weights alone", 0, set(edit.changes)))
+        for label, pictures, free in ways:
+            taken = self._taken(pictures)
             found.append(start | {"setting": f"{label}, 0 steps", "pictures": taken, "steps": 0})
-            for step in relearn(self.clip, self.pairs, self.retain, count=count, **how):
+            for step in relearn(self.clip, self.pairs, self.retain, count=pictures, free=free, **how):
                 if step in points:
                     with self.evaluation.carrying(InPlace.of(self.clip, "", step)):
                         row = self.scored(f"{label}, {step} steps")
                     found.append(row | {"pictures": taken, "steps": step})
         return found
+
+    def _taken(self, count: int | None) -> int:
+        """How many forget pictures relearning with `count` has."""
+        return 0 if count is None else len(chosen_pairs(self.pairs, count, self.settings.run.seed))
 
     def probe(self) -> list[Row]:
         """Balanced accuracy of logistic regression on picture features, this name against the others of its block: trained

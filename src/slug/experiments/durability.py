@@ -26,7 +26,7 @@ from slug.settings import Durability
 
 NOT_SETTINGS = (  # change no row
     "force celeb_name device workers jobs result_dir cache_gb records unlearn_method out readme report "
-    "select_pictures trace fa_k allow_missing"
+    "select_pictures trace fa_k allow_missing gold"
 ).split()
 Record = dict[str, Any]
 AGAIN = "delete it and run this stage again"
@@ -210,7 +210,7 @@ class Share:
         common |= {"seed": self.settings.run.seed, "relearn_lr": self.settings.relearn_lr, "made_with": mark}
         edit = self.edits.edit(name, record, subject.pairs)
         for test in todo:
-            beside = schema.EDIT if test == schema.RELEARNED else test
+            beside = schema.EDIT if test in (schema.RELEARNED, schema.MERGED) else test
             if beside not in unedited:
                 unedited[beside] = subject.test(beside, Edit())
             started = time.perf_counter()
@@ -236,12 +236,16 @@ def run_share(share: tuple[int, list[str]], settings: Durability) -> list[str]:
     return Share(settings, share[1]).run(share[0])
 
 
-def run(settings: Durability) -> pd.DataFrame:
-    """Run what is not finished; returns the rows of the names and methods asked for."""
+def run(settings: Durability) -> list[str]:
+    """Run what is not finished; returns what `rows` takes."""
     names = list(dict.fromkeys(map(plain_name, settings.data.celeb_name)))
     jobs = min(settings.jobs, len(names))
     shares = [(i, names[i::jobs]) for i in range(jobs)]
     done = runner.deal(functools.partial(run_share, settings=settings), shares, jobs=jobs)
-    marks = {mark for part in done for mark in part}
+    return [mark for part in done for mark in part]
+
+
+def rows(settings: Durability, marks: Sequence[str]) -> pd.DataFrame:
+    """The rows of the names and methods whose marks these are."""
     frame = parts(settings).collect(AGAIN)
     return frame[frame["made_with"].isin(marks)]

@@ -149,8 +149,10 @@ def report(frame: pd.DataFrame, plot: str = "") -> str:
     Args:
         plot: file name of the relearning curves beside the report.
     """
+    frame, gold = apart(frame)
     found, tests = table(frame), set(frame["test"])
     parts = ["# Durability of edits", counted(frame), rules.line(frame), RULE, overview(found)]
+    parts += ["## Beside a model that never knew", BEYOND, beyond_gold(frame, gold)] if len(gold) else []
     parts += ["## Each test", details(found), PROBE_NOTE]
     parts += [f"![forget and retained accuracy while relearning, on the test split]({plot})"] if plot else []
     for test in (t for t in (schema.SPELLING, schema.STYLE) if t in tests):
@@ -158,9 +160,42 @@ def report(frame: pd.DataFrame, plot: str = "") -> str:
     return "\n\n".join([*parts, ""])
 
 
+def apart(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(the rows of edits, those of models that never saw the names)."""
+    gold = frame["method"] == schema.GOLD
+    return frame[~gold], frame[gold]
+
+
+BEYOND = (
+    "The accuracy on the name under a test less that of a model that never saw the name (gold) under the same test, in "
+    "points: the mean over names with its 95% t interval, and gold's own mean. What gold shows as well did not come back: "
+    "it was learned anew, or can be told without having been learned."
+)
+
+
+def beyond_gold(frame: pd.DataFrame, gold: pd.DataFrame) -> str:
+    """Markdown: a row for each test, a column for each method, of the names that gold models never saw."""
+    order, lines = naming.in_order(frame["method"]), []
+    never = {(r["name"], r["test"], r["setting"]): r["value"] for r in gold.to_dict("records")}
+    for label, rows in cases(frame).items():
+        cells, seen = dict[str, str](), dict[tuple[str, str, str], float]()
+        for method in order:
+            mine = rows[rows["method"] == method]
+            keys = [k for k in zip(mine["name"], mine["test"], mine["setting"], strict=True) if k in never]
+            values = dict(zip(zip(mine["name"], mine["test"], mine["setting"], strict=True), mine["value"], strict=True))
+            if keys:
+                seen |= {k: never[k] for k in keys}
+                cells[method] = f"{intervals.change(pd.Series([values[k] - never[k] for k in keys]))}, {len(keys)} names"
+        if seen:
+            lines.append([label, f"{100 * np.mean([*seen.values()]):.1f}%", *(cells.get(m, "") for m in order)])
+    return markdown.table(" | ".join(["test", "gold", *order]), lines)
+
+
 def page_block(frame: pd.DataFrame) -> str:
     """What a page on durability quotes."""
-    return "\n\n".join([rules.line(frame), overview(table(frame)), counted(frame)])
+    frame, gold = apart(frame)
+    more = [BEYOND, beyond_gold(frame, gold)] if len(gold) else []
+    return "\n\n".join([rules.line(frame), overview(table(frame)), *more, counted(frame)])
 
 
 def title(frame: pd.DataFrame) -> str:
@@ -175,6 +210,7 @@ Curves = dict[str, dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]]
 def curves(frame: pd.DataFrame) -> tuple[Curves, tuple[float, float]]:
     """What plots.relearning draws, means over names: {number of pictures: {method: (steps, forget accuracy, retained
     accuracy)}}, and (forget, retained) accuracy of the unedited model."""
+    frame, _ = apart(frame)
     rows = frame[frame["test"] == schema.RELEARNED]
     retain = (rows["identities_acc1"] + rows["objects_acc1"]) / 2
     rows = rows.assign(label=rows["setting"].str.split(",").str[0], retain=retain)

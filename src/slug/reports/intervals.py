@@ -44,9 +44,10 @@ def cell(values: pd.Series) -> str:
 
 
 def change(values: pd.Series, form: str = "+.1f") -> str:
-    """A mean paired change in points with its interval; empty if nothing was evaluated."""
+    """A mean paired change in points with its interval, as `cell` has it; empty if nothing was evaluated."""
     mean, low, high = points(values)
-    return "" if math.isnan(mean) else f"{mean:{form}}{spread(low, high, form)}"
+    interval = "" if low == high else spread(low, high, form)
+    return "" if math.isnan(mean) else f"{mean:{form}}{interval}"
 
 
 def ends(row: Mapping[Any, Any] | pd.Series, column: str) -> tuple[float, float, float]:

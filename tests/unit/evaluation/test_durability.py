@@ -8,7 +8,7 @@ import torch
 from plain_training import weights
 
 from slug import schema
-from slug.core.edit import Edit
+from slug.core.edit import Edit, Replacement
 from slug.data.pairs import Pairs
 from slug.evaluation import durability, zeroshot
 from slug.evaluation.durability import Subject
@@ -87,17 +87,37 @@ def test_relearning_brings_pictures_and_captions_together(relearning):
     assert tiny.same_tensors(weights(clip), before) and not any(p.requires_grad for p in clip.parameters.values())
 
 
-@pytest.mark.parametrize(("count", "most"), [(2, 2), (0, durability.FORGET_PAIRS)])
+def test_what_is_not_free_keeps_its_value(relearning):
+    clip = relearning[0]
+    before, free = weights(clip), next(n for n in clip.candidates())
+    for _ in relearn(*relearning, steps=2, free=[free]):
+        moved = {n for n, p in clip.parameters.items() if not torch.equal(p, before[n])}
+        assert moved == {free}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_merged_weights_lie_between_the_edit_and_the_original(clip, share):
+    name = next(n for n in clip.candidates())
+    own = clip.parameters[name].detach().clone()
+    changes = {name: torch.ones_like(own)}
+    with durability.merged(clip, Edit(changes, name, 1.0), share).applied(clip):
+        assert torch.allclose(clip.parameters[name], own + (1 - share))
+    with durability.merged(clip, Replacement({name: torch.zeros_like(own)}), share).applied(clip):
+        assert torch.allclose(clip.parameters[name], share * own)
+
+
+@pytest.mark.parametrize(("count", "most"), [(2, 2), (0, durability.FORGET_PAIRS), (None, 0)])
 def test_a_relearning_batch_holds_the_chosen_forget_pairs_and_fresh_retain_pairs(relearning, monkeypatch, count, most):
     asked, forget = [], relearning[1]
-    monkeypatch.setattr(durability, "train", lambda _, passes, schedule, each_step: asked.append((passes, schedule)) or [])
+    monkeypatch.setattr(durability, "train", lambda _, passes, schedule, mask, each_step: asked.append((passes, schedule)) or [])
     list(relearn(*relearning, count=count, steps=6))
     ((passes, schedule),) = asked
     batches = [p.pairs.captions for p in passes]
     mine = [[c for c in b if c.startswith("ghost")] for b in batches]
     assert {len(m) for m in mine} == {most} and {len(b) for b in batches} == {durability.BATCH}
-    chosen = {forget.captions[i] for i in durability.chosen_pairs(forget, count, 0).tolist()}
-    assert len(chosen) == (count or 12) and set().union(*mine) <= chosen
+    if count is not None:
+        chosen = {forget.captions[i] for i in durability.chosen_pairs(forget, count, 0).tolist()}
+        assert len(chosen) == (count or 12) and set().union(*mine) <= chosen
     assert len({tuple(b) for b in batches}) == 6
     assert [training.cosine(s, 6, schedule) for s in range(6)] == [1e-3] * 6
 

@@ -85,3 +85,18 @@ def test_curves_are_means_over_names(frame):
     steps, forget, retain = curves["2 pictures"]["slug"]
     assert list(steps) == [0, 5, 20] and list(forget) == pytest.approx([0, 0.2, 0.8]) and list(retain) == [0.5] * 3
     assert original == pytest.approx((0.8, 0.55))
+
+
+def test_what_gold_shows_as_well_is_no_coming_back(frame):
+    """Pairs of the same name, test and setting; a name that no gold model lacks does not count."""
+    gold = frame[(frame["name"] != "c") & (frame["test"] != "other spelling")].assign(method="gold")
+    gold = gold.assign(value=gold["value"] / 2)
+    text = durability_report.beyond_gold(frame, gold)
+    lines = {line.split(" | ")[0].strip("| "): line for line in text.splitlines()[2:]}
+    assert set(lines) == {"edit", "relearning, 2 pictures, 20 steps", "linear probe"}
+    assert lines["relearning, 2 pictures, 20 steps"] == "| relearning, 2 pictures, 20 steps | 40.0% | +40.0, 2 names |"
+    assert "| 38.1% | +38.1 (" in lines["linear probe"]
+    whole = pd.concat([frame, gold])
+    assert durability_report.table(durability_report.apart(whole)[0]).equals(durability_report.table(frame))
+    assert text in durability_report.report(whole) and text in durability_report.page_block(whole)
+    assert "never knew" not in durability_report.report(frame)

@@ -47,7 +47,7 @@ def test_statements_of_which_one_is_enough_are_joined_by_or(frame):
 
 
 def test_a_variants_row_counts_its_failed_runs(frame):
-    wanted = "all layers of both Pareto fronts by one step | identity | 5 (1) | 0.00 (0.00 to 0.00) | 0 of 200 |"
+    wanted = "all layers of both Pareto fronts by one step | identity | 5 (1) | 0.00 | 0 of 200 |"
     assert f"| `front_together`: {wanted}" in study_report.variants_table(frame)
 
 
