@@ -22,7 +22,7 @@ REFERENCE = "slug"
 WON = "A name is won by the method that forgets it where the other does not; else by the one that retains more."
 HEADS = (
     "method | names | names forgotten | pictures recognised | drawings recognised | other identities, points | other "
-    "objects, points | ten nearest names, points | distance to gold | MIA, % | seconds | kB | inside its grid"
+    "objects, points | ten nearest names, points | distance to gold | MIA, % | seconds | peak MB | kB | inside its grid"
 )
 
 
@@ -95,7 +95,8 @@ def leaderboard(rows: pd.DataFrame, max_forget: float) -> str:
         changes.append(intervals.change(part["neighbours_change"].dropna()) if edited else "")
         distance = (part["forget_cos"] - part["gold_cos"]).dropna()
         gold = f"{distance.mean():+.3f} ({len(distance)} names)" if len(distance) else "-"
-        costs = [f"{part['seconds'].mean():.1f}", f"{part['delta_bytes'].mean() / 1e3:.0f}"] if edited else ["", ""]
+        seconds, memory, size = (part[c].mean() for c in ("seconds", "peak_mem_mb", "delta_bytes"))
+        costs = [f"{seconds:.1f}", f"{memory:.0f}", f"{size / 1e3:.0f}"] if edited else [""] * 3
         known = part["inside_grid"].dropna().astype(bool)
         inside = f"{int(known.sum())} of {len(known)}" if len(known) else ""
         counts, mia = _counts(part), f"{part['mia_mean'].mean():.1f}"
@@ -187,6 +188,26 @@ def spread_of_models(frame: pd.DataFrame) -> str:
     return markdown.table(heads, lines) if lines else ""
 
 
+def without_margins(frame: pd.DataFrame, said: Mapping[str, Any], max_forget: float) -> str:
+    """Markdown: for each method what the margin rule costs and gains, name by name; "" where no run was without it."""
+    heads = "method | names | forgotten with | without | retained without the margins, change in points (95%)"
+    lines, rows = [], of_tower(frame, "any")
+    rows = rows[rows["method"] != schema.ORIGINAL]
+    for run in said.get("runs", ()):
+        if not run.get("rule"):
+            continue
+        beside = next(r["folder"] for r in said["runs"] if r["model"] == run["model"] and r["splits"] == run["splits"])
+        for method in naming.in_order(rows[rows["run"] == run["folder"]]["method"]):
+            mine = rows[rows["method"] == method].set_index("name")
+            ours, theirs = (mine[mine["run"] == folder] for folder in (beside, run["folder"]))
+            names = ours.index.intersection(theirs.index)
+            if len(names):
+                kept = [t.loc[names, ["identities_change", "objects_change"]].mean(axis=1) for t in (theirs, ours)]
+                gone = [int((t.loc[names, "forget_acc1"] <= max_forget + 1e-9).sum()) for t in (ours, theirs)]
+                lines.append([naming.in_words(method), len(names), *gone, intervals.change(kept[0] - kept[1], "+.2f")])
+    return markdown.table(heads, lines) if lines else ""
+
+
 def page(
     frame: pd.DataFrame, said: Mapping[str, Any], label: str, left_out: Mapping[str, int], plots: Mapping[str, str]
 ) -> str:
@@ -219,7 +240,10 @@ def page(
             parts += [made, WON]
         if tower in plots:
             parts.append(f"![Mean ranks of methods]({plots[tower]})")
-    if spread := spread_of_models(frame):
+    if margins := without_margins(frame, said, limit):
+        parts += ["## With and without the margin rule", margins]
+    ruled = [run["folder"] for run in said.get("runs", ()) if run.get("rule")]
+    if spread := spread_of_models(frame[~frame["run"].isin(ruled)]):
         parts += ["## How much of the spread is that of the model", "Standard deviations in points.", spread]
     if left_out:
         parts.append("Left out: " + ", ".join(f"{n} files {why}" for why, n in left_out.items()) + ".")

@@ -109,7 +109,9 @@ def test_merged_weights_lie_between_the_edit_and_the_original(clip, share):
 @pytest.mark.parametrize(("count", "most"), [(2, 2), (0, durability.FORGET_PAIRS), (None, 0)])
 def test_a_relearning_batch_holds_the_chosen_forget_pairs_and_fresh_retain_pairs(relearning, monkeypatch, count, most):
     asked, forget = [], relearning[1]
-    monkeypatch.setattr(durability, "train", lambda _, passes, schedule, mask, each_step: asked.append((passes, schedule)) or [])
+    monkeypatch.setattr(
+        durability, "train", lambda _, passes, schedule, mask, each_step: asked.append((passes, schedule)) or []
+    )
     list(relearn(*relearning, count=count, steps=6))
     ((passes, schedule),) = asked
     batches = [p.pairs.captions for p in passes]

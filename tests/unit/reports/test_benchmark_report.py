@@ -1,5 +1,7 @@
 """The benchmark's table and page, by hand-made records."""
 
+import copy
+
 import hand_made
 import pytest
 
@@ -71,3 +73,36 @@ def test_the_spread_over_models_stands_beside_that_over_names():
     text = benchmark_report.spread_of_models(benchmark_report.table([*records(), *more], {}, "v7"))
     assert "| SLUG | 2 | 3 |" in text and text.splitlines()[2].endswith("| 0.00 | 0.00 | 0.00 |")
     assert benchmark_report.spread_of_models(benchmark_report.table(records(), {}, "v7")) == ""
+
+
+def test_what_the_margins_cost_is_paired_by_name_and_no_spread_of_models():
+    """The run without margins retains a point more of both tasks and forgets a name less."""
+    said = {"rule": {"max_forget": 0.02}}
+    said["runs"] = [
+        {"folder": "seed-0", "model": 0, "splits": "first"},
+        {"folder": "bare", "model": 0, "splits": "first", "rule": {"sigmas": 0}},
+    ]
+    bare = [copy.deepcopy(r) | {"run": "bare"} for r in records() if r["method"] == "slug"]
+    for record in bare:
+        figures = record["splits"]["test"]["slug"]
+        figures |= {f"{t}_change": figures[f"{t}_change"] + 0.01 for t in schema.TASKS}
+        figures["forget_acc1"] = 0.5 if record["name"] == "a" else 0.0
+    frame = benchmark_report.table([*records(), *bare], {}, "v7")
+    assert benchmark_report.without_margins(frame, said, 0.02).splitlines()[-1] == "| SLUG | 3 | 3 | 2 | +1.00 |"
+    text = benchmark_report.page(frame, said, "v7", {}, {})
+    assert "## With and without the margin rule" in text and "How much of the spread" not in text
+
+
+def test_what_is_left_stands_beside_gold_on_the_same_names():
+    found = records()
+    for record in found:
+        for figures in record["splits"]["test"].values():
+            figures |= {"probe_acc": 0.9 if record["name"] == "a" else 0.5, "retrieval_acc1": 0.5, "n_aliases": 0}
+    frame = benchmark_report.table(found, {"a": {"forget_cos": 0.2, "probe_acc": 0.8}}, "v7")
+    assert (frame["gold_probe"].dropna() == 0.8).all()
+    lines = benchmark_report.what_is_left(benchmark_report.of_tower(frame, "any")).splitlines()
+    (slug,) = [line for line in lines if line.startswith("| SLUG |")]
+    assert slug.startswith("| SLUG | 3 | 0.0 | - | 50.0 | 63.3 (90.0, gold 80.0; 1 names) |")
+    assert lines[0].startswith(
+        "| method | names | recognised by the vision tower alone, % | recognised under another name, % |"
+    )
