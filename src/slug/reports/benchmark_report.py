@@ -176,7 +176,7 @@ def page(
         if made := comparisons(first, limit):
             parts += [made, WON]
         if tower in plots:
-            parts.append(f"![Mean ranks of methods]({plots[tower]})")
+            parts.append(markdown.figure("mean ranks", plots[tower], "Mean ranks of methods over names, on the test split."))
     if spread := spread_of_models(frame):
         parts += ["## How much of the spread is that of the model", "Standard deviations in points.", spread]
     if left_out:
