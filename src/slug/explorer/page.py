@@ -25,8 +25,8 @@ CSS = """
 #gallery .grid-wrap { margin-top: 1.7rem }
 #gallery .thumbnail-lg { display: flex; flex-direction: column; height: auto; aspect-ratio: auto }
 #gallery .thumbnail-lg > img { height: auto; aspect-ratio: 1; border-radius: 0 }
-#gallery .caption-label { position: static; max-width: 100%; opacity: 1 !important; border: 0; padding: 0; margin: .2rem .35rem;
-  font-size: .75rem; line-height: 1rem; height: 2rem; white-space: normal; overflow-wrap: anywhere;
+#gallery .caption-label { position: static; max-width: 100%; opacity: 1 !important; border: 0; padding: 0;
+  margin: .2rem .35rem; font-size: .75rem; line-height: 1rem; height: 2rem; white-space: normal; overflow-wrap: anywhere;
   display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2 }
 #model-dir input, #results input { text-overflow: ellipsis }
 .answers td.share { background: linear-gradient(to left, var(--primary-200) var(--p), transparent var(--p)) }

@@ -28,8 +28,8 @@ MEMBERSHIP = (
     "logistic regression on the pair's cosine; 50 is chance."
 )
 PICTURES = (  # the caption of what a page quotes
-    "*Pictures of the test split, half of them of the forgotten name; below each the name that the model gives it, before \u2192 "
-    "after the edit. Those that the unedited model recognises come first.*"
+    "*Pictures of the test split, half of them of the forgotten name. Below each stands the name that the model gives it, "
+    "before \u2192 after the edit. Pictures that the unedited model recognises come first.*"
 )
 COMPARISON = (
     "On the names that every method was run on. Each method is chosen by one rule over all its candidates. The last column "

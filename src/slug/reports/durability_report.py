@@ -22,8 +22,8 @@ RULE = (
     "drawing styles, each name counts with the one that recovers most, which is what somebody who tries them all would find."
 )
 RELEARNING = (
-    "Forget accuracy (above) and retained accuracy (below) of each method while it is fine-tuned on pictures of the forgotten "
-    "name, mean over names, on the test split."
+    "Forget accuracy (above) and retained accuracy (below) of each method while it is fine-tuned on pictures of the "
+    "forgotten name, mean over names, on the test split."
 )
 PROBE_NOTE = (
     "The accuracy of the linear probe is balanced over the name and the others (chance is 50%); its counts are of the "

@@ -12,12 +12,12 @@ from slug.schema import ALL_LAYERS, SAMPLE_FRONTS, SAMPLE_FRONTS_COLUMNS, SAMPLE
 
 REMEDY = "make them with src/clip/a1_compute_grad.py --checkpoints"
 COSINES = (
-    "Cosine of the gradient of the first pairs with that of all pairs; of the forget sets and of the retain set, which no split "
-    "contains."
+    "Cosine of the gradient of the first pairs with that of all pairs; of the forget sets and of the retain set, which no "
+    "split contains."
 )
 FRONTS = (
-    "Above: Pareto fronts of one name by the first pairs and by all. Below: how many layers of the front of all pairs are found, "
-    "for each name (thin) and in the mean (thick). Of the forget sets and of the retain set, which no split contains."
+    "Above: Pareto fronts of one name by the first pairs and by all. Below: how many layers of the front of all pairs are "
+    "found, for each name (thin) and in the mean (thick). Of the forget sets and of the retain set, which no split contains."
 )
 LEVELS = (0.95, 0.99)
 SIDES = {"forget": "forget gradient", "train": "retain gradient"}
@@ -105,10 +105,10 @@ def report(cosines: pd.DataFrame, fronts: pd.DataFrame, models: Sequence[str] = 
     """The report; `models` are the models whose gradients these are."""
     names = ", ".join(cosines["name"].unique())
     said = (
-        f"Gradients{' of ' * bool(models)}{' and '.join(models)} by the first pairs of a set are compared with those by all its "
-        f"pairs. The names are {names}. Pairs come in the order of the tar, in whole batches. A number of pairs is enough if "
-        "from there on the cosine with the gradient by all pairs is at the level or above it. Figures are medians over names, "
-        "with the range in brackets."
+        f"Gradients{' of ' * bool(models)}{' and '.join(models)} by the first pairs of a set are compared with those by all "
+        f"its pairs. The names are {names}. Pairs come in the order of the tar, in whole batches. A number of pairs is "
+        "enough if from there on the cosine with the gradient by all pairs is at the level or above it. Figures are medians "
+        "over names, with the range in brackets."
     )
     parts = ["# How many pictures are enough?", said, cosines_table(cosines)]
     parts += [markdown.figure("cosines by the number of pairs", "cosines.png", COSINES), "## Pareto fronts"]

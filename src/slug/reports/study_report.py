@@ -10,8 +10,8 @@ from slug.reports import claims, intervals, markdown, rules
 from slug.schema import STANDARD, STUDY_VARIANTS, TASKS
 
 FIGURE = (
-    "Each variant beside the standard, name by name, on the test split. Both axes are linear between -1 and 1 and logarithmic "
-    "beyond."
+    "Each variant beside the standard, name by name, on the test split. Both axes are linear between -1 and 1 and "
+    "logarithmic beyond."
 )
 NOTE = (
     "Means over names with 95% t intervals; changes are from the unedited model. Seconds are the forget pass and the steps "

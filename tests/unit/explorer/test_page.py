@@ -71,7 +71,10 @@ def test_captions_stand_below_pictures_and_no_text_is_clipped_without_a_tooltip(
     visitor.until(f"{items}.length === 16 && {items}.every(i => i.innerText.includes('of a very long name'))")
     low, high = "i.querySelector('.caption-label').getBoundingClientRect()", "i.querySelector('img').getBoundingClientRect()"
     assert visitor.run(f"{items}.every(i => {high}.height >= 90 && {low}.top >= {high}.bottom && {low}.height <= 33)")
-    for shown, text in (("#gallery .thumbnail-lg", "querySelector('.caption-label').innerText"), ("#model-dir input", "value")):
+    for shown, text in (
+        ("#gallery .thumbnail-lg", "querySelector('.caption-label').innerText"),
+        ("#model-dir input", "value"),
+    ):
         visitor.hover(shown)
         found = f"document.querySelector({explorer_page.quoted(shown)})"
         visitor.until(f"{found}.title && {found}.title === {found}.{text}")

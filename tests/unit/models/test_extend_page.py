@@ -34,7 +34,9 @@ def test_the_model_encodes_and_its_layers_are_found(made):
 
 
 def some_pairs(clip, n):
-    images = torch.randint(0, 256, (n, 3, clip.side, clip.side), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    images = torch.randint(
+        0, 256, (n, 3, clip.side, clip.side), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
     return Pairs(images, [f"a thing {i}" for i in range(n)], [str(i) for i in range(n)], 0)
 
 

@@ -62,7 +62,10 @@ def test_a_leaderboard_counts_names_pictures_and_drawings(frame):
 def test_the_page_says_what_was_left_out_and_who_won(frame):
     text = benchmark_report.page(frame, SAID, "v7-abc", {"of other frozen rules": 2}, {"any": "ranks-any.png"})
     assert "Protocol v7-abc" in text and "Left out: 2 files of other frozen rules." in text
-    assert "| gradient ascent (GA) | 3 | 0 | 3 |" in text and "![mean ranks](ranks-any.png)\n\n*Mean ranks of methods over names, on the test split.*" in text
+    assert (
+        "| gradient ascent (GA) | 3 | 0 | 3 |" in text
+        and "![mean ranks](ranks-any.png)\n\n*Mean ranks of methods over names, on the test split.*" in text
+    )
     assert text.count("## Edits of") == 3 and "nan" not in text
 
 

@@ -174,7 +174,9 @@ def html(frame: pd.DataFrame, found: Sequence[Record], folder: Path) -> str:
         headline=clip_tables.means(frame),
         names=names_table(views),
         views=views,
-        chosen_on=" and ".join(dict.fromkeys(f"{'the ' * (of == search_charts.VALIDATION)}{of}" for of in map(chosen_on, slugs))),
+        chosen_on=" and ".join(
+            dict.fromkeys(f"{'the ' * (of == search_charts.VALIDATION)}{of}" for of in map(chosen_on, slugs))
+        ),
         compared=compared,
         no_baselines=NO_BASELINES,
         costs=comparison.costs(clip_tables.of_test_split(frame)),
