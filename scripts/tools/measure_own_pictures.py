@@ -105,8 +105,8 @@ def report(frame: pd.DataFrame, count: int) -> str:
         "without any labelled set. *Demo*: the edit was made from the whole forget set and chosen on the demo's validation "
         f"split. Both are judged by the demo's test split. By the edits of own pictures, {met} of {len(frame)} names have "
         "at most 2% of their test pictures still recognised (FA@1, the forget accuracy). These edits saw only drawings that "
-        "the model saw in training; the test split also shows drawings that it never saw. Differences are paired by picture; "
-        "their intervals resample source images."
+        "the model saw in training; the test split also shows drawings that it never saw. Differences are paired by "
+        "picture; their intervals resample source images."
     )
     return f"# Forgetting from {count} pictures\n\n{said}\n\n{markdown.table(HEADS, rows)}\n"
 
