@@ -440,8 +440,8 @@ def notes(c, s, settings):
 def main(argv: Sequence[str] | None = None) -> None:
     settings = parse_args(argv)
     if settings.data:
-        places = {k: getattr(settings.sets, k) for k in ("tar_dir", "train_data", "val_data", "imagenet_val")}
-        keys = ("laion", "retain", "celeba", "imagenet")
+        places = {k: getattr(settings.sets, k) for k in ("tar_dir", "train_data", "val_data", "imagenet_val", "mia_data")}
+        keys = ("laion", "retain", "celeba", "imagenet", *["membership"] * settings.run.rules.own_captions)
         print(checks.table(checks.states(files.ROOT / "data", keys, laion_dir=settings.laion_dir, **places)))
     sample, path, fresh = sample_of(settings)
     if sample is None:

@@ -100,11 +100,12 @@ def report(frame: pd.DataFrame, count: int) -> str:
         rows.append([r["name"], *layers, steps, before, "{:.1f}, {:.1f}".format(*shares), r["n_forget"], *tasks])
     met = int((frame["forget_acc1"] <= 0.02).sum())
     said = (
-        f"mini-CLIP on EmojiCanvas. `slug.forget` made each edit from {count} pictures of the name's forget set without "
-        "captions, with no labelled set present; the demo made its own from the whole forget set. Both are judged by the "
-        f"demo's test split. By own pictures {met} of {len(frame)} names have at most 2% of their test pictures still "
-        "recognised. The pictures are of drawings that the model saw in training; the test split also shows drawings that "
-        "it never saw. Layers and steps were chosen without any picture of the demo's evaluation. Differences are paired by "
+        "Model and data are mini-CLIP on EmojiCanvas, as in [the demo](../README.md). Two edits of each name are compared. "
+        f"*Own pictures*: `slug.forget` made the edit from {count} pictures of the name's forget set, without captions and "
+        "without any labelled set. *Demo*: the edit was made from the whole forget set and chosen on the demo's validation "
+        f"split. Both are judged by the demo's test split. By the edits of own pictures, {met} of {len(frame)} names have "
+        "at most 2% of their test pictures still recognised (FA@1, the forget accuracy). These edits saw only drawings that "
+        "the model saw in training; the test split also shows drawings that it never saw. Differences are paired by "
         "picture; their intervals resample source images."
     )
     return f"# Forgetting from {count} pictures\n\n{said}\n\n{markdown.table(HEADS, rows)}\n"

@@ -26,10 +26,11 @@ START = re.compile(
 SHOWN = 60  # lines of a command's output, at most
 HEAD = """# The chapter on real data, followed on stand-ins
 
-Written by `scripts/run_standin.sh`: every command in the blocks of docs/reproduce.md, unchanged and in order, run in a bare
-copy of this repository whose `data/` held only what a user would have downloaded. The downloads are stand-ins with the same
-names and formats, made from the embedded world (`src/demo/build_standin.py`), and the model is the demo's. The run shows
-that commands, file formats and stages fit together; its numbers say nothing about the paper's experiment.
+This page shows what the commands of the chapter on real data (docs/reproduce.md) print. `scripts/run_standin.sh` ran them,
+unchanged and in order, in a bare copy of this repository whose `data/` held only what a user would have downloaded. The
+downloads are stand-ins with the same names and formats, made from the demo's emoji (`src/demo/build_standin.py`), and the
+model is mini-CLIP. The run shows that commands, file formats and stages fit together; its numbers say nothing about the
+paper's experiment. [The glossary](../../docs/glossary.md) spells out abbreviations.
 """
 
 

@@ -9,13 +9,15 @@ import json
 import os
 import re
 import subprocess
-import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from slug import cli, files
 from slug.artifacts import records
+from slug.cli import flag
 from slug.evaluation import questions
 from slug.reports import (
     assistants,
@@ -206,8 +208,13 @@ def draw() -> None:
         bench.draw(rows, label, case, path.with_suffix(""))
 
 
-def main() -> None:
-    if "--plots" in sys.argv[1:]:
+@dataclass(frozen=True)
+class Settings:
+    plots: bool = flag(False, "also draw the figures that committed tables are enough for")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    if cli.parse(__doc__, Settings, argv).plots:
         draw()
     for page, made in PAGES.items():
         with reading.as_written((files.ROOT / page).parent, "take its tables from the repository again"):

@@ -52,7 +52,7 @@ def test_reports_and_readme_are_written_from_the_committed_tables(monkeypatch):
     spec.loader.exec_module(tool)
     written = {}
     monkeypatch.setattr(files, "write_text", lambda path, text: written.update({path: text}))
-    tool.main()
+    tool.main([])
     assert {p.name for p in written} >= {"README.md", "REPORT.md", "report.md", "tokens.md", "multi.md", "comparison.tex"}
     assert [p for p, text in written.items() if p.read_text(encoding="utf-8") != text] == []
 
@@ -84,7 +84,7 @@ def test_what_the_page_says_of_several_at_once_is_in_its_tables():
     back = table[table["method"] == "sum_without"].set_index("name")
     least = back["forget_change"].idxmin()
     before, after = back["forget_before"][least], back["forget_acc1"][least]
-    said = f"{least} comes back least ({after:.1%} of {before:.1%}); the others are within 5 points"
+    said = f"{least} comes back least: to {after:.1%}, from {before:.1%} before any edit. The others end within 5 points"
     assert said in " ".join(text.split()) and not back["others_acc1"].any()
     assert back["forget_change"].drop(least).abs().max() <= 0.05 + 1e-6 and back["forget_change_high"][least] >= 0
 

@@ -21,14 +21,22 @@ CSS = """
 .prose .answers tr { border-bottom: 1px solid var(--border-color-primary) }
 .prose .answers .share { text-align: right; white-space: nowrap; width: 20% }
 .prose table.answers, .prose .answers * { border-inline: 0 !important }
-.grid-container { grid-template-columns: repeat(5, minmax(0, 1fr)) !important }
+.grid-container { grid-template-columns: repeat(auto-fill, minmax(7.2rem, 1fr)) !important }
 #gallery .grid-wrap { margin-top: 1.7rem }
-.caption-label { white-space: normal !important; max-width: 100% !important; font-size: .7rem !important }
-.caption-label { inset-inline: 0 !important; bottom: 0 !important }
+#gallery .thumbnail-lg { display: flex; flex-direction: column; height: auto; aspect-ratio: auto }
+#gallery .thumbnail-lg > img { height: auto; aspect-ratio: 1; border-radius: 0 }
+#gallery .caption-label { position: static; max-width: 100%; opacity: 1 !important; border: 0; padding: 0;
+  margin: .2rem .35rem; font-size: .75rem; line-height: 1rem; height: 2rem; white-space: normal; overflow-wrap: anywhere;
+  display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2 }
+#model-dir input, #results input { text-overflow: ellipsis }
 .answers td.share { background: linear-gradient(to left, var(--primary-200) var(--p), transparent var(--p)) }
 .dark .answers td.share { background: linear-gradient(to left, var(--primary-700) var(--p), transparent var(--p)) }
 footer { display: none !important }
 """
+TITLES = """() => document.addEventListener("mouseover", ({target}) => {
+  const shown = target.closest?.("#gallery .thumbnail-lg, #model-dir input, #results input")
+  if (shown) shown.title = shown.value || shown.querySelector("img")?.alt || ""
+})"""  # what has no room on the page is said in full under the mouse
 
 
 def one_line(function: Callable) -> Callable:
@@ -104,7 +112,8 @@ class Session:
         """Take another model folder and results folder; says in one line what was found."""
         self.bench = self.open_bench(folder, results)
         left = f"; {len(self.bench.left_out)} of another model left out: {', '.join(self.bench.left_out)}"
-        return f"{len(self.bench.edits)} edits of {self.bench.model.label}" + left * bool(self.bench.left_out)
+        n = len(self.bench.edits)
+        return f"{n} edit{'s' * (n > 1)} of {self.bench.model.label}" + left * bool(self.bench.left_out)
 
     def strengths(self, chosen: Sequence[str], values: Sequence[float]) -> dict[str, float]:
         """{edit: strength} of the sliders that are shown."""
@@ -165,9 +174,10 @@ def build(session: Session, folder: str, results: str) -> Any:
     start = list(session.bench.edits)[:1]
     with gr.Blocks(title="SLUG explorer", analytics_enabled=False) as page:
         gr.Markdown("# SLUG explorer\nWhat a model forgets with an edit, and what it retains. Nothing leaves this machine.")
+        line: dict[str, Any] = {"scale": 2, "max_lines": 1, "min_width": 300}  # one below the other on a narrow page
         with gr.Row(equal_height=True):
-            model = gr.Textbox(folder, label="Model folder", scale=2, elem_id="model-dir")
-            place = gr.Textbox(results, label="Folder of edits, or a delta file", scale=2, elem_id="results")
+            model = gr.Textbox(folder, label="Model folder", elem_id="model-dir", **line)
+            place = gr.Textbox(results, label="Folder of edits, or a delta file", elem_id="results", **line)
             button = gr.Button("Open", scale=0, min_width=100, elem_id="open")
         state = gr.Markdown(html.escape(said), elem_id="state")
         chosen = gr.Dropdown(
@@ -205,7 +215,8 @@ def clip_page(session: Session, chosen: Any, sliders: Sequence[Any], start: Sequ
         with gr.Column(scale=3):
             gallery = gr.Gallery(
                 label="Evaluation pictures, taken for: before → after",
-                columns=5,
+                columns=5,  # in fact as many as fit, see CSS
+                object_fit="contain",
                 height=440,
                 allow_preview=False,
                 format="png",
@@ -276,7 +287,7 @@ def serve(page: Any, port: int | None, *, blocking: bool = True) -> str:
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
     how: dict[str, Any] = {"server_name": "127.0.0.1", "server_port": port, "share": False, "quiet": True, "theme": theme}
     _, address, _ = page.launch(
-        **how, css=CSS, prevent_thread_lock=True, ssr_mode=False, footer_links=[], enable_monitoring=False
+        **how, css=CSS, js=TITLES, prevent_thread_lock=True, ssr_mode=False, footer_links=[], enable_monitoring=False
     )
     print(f"explorer: {address}", flush=True)
     if blocking:

@@ -173,7 +173,11 @@ class Clip:
     @functools.cached_property
     def _tables(self) -> set[str]:
         """Names of the weights of lookup tables: of tokens, their types, and positions."""
-        return {f"{n}.weight" for n, m in self.module.named_modules() if isinstance(m, torch.nn.Embedding)}
+        return {
+            f"{n}.weight"
+            for n, m in self.module.named_modules()
+            if isinstance(m, (torch.nn.Embedding, torch.nn.EmbeddingBag))
+        }
 
     def tower(self, name: str) -> str:
         """The tower of a parameter: "vision" or "language"; the factor of the cosines counts as language."""

@@ -239,7 +239,7 @@ def page(
         if made := comparisons(first, limit):
             parts += [made, WON]
         if tower in plots:
-            parts.append(f"![Mean ranks of methods]({plots[tower]})")
+            parts.append(markdown.figure("mean ranks", plots[tower], "Mean ranks of methods over names, on the test split."))
     if margins := without_margins(frame, said, limit):
         parts += ["## With and without the margin rule", margins]
     ruled = [run["folder"] for run in said.get("runs", ()) if run.get("rule")]

@@ -27,6 +27,10 @@ MEMBERSHIP = (
     "MIA is the accuracy, in %, of telling pictures of the forget set from other source images of the same concept by "
     "logistic regression on the pair's cosine; 50 is chance."
 )
+PICTURES = (  # the caption of what a page quotes
+    "*Pictures of the test split, half of them of the forgotten name. Below each stands the name that the model gives it, "
+    "before \u2192 after the edit. Pictures that the unedited model recognises come first.*"
+)
 COMPARISON = (
     "On the names that every method was run on. Each method is chosen by one rule over all its candidates. The last column "
     "is the paper's, of another model (ViT-B-32) on other data (LAION-400M, CelebA, ImageNet). MIA in brackets follows the "
@@ -79,7 +83,7 @@ def page_blocks(frame: pd.DataFrame, found: list[Record]) -> dict[str, str]:
         f"![{r['name']} before and after]({schema.file_name(r['model'], r['name'], '.png', 'pictures')})"
         for r in (best_known[k] for k in ("identity", "object") if k in best_known)
     ]
-    blocks = {"results": "\n\n".join(parts), "pictures": "\n\n".join(links)}
+    blocks = {"results": "\n\n".join(parts), "pictures": "\n\n".join([*links, PICTURES] if links else [])}
     if compares(frame):
         blocks["comparison"] = "\n\n".join(comparison.parts(frame))
     return blocks

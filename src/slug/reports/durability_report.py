@@ -21,6 +21,10 @@ RULE = (
     f"itself knows less than {KNOWN:.0%} of it. Relearning is compared with the unedited model as it is. Of spellings and "
     "drawing styles, each name counts with the one that recovers most, which is what somebody who tries them all would find."
 )
+RELEARNING = (
+    "Forget accuracy (above) and retained accuracy (below) of each method while it is fine-tuned on pictures of the "
+    "forgotten name, mean over names, on the test split."
+)
 PROBE_NOTE = (
     "The accuracy of the linear probe is balanced over the name and the others (chance is 50%); its counts are of the "
     "name's pictures. Counts pool the pictures of all names as if they were independent; the interval over names does not."
@@ -154,7 +158,7 @@ def report(frame: pd.DataFrame, plot: str = "") -> str:
     parts = ["# Durability of edits", counted(frame), rules.line(frame), RULE, overview(found)]
     parts += ["## Beside a model that never knew", BEYOND, beyond_gold(frame, gold)] if len(gold) else []
     parts += ["## Each test", details(found), PROBE_NOTE]
-    parts += [f"![forget and retained accuracy while relearning, on the test split]({plot})"] if plot else []
+    parts += [markdown.figure("relearning curves", plot, RELEARNING)] if plot else []
     for test in (t for t in (schema.SPELLING, schema.STYLE) if t in tests):
         parts += [f"## Every {test}", settings_table(frame, test)]
     return "\n\n".join([*parts, ""])

@@ -29,6 +29,11 @@ class Table(NamedTuple):
         return table(" | ".join(self.heads), self.rows)
 
 
+def figure(what: str, path: str, caption: str) -> str:
+    """A picture with a caption below it, which a reader sees; `what` is shown where the picture is not."""
+    return f"![{what}]({path})\n\n*{caption}*"
+
+
 def update_block(text: str, key: str, content: str) -> str:
     """`text` with `content` between `<!-- key -->` and `<!-- /key -->`. SlugError if the marks are missing."""
     pattern = re.compile(rf"(<!-- {key} -->\n).*?(<!-- /{key} -->)", re.S)

@@ -11,6 +11,14 @@ from slug.reports import markdown, reading, rules
 from slug.schema import ALL_LAYERS, SAMPLE_FRONTS, SAMPLE_FRONTS_COLUMNS, SAMPLES, SAMPLES_COLUMNS
 
 REMEDY = "make them with src/clip/a1_compute_grad.py --checkpoints"
+COSINES = (
+    "Cosine of the gradient of the first pairs with that of all pairs; of the forget sets and of the retain set, which no "
+    "split contains."
+)
+FRONTS = (
+    "Above: Pareto fronts of one name by the first pairs and by all. Below: how many layers of the front of all pairs are "
+    "found, for each name (thin) and in the mean (thick). Of the forget sets and of the retain set, which no split contains."
+)
 LEVELS = (0.95, 0.99)
 SIDES = {"forget": "forget gradient", "train": "retain gradient"}
 WORDS = ("side", "protocol", "encoder", "on_front")  # columns of words besides reading.TEXTS
@@ -93,18 +101,19 @@ def fronts_table(fronts: pd.DataFrame) -> str:
     return markdown.table(heads, rows)
 
 
-def report(cosines: pd.DataFrame, fronts: pd.DataFrame) -> str:
-    """The report."""
+def report(cosines: pd.DataFrame, fronts: pd.DataFrame, models: Sequence[str] = ()) -> str:
+    """The report; `models` are the models whose gradients these are."""
     names = ", ".join(cosines["name"].unique())
     said = (
-        f"Gradients of the first pairs of each set beside those of all its pairs, for {names}. Pairs come in the order of "
-        "the tar, in whole batches. A number of pairs is enough if the cosine with the gradient of all pairs is at the "
-        "level from there on; medians over names with their range in brackets."
+        f"Gradients{' of ' * bool(models)}{' and '.join(models)} by the first pairs of a set are compared with those by all "
+        f"its pairs. The names are {names}. Pairs come in the order of the tar, in whole batches. A number of pairs is "
+        "enough if from there on the cosine with the gradient by all pairs is at the level or above it. Figures are medians "
+        "over names, with the range in brackets."
     )
     parts = ["# How many pictures are enough?", said, cosines_table(cosines)]
-    mixed = "A set that has no more pairs than a row says counts with all of them."
-    parts += ["![cosine with the gradient of all pairs](cosines.png)", "## Pareto fronts", mixed, fronts_table(fronts)]
-    parts += ["![Pareto fronts by the number of pairs](fronts.png)", rules.line(cosines), ""]
+    parts += [markdown.figure("cosines by the number of pairs", "cosines.png", COSINES), "## Pareto fronts"]
+    parts += ["A set that has no more pairs than a row says counts with all of them.", fronts_table(fronts)]
+    parts += [markdown.figure("fronts by the number of pairs", "fronts.png", FRONTS), rules.line(cosines), ""]
     return "\n\n".join(parts)
 
 
@@ -113,10 +122,11 @@ def write(source: Path, out: Path, readme: str = "") -> None:
     from slug.reports import plots
 
     cosines, fronts = read(source)
+    models = sorted(path.name.removeprefix("retain_") for path in source.glob("retain_*"))
     overall = cosines[cosines["layer"] == ALL_LAYERS]
     files.write_text(out / "cosines.csv", overall.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     marked = fronts[fronts["on_front"].astype(bool)].drop(columns="on_front")
     files.write_text(out / "fronts.csv", marked.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     plots.sample_cosines(cosines, LEVELS, out / "cosines")
     plots.sample_fronts(fronts, overlap(fronts), out / "fronts")
-    markdown.publish(out / "README.md", report(cosines, fronts).rstrip(), "samples", readme, cosines_table(cosines))
+    markdown.publish(out / "README.md", report(cosines, fronts, models).rstrip(), "samples", readme, cosines_table(cosines))

@@ -56,7 +56,7 @@ def report(frame: pd.DataFrame, matrices: Iterable[str] = ()) -> str:
     ]
     parts += [_reverted(frame[reverted]), rules.line(frame)]
     if links := ", ".join(f"[{i}]({path})" for i, path in enumerate(matrices, 1)):
-        parts.append(f"Cosines of pictures and names before and after all edits: {links}.")
+        parts.append(f"Cosines of pictures and names before and after all edits, on the test split: {links}.")
     return "\n\n".join(parts)
 
 

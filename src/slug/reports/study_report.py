@@ -9,6 +9,10 @@ from slug import files
 from slug.reports import claims, intervals, markdown, rules
 from slug.schema import STANDARD, STUDY_VARIANTS, TASKS
 
+FIGURE = (
+    "Each variant beside the standard, name by name, on the test split. Both axes are linear between -1 and 1 and "
+    "logarithmic beyond."
+)
 NOTE = (
     "Means over names with 95% t intervals; changes are from the unedited model. Seconds are the forget pass and the steps "
     "of one name's search (steps that several variants try were evaluated once), without the retain pass that all names "
@@ -116,7 +120,7 @@ def report(frame: pd.DataFrame, picture: str) -> str:
             "## Verdicts",
             verdicts_table(frame),
             "## Variants",
-            f"![each variant beside the standard]({picture})",
+            markdown.figure("variants beside the standard", picture, FIGURE),
             NOTE,
             variants_table(frame),
             "## Failed runs",

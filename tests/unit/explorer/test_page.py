@@ -63,6 +63,25 @@ def test_a_typed_name_is_text(visitor, address):
     visitor.until("document.body.innerText.includes('type two names at least')")
 
 
+@pytest.mark.parametrize("width", [1280, 600])
+def test_captions_stand_below_pictures_and_no_text_is_clipped_without_a_tooltip(visitor, address, width):
+    visitor.visit(address[0], width)
+    visitor.enter("#names textarea", "\n".join(f"{name} {'of a very long name ' * 5}" for name in NAMES))
+    items = "[...document.querySelectorAll('#gallery .thumbnail-lg')]"
+    visitor.until(f"{items}.length === 16 && {items}.every(i => i.innerText.includes('of a very long name'))")
+    low, high = "i.querySelector('.caption-label').getBoundingClientRect()", "i.querySelector('img').getBoundingClientRect()"
+    assert visitor.run(f"{items}.every(i => {high}.height >= 90 && {low}.top >= {high}.bottom && {low}.height <= 33)")
+    for shown, text in (
+        ("#gallery .thumbnail-lg", "querySelector('.caption-label').innerText"),
+        ("#model-dir input", "value"),
+    ):
+        visitor.hover(shown)
+        found = f"document.querySelector({explorer_page.quoted(shown)})"
+        visitor.until(f"{found}.title && {found}.title === {found}.{text}")
+    assert visitor.run("document.querySelector('#results input').clientWidth") >= 250
+    assert visitor.run("document.documentElement.scrollWidth") <= width and visitor.failures == []
+
+
 def test_the_curve_is_drawn(visitor, address):
     visitor.visit(address[0])
     visitor.run("document.querySelector('#draw-curve').click()")
@@ -79,7 +98,7 @@ def test_another_model_folder_may_be_a_pipeline_and_a_bad_one_is_one_line(visito
     visitor.enter("#model-dir textarea, #model-dir input", pipeline)
     visitor.enter("#results textarea, #results input", edits)
     visitor.run("document.querySelector('#open').click()")
-    visitor.until("document.querySelector('#state').innerText.includes('1 edits of pipeline')")
+    visitor.until("document.querySelector('#state').innerText.includes('1 edit of pipeline')")
     visitor.enter("#prompt textarea, #prompt input", "an owl")
     visitor.run("document.querySelector('#draw').click()")
     visitor.until("document.querySelector('#before img') && document.querySelector('#after img')")

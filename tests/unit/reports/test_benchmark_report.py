@@ -64,7 +64,10 @@ def test_a_leaderboard_counts_names_pictures_and_drawings(frame):
 def test_the_page_says_what_was_left_out_and_who_won(frame):
     text = benchmark_report.page(frame, SAID, "v7-abc", {"of other frozen rules": 2}, {"any": "ranks-any.png"})
     assert "Protocol v7-abc" in text and "Left out: 2 files of other frozen rules." in text
-    assert "| gradient ascent (GA) | 3 | 0 | 3 |" in text and "![Mean ranks of methods](ranks-any.png)" in text
+    assert (
+        "| gradient ascent (GA) | 3 | 0 | 3 |" in text
+        and "![mean ranks](ranks-any.png)\n\n*Mean ranks of methods over names, on the test split.*" in text
+    )
     assert text.count("## Edits of") == 3 and "nan" not in text
 
 
@@ -88,7 +91,10 @@ def test_what_the_margins_cost_is_paired_by_name_and_no_spread_of_models():
         figures |= {f"{t}_change": figures[f"{t}_change"] + 0.01 for t in schema.TASKS}
         figures["forget_acc1"] = 0.5 if record["name"] == "a" else 0.0
     frame = benchmark_report.table([*records(), *bare], {}, "v7")
-    assert benchmark_report.without_margins(frame, said, 0.02).splitlines()[-1] == "| SLUG | 3 | 3 | 2 | +1.00 |"
+    assert (
+        benchmark_report.without_margins(frame, said, 0.02).splitlines()[-1]
+        == "| SLUG | 3 | 3 | 2 | +1.00 (+1.00 to +1.00) |"
+    )
     text = benchmark_report.page(frame, said, "v7", {}, {})
     assert "## With and without the margin rule" in text and "How much of the spread" not in text
 

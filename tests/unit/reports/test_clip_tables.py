@@ -54,4 +54,4 @@ def test_the_page_quotes_slug_and_links_the_best_known_name(frame):
     blocks = clip_report.page_blocks(frame, records)
     assert set(blocks) == {"results", "pictures", "comparison"}
     assert "| identities | slug |" in blocks["results"] and "| identities | ga |" not in blocks["results"]
-    assert blocks["pictures"] == "![c before and after](m-pictures-c.png)"
+    assert blocks["pictures"].startswith("![c before and after](m-pictures-c.png)\n\n*Pictures of the test split, ")

@@ -59,6 +59,17 @@ def test_every_section_shows_what_its_files_hold(folder):
     assert "No baseline was run" in said and "Not shown" not in said and "revert --delta" in said
 
 
+def test_each_chart_says_below_its_title_which_split_it_is_of(folder):
+    page = pages.page(folder)
+    captions = re.findall(r'<figcaption>[^<]+<span class="of">([^<]+)</span></figcaption>', page)
+    assert len(captions) == page.count('<figure class="chart"') > 4
+    assert {"gradients of the forget and the retain set", "validation split"} == set(captions)
+    for path in folder.glob("*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"protocol": "paper"}))
+    page = pages.page(folder)
+    assert "all pictures of the evaluation, as published" in page and "validation split" not in page
+
+
 def test_baselines_are_compared_where_they_ran(tmp_path):
     said = " ".join(Reader(pages.page(pages.folder(tmp_path / "clip", methods=("slug", "ga")))).said.split())
     assert "No baseline was run" not in said and "SLUG against GA" in said and "Candidates that forget (up to 2%)" in said

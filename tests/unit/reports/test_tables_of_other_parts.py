@@ -34,7 +34,9 @@ def test_a_reverted_edit_has_a_row():
 
 
 def test_matrices_are_linked():
-    assert several.report(sums(), ["x.png", "y.png"]).endswith(" after all edits: [1](x.png), [2](y.png).")
+    assert several.report(sums(), ["x.png", "y.png"]).endswith(
+        " after all edits, on the test split: [1](x.png), [2](y.png)."
+    )
     assert "Cosines" not in several.report(sums())
 
 

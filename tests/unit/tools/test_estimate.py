@@ -111,3 +111,11 @@ def test_the_committed_estimate_is_what_the_command_prints(estimate, nowhere, ca
     block = page.partition("<!-- estimate -->\n")[2].partition("\n<!-- /estimate -->")[0]
     estimate.main(["--stored", "--sample", str(estimate.COMMITTED / "ViT-B-32-cpu.json"), *nowhere])
     assert block and capsys.readouterr().out.partition("\n")[2].strip() == block
+
+
+@pytest.mark.parametrize(("protocol", "wanted"), [("paper", True), ("ours", False)])
+def test_the_state_of_the_data_names_what_the_protocol_needs(estimate, nowhere, monkeypatch, capsys, protocol, wanted):
+    monkeypatch.setattr(estimate, "sample_of", lambda settings: (None, None, False))
+    estimate.main(["--data", "--protocol", protocol, *nowhere])
+    said = capsys.readouterr().out
+    assert "retain set" in said and ("membership shard" in said) == wanted

@@ -111,6 +111,7 @@ class Chart:
         heads: what the columns of its table are called: the point, x, y.
         levels: (value, label) of horizontal dotted lines.
         band: (low, high) of a shaded part, of y or, if `band_of_x`, of x; `band_label` says what it is.
+        of: which pictures or pairs the figures are of, which the caption says below the title.
     """
 
     title: str
@@ -123,6 +124,7 @@ class Chart:
     band_of_x: bool = False
     heads: tuple[str, str, str] = ("point", "x", "y")
     size: tuple[int, int] = field(default=(WIDTH, HEIGHT))
+    of: str = ""
 
     @property
     def frame(self) -> tuple[float, float, float, float]:

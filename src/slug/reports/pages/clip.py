@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from slug import files, schema
+from slug import files, protocols, schema
 from slug.errors import SlugError
 from slug.reports import clip_tables, comparison, intervals, naming, searches, verdicts
 from slug.reports.markdown import Table
@@ -19,6 +19,7 @@ from slug.reports.pages.rendering import render, unless_missing
 Record = dict[str, Any]
 FILE = "report.html"
 TASKS = {"forget": "The forgotten name", "identities": "Other identities", "objects": "Other objects"}
+EVERY_PICTURE = "all pictures of the evaluation, as published"  # where the protocol has no splits
 NO_BASELINES = "No baseline was run beside SLUG; scripts/run_clip_comparison.sh runs them."
 
 
@@ -75,12 +76,19 @@ def names_table(views: Sequence[NameView]) -> Table:
     return Table(HEADS, [v.cells for v in views])
 
 
+def chosen_on(record: Record) -> str:
+    """The pictures on which a record's layer and step were chosen."""
+    known = record.get("protocol") or protocols.OURS.name
+    return EVERY_PICTURE if protocols.get(known).every_picture else search_charts.VALIDATION
+
+
 def _steps(record: Record, folder: Path) -> list[Chart]:
     rows = searches.read_steps(folder, record)
     figures, settings = record["splits"]["validation"][schema.ORIGINAL], record["settings"]
     most = settings["select_pictures"] or figures["n_forget"] + 10**9
     counts = {"forget": figures["n_forget"]} | {t: min(figures.get(f"n_{t}") or 0, most) for t in schema.TASKS}
-    return search_charts.steps(rows[1:], rows.iloc[0], record["winner_validation"], TASKS, counts, verdicts.limit(record))
+    winner, limit = record["winner_validation"], verdicts.limit(record)
+    return search_charts.steps(rows[1:], rows.iloc[0], winner, TASKS, counts, limit, of=chosen_on(record))
 
 
 def _tradeoff(records: Mapping[str, Record], folder: Path) -> list[Chart]:
@@ -91,9 +99,9 @@ def _tradeoff(records: Mapping[str, Record], folder: Path) -> list[Chart]:
         methods[method] = searches.with_retained(searches.read_steps(folder, record))
         chosen[method] = searches.chosen(methods[method], record, folder / schema.steps_file(record))
     slug = next(r for m, r in records.items() if schema.is_slug(m))
-    limit, what = verdicts.limit(slug), "retained accuracy, %"
-    charts = [search_charts.tradeoff(methods, chosen, limit, what, "Every candidate")]
-    return charts + [search_charts.that_forget(methods, chosen, limit, what)] * (len(methods) > 1)
+    limit, what, of = verdicts.limit(slug), "retained accuracy, %", chosen_on(slug)
+    charts = [search_charts.tradeoff(methods, chosen, limit, what, "Every candidate", of)]
+    return charts + [search_charts.that_forget(methods, chosen, limit, what, of)] * (len(methods) > 1)
 
 
 def _pareto(record: Record, found: looks.Looks | None) -> list[Chart]:
@@ -166,6 +174,9 @@ def html(frame: pd.DataFrame, found: Sequence[Record], folder: Path) -> str:
         headline=clip_tables.means(frame),
         names=names_table(views),
         views=views,
+        chosen_on=" and ".join(
+            dict.fromkeys(f"{'the ' * (of == search_charts.VALIDATION)}{of}" for of in map(chosen_on, slugs))
+        ),
         compared=compared,
         no_baselines=NO_BASELINES,
         costs=comparison.costs(clip_tables.of_test_split(frame)),

@@ -12,6 +12,8 @@ from slug.schema import TASKS, layer_label
 
 Row = Mapping[str, Any]
 DASHES = ("", "6 3")
+PAIRS = "gradients of the forget and the retain set"  # what figures are of: of pairs, which no split contains
+VALIDATION = "validation split"
 
 
 def full_label(layer: str) -> str:
@@ -39,7 +41,7 @@ def pareto(layers: Sequence[Row], front: Sequence[Row], chosen: str, encoder: st
     x = around([p.x for p in every], "alignment: |cosine of forget and retain gradient|", scale="log")
     y = around([p.y for p in every], "importance: gradient / weight norm", scale="log")
     heads = ("layer", "|alignment|", "importance")
-    return Chart(f"Layers of the {encoder} encoder", x, y, [s for s in series if s.points], heads=heads)
+    return Chart(f"Layers of the {encoder} encoder", x, y, [s for s in series if s.points], heads=heads, of=PAIRS)
 
 
 def _curve(rows: pd.DataFrame, start: Mapping[str, Any] | pd.Series, task: str, label: str) -> list[Point]:
@@ -65,6 +67,7 @@ def steps(
     counts: Mapping[str, int],
     forgotten: float,
     retained: Sequence[str] = TASKS,
+    of: str = VALIDATION,
 ) -> list[Chart]:
     """Accuracy against the step, a chart for each task; the winner's layer and the runner-up are in colour.
 
@@ -73,6 +76,7 @@ def steps(
         tasks: {column without _acc1: words}, of which "forget" comes first.
         forgotten: forget accuracy up to which a name counts as forgotten.
         retained: the tasks by which the runner-up is found.
+        of: the pictures that the accuracies are of.
     """
     order = searches.best_layers(rows, winner, retained)
     found = []
@@ -102,13 +106,19 @@ def steps(
                 f"forgotten: up to {forgotten:.0%}" if task == "forget" else "",
                 heads=("candidate", "step", "pictures, %"),
                 size=NARROW,
+                of=of,
             )
         )
     return found
 
 
 def tradeoff(
-    methods: Mapping[str, pd.DataFrame], chosen: Mapping[str, Row], forgotten: float, what: str, title: str
+    methods: Mapping[str, pd.DataFrame],
+    chosen: Mapping[str, Row],
+    forgotten: float,
+    what: str,
+    title: str,
+    of: str = VALIDATION,
 ) -> Chart:
     """Forget against retained accuracy of every candidate of every method.
 
@@ -116,6 +126,7 @@ def tradeoff(
         methods: {method: candidates with layer, step, forget_acc1 and retain, the unedited model first}.
         chosen: {method: the candidate that was chosen}.
         what: which retained accuracy it is.
+        of: the pictures that the accuracies are of.
     """
     series, start = [], None
     for i, (method, rows) in enumerate(methods.items()):
@@ -136,10 +147,12 @@ def tradeoff(
     band = (-4.0, 100 * forgotten)
     heads = ("candidate", "forget accuracy, %", "retained, %")
     label = f"forgotten: up to {forgotten:.0%}"
-    return Chart(title, x_axis, y_axis, series, (), band, label, band_of_x=True, heads=heads)
+    return Chart(title, x_axis, y_axis, series, (), band, label, band_of_x=True, heads=heads, of=of)
 
 
-def that_forget(methods: Mapping[str, pd.DataFrame], chosen: Mapping[str, Row], forgotten: float, what: str) -> Chart:
+def that_forget(
+    methods: Mapping[str, pd.DataFrame], chosen: Mapping[str, Row], forgotten: float, what: str, of: str = VALIDATION
+) -> Chart:
     """Retained accuracy of the candidates that forget, method by method, as in `tradeoff`; from 20 points below the unedited
     model's."""
     names, series, base = [naming.label(m) for m in methods], [], 0.0
@@ -155,7 +168,7 @@ def that_forget(methods: Mapping[str, pd.DataFrame], chosen: Mapping[str, Row], 
     axes = Axis("method", -0.6, len(names) - 0.4, names=tuple(names)), Axis(what, base - 20, base + 3)
     heads = ("candidate", "method", "retained, %")
     title = f"Candidates that forget (up to {forgotten:.0%})"
-    return Chart(title, *axes, [s for s in series if s.points], [(base, "unedited model")], heads=heads)
+    return Chart(title, *axes, [s for s in series if s.points], [(base, "unedited model")], heads=heads, of=of)
 
 
 def _pair(x: float, y: float) -> str:
