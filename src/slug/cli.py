@@ -228,6 +228,10 @@ def exit_with(main: Callable[[], None]) -> None:
     """Run a stage's main(); an expected failure prints one line and ends with exit code 2."""
     try:
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads the output, such as `head`, has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except (SlugError, ModuleNotFoundError) as err:
         package = getattr(err, "name", None)
         if isinstance(err, ModuleNotFoundError) and package not in EXTRAS:

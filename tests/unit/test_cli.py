@@ -2,6 +2,8 @@
 
 import dataclasses
 import shlex
+import subprocess
+import sys
 import typing
 from dataclasses import dataclass
 
@@ -119,3 +121,10 @@ def test_a_command_parses_to_what_it_was_made_of(given):
     made = cli.values(cli.parse("", Outer, argv))
     assert (python, script) == ("python", "src/a.py")
     assert made == {"names": ("a",), "quick": False, "share": 0.5} | {k: v for k, v in given.items() if k != "other"}
+
+
+def test_a_reader_that_closes_the_output_ends_a_command_without_a_traceback():
+    code = "from slug import cli; cli.exit_with(lambda: print('line\\n' * 100_000))"
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tiny.ROOT / "src")
+    assert (done.stdout, done.stderr) == ("line\n141\n", "")
