@@ -40,6 +40,7 @@ class PipelineMaterial(NamedTuple):
     others: list[str]
     seeds: list[int]  # of the pictures that are made of `own`
     seed: int
+    concepts: Sequence[str] = ()  # for each of `own` the name that it shows, where several concepts are forgotten at once
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class Method:
         epochs: the attribute of the settings that holds their number.
         rounds: whether several layers are edited, one in each round, with gradients taken anew.
         asked: whether a comparison runs it only where it is asked for by name.
+        several: of a pipeline: `candidates` of several concepts at once, where these are made in another way than one's.
+        several_grid: values of the setting for several concepts, where they are others.
 
     For a CLIP `candidates(clip, material, setting)` changes the model's weights and yields the number of the candidate after
     each (an epoch, a dampening); `setting` is a training.Schedule where it trains. For a pipeline
@@ -88,6 +91,8 @@ class Method:
     epochs: str = "epochs"
     rounds: bool = False
     asked: bool = False
+    several: Callable[[Any, Any, Any], Iterator[Any]] | None = None
+    several_grid: tuple[float, ...] = ()
 
     @property
     def searched(self) -> bool:
