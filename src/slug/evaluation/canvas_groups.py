@@ -33,6 +33,11 @@ def drawn(asked: Sequence[Request], most: int, seed: int) -> list[Request]:
     return [asked[i] for i in order[:most].tolist()]
 
 
+def column(concept: Concept) -> str:
+    """The column of a candidate's scores that holds the UA of a concept."""
+    return f"UA {concept.kind} {concept.plain.name}"
+
+
 class GroupEvaluator:
     """Scores edits for several concepts on one split (see evaluation.protocol.Evaluator).
 
@@ -84,7 +89,7 @@ class GroupEvaluator:
         try:
             with edit.applied(self.diffusion):
                 each = {c: self._forgetting(c) for c in self.own}
-                row |= {f"UA {c.kind} {c.plain.name}": ua for c, (ua, _) in each.items()}
+                row |= {column(c): ua for c, (ua, _) in each.items()}
                 row["reached"] = statistics.fmean(far for _, far in each.values())
                 if row["reached"] >= so_far:
                     row |= self._retaining()

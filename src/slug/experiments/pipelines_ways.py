@@ -14,7 +14,7 @@ from slug.artifacts.records import Record
 from slug.core.edit import Edit, total
 from slug.core.selection import Candidate, winner
 from slug.data.names import plain_name
-from slug.evaluation.canvas_groups import GroupEvaluator
+from slug.evaluation.canvas_groups import GroupEvaluator, column
 from slug.evaluation.canvas_prompts import Concept, Request
 from slug.experiments import pipelines_joint
 from slug.experiments.pipeline_setup import Canvas
@@ -93,7 +93,7 @@ class Ways:
                 yield Trial.of(f"weight {weight:g}", system.parts({c: self.edits[c] for c in group}, weight))
             for _ in range(TIMES):
                 now = best()
-                behind = [c for c in group if now and now[1].scores[f"UA {c.kind} {c.plain.name}"] < self.wanted]
+                behind = [c for c in group if now and now[1].scores[column(c)] < self.wanted]
                 if now is None or not behind:
                     return
                 yield now[0].scaled(behind, LONGER)
@@ -165,7 +165,7 @@ class Ways:
             return None
         nothing = Trial("nothing, as no edit kept enough", {c: Edit() for c in group}), evaluator.start
         taken, scores = best[0] if best else nothing
-        self._write(path, taken, scores, rows, inputs)
+        self._write(path, way, taken, evaluator, scores, rows, inputs)
         return taken
 
     def stem(self, way: str, group: Sequence[Concept]) -> str:
@@ -179,17 +179,31 @@ class Ways:
         names = [[c.kind, c.plain.name] for c in group]
         return {**self.canvas.marks, "way": way, "concepts": names, "edits": edits, "seed": self.canvas.run.seed}
 
-    def _write(self, path: Path, taken: Trial, best: Candidate, rows: list[dict[str, Any]], inputs: dict) -> None:
+    def _write(
+        self,
+        path: Path,
+        way: str,
+        taken: Trial,
+        evaluator: GroupEvaluator,
+        best: Candidate,
+        rows: list[dict[str, Any]],
+        inputs: dict[str, Any],
+    ) -> None:
         """The record of a choice and its deltas: one for each part, or one for an edit without parts."""
-        parts = {c.plain.name: p for c, p in taken.parts.items()} or {"all": taken.edit}
+        group = list(evaluator.own)
+        parts = {c: (c.plain.name, [o.plain.name for o in group if o != c], p) for c, p in taken.parts.items()}
+        every = ", ".join(c.plain.name for c in group)
         written = []
-        for name, edit in parts.items():
-            file = path.with_name(f"{path.stem}-of-{files.name_stem(name)}.delta.safetensors")
-            about: dict[str, Any] = {"name": name, "layer": edit.layer or taken.setting, "step": edit.step}
-            about["metrics"] = dict(best.scores)
+        for concept, (name, others, edit) in (parts or {group[0]: (every, [], taken.edit)}).items():
+            file = path.with_name(f"{path.stem}-of-{files.name_stem(name) if parts else 'all'}.delta.safetensors")
+            figures: dict[str, Any] = {"method": self.method if parts else way, "split": "validation"}
+            if parts:
+                own = len(evaluator.own[concept])
+                figures |= {"UA": best.scores[column(concept)], "n_forget": own, "together_with": others}
+            about = {"name": name, "layer": edit.layer or taken.setting, "step": edit.step, "metrics": figures}
             deltas.save(file, self.canvas.pipeline, edit.changes, **about)
             written.append(file.name)
-        record = {**inputs, "setting": taken.setting, "deltas": written, "parts": bool(taken.parts), "tried": rows}
+        record = {**inputs, "setting": taken.setting, "deltas": written, "parts": bool(parts), "tried": rows}
         files.write_json(path, record)
 
     def _read(self, record: Record, group: Sequence[Concept]) -> Trial:

@@ -35,7 +35,8 @@ def report(frame: pd.DataFrame) -> str:
                     _row(f"{attack} {form}".strip(), own, methods)
                     for form, own in intervals.groups(mine, "form", sort=False)
                 ]
-        parts.append(markdown.table(f"{part['name'].nunique()} {kind}s | {' | '.join(methods)}", rows))
+        count = part["name"].nunique()
+        parts.append(markdown.table(f"{count} {kind}{'s' if count > 1 else ''} | {' | '.join(methods)}", rows))
     said = [*_left_out(frame, first, known), rules.line(frame)]
     return "\n\n".join([HEAD, *parts, *said])
 
