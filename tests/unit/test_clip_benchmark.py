@@ -21,7 +21,9 @@ from slug.evaluation import zeroshot
 
 NUMPY = ".".join(metadata.version("numpy").split(".")[:2])
 pytestmark = [
-    pytest.mark.skipif(not importlib.util.find_spec("clip_benchmark"), reason="CLIP_benchmark is not installed (docs/use.md)"),
+    pytest.mark.skipif(
+        not importlib.util.find_spec("clip_benchmark"), reason="CLIP_benchmark is not installed (docs/use.md)"
+    ),
     # Its version 1.6.2 makes a number of an array of one item, which numpy refuses since 2.4.
     pytest.mark.skipif(tuple(map(int, NUMPY.split("."))) >= (2, 4), reason="CLIP_benchmark needs a numpy below 2.4"),
 ]
@@ -39,7 +41,9 @@ def edited_folder(taught_clip, folder, size):
     name = "visual.proj"
     noise = torch.randn(clip.parameters[name].shape, generator=torch.Generator().manual_seed(0))
     change = size * noise * clip.parameters[name].detach().float().norm() / noise.norm()
-    deltas.save(folder / "x.delta.safetensors", clip, Edit({name: change}).changes, name="x", layer=name, step=1.0, metrics={})
+    deltas.save(
+        folder / "x.delta.safetensors", clip, Edit({name: change}).changes, name="x", layer=name, step=1.0, metrics={}
+    )
     return deltas.apply(folder / "x.delta.safetensors", source, folder / "edited")
 
 
@@ -69,12 +73,18 @@ def test_clip_benchmark_gives_our_accuracy(taught_clip, tiny_world, tmp_path, si
     pictures = evaluation_sets.load_imagenet(tiny_world / "ImageNet/val", clip.transform)
     assert classes == pictures.names and pictures.broken == 0
     (tmp_path / "data/classnames.txt").write_text("\n".join(pictures.names))
-    (tmp_path / "data/zeroshot_classification_templates.txt").write_text("\n".join(t.replace("{}", "{c}") for t in TEMPLATES))
+    (tmp_path / "data/zeroshot_classification_templates.txt").write_text(
+        "\n".join(t.replace("{}", "{c}") for t in TEMPLATES)
+    )
     where = ["--dataset", "wds/tiny", "--dataset_root", tmp_path / "data", "--output", tmp_path / "out.json"]
     model = ["--model", f"local-dir:{folder}", "--pretrained", "", "--no_amp", "--num_workers", "0", "--batch_size", "16"]
     env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [sys.executable, "-c", COMMAND, "eval", *map(str, where), *model], env=env, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", COMMAND, "eval", *map(str, where), *model],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     theirs = json.loads((tmp_path / "out.json").read_text())["metrics"]["acc1"]
