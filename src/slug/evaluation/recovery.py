@@ -47,7 +47,9 @@ class Other(NamedTuple):
     def prompts(self, asked: Sequence[Request], kind: str) -> list[str]:
         """The prompts of Requests in this way."""
         found = [r._replace(wording=self.wording or r.wording) for r in asked]
-        return [(r._replace(**{kind: self.word}) if self.word else r).prompt for r in found]
+        if self.word:
+            found = [r._replace(style=self.word) if kind == "style" else r._replace(object=self.word) for r in found]
+        return [r.prompt for r in found]
 
 
 def read_words(path: Path) -> dict[str, list[tuple[str, str]]]:

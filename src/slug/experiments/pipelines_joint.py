@@ -13,6 +13,7 @@ The prompts are those of the validation split, which the closed forms of slug.me
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -37,7 +38,7 @@ def gradient_files(canvas: Canvas, records: Mapping[Concept, Record]) -> Gradien
     first = next(iter(records.values()))["settings"]
     names = tuple(c.name for c in records)
     sources = Sources(celeb_name=names, tar_dir=first["tar_dir"], train_data=first["train_data"])
-    how = {"encoder": canvas.pipeline.encoder, "protocol": canvas.run.rules}
+    how: dict[str, Any] = {"encoder": canvas.pipeline.encoder, "protocol": canvas.run.rules}
     found = GradientFiles(canvas.pipeline.clip, sources, canvas.run.result_dir, first["batch_size"], **how)
     for concept, record in records.items():
         now = found.hashes(concept.name, get(record["method"]).variant)
@@ -65,7 +66,7 @@ class JointSystem:
         others = [r.prompt for r, *mine in zip(asked, *shown, strict=True) if not any(mine)]
         own = [[r.prompt for r, mine in zip(asked, of, strict=True) if mine] for of in shown]
         self.sets = [some(every, [rest[i] for i in order.tolist()]), *map(_prompts, [others, *own])]
-        self.how = {"batch_size": found.batch_size, "encoder": found.encoder, "padded": True}
+        self.how: dict[str, Any] = {"batch_size": found.batch_size, "encoder": found.encoder, "padded": True}
 
     def moments(self, names: Sequence[str]) -> dict[str, tuple[list[torch.Tensor], int]]:
         """{matrix: (mean x x^T on each of `sets`; axis that meets x)} at the present weights, of those of `names` that read

@@ -54,7 +54,7 @@ def rows_of(
             counts = {"n_own": int(shown.sum()), "n_rest": int((rest & drawn).sum()), "n_black": int((~drawn[rows]).sum())}
             low, high = statistics.interval(int((~right[concept.kind][shown]).sum()), counts["n_own"])
             figures = {"method": way, **scores._asdict(), "UA_low": low, "UA_high": high}
-            changes = {} if judged is before else _changes(concept, asked, rest, before, judged, seed)
+            changes = {} if way == schema.ORIGINAL else _changes(concept, asked, rest, before, judged, seed)
             out.append(common | counts | {"seed": seed} | figures | changes)
     return out
 
@@ -63,7 +63,7 @@ def _changes(
     concept: Concept, asked: Sequence[Request], rest: torch.Tensor, before: Judged, after: Judged, seed: int
 ) -> dict[str, float]:
     """Paired changes of IRA and CRA with their intervals, over the cells of the pictures of no concept that both drew."""
-    both, found = rest & before.drawn & after.drawn, {}
+    both, found = rest & before.drawn & after.drawn, dict[str, float]()
     cells = [f"{r.style}/{r.object}" for r, kept in zip(asked, both.tolist(), strict=True) if kept]
     for column, kind in (("IRA", concept.kind), ("CRA", OTHER[concept.kind])):
         change = (math.nan,) * 3

@@ -1,5 +1,6 @@
 """Ways in which a pipeline forgets several concepts at once; the settings of each are chosen on the validation split."""
 
+import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -108,8 +109,8 @@ class Ways:
         gradients = {c: gradient_files.load(c.name, variant).forget for c in group}
         choices = {c: layer_choices(self._steps(c)) for c in group}
         edits: dict[tuple[Concept, str], Edit] = {}
-        for concept, rows in choices.items():
-            for row in rows:
+        for concept, own in choices.items():
+            for row in own:
                 edits[concept, row["layer"]] = Edit.along(clip, row["layer"], gradients[concept], row["step"])
         for rows in assignments(choices, {k: frozenset(e.changes) for k, e in edits.items()}):
             parts = {c: edits[c, row["layer"]] for c, row in zip(choices, rows, strict=True)}
@@ -171,13 +172,19 @@ class Ways:
     def stem(self, way: str, group: Sequence[Concept]) -> str:
         """Name of the files of a way on a group, without their endings."""
         names = "-".join(files.name_stem(c.name) for c in group)
-        return f"{self.canvas.pipeline.tag}-{self.method}-{way}-{names}"[:200]
+        if len(names) > 80:  # of a file's name
+            names = f"{len(group)}-{hashlib.sha256(names.encode()).hexdigest()[:12]}"
+        return f"{self.canvas.pipeline.tag}-{self.method}-{way}-{names}"
 
     def inputs(self, way: str, group: Sequence[Concept]) -> dict[str, Any]:
         """What the choice depends on."""
-        edits = {} if way not in WAYS else {c.plain.name: files.file_hash(self.canvas.delta(self.records[c])) for c in group}
-        names = [[c.kind, c.plain.name] for c in group]
-        return {**self.canvas.marks, "way": way, "concepts": names, "edits": edits, "seed": self.canvas.run.seed}
+        found: dict[str, Any] = {**self.canvas.marks, "way": way, "concepts": [[c.kind, c.plain.name] for c in group]}
+        found |= {"seed": self.canvas.run.seed, "wanted": self.wanted, "keep": self.keep, "pictures": [OWN, OTHERS]}
+        if way in WAYS:
+            found["edits"] = {c.plain.name: files.file_hash(self.canvas.delta(self.records[c])) for c in group}
+            found["retain_hash"] = [self.records[c].get("retain_hash") for c in group]
+            found["constants"] = [*WEIGHTS, LONGER, TIMES, TRIED]
+        return found
 
     def _write(
         self,
@@ -200,8 +207,8 @@ class Ways:
             if parts:
                 own = len(evaluator.own[concept])
                 figures |= {"UA": best.scores[column(concept)], "n_forget": own, "together_with": others}
-            about = {"name": name, "layer": edit.layer or taken.setting, "step": edit.step, "metrics": figures}
-            deltas.save(file, self.canvas.pipeline, edit.changes, **about)
+            layer, pipeline = edit.layer or taken.setting, self.canvas.pipeline
+            deltas.save(file, pipeline, edit.changes, name=name, layer=layer, step=edit.step, metrics=figures)
             written.append(file.name)
         record = {**inputs, "setting": taken.setting, "deltas": written, "parts": bool(parts), "tried": rows}
         files.write_json(path, record)
@@ -224,7 +231,7 @@ def layer_choices(steps: pd.DataFrame) -> list[dict[str, Any]]:
     kept["reaches"] = kept[["UA", "wanted"]].min(axis=1)
     kept["retains"] = kept[["IRA", "CRA"]].mean(axis=1)
     kept = kept.sort_values(["reaches", "retains"], ascending=False).drop_duplicates("layer")
-    return kept.to_dict("records")
+    return [{str(k): v for k, v in row.items()} for row in kept.to_dict("records")]
 
 
 def assignments(
@@ -262,11 +269,8 @@ def material(canvas: Canvas, group: Sequence[Concept]) -> PipelineMaterial:
 
 def neutral(request: Request, group: Sequence[Concept]) -> str:
     """The prompt of a Request without any concept of a group."""
-    shown = [c for c in group if c.shown_by([request])[0]]
-    left = replace_shown(request, shown[1:])
-    return shown[0].left_out_of(left)
-
-
-def replace_shown(request: Request, concepts: Sequence[Concept]) -> Request:
-    """A Request that asks for none of the concepts."""
-    return request._replace(**{c.kind: "" for c in concepts})
+    shown = {c.kind: c for c in group if c.shown_by([request])[0]}
+    if len(shown) == 2:
+        request = request._replace(object="")
+        return shown["style"].left_out_of(request)
+    return next(iter(shown.values())).left_out_of(request)

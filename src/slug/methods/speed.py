@@ -109,7 +109,7 @@ def candidates(
     with torch.no_grad():
         c, target, others = texts(pipeline, material)
         # Sums over a concept's prompts become means.
-        c, target = (rows * (count / len(material.own)) ** 0.5 for rows in (c, target))
+        c, target = (rows / (len(material.own) / count) ** 0.5 for rows in (c, target))
         others = others.unique(dim=0)  # prompts begin alike
         empty = pipeline.embed([""])[0].double()
         still = torch.cat([empty[:1], centres(empty[1:], CENTRES)])

@@ -56,8 +56,11 @@ def _cell(shown: int, n: int) -> str:
 
 def _row(label: str, part: pd.DataFrame, methods: list[str]) -> list[str]:
     """A row of a table: counts over concepts and forms."""
-    sums = part.groupby("method")[["shown", "n"]].sum()
-    return [label, *(_cell(int(sums.loc[m, "shown"]), int(sums.loc[m, "n"])) if m in sums.index else "" for m in methods)]
+    cells = []
+    for method in methods:
+        mine = part[part["method"] == method]
+        cells.append(_cell(int(mine["shown"].sum()), int(mine["n"].sum())) if len(mine) else "")
+    return [label, *cells]
 
 
 def _asked(label: str, part: pd.DataFrame, methods: list[str]) -> list[list[str]]:
@@ -75,7 +78,8 @@ def _left_out(frame: pd.DataFrame, first: pd.DataFrame, known: pd.Series) -> lis
         mine = first[first.index.get_level_values("attack") == attack]
         out = mine[~known[mine.index]]
         if len(out):
-            each = ", ".join(f"{name}: {form} ({r['shown']} of {r['n']})" for (_, form, _, name), r in out.iterrows())
+            rows = out.reset_index().to_dict("records")
+            each = ", ".join(f"{r['name']}: {r['form']} ({r['shown']} of {r['n']})" for r in rows)
             said.append(f"Left out of {label}, {len(out)} of {len(mine)}, which the original does not draw: {each}.")
     without = sorted(set(frame["name"]) - set(frame.loc[frame["attack"] == "synonym", "name"]))
     if without:
