@@ -28,6 +28,23 @@ need() {
 
 need_names() { [ ${#NAME_LIST[@]} -gt 0 ] || die "no forget names; give NAMES, e.g. NAMES='Elon_Musk Taylor_Swift'"; }
 
+# at_once FUNCTION: FUNCTION I for every part I of SD_JOBS, all at once. Two processes with one thread each make pictures 1.5 times
+# as fast as one with two. Each job has its own process group, so that its child processes stop with it.
+jobs=()
+at_once() {
+  local part job
+  set -m
+  trap '[ ${#jobs[@]} -eq 0 ] || kill -- "${jobs[@]/#/-}" 2>/dev/null || true' EXIT
+  [ "$SD_JOBS" = 1 ] || local -x OMP_NUM_THREADS=$((($(getconf _NPROCESSORS_ONLN) + SD_JOBS - 1) / SD_JOBS))
+  for part in $(seq "$SD_JOBS"); do
+    "$1" "$part" &
+    jobs+=($!)
+    [ -z "$DRY_RUN" ] || wait $!
+  done
+  for job in "${jobs[@]}"; do wait "$job"; done
+  jobs=()
+}
+
 no_more_arguments() { [ $# -eq 0 ] || die "unknown argument $1; see --help"; }
 
 # --dry-run and --help (which prints the script's leading comment) are handled here; the caller's "$@" keeps the rest.

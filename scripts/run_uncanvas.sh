@@ -67,23 +67,6 @@ evaluate() {
 
 draw() { evaluate --part "$1" "$SD_JOBS"; }
 
-# at_once FUNCTION: FUNCTION I for every part I, all at once. Two processes with one thread each make pictures 1.5 times as fast
-# as one with two.
-at_once() {
-  local part job
-  [ "$SD_JOBS" = 1 ] || local -x OMP_NUM_THREADS=$((($(getconf _NPROCESSORS_ONLN) + SD_JOBS - 1) / SD_JOBS))
-  for part in $(seq "$SD_JOBS"); do
-    "$1" "$part" &
-    jobs+=($!)
-    [ -z "$DRY_RUN" ] || wait $!
-  done
-  for job in "${jobs[@]}"; do wait "$job"; done
-  jobs=()
-}
-
-set -m # each job in its own process group, so that its child processes stop with it
-jobs=()
-trap '[ ${#jobs[@]} -eq 0 ] || kill -- "${jobs[@]/#/-}" 2>/dev/null || true' EXIT
 at_once forget
 [ "$SD_JOBS" = 1 ] || at_once draw
 evaluate ${REFERENCE:+--out "$REFERENCE/$part" --readme "$REFERENCE/$part/README.md"}

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Styles and objects that a pipeline forgets together, by MULTI_METHOD: the first 2, 3, ... of MULTI_STYLES, of MULTI_SD_OBJECTS,
-# and all of both (b5). Uses the edits of run_uncanvas.sh if SD_METHODS has that method; otherwise calls run_uncanvas.sh on these
-# lists alone, in RESULT_DIR/sd-multi/, so that slug_ws spares the names of these lists. Writes multi.csv and multi.md to
-# uncanvas/ of the folder it reads. Further arguments go to b5_unlearn_multi.py.
+# Styles and objects that a pipeline forgets together: the first 2, 3, ... of MULTI_STYLES, of MULTI_SD_OBJECTS, and all of both
+# (b5), by the edits of MULTI_METHOD, put together in MULTI_WAYS, and by MULTI_RIVALS, baselines that forget all at once. Uses
+# the edits of run_uncanvas.sh if SD_METHODS has MULTI_METHOD; otherwise calls run_uncanvas.sh on these lists alone, in
+# RESULT_DIR/sd-multi/, so that slug_ws spares the names of these lists. Writes multi.csv and multi.md to uncanvas/ of the
+# folder it reads. Further arguments go to b5_unlearn_multi.py. Resumable.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
@@ -12,5 +13,6 @@ if [[ " $SD_METHODS " != *" $MULTI_METHOD "* ]]; then
 fi
 need "$RESULT_DIR/sd/prompts.csv" "bash scripts/run_uncanvas.sh"
 run "$PYTHON" src/sd/b5_unlearn_multi.py --style $MULTI_STYLES --object $MULTI_SD_OBJECTS --method "$MULTI_METHOD" \
+  --ways $MULTI_WAYS --rivals $MULTI_RIVALS \
   --prompts "$RESULT_DIR/sd/prompts.csv" --classifiers "$CLASSIFIERS" "${SD_FLAGS[@]}" "${RUN_FLAGS[@]}" \
   ${REFERENCE:+--out "$REFERENCE/uncanvas" --readme "$REFERENCE/uncanvas/README.md"} "$@"

@@ -86,7 +86,7 @@ WORDS = {
 NAME_OLD_WORDS = ("scripts/tools/check_house.py", "scripts/tools/compare_runs.py")  # because that is what they are for
 PATH = re.compile(r"(?<![\w/.{}$-])(?:src|scripts|docs|tests|notebooks)/[\w./*-]*[\w*/]")
 FILE = re.compile(r"(?<![\w/.{}*$-])[A-Za-z][\w-]*\.(?:md|py|sh)\b(?![\w/*])")
-WRITTEN = {"report.md", "tokens.md", "multi.md", "table.md", "record.md"}  # by stages, into result folders
+WRITTEN = {"report.md", "tokens.md", "back.md", "multi.md", "table.md", "record.md"}  # by stages, into result folders
 
 
 def python_files() -> list[Path]:

@@ -29,6 +29,7 @@ from slug.reports import (
     pipelines,
     plots,
     reading,
+    recovered,
     rules,
     samples,
     several,
@@ -88,16 +89,19 @@ def multi() -> Blocks:
 def canvas() -> Blocks:
     """Styles and objects of a pipeline."""
     folder, blocks = DEMO / "uncanvas", {}
-    method = re.search(r"`(\w+)`", notes(folder / "multi.md")[0])
+    method = re.search(r"edits of `(\w+)`", notes(folder / "multi.md")[0])
     remarks = "\n\n".join(n for n in notes(folder / "report.md") if not any(w in n for w in pipelines.NOTES))
     texts = {
         "report": pipelines.report(pd.read_csv(folder / "table.csv"), "object classifier", remarks),
         "tokens": pipelines.tokens(pd.read_csv(folder / "tokens.csv")),
         "multi": pipelines.together(pd.read_csv(folder / "multi.csv"), method[1] if method else "slug"),
     }
-    for (name, text), block in zip(texts.items(), ("uncanvas", "tokens", "uncanvas-multi"), strict=True):
+    blocks_of = {"report": "uncanvas", "tokens": "tokens", "multi": "uncanvas-multi", "back": "back"}
+    if (folder / "back.csv").is_file():
+        texts["back"] = recovered.report(pd.read_csv(folder / "back.csv"))
+    for name, text in texts.items():
         files.write_text(folder / f"{name}.md", text + "\n")
-        blocks[block] = text
+        blocks[blocks_of[name]] = text
     return blocks
 
 

@@ -29,6 +29,7 @@ from slug.models import canonical
 CONVERTED = {"layers", "width", "mlp_ratio", "image_size", "patch_size", "head_width", "patch_dropout"}
 CONVERTED |= {"context_length", "vocab_size", "heads", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs"}
 RESAMPLE = {"bilinear": 2, "bicubic": 3}  # PIL's numbers
+CARD = "README.md"
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json")
 
 
@@ -106,8 +107,15 @@ def convert(source, out):
                 shutil.copyfile(source / name, temporary)
     files.write_text(out / "config.json", config.to_json_string())
     files.write_json(out / "preprocessor_config.json", preprocessing)
+    copy_card(source, out)
     with files.replacing(out / "model.safetensors") as temporary:
         save_file({n: t.contiguous() for n, t in tensors.items()}, temporary, metadata={"format": "pt"})
+
+
+def copy_card(source, out):
+    """Copy the model card of a folder, which says the licence, beside what was made of it."""
+    if (source / CARD).is_file():
+        files.write_text(out / CARD, files.read_text(source / CARD))
 
 
 def put_together(doc, name, trained_by, assemble, argv):
@@ -130,6 +138,7 @@ def put_together(doc, name, trained_by, assemble, argv):
     out = files.resolve(args.out)
     convert(files.resolve(args.clip), out / "mini-clip-hf")
     assemble(source, out / "mini-clip-hf", out / name)
+    copy_card(source, out / name)
     print(f"{args.source}, {args.clip} -> {out}/{name}, {out}/mini-clip-hf")
 
 

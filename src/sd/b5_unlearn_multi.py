@@ -1,9 +1,12 @@
-"""Forget several styles and objects of a pipeline at once: the sum of the edits that b2_unlearn_sd.py found for each.
+"""Forget several styles and objects of a pipeline at once, by the edits that b2_unlearn_sd.py found for each.
 
 Example: python src/sd/b5_unlearn_multi.py --style Van_Gogh Picasso --object Dogs Cats --prompts ...
-Adds up the edits of the first 2, 3, ... styles, of the first 2, 3, ... objects, and of all of both. Reports on the test
-split UA of each concept, and IRA and CRA of the prompts that show none of them, beside the original. Needs a record of each
-concept. Writes multi.csv and multi.md to results/uncanvas/, or --out. Pictures are kept, as b3_eval_uncanvas.py's are.
+Forgets the first 2, 3, ... styles, the first 2, 3, ... objects, and all of both. --ways: `sum` adds the edits up; `joint`
+solves one system for each matrix that they move, so that none of them moves what another or no concept reads; `assigned`
+takes candidates of the searches on layers that no two concepts share. --rivals forget a group at once. Every setting is
+chosen on the validation split. Reports on the test split UA of each concept, and IRA and CRA of the prompts that show none
+of them, beside the original. Needs a record of each concept. Writes multi.csv and multi.md to results/uncanvas/, or --out,
+and what was chosen to results/sd/together/, with a delta of each concept's part, which can be reverted alone. Resumable.
 """
 
 from collections.abc import Sequence
@@ -16,13 +19,22 @@ from slug.evaluation import canvas_prompts
 from slug.settings import Concepts, Judging, Pipeline, Run
 
 
+def _rivals() -> list[str]:
+    """The baselines of a pipeline."""
+    from slug import methods
+
+    return methods.names(methods.PIPELINE, searched=False)
+
+
 @dataclass(frozen=True)
 class Settings:
     run: Run = group(Run)
     pipeline: Pipeline = group(Pipeline)
     concepts: Concepts = group(Concepts)
     judging: Judging = group(Judging)
-    method: str = flag("slug", "whose edits are added up, as their records name it")
+    method: str = flag("slug", "whose edits are put together, as their records name it")
+    ways: tuple[str, ...] = flag(("sum",), "how they are put together", nargs="+", choices=("sum", "joint", "assigned"))
+    rivals: tuple[str, ...] = flag((), "baselines that forget a group at once", nargs="*", choices=_rivals)
     out: Folder = flag("", "folder to write instead of {result-dir}/uncanvas")
     readme: str = flag("", "Markdown file whose uncanvas-multi block is filled")
 
@@ -44,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     canvas = Canvas(settings.run, settings.pipeline, settings.judging)
     out = canvas.out(settings.out)
-    rows = pipelines_several.evaluate(canvas, concepts, settings.method)
+    rows = pipelines_several.evaluate(canvas, concepts, settings.method, (*settings.ways, *settings.rivals))
     frame = pd.DataFrame(rows).assign(protocol=settings.run.protocol)
     files.write_text(out / "multi.csv", frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     markdown.publish(out / "multi.md", pipelines.together(frame, settings.method), "uncanvas-multi", settings.readme)

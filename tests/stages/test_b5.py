@@ -1,9 +1,14 @@
 """b5_unlearn_multi.py, against a pipeline folder that carries the deltas, judged anew."""
 
+import copy
+import json
+import shutil
+
 import pandas as pd
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file
 from tiny_canvas import STYLES
 
 from slug import models
@@ -83,3 +88,76 @@ def test_the_readme_gets_the_report(out):
 def test_concepts_that_cannot_be_forgotten_together_are_said_in_one_line(canvas_run, monkeypatch, capfd, more, said):
     given = ["b5_unlearn_multi", *canvas_run.pipeline, *canvas_run.judged, *more, *canvas_run.common]
     assert said in tiny.failure(monkeypatch, capfd, *given)
+
+
+@pytest.fixture(scope="module")
+def ways(canvas_run, tmp_path_factory):
+    """A run of all ways and rivals, with a result folder of its own."""
+    run, folder = copy.copy(canvas_run), tmp_path_factory.mktemp("ways")
+    run.results = folder / "results"
+    for part in ("sd", "grads"):
+        shutil.copytree(canvas_run.results / part, run.results / part, symlinks=True)
+    run.common = ["--result-dir", run.results, *canvas_run.common[2:]]
+    ways = ["--ways", "sum", "joint", "assigned", "--rivals", "uce", "speed", "oce"]
+    concepts = ["--style", "Noto", "--object", "palm_tree", "--out", folder]
+    run.flags = ["b5_unlearn_multi", *run.pipeline, *run.judged, *concepts, *ways]
+    run.run(*run.flags)
+    return run
+
+
+def chosen(run, way):
+    """The record of what was chosen."""
+    (path,) = (run.results / "sd/together").glob(f"pipeline-slug-{way}-*.json")
+    return json.loads(path.read_text())
+
+
+def test_every_way_and_rival_has_rows(ways):
+    table = pd.read_csv(ways.results.parent / "multi.csv")
+    known = {"original", "sum", "joint", "uce", "speed", "oce"}
+    assert known <= set(table["method"]) <= known | {"assigned"}
+    assert (table.groupby("method").size() == 2).all() and (table["UA_low"] <= table["UA"]).all()
+    text = (ways.results.parent / "multi.md").read_text()
+    assert "| together | how |" in text and "`joint`: one system" in text
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_part_of_a_joint_edit_reverts_alone(canvas_run, tiny_canvas, ways, tmp_path, kept):
+    """Exact: the folder with both parts, after the revert of one, is that with the other one."""
+    parts = [ways.results / "sd/together" / name for name in chosen(ways, "joint")["deltas"]]
+    assert len(parts) == 2
+    both, one = tmp_path / "both", tmp_path / "one"
+    deltas.apply(parts, tiny_canvas / "pipeline", both)
+    deltas.apply(parts[kept], tiny_canvas / "pipeline", one)
+    deltas.revert(parts[1 - kept], both, tmp_path / "reverted")
+    found, expected = (load_file(f / "text_encoder/model.safetensors") for f in (tmp_path / "reverted", one))
+    assert found.keys() == expected.keys() and all(torch.equal(found[n], expected[n]) for n in found)
+
+
+def test_what_was_chosen_is_kept(ways, monkeypatch):
+    from slug.evaluation.canvas_groups import GroupEvaluator
+
+    before = (ways.results.parent / "multi.csv").read_bytes()
+    monkeypatch.setattr(GroupEvaluator, "score", lambda *a, **k: pytest.fail("a choice that is kept was made again"))
+    ways.run(*ways.flags)
+    assert (ways.results.parent / "multi.csv").read_bytes() == before
+
+
+def test_a_choice_by_other_edits_is_made_again(ways, tmp_path):
+    path = next((ways.results / "sd/together").glob("pipeline-slug-uce-*.json"))
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps(found | {"seed": 5, "setting": "stale"}))
+    ways.run(*ways.flags)
+    again = json.loads(path.read_text())
+    assert {**again, "tried": 0} == {**found, "tried": 0} and len(again["tried"]) == len(found["tried"])
+
+
+def test_a_forget_set_that_has_changed_is_refused(ways, monkeypatch, capfd):
+    for path in (ways.results / "sd/together").glob("*joint*.json"):
+        path.unlink()
+    record = ways.results / "sd/pipeline-slug-style-Noto.json"
+    before = record.read_text()
+    record.write_text(json.dumps(json.loads(before) | {"retain_hash": "other"}))
+    try:
+        assert "retain set of Noto has changed" in tiny.failure(monkeypatch, capfd, *ways.flags, *ways.common)
+    finally:
+        record.write_text(before)

@@ -63,11 +63,11 @@ def _state(factors: Mapping[str, Factor], key: str, down: str, up: str) -> dict[
     return state
 
 
-def save(folder: Path, factors: Mapping[str, Factor], base: str, delta: tuple[str, Header]) -> Path:
+def save(folder: Path, factors: Mapping[str, Factor], base: str, delta: tuple[str, Header], license: str = "other") -> Path:
     """Write an adapter for StableDiffusionPipeline.load_lora_weights, with a card. Returns its weight file.
 
     Its scale is 1, because without an alpha diffusers takes the rank for it. `base` is the name of the pipeline, `delta` the
-    (file name, header) of the delta that the adapter was made from.
+    (file name, header) of the delta that the adapter was made from, `license` that of the pipeline.
     """
     import slug.torchvision_cpu  # noqa: F401  (before diffusers)
 
@@ -77,7 +77,7 @@ def save(folder: Path, factors: Mapping[str, Factor], base: str, delta: tuple[st
     state = _state(factors, "{}.lora_linear_layer", "down", "up")
     folder.mkdir(parents=True, exist_ok=True)
     StableDiffusionPipeline.save_lora_weights(folder, text_encoder_lora_layers=state, safe_serialization=True)
-    files.write_text(folder / cards.FILE, cards.adapter_text("diffusers", base, *delta, factors))
+    files.write_text(folder / cards.FILE, cards.adapter_text("diffusers", base, *delta, factors, license))
     return folder / FILE
 
 

@@ -126,11 +126,7 @@ def text(original: str, base: str, headers: Mapping[str, Header], contents: Cont
 
     Raises SlugError if the YAML header of the base model's card cannot be read.
     """
-    try:
-        data = ModelCard(original).data if original else ModelCardData()
-    except Exception as err:  # the hub's library raises YAML's errors and its own
-        raise SlugError(f"the {FILE} beside the model cannot be read as a model card: {brief(err)}") from err
-    license = data.get("license") or "other"
+    license = _card_data(original).get("license") or "other"
     names = [name_of(*item) for item in headers.items()]
     held = lines(contents)
     return "\n".join(
@@ -165,19 +161,35 @@ def _sealed() -> list[str]:
     return ["This folder is sealed: it holds neither the original tensors nor the deltas, so that it cannot be reverted.\n"]
 
 
-def adapter_text(library: str, base: str, file: str, header: Header, factors: Mapping[str, Any]) -> str:
+def license_of(folder: str | Path) -> str:
+    """The licence that the card in a model folder names; "other" where there is no such card."""
+    path = Path(folder) / FILE
+    return _card_data(files.read_text(path)).get("license") or "other" if folder and path.is_file() else "other"
+
+
+def _card_data(original: str) -> Any:
+    """The YAML header of a card's text. SlugError if it cannot be read."""
+    try:
+        return ModelCard(original).data if original else ModelCardData()
+    except Exception as err:  # the hub's library raises YAML's errors and its own
+        raise SlugError(f"the {FILE} beside the model cannot be read as a model card: {brief(err)}") from err
+
+
+def adapter_text(
+    library: str, base: str, file: str, header: Header, factors: Mapping[str, Any], license: str = "other"
+) -> str:
     """The card of an adapter, {module: Factor}, of the model `base`, made from a delta; LOADED has the libraries."""
     load, remove = LOADED[library]
     return "\n".join(
         [
-            *_head(base, "other", [name_of(file, header)], [header], tags=["lora"], library_name=library),
+            *_head(base, license, [name_of(file, header)], [header], tags=["lora"], library_name=library),
             "This folder is the edit as a LoRA adapter; it holds none of the model's weights.\n",
             "| delta | forgotten | layer | step | figures of the whole delta |\n|---|---|---|---|---|",
             _row(file, header),
             "\n| module | rank | residual: norm of what the adapter leaves out / norm of the edit |\n|---|---|---|",
             *(f"| `{module}` | {f.rank} | {f.residual:.2%} |" for module, f in factors.items()),
             f"\n## Back to the original\n\n`{load}` adds the adapter, `{remove}` removes it; the base model's files do not",
-            f"change.\n\n## Licence\n\nThat of the base model (`{base}`).",
+            f"change.\n\n## Licence\n\nThat of the base model, `{base}`{f' ({license})' if license != 'other' else ''}.",
             "",
         ]
     )

@@ -7,12 +7,15 @@ from slug import files
 from slug.errors import SlugError
 
 KINDS = ("style", "object")
+# What UnlearnCanvas calls its classifiers: the second one, of almost the same name, tells objects ("classes").
+NAMED = {"style": "style50.pth", "object": "style50_cls.pth"}
 PUBLISHED = files.ROOT / "data/uncanvas/classifiers.json"  # describes UnlearnCanvas's own classifiers
 
 
 def weights_of(folder: Path, kind: str) -> Path | None:
-    """The weight file of a classifier in a folder, None where it is missing."""
-    return next((p for end in (".safetensors", ".pth") if (p := folder / f"{kind}{end}").is_file()), None)
+    """The weight file of a classifier in a folder, by our name or by the published one; None where it is missing."""
+    names = (f"{kind}.safetensors", f"{kind}.pth", NAMED[kind])
+    return next((p for name in names if (p := folder / name).is_file()), None)
 
 
 def classifier_settings(folder: Path, side: int = 0) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from PIL import Image
 from slug import files
 from slug.data import canvas, evaluation_sets
 from slug.data.images import Decoded, Item, evenly_spaced, is_system, listed
-from slug.data.names import clean_name
+from slug.data.names import clean_name, plain_name
 from slug.data.pairs import TarMembers, read_tar
 from slug.errors import SlugError
 
@@ -139,7 +139,19 @@ def unlearn_canvas(folder: Path) -> Looked:
     grid = len(styles) * len(objects)
     complete = len(styles) >= STYLES and len(objects) >= OBJECTS and len(cells) == grid and not broken
     detail = f"{len(paths)} pictures, {len(styles)} of {STYLES} styles, {len(objects)} of {OBJECTS} objects"
-    return complete, f"{detail}, {len(cells)} of {grid} cells, {broken} broken of {opened}", ""
+    detail += f", {len(cells)} of {grid} cells, {broken} broken of {opened}"
+    return complete, detail + _strange_styles(folder, styles), ""
+
+
+def _strange_styles(folder: Path, styles: Iterable[str]) -> str:
+    """The styles that the classifiers have no output for: the published data set has 61 folders, the classifier 51 outputs.
+    Empty where the classifiers are of other data."""
+    with contextlib.suppress(SlugError):  # a damaged description has a line of its own
+        known = {plain_name(n) for n in canvas.classifier_settings(folder.parent / "classifiers")["labels"]["style"]}
+        strange = sorted(n for n in styles if plain_name(n) not in known)
+        if strange and len(strange) < len(list(styles)):
+            return f", {len(strange)} styles that the classifier has no output for: {', '.join(strange)}"
+    return ""
 
 
 def classifiers(folder: Path) -> Looked:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from slug import files
-from slug.data.canvas import KINDS, classifier_settings, weights_of
+from slug.data.canvas import KINDS, NAMED, classifier_settings, weights_of
 from slug.data.names import plain_name
 from slug.errors import SlugError, brief
 from slug.evaluation import zeroshot
@@ -125,6 +125,17 @@ def correct(asked: Sequence[Request], logits: Mapping[str, torch.Tensor], labels
     return out
 
 
+def check_outputs(state: Mapping[str, torch.Tensor], kind: str, labels: Labels, path: Path) -> None:
+    """SlugError where a classifier's last layer has the outputs of the other kind's: two files were confused."""
+    outputs = {len(t) for n, t in state.items() if n.endswith(("head.weight", "fc.weight", "classifier.weight"))}
+    other = next(k for k in KINDS if k != kind)
+    if len(labels[other]) in outputs and len(labels[kind]) not in outputs:
+        raise SlugError(
+            f"{path} has {len(labels[other])} outputs, as the {other} classifier has, not {len(labels[kind])}: the two "
+            f"files are confused; of UnlearnCanvas's own, {NAMED['style']} tells styles and {NAMED['object']} objects"
+        )
+
+
 def load_classifiers(folder: str | Path, device: str | torch.device = "cpu", side: int = 0) -> Classifiers:
     """The Classifiers of a folder: classifiers.json, and timm weights in style.safetensors and object.safetensors (or .pth).
 
@@ -151,6 +162,7 @@ def load_classifiers(folder: str | Path, device: str | torch.device = "cpu", sid
             networks[kind] = timm.create_model(settings["arch"], num_classes=classes, **settings.get("options", {}))
             state: Any = load_file(path) if path.suffix != ".pth" else files.read_tensors(path, "get it again")
             state = state.get("model_state_dict", state)
+            check_outputs(state, kind, settings["labels"], path)
             networks[kind].load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in state.items()})
         except (SafetensorError, RuntimeError, OSError, ValueError, TypeError, AttributeError) as err:
             raise SlugError(

@@ -61,7 +61,7 @@ class Concept(NamedTuple):
         """The prompt of a Request without its style, or without its object: what a forgotten concept may become."""
         other = plain_name(getattr(request, OTHER[self.kind]))
         if self.kind == "style":
-            return f"An {other} image."
+            return f"An {other} image." if other else "An image."
         return f"An image in {other} style." if other else "An image."
 
 

@@ -59,6 +59,26 @@ def states(diffusion: Diffusion, prompts: Sequence[str]) -> torch.Tensor:
     return pipe.text_encoder(ids.to(pipe.device)).last_hidden_state
 
 
+def denoising_loss(
+    diffusion: Diffusion, prompts: Sequence[str], latents: torch.Tensor, schedule: Any, g: torch.Generator
+) -> torch.Tensor:
+    """The UNet's mean squared error on BATCH noised latents, drawn by `g`, of N prompts' pictures, with gradients.
+
+    Args:
+        latents: (N, C, H, W) of the pictures; see Diffusion.latents.
+        schedule: Diffusion.training_schedule.
+    """
+    pipe, kind = diffusion.pipe, schedule.config.prediction_type
+    rows = torch.randint(len(prompts), (BATCH,), generator=g)
+    t = torch.randint(schedule.config.num_train_timesteps, (BATCH,), generator=g)
+    clean, noise = latents[rows].float(), torch.randn(BATCH, *latents.shape[1:], generator=g)
+    x = schedule.add_noise(clean, noise, t)
+    target = schedule.get_velocity(clean, noise, t) if kind == "v_prediction" else noise
+    text = states(diffusion, [prompts[i] for i in rows.tolist()])
+    x, t, target = (a.to(pipe.device) for a in (x.to(text.dtype), t, target))
+    return F.mse_loss(pipe.unet(x, t, text).sample.float(), target)
+
+
 def learn(
     diffusion: Diffusion,
     prompts: Sequence[str],
@@ -81,22 +101,14 @@ def learn(
     """
     pipe = diffusion.pipe
     module, _ = _place(pipe)
-    schedule: Any = diffusion.training_schedule()
-    kind = schedule.config.prediction_type
+    schedule = diffusion.training_schedule()
     ids = pipe.tokenizer(plain_name(start), add_special_tokens=False).input_ids
     vector = module.weight[ids].detach().float().mean(0).clone().requires_grad_(True)
     optimizer = torch.optim.AdamW([vector], lr=rate, weight_decay=0.0)
     g = torch.Generator().manual_seed(seed)
     with spoken(diffusion, vector), torch.enable_grad():
         for _ in range(steps):
-            rows = torch.randint(len(prompts), (BATCH,), generator=g)
-            t = torch.randint(schedule.config.num_train_timesteps, (BATCH,), generator=g)
-            clean, noise = latents[rows].float(), torch.randn(BATCH, *latents.shape[1:], generator=g)
-            x = schedule.add_noise(clean, noise, t)
-            target = schedule.get_velocity(clean, noise, t) if kind == "v_prediction" else noise
-            text = states(diffusion, [prompts[i] for i in rows.tolist()])
-            x, t, target = (a.to(pipe.device) for a in (x.to(text.dtype), t, target))
-            loss = F.mse_loss(pipe.unet(x, t, text).sample.float(), target)
+            loss = denoising_loss(diffusion, prompts, latents, schedule, g)
             if not torch.isfinite(loss):
                 raise SlugError(f"the loss of a token is {loss.item()} at learning rate {rate:g}; give a lower --rate")
             optimizer.zero_grad()

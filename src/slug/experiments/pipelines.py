@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from slug import cli, files, methods, progress, protocols, system
-from slug.artifacts import adapters, canvas_records, deltas, records
+from slug.artifacts import adapters, canvas_records, cards, deltas, records
 from slug.artifacts.gradient_files import GradientFiles
 from slug.artifacts.records import Record
 from slug.core import gradients, layers, losses, preconditioning, selection, slug
@@ -140,6 +140,8 @@ class Forgetting:
             seed=settings.run.seed,
             protocol=settings.run.rules,
         )
+        if said := report.unknown(plain_name(concept.name), evaluator.start.scores["UA"]):
+            print(f"warning: {said}; what is not drawn in the first place counts as forgotten")
         system.reset_peak_memory(device)
         started, gradient_s = time.perf_counter(), 0.0
         if self.method.searched:
@@ -311,7 +313,8 @@ class Forgetting:
         delta = self.path(concept, ".delta.safetensors")
         factors = adapters.adapter(edit.changes, self.settings.lora_residual)
         header = deltas.read(delta)[1]
-        file = adapters.save(self.path(concept, "-lora"), factors, self.pipeline.tag, (delta.name, header))
+        license = cards.license_of(self.pipeline.origin)
+        file = adapters.save(self.path(concept, "-lora"), factors, self.pipeline.tag, (delta.name, header), license)
         return {
             "folder": file.parent.name,
             "bytes": file.stat().st_size,

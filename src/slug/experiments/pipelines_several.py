@@ -1,4 +1,4 @@
-"""Several styles and objects forgotten at once: the sums of edits that were found one by one (b5_unlearn_multi.py)."""
+"""Several styles and objects forgotten at once, in several ways (b5_unlearn_multi.py)."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,17 +6,21 @@ from typing import Any
 
 import torch
 
-from slug import files, progress
+from slug import files, progress, schema
 from slug.artifacts.records import Record
-from slug.core.edit import total
+from slug.core.edit import Edit
 from slug.data.canvas import KINDS
 from slug.data.names import plain_name
 from slug.errors import SlugError
 from slug.evaluation import statistics, unlearncanvas
 from slug.evaluation.canvas_classifiers import Judged
+from slug.evaluation.canvas_groups import retained
 from slug.evaluation.canvas_prompts import OTHER, Concept, Request
 from slug.experiments.pipeline_setup import Canvas, concept_of
+from slug.experiments.pipelines_ways import SUM, WAYS, Ways
 from slug.reports import caveats
+
+WHY_NOT = "no two concepts have candidates that keep enough on layers of their own"
 
 
 def groups(concepts: Sequence[Concept]) -> list[list[Concept]]:
@@ -28,51 +32,54 @@ def groups(concepts: Sequence[Concept]) -> list[list[Concept]]:
     return [*found, list(concepts)] if len({c.kind for c in concepts}) > 1 else found
 
 
-def retained(group: Sequence[Concept], asked: Sequence[Request]) -> torch.Tensor:
-    """(N,) bool: which of N Requests show no concept of a group. SlugError where all show one."""
-    rest = ~torch.tensor([c.shown_by(asked) for c in group]).any(0)
-    if not rest.any():
-        raise SlugError(f"every prompt shows one of {', '.join(c.name for c in group)}; leave one out")
-    return rest
-
-
 def rows_of(
-    group: Sequence[Concept], asked: Sequence[Request], before: Judged, after: Judged, seed: int
+    group: Sequence[Concept], asked: Sequence[Request], states: Mapping[str, Judged], seed: int
 ) -> list[dict[str, Any]]:
-    """Rows of multi.csv: for each concept of a group one of the original, and one of the sum of edits.
+    """Rows of multi.csv: for each concept of a group one of the original, and one of each way to forget them all.
 
     Args:
-        before, after: what the judge says of the two pipelines. A change is of the pictures that both drew.
+        states: {ORIGINAL or way: what the judge says of that pipeline}, the original first. A change is of the pictures that
+            both pipelines drew.
     """
-    rest, out = retained(group, asked), []
-    both = rest & before.drawn & after.drawn
-    cells = [f"{r.style}/{r.object}" for r, kept in zip(asked, both.tolist(), strict=True) if kept]
+    rest, out, before = retained(group, asked), [], states[schema.ORIGINAL]
     for concept in group:
         own = torch.tensor(concept.shown_by(asked))
         rows = torch.nonzero(own | rest).flatten().tolist()
         common = {"count": len(group), "names": "; ".join(plain_name(c.name) for c in group), "kind": concept.kind}
         common |= {"name": plain_name(concept.name)}
-        for method, (right, drawn) in (("original", before), ("sum", after)):
+        for way, judged in states.items():
+            right, drawn = judged
             mine, shown = {k: r[rows] for k, r in right.items()}, own & drawn
             scores = unlearncanvas.scores(concept, [asked[i] for i in rows], mine, drawn[rows])
             counts = {"n_own": int(shown.sum()), "n_rest": int((rest & drawn).sum()), "n_black": int((~drawn[rows]).sum())}
             low, high = statistics.interval(int((~right[concept.kind][shown]).sum()), counts["n_own"])
-            figures = {"method": method, **scores._asdict(), "UA_low": low, "UA_high": high}
-            out.append(common | counts | {"seed": seed} | figures)
-        for column, kind in (("IRA", concept.kind), ("CRA", OTHER[concept.kind])):
-            change = (math.nan,) * 3
-            if both.any():
-                change = statistics.paired_difference(before.right[kind][both], after.right[kind][both], cells, seed=seed)
-            out[-1] |= dict(zip((f"{column}_change{end}" for end in ("", "_low", "_high")), change, strict=True))
+            figures = {"method": way, **scores._asdict(), "UA_low": low, "UA_high": high}
+            changes = {} if way == schema.ORIGINAL else _changes(concept, asked, rest, before, judged, seed)
+            out.append(common | counts | {"seed": seed} | figures | changes)
     return out
+
+
+def _changes(
+    concept: Concept, asked: Sequence[Request], rest: torch.Tensor, before: Judged, after: Judged, seed: int
+) -> dict[str, float]:
+    """Paired changes of IRA and CRA with their intervals, over the cells of the pictures of no concept that both drew."""
+    both, found = rest & before.drawn & after.drawn, dict[str, float]()
+    cells = [f"{r.style}/{r.object}" for r, kept in zip(asked, both.tolist(), strict=True) if kept]
+    for column, kind in (("IRA", concept.kind), ("CRA", OTHER[concept.kind])):
+        change = (math.nan,) * 3
+        if both.any():
+            change = statistics.paired_difference(before.right[kind][both], after.right[kind][both], cells, seed=seed)
+        found |= dict(zip((f"{column}_change{end}" for end in ("", "_low", "_high")), change, strict=True))
+    return found
 
 
 def with_caveats(
     rows: list[dict[str, Any]], group: Sequence[Concept], records: Mapping[Concept, Record]
 ) -> list[dict[str, Any]]:
-    """`rows_of` a group; the sum's rows say which of the edits, alone, does not show that its concept was forgotten."""
-    more = [part for concept in group for part in ({}, caveats.of(records[concept]))]
-    return [row | said for row, said in zip(rows, more, strict=True)]
+    """`rows_of` a group; the rows of what is made of edits say which of these, alone, does not show that its concept was
+    forgotten."""
+    said = {plain_name(c.name): caveats.of(records[c]) for c in group}
+    return [row | (said[row["name"]] if row["method"] in WAYS else {}) for row in rows]
 
 
 def chosen_records(records: Sequence[Record], concepts: Sequence[Concept], method: str) -> dict[Concept, Record]:
@@ -84,22 +91,35 @@ def chosen_records(records: Sequence[Record], concepts: Sequence[Concept], metho
     return {c: by_concept[c.plain] for c in concepts}
 
 
-def evaluate(canvas: Canvas, concepts: Sequence[Concept], method: str) -> list[dict[str, Any]]:
-    """Rows of multi.csv: all `groups` of concepts, forgotten by the sum of the edits that a method found for each."""
+def evaluate(canvas: Canvas, concepts: Sequence[Concept], method: str, ways: Sequence[str] = (SUM,)) -> list[dict[str, Any]]:
+    """Rows of multi.csv: all `groups` of concepts, forgotten in several ways.
+
+    Args:
+        method: whose edits of the single concepts are put together.
+        ways: of WAYS, and baselines that forget a group at once.
+    """
     asked, todo = canvas.split("test"), groups(concepts)
     for group in todo:
         retained(group, asked)  # before what takes long
     records = chosen_records(canvas.records(), concepts, method)
+    made = Ways(canvas, records, method)
 
-    def judged(group: Sequence[Concept], stem: str) -> Judged:
-        edit = total([canvas.edit(records[c]) for c in group])
-        mark = [files.file_hash(canvas.delta(records[c])) for c in group] or ""
+    def judged(edit: Edit, stem: str, mark: Any) -> Judged:
         with edit.applied(canvas.pipeline):
             paths = canvas.draw(asked, stem, mark)
         return canvas.correct(asked, paths, stem)
 
-    before, rows = judged([], f"{canvas.pipeline.tag}-original"), []
-    for group in progress.bar(todo, desc="groups of concepts", unit="pipeline"):
-        after = judged(group, f"{canvas.pipeline.tag}-{method}-together")
-        rows += with_caveats(rows_of(group, asked, before, after, canvas.run.seed), group, records)
+    before, rows = judged(Edit(), f"{canvas.pipeline.tag}-original", ""), []
+    for group in progress.bar(todo, desc="groups of concepts", unit="group"):
+        states = {schema.ORIGINAL: before}
+        for way in ways:
+            taken = made.chosen(way, group)
+            if taken is None:
+                print(f"{way}: left out for {', '.join(c.plain.name for c in group)}: {WHY_NOT}")
+                continue
+            mark = [files.file_hash(canvas.delta(records[c])) for c in group]
+            mark = mark if way == SUM else [*mark, way, taken.setting, files.tensor_hash(dict(taken.edit.changes))]
+            stem = f"{canvas.pipeline.tag}-{method}-together" if way in WAYS else f"{canvas.pipeline.tag}-{way}-together"
+            states[way] = judged(taken.edit, stem, mark)
+        rows += with_caveats(rows_of(group, asked, states, canvas.run.seed), group, records)
     return rows

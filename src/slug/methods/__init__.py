@@ -40,6 +40,7 @@ class PipelineMaterial(NamedTuple):
     others: list[str]
     seeds: list[int]  # of the pictures that are made of `own`
     seed: int
+    concepts: Sequence[str] = ()  # for each of `own` the name that it shows, where several concepts are forgotten at once
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class Method:
         rounds: whether several layers are edited, one in each round, with gradients taken anew.
         asked: whether a comparison runs it only where it is asked for by name.
         retains: whether the candidate that retains most is kept, whatever it forgets.
+        several: of a pipeline: `candidates` of several concepts at once, where these are made in another way than one's.
+        several_grid: values of the setting for several concepts, where they are others.
 
     For a CLIP `candidates(clip, material, setting)` changes the model's weights and yields the number of the candidate after
     each (an epoch, a dampening); `setting` is a training.Schedule where it trains. For a pipeline
@@ -90,6 +93,8 @@ class Method:
     rounds: bool = False
     asked: bool = False
     retains: bool = False
+    several: Callable[[Any, Any, Any], Iterator[Any]] | None = None
+    several_grid: tuple[float, ...] = ()
 
     @property
     def searched(self) -> bool:

@@ -11,6 +11,7 @@ r are multiples of that mean square. All tokens are read, as by the other closed
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from slug.methods import PIPELINE, Method, PipelineMaterial, register
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from slug.core.edit import Edit
 
-RIDGE = 1.0  # r
+RIDGE, RIDGE_OF_MANY = 1.0, 0.05  # r
 COPIES = 10  # with noise, of every retained state
 CENTRES = 3  # of the empty prompt's states behind its first one
 
@@ -91,11 +92,15 @@ def centres(rows: "Tensor", count: int) -> "Tensor":
     return found
 
 
-def candidates(pipeline: Any, material: PipelineMaterial, threshold: float) -> "Iterator[Edit]":
+def candidates(
+    pipeline: Any, material: PipelineMaterial, threshold: float, ridge: float = RIDGE, count: int = 1
+) -> "Iterator[Edit]":
     """Yield the edit for one threshold of eigenvalues.
 
     Args:
         pipeline: models.diffusion.Diffusion.
+        ridge: r.
+        count: of concepts among the prompts of `material`.
     """
     import torch
 
@@ -103,11 +108,12 @@ def candidates(pipeline: Any, material: PipelineMaterial, threshold: float) -> "
 
     with torch.no_grad():
         c, target, others = texts(pipeline, material)
-        c, target = (rows / len(material.own) ** 0.5 for rows in (c, target))  # sums over prompts become means
+        # Sums over a concept's prompts become means.
+        c, target = (rows / (len(material.own) / count) ** 0.5 for rows in (c, target))
         others = others.unique(dim=0)  # prompts begin alike
         empty = pipeline.embed([""])[0].double()
         still = torch.cat([empty[:1], centres(empty[1:], CENTRES)])
-        ridge, changes = RIDGE * others.square().mean().item(), {}
+        ridge, changes = ridge * others.square().mean().item(), {}
         for name in projections(pipeline, (VALUES,)):
             w = pipeline.tensors[name].double()
             p = projector(refined(others, w, c, target, material.seed), threshold)
@@ -115,6 +121,14 @@ def candidates(pipeline: Any, material: PipelineMaterial, threshold: float) -> "
     yield Edit(changes, f"threshold {threshold:g}", 1.0)
 
 
+def several(pipeline: Any, material: PipelineMaterial, threshold: float) -> "Iterator[Edit]":
+    """As `candidates`, for several concepts: with the published r, and with the smaller one that is published for many."""
+    for ridge in (RIDGE, RIDGE_OF_MANY):
+        for edit in candidates(pipeline, material, threshold, ridge, len({*material.concepts})):
+            yield replace(edit, layer=f"{edit.layer}, ridge {ridge:g}")
+
+
 CITED = "SPEED (Li et al.; 2025), after the paper's description: the values edited in the null space of what is retained"
 GRID = (1e-4, 1e-3, 1e-2, 1e-1)
-register(Method("speed", "SPEED", CITED, (PIPELINE,), 43, candidates, setting="threshold", grid=GRID))
+SPEED = Method("speed", "SPEED", CITED, (PIPELINE,), 43, candidates, setting="threshold", grid=GRID, several=several)
+register(SPEED)

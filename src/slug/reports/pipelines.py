@@ -13,11 +13,18 @@ from slug.evaluation.statistics import interval
 from slug.reports import caveats, intervals, markdown, naming, ranking, rules
 
 SCORES = ("UA", "IRA", "CRA")
+HIGH_UA = 0.25  # of the unedited pipeline, from which on a warning is given
 SHARES = [0.8 + 0.005 * i for i in range(41)]  # of IRA and CRA, for each of which the best UA is given
 KEPT_TARGET, ONE_LAYER_TARGET, ROUNDS_TARGET = 0.85, {"style": 0.86, "object": 0.75}, 0.95
 REFERENCE, FORGOTTEN = "slug_w", 0.9  # the method that others are compared with, and the UA that counts as forgotten
+# How concepts are forgotten together, as the column `how` of `together` names it.
+HOW = (
+    "`sum`: the edits of `{method}`, added up. `assigned`: candidates of their searches on layers that no two concepts "
+    "share. `joint`: one system for each matrix that the edits move. Other names: a baseline on all concepts at once. All "
+    "but `sum` choose their settings on the validation split."
+)
 # Words of the paragraphs of `report` that are made from the table itself.
-NOTES = (caveats.MARK.strip(), "black all over", "at an end of its grid", "Methods beside `")
+NOTES = (caveats.MARK.strip(), "black all over", "at an end of its grid", "Warning: the unedited", "Methods beside `")
 
 
 def tidy(frame: pd.DataFrame) -> pd.DataFrame:
@@ -92,7 +99,19 @@ def compared(frame: pd.DataFrame) -> list[str]:
 
 def _left_out(frame: pd.DataFrame) -> list[str]:
     """What the figures do not show: edits that did not forget, and pictures that are in no figure."""
-    return [*caveats.sentences(frame, method=True), *_black(frame)]
+    return [*caveats.sentences(frame, method=True), *_unknown(frame), *_black(frame)]
+
+
+def unknown(name: str, ua: float) -> str:
+    """What to say of a concept that the unedited pipeline draws badly; empty where it draws it well."""
+    return f"the unedited pipeline already scores a UA of {ua:.0%} for {name}" if ua >= HIGH_UA else ""
+
+
+def _unknown(frame: pd.DataFrame) -> list[str]:
+    """The concepts whose UA says little, because the unedited pipeline's is high already."""
+    rows = frame[frame["method"] == schema.ORIGINAL].to_dict("records") if "UA" in frame else []
+    said = list(dict.fromkeys(filter(None, (unknown(r["name"], r["UA"]) for r in rows))))
+    return [f"Warning: {'; '.join(said)}. What is not drawn in the first place counts as forgotten."] if said else []
 
 
 def _black(frame: pd.DataFrame) -> list[str]:
@@ -175,27 +194,39 @@ def tokens(frame: pd.DataFrame) -> str:
 
 
 def together(frame: pd.DataFrame, method: str) -> str:
-    """Markdown of multi.csv: a row for each group and kind of concepts whose edits, found by a method, were added up."""
+    """Markdown of multi.csv: for each group and kind of concepts a row for each way in which they were forgotten together.
+
+    Args:
+        method: whose edits of single concepts were put together.
+    """
     heads = (
         "together | UA of each (95%; of the original) | pictures of each | IRA | change in points (95%) | CRA | "
         "change in points (95%) | pictures of none"
     )
+    ways = [m for m in dict.fromkeys(frame["method"]) if m != schema.ORIGINAL]
     rows = []
     for (count, _, kind), part in intervals.groups(frame, ["count", "names", "kind"], sort=False):
-        whole, edited = (part[part["method"] == m].reset_index(drop=True) for m in (schema.ORIGINAL, "sum"))
-        each = "; ".join(
-            f"{r['name']}{caveats.mark(r)} {r['UA']:.1%} ({r['UA_low']:.1%} to {r['UA_high']:.1%}; {first:.1%})"
-            for (_, r), first in zip(edited.iterrows(), whole["UA"], strict=True)
-        )
-        row, retained = edited.iloc[0], []
-        for c in ("IRA", "CRA"):
-            retained += [f"{whole[c].iloc[0]:.1%} to {row[c]:.1%}", intervals.paired(row, c, "+.1f")]
-        counts = ", ".join(dict.fromkeys(str(n) for n in edited["n_own"]))
-        of = f"the {kind}s of {count} concepts" if len(part) < 2 * count else f"{count} {kind}s"
-        rows.append([of, each, counts, *retained, row["n_rest"]])
+        whole = part[part["method"] == schema.ORIGINAL].set_index("name")
+        for way in [w for w in ways if (part["method"] == w).any()]:
+            edited, retained = part[part["method"] == way], []
+            each = "; ".join(
+                f"{r['name']}{caveats.mark(r)} {r['UA']:.1%} ({r['UA_low']:.1%} to {r['UA_high']:.1%}; "
+                f"{whole.loc[r['name'], 'UA']:.1%})"
+                for _, r in edited.iterrows()
+            )
+            row = edited.iloc[0]
+            for c in ("IRA", "CRA"):
+                retained += [f"{whole[c].iloc[0]:.1%} to {row[c]:.1%}", intervals.paired(row, c, "+.1f")]
+            counts = ", ".join(dict.fromkeys(str(n) for n in edited["n_own"]))
+            of = f"the {kind}s of {count} concepts" if len(edited) < count else f"{count} {kind}s"
+            rows.append([of, *([way] if len(ways) > 1 else []), each, counts, *retained, row["n_rest"]])
+    first = f"The edits of `{method}`, added up:"
+    if len(ways) > 1:
+        heads = heads.replace("together |", "together | how |")
+        first = f"Several concepts forgotten together. {HOW.format(method=method)}"
     alone = frame.assign(method=method)  # the caveats are of the edits, one by one
     said = [*caveats.sentences(alone, method=True), *_black(frame), rules.line(frame)]
-    return "\n\n".join([f"The edits of `{method}`, added up:", markdown.table(heads, rows), *said])
+    return "\n\n".join([first, markdown.table(heads, rows), *said])
 
 
 def draw(steps: pd.DataFrame, floor: float, title: str, stem: Path) -> None:

@@ -8,9 +8,11 @@ import pytest
 import tiny
 import torch
 from huggingface_hub import ModelCard
+from wrappers import ROOT
 
 from slug.artifacts import adapters, cards, deltas
 from slug.errors import SlugError
+from slug.models import vlm
 
 
 def header_of(metrics, layer="a", **more):
@@ -69,6 +71,50 @@ def test_the_card_of_an_adapter_tells_of_its_factors(library, load):
     assert "# mini without Noto" in found.text and load in found.text
     assert "| `x.delta.safetensors` | Noto | `a.fc1.weight` | 0.5 | UA 90.0% of 60 |" in found.text
     assert "| `a.fc1` | 4 | 0.00% |" in found.text and "| `a.fc2` | 1 | 0.00% |" in found.text
+
+
+CARD = "---\nlicense: cc-by-sa-4.0\n---\n\n# mine\n"
+
+
+@pytest.mark.parametrize("family", ["pipeline", "llava"])
+@pytest.mark.parametrize("sealed", [False, True])
+def test_cards_of_pipelines_and_assistants_say_all_that_a_reader_needs(family, sealed, tiny_canvas, tiny_llava, tmp_path):
+    """Base, what was forgotten, figures with counts, the base's licence, and the way back or that there is none."""
+    origin = (tiny_canvas if family == "pipeline" else tiny_llava) / family
+    source = shutil.copytree(origin, tmp_path / "source")
+    (source / cards.FILE).write_text(CARD)
+    if family == "pipeline":
+        model, metrics = tiny.load_pipeline(tiny_canvas), {"UA": 0.9, "n_forget": 60, "IRA": 0.98, "n_retain": 100}
+        said = ["UA 90.0% of 60", "IRA 98.0% of 100"]
+    else:
+        model = vlm.load(str(origin), str(tiny_llava / "hugging_face"))
+        metrics = {"forget_acc": 0.02, "n_forget": 50, "forget_unseen_acc": 0.1, "n_forget_unseen": 20}
+        said = ["forget accuracy 2.0% of 50", "of source images that it did not 10.0% of 20"]
+    name = next(n for n in model.candidates() if "fc1.weight" in n)
+    about = {"name": "Owl", "layer": name, "step": 2.0, "metrics": metrics | {"split": "validation", "method": "slug_w"}}
+    deltas.save(tmp_path / "Owl.delta.safetensors", model, {name: torch.ones_like(model.tensors[name]).float()}, **about)
+    edited = deltas.apply(tmp_path / "Owl.delta.safetensors", source, tmp_path / "edited", seal=sealed)
+    found = ModelCard.load(edited / cards.FILE)
+    assert found.data.license == "cc-by-sa-4.0" and found.data.base_model == model.tag
+    for words in (f"# {model.tag} without Owl", name, "(validation split)", "That of the base model (cc-by-sa-4.0)", *said):
+        assert words in found.text, words
+    assert ("This folder is sealed" in found.text) == sealed
+    assert ("revert --delta Owl.delta.safetensors" in found.text) == (not sealed)
+
+
+def test_the_card_of_an_adapter_names_the_licence_of_its_base(tmp_path):
+    (tmp_path / cards.FILE).write_text(CARD)
+    factors, header = {"a.fc1": adapters.factor(torch.eye(4), 0.0)}, header_of({"UA": 0.9}, "a.fc1.weight")
+    license = cards.license_of(tmp_path)
+    found = ModelCard(cards.adapter_text("diffusers", "mini", "x", header, factors, license))
+    assert found.data.license == "cc-by-sa-4.0" and "That of the base model, `mini` (cc-by-sa-4.0)." in found.text
+    assert [cards.license_of(f) for f in ("", tmp_path / "no")] == ["other", "other"]
+
+
+@pytest.mark.parametrize("name", ["mini-clip", "mini-sd", "mini-llava"])
+def test_the_demos_models_have_the_licence_that_notice_says(name):
+    assert cards.license_of(ROOT / "data/models" / name) == "cc-by-sa-4.0"
+    assert "3. Rendered art and weights: CC BY-SA 4.0" in (ROOT / "NOTICE").read_text()
 
 
 @pytest.mark.parametrize("method, says", [("slug", "one step on one layer"), ("slug_rounds", "in rounds"), ("uce", "UCE")])

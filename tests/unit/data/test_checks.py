@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from slug.data import checks, evaluation_sets
+from slug.data import canvas, checks, evaluation_sets
 
 KEYS = ("laion", "retain", "forget", "celeba", "imagenet", "canvas", "classifiers")
 
@@ -116,3 +116,22 @@ def test_a_damaged_description_makes_classifiers_unusable(classifiers, text):
     (classifiers / "classifiers.json").write_text(text)
     found = state_of(classifiers)
     assert not found.usable and "classifiers.json" in found.detail
+
+
+def test_styles_without_an_output_of_the_classifier_are_named(tmp_path):
+    """The published data set has more styles than its classifier."""
+    known = canvas.classifier_settings(tmp_path)["labels"]["style"]
+    for style in (known[0], known[1], "Seed_Images", "Unknown_Style"):
+        tiny.write_file(tmp_path / f"UnlearnCanvas/data/{style}/Dogs/1.jpg", tiny.jpeg(1, size=16))
+    (found,) = checks.states(tmp_path, ["canvas"])
+    assert "1 styles that the classifier has no output for: Unknown_Style" in found.detail
+    for style in (known[0], known[1], "Seed_Images"):
+        (tmp_path / f"UnlearnCanvas/data/{style}").rename(tmp_path / f"UnlearnCanvas/data/Other_{style}")
+    (found,) = checks.states(tmp_path, ["canvas"])
+    assert found.usable and "no output" not in found.detail  # classifiers of other data
+
+
+def test_published_names_of_classifiers_are_found(classifiers):
+    (classifiers / "style.pth").rename(classifiers / "style50.pth")
+    (classifiers / "object.pth").rename(classifiers / "style50_cls.pth")
+    assert state_of(classifiers).detail.startswith("style50.pth, style50_cls.pth: ")

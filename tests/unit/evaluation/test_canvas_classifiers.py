@@ -89,6 +89,30 @@ def test_weights_that_do_not_fit_are_refused(copy, changes):
         load_classifiers(copy)
 
 
+@pytest.mark.parametrize("published", [False, True])
+def test_confused_files_are_said(copy, published):
+    style, thing = (copy / f"{k}.safetensors" for k in ("style", "object"))
+    if published:
+        for path, name in ((style, "style50_cls.pth"), (thing, "style50.pth")):
+            torch.save({"model_state_dict": load_file(path)}, copy / name)
+            path.unlink()
+    else:
+        style.rename(copy / "x")
+        thing.rename(style)
+        (copy / "x").rename(thing)
+    with pytest.raises(SlugError, match="3 outputs, as the object classifier has, not 2: the two files are confused"):
+        load_classifiers(copy)
+
+
+def test_the_published_names_are_read(copy, tiny_canvas):
+    for kind, name in (("style", "style50.pth"), ("object", "style50_cls.pth")):
+        torch.save(load_file(copy / f"{kind}.safetensors"), copy / name)
+        (copy / f"{kind}.safetensors").unlink()
+    pictures = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+    found, expected = (load_classifiers(f).logits(pictures) for f in (copy, tiny_canvas / "classifiers"))
+    assert all(torch.equal(found[k], expected[k]) for k in expected)
+
+
 def test_a_missing_folder_is_said():
     with pytest.raises(SlugError, match="classifiers not found"):
         load_classifiers("/nowhere")

@@ -55,15 +55,27 @@ def test_black_pictures_are_counted_and_in_no_figure():
     right = {k: torch.tensor([True, True, False, True, True, False]) for k in ("style", "object")}
     whole = Judged(right, torch.ones(6, dtype=torch.bool))
     some = Judged({k: r & False for k, r in right.items()}, torch.tensor([False, True, True, False, True, True]))
-    _, edited, *_ = pipelines_several.rows_of(group, ASKED, whole, some, 0)
+    _, edited, *_ = pipelines_several.rows_of(group, ASKED, {"original": whole, "sum": some}, 0)
     assert (edited["n_own"], edited["n_rest"], edited["n_black"], edited["UA"]) == (2, 1, 2, 1.0)
     assert edited["IRA"] == 0 and edited["IRA_change"] == -1  # of the one picture that both drew
     none = Judged(some.right, some.drawn & False)
-    _, edited, *_ = pipelines_several.rows_of(group, ASKED, whole, none, 0)
+    _, edited, *_ = pipelines_several.rows_of(group, ASKED, {"original": whole, "sum": none}, 0)
     assert edited["n_own"] == 0 and math.isnan(edited["UA"]) and math.isnan(edited["IRA_change"])
 
 
 def test_the_sum_says_which_of_its_edits_did_not_forget_alone():
     group = [Concept("style", "Noto"), Concept("object", "palm tree")]
-    found = pipelines_several.with_caveats([{"n": i} for i in range(4)], group, {group[0]: {}, group[1]: {"caveat": "why"}})
-    assert found == [{"n": 0}, {"n": 1}, {"n": 2}, {"n": 3, "caveat": "why"}]
+    ways = ("original", "sum", "joint", "uce")
+    rows = [{"name": name, "method": way} for name in ("Noto", "palm tree") for way in ways]
+    found = pipelines_several.with_caveats(rows, group, {group[0]: {}, group[1]: {"caveat": "why"}})
+    assert [row.get("caveat") for row in found] == [None] * 5 + ["why", "why", None]
+
+
+def test_every_way_has_a_row_for_each_concept_and_its_own_changes():
+    group = [Concept("style", "Noto"), Concept("object", "palm tree")]
+    right = {k: torch.ones(6, dtype=torch.bool) for k in ("style", "object")}
+    whole = Judged(right, torch.ones(6, dtype=torch.bool))
+    none = Judged({k: r & False for k, r in right.items()}, whole.drawn)
+    rows = pipelines_several.rows_of(group, ASKED, {"original": whole, "sum": none, "joint": whole}, 0)
+    assert [r["method"] for r in rows] == ["original", "sum", "joint"] * 2
+    assert [r.get("IRA_change") for r in rows] == [None, -1, 0] * 2 and [r["UA"] for r in rows] == [0, 1, 0] * 2

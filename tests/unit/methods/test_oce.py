@@ -65,3 +65,31 @@ def test_texts_of_the_concept_go_where_the_neutral_ones_are(pipeline):
 def test_a_concept_that_is_already_like_its_neutral_texts_changes_nothing(pipeline):
     (edit,) = oce.candidates(pipeline, MATERIAL._replace(neutral=OWN), 3.0)
     assert all(t.abs().max() < 1e-4 for t in edit.changes.values())
+
+
+MANY = MATERIAL._replace(concepts=["bell", "key"])
+
+
+def test_the_last_state_is_that_of_a_name_or_of_the_last_word(pipeline):
+    states = pipeline.embed(["a bell in Noto"])[0].double()
+    tokens = pipeline.pipe.tokenizer("a bell", add_special_tokens=False).input_ids
+    assert torch.equal(oce.last_states(pipeline, ["a bell in Noto"], ["bell"])[0], states[len(tokens)])
+    whole = pipeline.pipe.tokenizer("a bell in Noto", add_special_tokens=False).input_ids
+    assert torch.equal(oce.last_states(pipeline, ["a bell in Noto"])[0], states[len(whole)])
+    assert torch.equal(oce.last_states(pipeline, ["a bell in Noto."])[0], pipeline.embed(["a bell in Noto."])[0][len(whole)])
+
+
+@pytest.mark.parametrize("weight", [1.0, 1e4])
+def test_several_concepts_are_turned_and_lengths_are_kept(pipeline, weight):
+    (edit,) = oce.several(pipeline, MANY, weight)
+    for name, change in edit.changes.items():
+        w = pipeline.tensors[name].double()
+        moved = w + change.double()
+        assert torch.allclose(moved.T @ moved, w.T @ w, atol=1e-5), name
+
+
+def test_a_basis_is_orthonormal_and_spans_the_columns():
+    columns = torch.cat([draw(5, 2), draw(5, 2) @ draw(2, 1, seed=3)], 1)
+    found = oce.basis(columns)
+    assert found.shape == (5, 2) and torch.allclose(found.T @ found, torch.eye(2).double(), atol=1e-10)
+    assert torch.allclose(found @ found.T @ columns, columns, atol=1e-10)

@@ -119,3 +119,13 @@ def test_a_higher_threshold_brings_the_concept_closer_to_its_neutral_texts(small
         change = speed.change(w, c, target, still, speed.projector(kept, threshold), 0.01)
         left.append(((c @ (w + change).T - target @ w.T).norm() / ((c - target) @ w.T).norm()).item())
     assert left[0] > left[1] > left[2] and left[2] < 0.1
+
+
+def test_several_concepts_have_both_ridges_and_means_of_their_own(pipeline):
+    """With every prompt twice, and two concepts instead of one, the sums over a concept's prompts are the same."""
+    twice = PipelineMaterial(MATERIAL.own * 2, MATERIAL.neutral * 2, MATERIAL.others, [], 0)
+    names = ["one"] * len(MATERIAL.own) + ["two"] * len(MATERIAL.own)
+    found = list(speed.several(pipeline, twice._replace(concepts=names), 0.1))
+    assert [e.layer for e in found] == ["threshold 0.1, ridge 1", "threshold 0.1, ridge 0.05"]
+    (one,) = speed.candidates(pipeline, twice, 0.1, speed.RIDGE, 2)
+    assert all(torch.equal(one.changes[n], c) for n, c in found[0].changes.items())

@@ -41,7 +41,7 @@ def test_conda_and_setup_install_the_same_extras_at_the_locked_versions():
     conda = (ROOT / "environment.yml").read_text()
     (extras,) = re.findall(r"^EXTRAS=(\S+)", (ROOT / "scripts/setup.sh").read_text(), re.M)
     assert f"- -c scripts/constraints.txt\n      - -e .[{extras},notebooks]\n" in conda
-    apart = {"notebooks", "study", "explore", "docs", "eval-unlearn"}
+    apart = {"notebooks", "study", "explore", "docs", "eval-unlearn", "clip-benchmark"}
     assert set(extras.split(",")) == set(project()["optional-dependencies"]) - apart
 
 

@@ -155,3 +155,19 @@ def test_edits_that_did_not_forget_are_marked():
     assert "| uce (!) |" in text and "| esd |" in text and f"\n(!) uce, Noto: {WHY}." in text
     text = pipelines.together(together_rows(["style", "style"]).assign(caveat=[None, None, None, WHY]), "slug_w")
     assert "; b (!) 80.0%" in text and f"(!) slug_w, b: {WHY}." in text and "a (!)" not in text
+
+
+@pytest.mark.parametrize(("ua", "warned"), [(0.6, True), (0.25, True), (0.04, False), (float("nan"), False)])
+def test_a_high_ua_of_the_unedited_pipeline_is_a_warning(ua, warned):
+    rows = [ROW | {"method": "original", "UA": ua}, ROW | {"method": "slug", "UA": 0.9}]
+    text = pipelines.report(pipelines.tidy(pd.DataFrame(rows)), "x")
+    assert ("Warning: the unedited pipeline already scores a UA of" in text) == warned
+    assert bool(pipelines.unknown("Noto", ua)) == warned
+
+
+def test_each_way_has_a_row_where_there_are_several():
+    both = together_rows(["style", "style"])
+    frame = pd.concat([both, both[both["method"] == "sum"].assign(method="joint", UA=1.0)])
+    text = pipelines.together(frame, "slug_w")
+    rows = [line.split(" | ")[:2] for line in text.split("\n\n")[1].splitlines()[2:]]
+    assert rows == [["| 2 styles", "sum"], ["| 2 styles", "joint"]] and "the edits of `slug_w`" in text
