@@ -1,5 +1,6 @@
 """CLIPs of the open_clip library."""
 
+import functools
 import re
 from typing import Any
 
@@ -13,6 +14,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor
 
 from slug.models.clip import Clip
+from slug.models.prefixes import Prefixes
 from slug.models.towers import Stage
 
 
@@ -84,6 +86,33 @@ class OpenClip(Clip):
             lambda x, _: _project(module.ln_final(x), module.text_projection),
         ]
 
+    def prefix_stages(self) -> list[Stage] | None:
+        """As Clip.prefix_stages, for plain transformers."""
+        if "language" not in self._towers:
+            return None
+        module = self.module
+        *blocks, last = module.transformer.resblocks
+        dtype = module.transformer.get_cast_dtype()
+
+        def embed(texts: Prefixes, _: Any) -> Tensor:
+            return module.token_embedding(texts.words).to(dtype) + module.positional_embedding[texts.depths].to(dtype)
+
+        def pooled(x: Tensor, texts: Prefixes) -> Tensor:
+            width, ends = x.shape[-1], texts.ends(x)
+            query, keys = _inputs(last.attn, last.ln_1(ends), 0, width), _inputs(last.attn, last.ln_1(x), width, None)
+            return _after_attention(last, ends, texts.attend_ends(query, *keys.chunk(2, -1), last.attn.num_heads))
+
+        def block(x: Tensor, texts: Prefixes, block: Any) -> Tensor:
+            parts = _inputs(block.attn, block.ln_1(x), 0, None).chunk(3, -1)
+            return _after_attention(block, x, texts.attend(*parts, block.attn.num_heads))
+
+        return [
+            embed,
+            *(functools.partial(block, block=b) for b in blocks),
+            pooled,
+            lambda x, _: _project(module.ln_final(x), module.text_projection),
+        ]
+
     def stage(self, name: str) -> int:
         layer = re.match(r"visual\.(layer\d|attnpool)\.", name)
         if layer and type(self.module.visual) is ModifiedResNet:
@@ -114,20 +143,31 @@ class OpenClip(Clip):
         return self.module.encode_text(tokens)
 
 
+def _inputs(attention: Any, x: Tensor, begin: int, end: int | None) -> Tensor:
+    """The queries, keys and values (.., 3 W) of an nn.MultiheadAttention for x (.., W), from `begin` to `end` of them."""
+    bias = attention.in_proj_bias
+    return F.linear(x, attention.in_proj_weight[begin:end], None if bias is None else bias[begin:end])
+
+
 def _attend(attention: Any, query: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Output (N, Q, W) of an nn.MultiheadAttention in eval mode for queries (N, Q, W) and keys (N, L, W), maybe the same.
+    """What an nn.MultiheadAttention in eval mode sees, (N, Q, W), before its output projection, for queries (N, Q, W) and
+    keys (N, L, W), maybe the same.
 
     The library's own implementation transposes the batch, and its matrix products run at half the speed.
     """
-    weight, bias = attention.in_proj_weight, attention.in_proj_bias
+    width = query.shape[-1]
     if query is keys:
-        parts = F.linear(keys, weight, bias).chunk(3, -1)
+        parts = _inputs(attention, keys, 0, None).chunk(3, -1)
     else:
-        width = query.shape[-1]
-        first, rest = (None, None) if bias is None else (bias[:width], bias[width:])
-        parts = F.linear(query, weight[:width], first), *F.linear(keys, weight[width:], rest).chunk(2, -1)
+        parts = _inputs(attention, query, 0, width), *_inputs(attention, keys, width, None).chunk(2, -1)
     q, k, v = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in parts)
-    return attention.out_proj(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+
+
+def _after_attention(block: Any, x: Tensor, seen: Tensor) -> Tensor:
+    """Output (.., W) of a transformer block for x (.., W), of which its attention sees `seen` (.., W)."""
+    x = x + block.ls_1(block.attn.out_proj(seen))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
 def _block(block: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -135,8 +175,7 @@ def _block(block: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
     if torch.is_grad_enabled():
         return block(x, attn_mask=mask)
     normed = block.ln_1(x)
-    x = x + block.ls_1(_attend(block.attn, normed, normed, mask))
-    return x + block.ls_2(block.mlp(block.ln_2(x)))
+    return _after_attention(block, x, _attend(block.attn, normed, normed, mask))
 
 
 def _pooled_block(block: Any, x: Tensor, query: Tensor, after: Tensor | None = None) -> Tensor:
@@ -146,10 +185,10 @@ def _pooled_block(block: Any, x: Tensor, query: Tensor, after: Tensor | None = N
     """
     keys = block.ln_1(x)
     hidden = None if after is None or not after.any() else after
-    if torch.is_grad_enabled():
-        seen, _ = block.attn(block.ln_1(query), keys, keys, key_padding_mask=hidden, need_weights=False)
-    else:
+    if not torch.is_grad_enabled():
         seen = _attend(block.attn, block.ln_1(query), keys, None if hidden is None else ~hidden[:, None, None])
+        return _after_attention(block, query, seen)[:, 0]
+    seen, _ = block.attn(block.ln_1(query), keys, keys, key_padding_mask=hidden, need_weights=False)
     query = query + block.ls_1(seen)
     return (query + block.ls_2(block.mlp(block.ln_2(query))))[:, 0]
 

@@ -69,7 +69,7 @@ def test_a_text_is_never_padded_where_the_tower_is_causal(clip):
 
 def test_a_tower_of_unknown_structure_is_one_stage(clip, monkeypatch):
     """Its only stage is the library's forward pass, and no text is cut."""
-    for name in ("stages", "stage", "text_lengths"):
+    for name in ("stages", "stage", "text_lengths", "prefix_stages"):
         monkeypatch.setattr(type(clip), name, getattr(Clip, name))
     for encoder, x in inputs_of(clip).items():
         tower = towers.Tower(clip, encoder, x, budget=towers.Budget(1.0, clip.device))
