@@ -150,7 +150,7 @@ def _inputs(attention: Any, x: Tensor, begin: int, end: int | None) -> Tensor:
 
 
 def _attend(attention: Any, query: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
-    """What an nn.MultiheadAttention in eval mode sees, (N, Q, W), before its output projection, for queries (N, Q, W) and
+    """What an nn.MultiheadAttention without dropout sees, (N, Q, W), before its output projection, for queries (N, Q, W) and
     keys (N, L, W), maybe the same.
 
     The library's own implementation transposes the batch, and its matrix products run at half the speed.
@@ -171,9 +171,7 @@ def _after_attention(block: Any, x: Tensor, seen: Tensor) -> Tensor:
 
 
 def _block(block: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Output (N, L, W) of a transformer block; with gradients the library's own implementation runs."""
-    if torch.is_grad_enabled():
-        return block(x, attn_mask=mask)
+    """Output (N, L, W) of a transformer block."""
     normed = block.ln_1(x)
     return _after_attention(block, x, _attend(block.attn, normed, normed, mask))
 
@@ -183,14 +181,9 @@ def _pooled_block(block: Any, x: Tensor, query: Tensor, after: Tensor | None = N
 
     A causal block hides the tokens `after` (N, L), bool, from the query.
     """
-    keys = block.ln_1(x)
     hidden = None if after is None or not after.any() else after
-    if not torch.is_grad_enabled():
-        seen = _attend(block.attn, block.ln_1(query), keys, None if hidden is None else ~hidden[:, None, None])
-        return _after_attention(block, query, seen)[:, 0]
-    seen, _ = block.attn(block.ln_1(query), keys, keys, key_padding_mask=hidden, need_weights=False)
-    query = query + block.ls_1(seen)
-    return (query + block.ls_2(block.mlp(block.ln_2(query))))[:, 0]
+    seen = _attend(block.attn, block.ln_1(query), block.ln_1(x), None if hidden is None else ~hidden[:, None, None])
+    return _after_attention(block, query, seen)[:, 0]
 
 
 def _project(x: Tensor, projection: Any) -> Tensor:

@@ -6,6 +6,7 @@ chain.
 """
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,17 @@ def run(stages: Sequence[Stage], x: Any, inputs: Any) -> Tensor:
     for stage in stages:
         x = stage(x, inputs)
     return x
+
+
+def fitting(clip: "Clip", stages: Sequence[Stage], inputs: Any) -> int:
+    """How many inputs (N, ..) may go through the stages of a tower at once: on a CPU those of BATCH_BYTES, else any number."""
+    if clip.device.type != "cpu" or len(stages) == 1:
+        return sys.maxsize
+    one = inputs[:1]
+    with clip.evaluating():
+        x = run(stages[:1], one, one)
+    share = inputs.nodes / len(inputs) / len(x) if isinstance(inputs, Prefixes) else 1.0  # of the rows of a text alone
+    return max(1, int(BATCH_BYTES / (WIDENING * x.nbytes * share)))
 
 
 class _Chain(torch.nn.Module):
@@ -121,7 +133,7 @@ class Tower:
         self.kept: dict[int, _Kept] = {}  # by stage, the least recently used first
         self.refused: set[int] = set()  # stages for which the budget has no room
         self.ran = [[0] * len(self.stages) for _ in self.groups]  # how many inputs went through each stage
-        self.batches = [self._batch(inputs) for _, inputs in self.groups]
+        self.batches = [min(batch_size, fitting(clip, self.stages, inputs)) for _, inputs in self.groups]
 
     def features(
         self,
@@ -203,16 +215,6 @@ class Tower:
                         x = stage(x, one)
                     total += count * counter.get_total_flops()
         return total
-
-    def _batch(self, inputs: Any) -> int:
-        """How many inputs of a group go through the stages at once: `batch_size`, on a CPU at most BATCH_BYTES."""
-        if self.clip.device.type != "cpu" or len(self.stages) == 1:
-            return self.batch_size
-        one = inputs[:1]
-        with self.clip.evaluating():
-            x = run(self.stages[:1], one, one)
-        share = inputs.nodes / len(inputs) / len(x) if isinstance(inputs, Prefixes) else 1.0
-        return max(1, min(self.batch_size, int(BATCH_BYTES / (WIDENING * x.nbytes * share))))
 
     def _places(self, group: int, part: Tensor, stage: int) -> Tensor:
         """Where the inputs of `stage` are kept for the rows `part` of a group: up to its pooling a tree has a place a node."""
