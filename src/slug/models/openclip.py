@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
 from open_clip.modified_resnet import ModifiedResNet
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from open_clip.transformer import ResidualAttentionBlock, TextTransformer, VisionTransformer
 from torch import Tensor
 
 from slug.models.clip import Clip
@@ -38,10 +38,22 @@ class OpenClip(Clip):
         visual = module.visual
         if type(visual) is VisionTransformer and visual.attn_pool is None and visual.pool_type == "tok":
             found["vision"] = visual.transformer, "visual.transformer.", ("visual.proj", "visual.ln_post.")
-        if type(module) is CLIP and module.attn_mask is not None and module.text_pool_type == "argmax":
-            found["language"] = module.transformer, "transformer.", ("text_projection", "ln_final.")
+        if (text := self._causal_text) is not None:
+            prefix = "" if text is module else "text."
+            found["language"] = text.transformer, f"{prefix}transformer.", (f"{prefix}text_projection", f"{prefix}ln_final.")
         plain = {e: t for e, t in found.items() if all(type(b) is ResidualAttentionBlock for b in t[0].resblocks)}
         return {e: t for e, t in plain.items() if t[0].batch_first and len(t[0].resblocks)}
+
+    @property
+    def _causal_text(self) -> Any:
+        """The module of a causal text tower that pools its end token: the model itself, or a part of it. None: another one."""
+        module = self.module
+        if type(module) is CLIP:
+            return module if module.attn_mask is not None and module.text_pool_type == "argmax" else None
+        text = getattr(module, "text", None)
+        if type(text) is not TextTransformer or text.attn_mask is None or text.cls_emb is not None:
+            return None
+        return text if text.pool_type == "argmax" else None
 
     def stages(self, encoder: str) -> list[Stage]:
         """As Clip.stages. A transformer of open_clip is embedding, blocks and head, and its last block computes only the
@@ -66,13 +78,13 @@ class OpenClip(Clip):
         ]
 
     def _text_stages(self) -> list[Stage]:
-        module = self.module
-        *blocks, last = module.transformer.resblocks
-        mask = module.attn_mask
+        text = self._causal_text
+        *blocks, last = text.transformer.resblocks
+        mask = text.attn_mask
 
         def embed(x: Tensor, _: Tensor) -> Tensor:
-            dtype = module.transformer.get_cast_dtype()
-            return module.token_embedding(x).to(dtype) + module.positional_embedding[: x.shape[1]].to(dtype)
+            dtype = text.transformer.get_cast_dtype()
+            return text.token_embedding(x).to(dtype) + text.positional_embedding[: x.shape[1]].to(dtype)
 
         def pooled(x: Tensor, tokens: Tensor) -> Tensor:
             end = tokens.argmax(dim=-1)  # the end token has the largest id
@@ -83,19 +95,19 @@ class OpenClip(Clip):
             embed,
             *(lambda x, _, block=block: _block(block, x, mask[: x.shape[1], : x.shape[1]]) for block in blocks),
             pooled,
-            lambda x, _: _project(module.ln_final(x), module.text_projection),
+            lambda x, _: _project(text.ln_final(x), text.text_projection),
         ]
 
     def prefix_stages(self) -> list[Stage] | None:
         """As Clip.prefix_stages, for plain transformers."""
         if "language" not in self._towers:
             return None
-        module = self.module
-        *blocks, last = module.transformer.resblocks
-        dtype = module.transformer.get_cast_dtype()
+        text = self._causal_text
+        *blocks, last = text.transformer.resblocks
+        dtype = text.transformer.get_cast_dtype()
 
         def embed(texts: Prefixes, _: Any) -> Tensor:
-            return module.token_embedding(texts.words).to(dtype) + module.positional_embedding[texts.depths].to(dtype)
+            return text.token_embedding(texts.words).to(dtype) + text.positional_embedding[texts.depths].to(dtype)
 
         def pooled(x: Tensor, texts: Prefixes) -> Tensor:
             width, ends = x.shape[-1], texts.ends(x)
@@ -110,7 +122,7 @@ class OpenClip(Clip):
             embed,
             *(functools.partial(block, block=b) for b in blocks),
             pooled,
-            lambda x, _: _project(module.ln_final(x), module.text_projection),
+            lambda x, _: _project(text.ln_final(x), text.text_projection),
         ]
 
     def stage(self, name: str) -> int:

@@ -107,6 +107,12 @@ class _Kept:
         self.known[group][rows] = True
 
 
+def _counted(stage: Stage, x: Any, inputs: Any) -> tuple[Tensor, int]:
+    """Output of a stage, and its floating-point operations."""
+    with FlopCounterMode(display=False) as counter:
+        return stage(x, inputs), counter.get_total_flops()
+
+
 class Tower:
     """The features of fixed inputs by one tower under its present weights, computed from the stage where an edit begins."""
 
@@ -133,6 +139,7 @@ class Tower:
         self.kept: dict[int, _Kept] = {}  # by stage, the least recently used first
         self.refused: set[int] = set()  # stages for which the budget has no room
         self.ran = [[0] * len(self.stages) for _ in self.groups]  # how many inputs went through each stage
+        self.nodes_ran = [[0] * len(self.stages) for _ in self.groups]  # and how many nodes of their prefix trees
         self.batches = [min(batch_size, fitting(clip, self.stages, inputs)) for _, inputs in self.groups]
 
     def features(
@@ -165,8 +172,7 @@ class Tower:
                     x = self.clip.unit(self._through(start, x, inputs[part].to(self.clip.device), edit or {}, steps))
                     out = x.new_zeros(len(rows), *x.shape[1:]) if out is None else out
                     out[place[members[part]]] = x
-                    for stage in range(start, len(self.stages)):
-                        self.ran[group][stage] += copies * len(part)
+                    self._count(group, part, range(start, len(self.stages)), copies)
                     bar.update(len(part))
             if world > 1 and len(rows):
                 width = distributed.largest(0 if out is None else out.shape[-1], self.clip.device)
@@ -197,24 +203,36 @@ class Tower:
         last = len(self.stages) - 1
         for stage in range(last, 0, -1):  # the deepest save the most
             self._room(stage, evict=False)
-        for (members, _), ran in zip(self.groups, self.ran, strict=True):
-            ran[:last] = [n + len(members) for n in ran[:last]]
+        for group, (members, _) in enumerate(self.groups):
+            for part in torch.arange(len(members)).split(self.batches[group]):
+                self._count(group, part, range(last))
         return self.features(start=last, desc=desc)
 
-    def floating_operations(self) -> int:
+    def _count(self, group: int, part: Tensor, stages: range, copies: int = 1) -> None:
+        """Note that the rows `part` of a group go through stages."""
+        nodes = len(self._places(group, part, 0))
+        for stage in stages:
+            self.ran[group][stage] += copies * len(part)
+            self.nodes_ran[group][stage] += copies * nodes
+
+    def floating_operations(self, *, shared: bool = False) -> int:
         """Floating-point operations of all calls of `features` and `fill`, not counting inputs of stages made again.
 
-        Counts matrix products, convolutions and attention; a multiply-add is 2 operations.
+        Counts matrix products, convolutions and attention; a multiply-add is 2 operations. Every text counts by itself; with
+        `shared`, what texts of a batch have in common counts once.
         """
-        total = 0
+        total = 0.0
         with plain_attention(), self.clip.evaluating():
-            for (_, inputs), ran in zip(self.groups, self.ran, strict=True):
-                x = one = inputs[:1].to(self.clip.device)
-                for stage, count in zip(self.stages, ran, strict=True):
-                    with FlopCounterMode(display=False) as counter:
-                        x = stage(x, one)
-                    total += count * counter.get_total_flops()
-        return total
+            for (_, inputs), ran, nodes in zip(self.groups, self.ran, self.nodes_ran, strict=True):
+                first, same = inputs[:1].to(self.clip.device), inputs[[0, 0]].to(self.clip.device)
+                x, twice = first, same
+                for stage, texts, rows in zip(self.stages, ran, nodes, strict=True):
+                    (x, alone), (twice, both) = _counted(stage, x, first), _counted(stage, twice, same)
+                    if shared and isinstance(inputs, Prefixes):  # a second, equal text adds what no texts share
+                        total += texts * (both - alone) + rows / first.nodes * (2 * alone - both)
+                    else:
+                        total += texts * alone
+        return round(total)
 
     def _places(self, group: int, part: Tensor, stage: int) -> Tensor:
         """Where the inputs of `stage` are kept for the rows `part` of a group: up to its pooling a tree has a place a node."""
@@ -225,9 +243,10 @@ class Tower:
         """Input of stage `start` for the rows `part` of a group: kept, or computed from the nearest kept one below."""
         if start and self.budget is not None:
             self._room(start)
+        nodes, last = self._places(group, part, 0), len(self.stages) - 1
         for stage in range(start, 0, -1):
-            kept = self.kept.get(stage)
-            if kept is not None and kept.known[group][places := self._places(group, part, stage)].all():
+            kept, places = self.kept.get(stage), part if stage == last else nodes
+            if kept is not None and kept.known[group][places].all():
                 x, begin = kept.read(group, places), stage
                 break
         else:
@@ -236,7 +255,7 @@ class Tower:
         for stage in range(begin, start):
             x = self.stages[stage](x, inputs)
             if stage + 1 in self.kept:
-                self.kept[stage + 1].write(group, self._places(group, part, stage + 1), x)
+                self.kept[stage + 1].write(group, part if stage + 1 == last else nodes, x)
         return x
 
     def _room(self, stage: int, evict: bool = True) -> None:
