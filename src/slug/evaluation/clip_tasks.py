@@ -94,25 +94,26 @@ class Evaluation:
         clip, tasks = self.clip, dict[str, Task]()
         made: dict[Any, str] = {}  # {names and templates, or pictures: the first task that has them}
         how: dict[str, Any] = {"batch_size": self.batch_size, "budget": towers.Budget(cache_gb, clip.device)}
+        language, vision = dict[str, towers.Tower](), dict[str, towers.Tower]()
+        for name, _, pictures, templates, _ in sets:
+            if made.setdefault((tuple(pictures.names), templates), name) == name:
+                language[name] = towers.Tower(clip, "language", clip.tokenize(prompts(pictures.names, templates)), **how)
+            if made.setdefault(id(pictures.images), name) == name:
+                vision[name] = towers.Tower(clip, "vision", pictures.images, **how)
+        towers.reserve([*vision.values(), *language.values()])
         for name, kind, pictures, templates, own_answers in sets:
-            same_names = made.setdefault((tuple(pictures.names), templates), name)
-            same_pictures = made.setdefault(id(pictures.images), name)
-            if same_names == name:
-                language = towers.Tower(clip, "language", clip.tokenize(prompts(pictures.names, templates)), **how)
-                weights = mean_prompts(language.fill(desc=f"prompts of {name}"), len(pictures.names))
+            first = made[(tuple(pictures.names), templates)], made[id(pictures.images)]
+            texts, images = language[first[0]], vision[first[1]]
+            if name in language:
+                weights = mean_prompts(texts.fill(desc=f"prompts of {name}"), len(pictures.names))
             else:
-                language, weights = tasks[same_names].language, tasks[same_names].weights
-            if same_pictures == name:
-                vision = towers.Tower(clip, "vision", pictures.images, **how)
-                features = vision.fill(desc=f"features of {name}")
-            else:
-                vision, features = tasks[same_pictures].vision, tasks[same_pictures].features
+                weights = tasks[first[0]].weights
+            features = images.fill(desc=f"features of {name}") if name in vision else tasks[first[1]].features
             if own_answers:
                 labels = guesses(features, weights, torch.zeros(len(features), dtype=torch.long), pictures.blocks)
                 pictures = pictures._replace(labels=labels)
             margin = margins(features, weights, pictures.labels, pictures.blocks)
-            same = same_names, same_pictures
-            tasks[name] = Task(kind, pictures, templates, vision, language, features, weights, margin, *same)
+            tasks[name] = Task(kind, pictures, templates, images, texts, features, weights, margin, *first)
         return tasks
 
     def target(self, name: str) -> Target:

@@ -107,6 +107,14 @@ class _Kept:
         self.known[group][rows] = True
 
 
+def reserve(several: "Sequence[Tower]") -> None:
+    """Divide a budget among towers: the deepest stages of all first, as they save the most and an edit concerns all towers
+    of its encoder."""
+    places = [(stage / len(tower.stages), tower, stage) for tower in several for stage in range(1, len(tower.stages))]
+    for _, tower, stage in sorted(places, key=lambda place: -place[0]):
+        tower._room(stage, evict=False)
+
+
 def _counted(stage: Stage, x: Any, inputs: Any) -> tuple[Tensor, int]:
     """Output of a stage, and its floating-point operations."""
     with FlopCounterMode(display=False) as counter:
@@ -199,10 +207,10 @@ class Tower:
             return vmap(at, out_dims=1)(torch.as_tensor(steps, dtype=torch.float32, device=x.device))
 
     def fill(self, desc: str | None = None) -> Tensor:
-        """`features` of all inputs at the original weights; keeps the inputs of all stages for which the budget has room."""
+        """`features` of all inputs at the original weights; keeps the inputs of all stages for which the budget has room (see
+        `reserve`, for several towers with one budget)."""
+        reserve([self])
         last = len(self.stages) - 1
-        for stage in range(last, 0, -1):  # the deepest save the most
-            self._room(stage, evict=False)
         for group, (members, _) in enumerate(self.groups):
             for part in torch.arange(len(members)).split(self.batches[group]):
                 self._count(group, part, range(last))
