@@ -78,6 +78,7 @@ class Evaluation:
         self.edit: Edit | None = None
         self._made: dict[tuple[str, str], tuple[torch.Tensor, torch.Tensor]] = {}
         self._starts: dict[str, int] = {}
+        self._others: dict[int, tuple[towers.Tower, list[torch.Tensor]]] = {}  # by the id of their pictures
         self.tasks = self._unedited(sets, cache_gb)
         if clip.autocast:
             low, clip.autocast = clip.autocast, None
@@ -93,7 +94,8 @@ class Evaluation:
     def _unedited(self, sets: Sequence[TaskSet], cache_gb: float) -> dict[str, Task]:
         clip, tasks = self.clip, dict[str, Task]()
         made: dict[Any, str] = {}  # {names and templates, or pictures: the first task that has them}
-        how: dict[str, Any] = {"batch_size": self.batch_size, "budget": towers.Budget(cache_gb, clip.device)}
+        self._budget = towers.Budget(cache_gb, clip.device)
+        how: dict[str, Any] = {"batch_size": self.batch_size, "budget": self._budget}
         language, vision = dict[str, towers.Tower](), dict[str, towers.Tower]()
         for name, _, pictures, templates, _ in sets:
             if made.setdefault((tuple(pictures.names), templates), name) == name:
@@ -199,6 +201,19 @@ class Evaluation:
             rivals = self._rivals(task, t.pictures.labels[rows])
             weights = self._remembered("language", t.first_with_names, rivals, classifier)
         return features, weights
+
+    def features_of(self, images: torch.Tensor) -> torch.Tensor:
+        """Features (N, D), under the edit that the model carries, of pictures of no task, uint8 (N, 3, S, S). They are known
+        again by the tensor itself, and reused as those of the tasks."""
+        if id(images) not in self._others:  # the tower holds the tensor, so that no other one gets its id
+            tower = towers.Tower(self.clip, "vision", images, batch_size=self.batch_size, budget=self._budget)
+            self._others[id(images)] = tower, []
+        tower, unedited = self._others[id(images)]
+        if "vision" in self._starts:
+            return tower.features(start=self._starts["vision"])
+        if not unedited:
+            unedited.append(tower.features())
+        return unedited[0]
 
     def ranks(self, task: str, rows: torch.Tensor) -> torch.Tensor:
         """Ranks (see zeroshot.ranks) of the pictures `rows` of a task."""
