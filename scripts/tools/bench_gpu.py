@@ -35,7 +35,9 @@ PRECISIONS = {"fp32": ("highest", None), "tf32": ("high", None), "bf16": ("high"
 class Settings:
     run: Run = group(Run)
     models: tuple[str, ...] = flag(("ViT-B-32", "ViT-L-14", "ViT-H-14"), "open_clip architectures, or local-dir:FOLDER")
-    precisions: tuple[str, ...] = flag(tuple(PRECISIONS), "float32 comes first: it is compared with", choices=tuple(PRECISIONS))
+    precisions: tuple[str, ...] = flag(
+        tuple(PRECISIONS), "float32 comes first: it is compared with", choices=tuple(PRECISIONS)
+    )
     size: str = flag("paper", "of the evaluation", choices=tuple(SIZES))
     minutes: float = flag(8.0, "after these no further part starts")
     out: str = flag("results/bench", "folder to write")
@@ -106,13 +108,17 @@ def in_words(device):
 def main(argv: Sequence[str] | None = None) -> None:
     settings = parse_args(argv)
     if settings.precisions[0] != "fp32":
-        raise SlugError(f"--precisions begins with {settings.precisions[0]}; give fp32 first, which the others are compared with")
+        raise SlugError(
+            f"--precisions begins with {settings.precisions[0]}; give fp32 first, which the others are compared with"
+        )
     device = system.settle(settings.run.device, settings.run.seed)
     started, rows = time.monotonic(), []
     path = files.resolve(settings.out) / "gpu.csv"
     for name in settings.models:
         with tempfile.TemporaryDirectory() as folder:
-            rows += of_model(settings, name, device, lambda: time.monotonic() - started > 60 * settings.minutes, Path(folder))
+            rows += of_model(
+                settings, name, device, lambda: time.monotonic() - started > 60 * settings.minutes, Path(folder)
+            )
         if rows:  # after each model, so that a run that is cut off leaves what was measured
             files.write_text(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n", float_format="%.4g"))
     if not rows:

@@ -205,10 +205,9 @@ def _accumulate(
                 p.requires_grad_(True)
             images, texts = clip.encode_image(pairs.images[rows]), clip.encode_text(tokens[torch.searchsorted(used, rows)])
             values = [
-                loss(image, text, clip.scale())
-                for image, text in zip(images.split(sizes), texts.split(sizes), strict=True)
+                loss(image, text, clip.scale()) for image, text in zip(images.split(sizes), texts.split(sizes), strict=True)
             ]
-            whole = values[0] if square else sum(w * v for w, v in zip(weights, values, strict=True))
+            whole = values[0] if square else torch.stack([w * v for w, v in zip(weights, values, strict=True)]).sum()
             grads = torch.autograd.grad(whole, list(parameters.values()), allow_unused=True)
         for name, g in zip(parameters, grads, strict=True):
             if g is not None:  # added in float64, without a float64 copy of the gradient
@@ -224,7 +223,7 @@ def _accumulate(
 
 
 def _together(clip: Any, pairs: Any, batch_size: int) -> int:
-    """How many batches go through the model at once, and each to its own loss: the gradient of a sum is the sum of gradients.
+    """How many batches go through the model at once, each to its own loss: the gradient of a sum is the sum of gradients.
 
     Small models run much slower on few pairs. At most PAIRS pairs go at once.
     """

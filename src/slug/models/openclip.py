@@ -46,11 +46,11 @@ class OpenClip(Clip):
 
     @property
     def _causal_text(self) -> Any:
-        """The module of a causal text tower that pools its end token: the model itself, or a part of it. None: another one."""
+        """The module of a causal text tower that pools its end token: the model or a part of it; None for other towers."""
         module = self.module
         if type(module) is CLIP:
             return module if module.attn_mask is not None and module.text_pool_type == "argmax" else None
-        text = getattr(module, "text", None)
+        text: Any = getattr(module, "text", None)
         if type(text) is not TextTransformer or text.attn_mask is None or text.cls_emb is not None:
             return None
         return text if text.pool_type == "argmax" else None
@@ -111,12 +111,13 @@ class OpenClip(Clip):
 
         def pooled(x: Tensor, texts: Prefixes) -> Tensor:
             width, ends = x.shape[-1], texts.ends(x)
-            query, keys = _inputs(last.attn, last.ln_1(ends), 0, width), _inputs(last.attn, last.ln_1(x), width, None)
-            return _after_attention(last, ends, texts.attend_ends(query, *keys.chunk(2, -1), last.attn.num_heads))
+            query = _inputs(last.attn, last.ln_1(ends), 0, width)
+            key, value = _inputs(last.attn, last.ln_1(x), width, None).chunk(2, -1)
+            return _after_attention(last, ends, texts.attend_ends(query, key, value, last.attn.num_heads))
 
         def block(x: Tensor, texts: Prefixes, block: Any) -> Tensor:
-            parts = _inputs(block.attn, block.ln_1(x), 0, None).chunk(3, -1)
-            return _after_attention(block, x, texts.attend(*parts, block.attn.num_heads))
+            query, key, value = _inputs(block.attn, block.ln_1(x), 0, None).chunk(3, -1)
+            return _after_attention(block, x, texts.attend(query, key, value, block.attn.num_heads))
 
         return [
             embed,

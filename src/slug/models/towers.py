@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 Stage = Callable[[Any, Any], Tensor]  # (output of the stage before, inputs of the tower) -> output
 SHARE = 0.25  # fraction of the free memory that caches may take by default
-# Of a batch on a CPU, the widest activation: larger ones lie in no processor's cache, and the system hands out memory for each
-# anew. A batch of 256 pictures goes through ViT-B-32 at 51% of the rate of a large matrix product, batches of 16 to 32 at 85%.
+# Of a batch on a CPU, the widest activation. Beyond, the system hands out new memory for each, unless it is told to keep what
+# is freed (scripts/common.sh does): 256 pictures at once go through ViT-B-32 at 51% of the rate of a large matrix product, 16
+# to 32 at 85% either way.
 BATCH_BYTES = 12 * 2**20
 WIDENING = 4  # of the hidden layer of a block's MLP
 
@@ -55,7 +56,7 @@ def run(stages: Sequence[Stage], x: Any, inputs: Any) -> Tensor:
 
 
 def fitting(clip: "Clip", stages: Sequence[Stage], inputs: Any) -> int:
-    """How many inputs (N, ..) may go through the stages of a tower at once: on a CPU those of BATCH_BYTES, else any number."""
+    """How many inputs (N, ..) may go through a tower at once: on a CPU those of BATCH_BYTES, else any number."""
     if clip.device.type != "cpu" or len(stages) == 1:
         return sys.maxsize
     one = inputs[:1]
@@ -190,9 +191,7 @@ class Tower:
                 distributed.add_up(out)
             return out
 
-    def _through(
-        self, start: int, x: Any, inputs: Any, edit: Mapping[str, Tensor], steps: Sequence[float] | None
-    ) -> Tensor:
+    def _through(self, start: int, x: Any, inputs: Any, edit: Mapping[str, Tensor], steps: Sequence[float] | None) -> Tensor:
         """Output of the stages from `start` on for x (n, ...): (n, D), or (n, K, D) under K steps of an edit."""
         if steps is None:
             return run(self.stages[start:], x, inputs)
@@ -207,8 +206,8 @@ class Tower:
             return vmap(at, out_dims=1)(torch.as_tensor(steps, dtype=torch.float32, device=x.device))
 
     def fill(self, desc: str | None = None) -> Tensor:
-        """`features` of all inputs at the original weights; keeps the inputs of all stages for which the budget has room (see
-        `reserve`, for several towers with one budget)."""
+        """`features` of all inputs at the original weights; keeps the inputs of all stages for which the budget has room.
+        Several towers with one budget call `reserve` first."""
         reserve([self])
         last = len(self.stages) - 1
         for group, (members, _) in enumerate(self.groups):
@@ -243,7 +242,7 @@ class Tower:
         return round(total)
 
     def _places(self, group: int, part: Tensor, stage: int) -> Tensor:
-        """Where the inputs of `stage` are kept for the rows `part` of a group: up to its pooling a tree has a place a node."""
+        """Where the inputs of `stage` are kept for the rows `part` of a group: by nodes, where texts are not pooled yet."""
         inputs = self.groups[group][1]
         return inputs.nodes_of(part) if isinstance(inputs, Prefixes) and stage < len(self.stages) - 1 else part
 
