@@ -5,16 +5,19 @@ Example: python scripts/tools/benchmark_search.py           mini-CLIP on the emb
          python scripts/tools/benchmark_search.py --case fixed --model ViT-B-32 --pretrained random     a fixed schedule
          python scripts/tools/benchmark_search.py --case paper ...   the paper's size, against ONE plain step
          python scripts/tools/benchmark_search.py --case growth ...  fast only, for growing names, pictures, layers
+         python scripts/tools/benchmark_search.py --case gradient ...  the gradient pass, by both losses
 
 The case search, the default, also switches off each part of the fast way in turn. Writes table.csv, {model}-{case}.json and
 .png to --out. Times are wall-clock: compare ratios within one run. `limit_share` is the FLOP floor divided by the fast time:
-the floating-point operations of the evaluations made, at the rate of a large matrix product measured in the same run.
+the floating-point operations of the evaluations made, at the rate of a large matrix product measured in the same run, before
+and after. In it every text counts by itself; in `shared_floor_s` what texts of a batch begin with counts once.
 """
 
 import contextlib
 import functools
 import gc
 import itertools
+import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,27 +28,31 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
 from slug import cli, files, models, system
 from slug.artifacts.gradient_files import GradientFiles
 from slug.cli import flag, group
-from slug.core import layers, selection, slug
+from slug.core import gradients, layers, losses, selection, slug
 from slug.core.edit import Edit
 from slug.core.search import Plan, Schedule
 from slug.core.variants import Variant
 from slug.data.evaluation_sets import PictureSet
 from slug.data.images import decode
-from slug.data.pairs import Pairs, load_pairs
+from slug.data.pairs import Pairs, load_pairs, some
 from slug.data.splits import validation_mask
 from slug.errors import SlugError
 from slug.evaluation import clip_tasks, reference, zeroshot
 from slug.evaluation.clip_evaluator import ClipEvaluator
 from slug.evaluation.clip_tasks import TaskSet
 from slug.experiments import setup
+from slug.models import towers
 from slug.reports import bench, markdown, reading
 from slug.settings import Data, Following, Model, Run
 
 EVALUATIONS = 10  # steps of a layer
+PLAIN_STEPS = {"fixed": 2, "paper": 1}  # plain steps that are measured; each costs the same
+PAIRS = {"mini": 1024, "large": 64}  # pairs of the gradient case, by whether the model has less than 50 million parameters
 
 
 class Size(NamedTuple):
@@ -73,7 +80,7 @@ class Settings(Following):
     run: Run = group(Run)
     model: Model = group(Model, model="local-dir:data/models/mini-clip")
     data: Data = group(Data, **DEMO)
-    case: str = flag("search", "what is timed", choices=("search", "fixed", "paper", "growth"))
+    case: str = flag("search", "what is timed", choices=("search", "fixed", "paper", "growth", "gradient"))
     out: str = flag("results/bench", "folder to write")
     readme: str = flag("", "Markdown file whose benchmark block is filled from the table")
     no_plain: bool = flag(False, "leave out the plain way")
@@ -114,18 +121,25 @@ class DecodeAgain(clip_tasks.Evaluation):
         return super().sides(task, rows)
 
 
-class FullTexts:
-    """A view of a Clip that never cuts a text."""
+@contextlib.contextmanager
+def no_prefixes(clip):
+    """Context within which texts are computed one by one, whatever they begin with."""
+    clip.prefix_stages = lambda: None
+    try:
+        yield
+    finally:
+        del clip.prefix_stages
 
-    def __init__(self, clip):
-        self.clip = clip
 
-    def __enter__(self):
-        self.clip.text_lengths = lambda tokens: torch.full((len(tokens),), tokens.shape[1])
-        return self.clip
-
-    def __exit__(self, *_):
-        del self.clip.text_lengths
+@contextlib.contextmanager
+def full_texts(clip):
+    """Context within which no text is cut, and texts are computed one by one."""
+    clip.text_lengths = lambda tokens: torch.full((len(tokens),), tokens.shape[1])
+    try:
+        with no_prefixes(clip):
+            yield
+    finally:
+        del clip.text_lengths
 
 
 def real_search(settings, clip):
@@ -236,16 +250,17 @@ def largest_difference(clip, sets, edits, batch_size):
 
 
 def timed(run, kind, device, **how):
-    """Run one case one way: {seconds, flops, steps, peak_mem_mb, winner, evaluation}."""
+    """Run one case one way: {seconds, flops, shared_flops, steps, peak_mem_mb, winner, evaluation}."""
     gc.collect()  # memory that an earlier way kept does not count here
     system.reset_peak_memory(device)
     started = time.perf_counter()
     evaluation, rows, best = run(kind, **how)
     seconds = time.perf_counter() - started
-    towers = [t for task in evaluation.tasks.values() for t in (task.vision, task.language)]
+    every = [t for task in evaluation.tasks.values() for t in (task.vision, task.language)]
     return {
         "seconds": seconds,
-        "flops": sum(t.floating_operations() for t in towers),
+        "flops": sum(t.floating_operations() for t in every),
+        "shared_flops": sum(t.floating_operations(shared=True) for t in every),
         "steps": len(rows),
         "peak_mem_mb": system.peak_memory_mb(device),
         "winner": (best.layer, best.step),
@@ -261,40 +276,42 @@ def compare(settings, clip, case, small):
         small: the same, on whose sets the cosines of both ways are compared.
     """
     sets, run, edits = case
-    rate = matmul_rate(clip.device)
-    fast = clip_tasks.Evaluation
-    ways = {  # {way: (evaluation, how it is run, whether texts stay uncut)}
-        "": (fast, {}, False),
-        "without early stop": (fast, {"log_all": True}, False),
-        "without prefix reuse": (functools.partial(fast, cache_gb=0.0), {}, False),
-        "without untouched side": (BothSides, {}, False),
-        "without short texts": (fast, {}, True),
-        "without decode once": (DecodeAgain, {}, False),
-        "with 3 evaluations ahead": (fast, {"depth": 3}, False),
-        "plain": (reference.PlainEvaluation, {"log_all": True}, False),
+    fast, as_it_is = clip_tasks.Evaluation, contextlib.nullcontext
+    ways = {  # {way: (evaluation, how it is run, context)}
+        "": (fast, {}, as_it_is),
+        "without early stop": (fast, {"log_all": True}, as_it_is),
+        "without prefix reuse": (functools.partial(fast, cache_gb=0.0), {}, as_it_is),
+        "without untouched side": (BothSides, {}, as_it_is),
+        "without shared beginnings": (fast, {}, no_prefixes),
+        "without short texts": (fast, {}, full_texts),
+        "without decode once": (DecodeAgain, {}, as_it_is),
+        "with 3 evaluations ahead": (fast, {"depth": 3}, as_it_is),
+        "plain": (reference.PlainEvaluation, {"log_all": True}, as_it_is),
     }
-    if settings.case != "search":  # only that case times the parts
-        ways = {w: ways[w] for w in ("", "plain") if w == "" or settings.case == "fixed"}
+    if settings.case != "search":  # only that case times the parts, and all plain steps
+        ways = {"": ways[""]}
     if settings.no_plain:
         ways.pop("plain", None)
-    found = {}
-    for way, (kind, how, full) in ways.items():
-        with FullTexts(clip) if full else contextlib.nullcontext():
+    found, rates = {}, [matmul_rate(clip.device)]
+    for way, (kind, how, context) in ways.items():
+        with context(clip) if context is not as_it_is else as_it_is():
             found[way] = timed(run, kind, clip.device, **how)
+        if not way:
+            rates.append(matmul_rate(clip.device))
         print(f"{way or 'fast'}: {found[way]['seconds']:.1f} s, winner {found[way]['winner']}", flush=True)
-        if settings.case != "paper":  # its one plain step reuses what was computed on the unedited model
+        if settings.case == "search":  # the plain steps of the others reuse what was computed on the unedited model
             del found[way]["evaluation"]
+    rate = sum(rates) / len(rates)
     if len({f["winner"] for f in found.values()}) > 1:
         raise SlugError(f"the ways do not choose the same step: { {w: f['winner'] for w, f in found.items()} }")
     plain_s = found.pop("plain")["seconds"] if "plain" in found else float("nan")
     all_steps = found[""]["steps"]
-    if settings.case == "paper" and not settings.no_plain:  # all steps would take too long
-        unedited = found[""]["evaluation"]
+    if settings.case != "search" and not settings.no_plain:  # all steps would take too long
+        unedited, few = found[""]["evaluation"], PLAIN_STEPS[settings.case]
         plain = reference.PlainEvaluation.__new__(reference.PlainEvaluation)
         plain.__dict__.update(unedited.__dict__)  # the features of the unedited model are taken over
-        one = timed(lambda kind: run(kind, only=1), lambda *_, **__: plain, clip.device)
-        plain_s = one["seconds"] * all_steps
-        print(f"one plain step: {one['seconds']:.1f} s; times {all_steps} steps: {plain_s:.0f} s", flush=True)
+        plain_s = timed(lambda kind: run(kind, only=few), lambda *_, **__: plain, clip.device)["seconds"] / few * all_steps
+        print(f"{few} plain step(s) of {all_steps}: {plain_s * few / all_steps:.1f} s; all: {plain_s:.0f} s", flush=True)
     found[""].pop("evaluation", None)
     difference = largest_difference(clip, small[0], small[2], settings.model.eval_batch_size)
     decode_s = decode_once(sets, clip)
@@ -304,6 +321,7 @@ def compare(settings, clip, case, small):
         row |= {"ratio": plain_s / f["seconds"], "max_cos_diff": difference}
         row |= {"limit_share": found[""]["flops"] / rate / f["seconds"], "peak_mem_mb": f["peak_mem_mb"]}
         out.append(row)
+    out[0] |= {"shared_floor_s": found[""]["shared_flops"] / rate}
     out[0] |= {"floor_s": found[""]["flops"] / rate, "decode_s": decode_s, "steps": all_steps, "layers": len(edits)}
     print(f"floor {out[0]['floor_s']:.1f} s at {rate / 1e9:.0f} GFLOP/s; decode {decode_s:.1f} s", flush=True)
     return out, rate
@@ -327,9 +345,38 @@ def grow(settings, clip, folder):
             row = {"case": f"growth of {what}", **common, "plain_s": float("nan"), "fast_s": f["seconds"]}
             row |= {"ratio": float("nan"), "max_cos_diff": float("nan"), "limit_share": f["flops"] / rate / f["seconds"]}
             row |= {"peak_mem_mb": f["peak_mem_mb"], "floor_s": f["flops"] / rate, "steps": f["steps"]}
+            row |= {"shared_floor_s": f["shared_flops"] / rate}
             out.append(row | {"layers": size.layers})
             print(f"{what}: {size}: {f['seconds']:.1f} s, {f['peak_mem_mb']:.0f} MB", flush=True)
     return out, rate
+
+
+def gradient_rows(clip, batch_size):
+    """The rows of table.csv for the gradient pass over noise with captions, by both losses; the first call warms up."""
+    from open_clip import IMAGENET_CLASSNAMES
+
+    count = PAIRS["mini" if sum(p.numel() for p in clip.parameters.values()) < 50e6 else "large"]
+    g = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, 3, clip.side, clip.side), dtype=torch.uint8, generator=g)
+    captions = [f"a photo of a {name}, taken in the garden on a sunny day" for name in IMAGENET_CLASSNAMES]
+    pairs = Pairs(images, [captions[i % len(captions)] for i in range(count)], [str(i) for i in range(count)], 0)
+    few = some(pairs, list(range(min(count, 2 * batch_size))))
+    with towers.plain_attention(), FlopCounterMode(display=False) as counter:
+        gradients.compute(clip, few, losses.cosine_embedding, batch_size=batch_size)
+    each, rates, out = counter.get_total_flops() / len(few.captions), [matmul_rate(clip.device)], []
+    for what, loss in (("forget", losses.cosine_embedding), ("retain", losses.contrastive)):
+        system.reset_peak_memory(clip.device)
+        started = time.perf_counter()
+        gradients.compute(clip, pairs, loss, batch_size=batch_size)
+        seconds = time.perf_counter() - started
+        rates.append(matmul_rate(clip.device))
+        row = {"case": f"gradient of the {what} loss", "model": clip.label, "device": str(clip.device)}
+        row |= {"n_images": count, "n_names": 0, "plain_s": math.nan, "fast_s": seconds, "ratio": math.nan}
+        row |= {"max_cos_diff": math.nan, "limit_share": count * each / (sum(rates[-2:]) / 2) / seconds}
+        row |= {"peak_mem_mb": system.peak_memory_mb(clip.device), "floor_s": count * each / (sum(rates[-2:]) / 2)}
+        print(f"{row['case']}: {seconds:.1f} s for {count} pairs, {row['limit_share']:.0%} of the matmul rate", flush=True)
+        out.append(row)
+    return out, sum(rates) / len(rates)
 
 
 def sizes(clip, sets):
@@ -353,7 +400,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             files.write_text(path, rows.to_csv(index=False, lineterminator="\n", float_format="%.4g"))
             print(f"{rows.to_string(index=False)}\n-> {path}")
             return
-        if settings.case == "growth":
+        if settings.case == "gradient":
+            rows, rate = gradient_rows(clip, settings.model.batch_size)
+        elif settings.case == "growth":
             rows, rate = grow(settings, clip, Path(folder))
         elif settings.case == "search":
             case = real_search(settings, clip)
@@ -403,7 +452,8 @@ def write(out, rows, label, settings, rate):
     stem = out / f"{files.safe_name(label)}-{settings.case}"
     record = {"rows": rows, "matmul_flops": rate, "settings": cli.flat(settings), "versions": cli.versions()}
     files.write_json(stem.with_suffix(".json"), record)
-    bench.draw(rows, label, settings.case, stem)
+    if settings.case != "gradient":
+        bench.draw(rows, label, settings.case, stem)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """One gradient pass over a set of pairs at the model's present weights (paper, section 3).
 
-The model is in eval mode, as published in train mode, and its weights do not change. Every batch's gradient is taken by
-itself and added up in float64, so nothing leaks from one batch or one set into the next, and the sum does not depend on how
-batches are dealt to processes.
+The model is in eval mode, as published in train mode, and its weights do not change. Gradients are added up in float64, so
+nothing leaks from one set into the next, and the sum does not depend on how batches are dealt to processes. A small model
+takes several batches in one pass, each with a loss of its own.
 """
 
 import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,9 +17,11 @@ from slug.core import losses
 from slug.core.losses import Loss
 from slug.data.pairs import some
 from slug.errors import SlugError
+from slug.models import towers
 from slug.protocols import OURS, Protocol
 
 BOTH = "both"  # encoders
+PAIRS = 64  # go through a small model at once, at most
 
 
 def batch_indices(n: int, batch_size: int, *, drop_last: bool) -> list[torch.Tensor]:
@@ -191,23 +194,38 @@ def _accumulate(
     tokens = clip.tokenize([pairs.captions[i] for i in used.tolist()])
     total = {n: torch.zeros_like(p, dtype=torch.float64) for n, p in parameters.items()}
     count = torch.zeros(3, dtype=torch.float64, device=clip.device)  # weight, weighted loss, pairs
-    for rows in progress.bar(batches[rank::world], desc=desc, unit="batch", shown=rank == 0):
+    several = 1 if square or clip.module.training else _together(clip, pairs, len(batches[0]))
+    groups = [batches[i : i + several] for i in range(0, len(batches), several)]
+    for group in progress.bar(groups[rank::world], desc=desc, unit="batch", shown=rank == 0):
+        rows, sizes = torch.cat(group), [len(b) for b in group]
+        # The cosine loss is a mean over pairs: a short last batch weighs less. The contrastive one is a mean over batches.
+        weights = [1 if mean_of_means else n for n in sizes]
         with torch.enable_grad():
             for p in parameters.values():
                 p.requires_grad_(True)
-            value = loss(
-                clip.encode_image(pairs.images[rows]), clip.encode_text(tokens[torch.searchsorted(used, rows)]), clip.scale()
-            )
-            grads = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
-        # The cosine loss is a mean over pairs: a short last batch weighs less. The contrastive one is a mean over batches.
-        weight = 1 if mean_of_means else len(rows)
+            images, texts = clip.encode_image(pairs.images[rows]), clip.encode_text(tokens[torch.searchsorted(used, rows)])
+            values = [
+                loss(image, text, clip.scale()) for image, text in zip(images.split(sizes), texts.split(sizes), strict=True)
+            ]
+            whole = values[0] if square else torch.stack([w * v for w, v in zip(weights, values, strict=True)]).sum()
+            grads = torch.autograd.grad(whole, list(parameters.values()), allow_unused=True)
         for name, g in zip(parameters, grads, strict=True):
-            if g is not None:
-                total[name] += weight * (g.double() ** 2 if square else g.double())
-        count += torch.tensor([weight, weight * value.item(), len(rows)], dtype=torch.float64, device=clip.device)
-        del grads, g, value  # free them before the next batch's gradients are made
+            if g is not None:  # added in float64, without a float64 copy of the gradient
+                total[name].add_(weights[0] * g.double() ** 2 if square else g)
+        summed = [[w, w * v.item(), n] for w, v, n in zip(weights, values, sizes, strict=True)]
+        count += torch.tensor(summed, dtype=torch.float64, device=clip.device).sum(0)
+        del grads, g, values, whole, images, texts  # free them before the next batch's gradients are made
     for p in parameters.values():
         p.requires_grad_(False)
     for t in (*total.values(), count):
         distributed.add_up(t)
     return total, count
+
+
+def _together(clip: Any, pairs: Any, batch_size: int) -> int:
+    """How many batches go through the model at once, each to its own loss: the gradient of a sum is the sum of gradients.
+
+    Small models run much slower on few pairs. At most PAIRS pairs go at once.
+    """
+    fits = towers.fitting(clip, clip.stages("vision"), pairs.images[:1])
+    return max(1, min(PAIRS, fits) // batch_size) if fits < sys.maxsize else 1

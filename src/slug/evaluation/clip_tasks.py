@@ -78,6 +78,7 @@ class Evaluation:
         self.edit: Edit | None = None
         self._made: dict[tuple[str, str], tuple[torch.Tensor, torch.Tensor]] = {}
         self._starts: dict[str, int] = {}
+        self._others: dict[int, tuple[towers.Tower, list[torch.Tensor]]] = {}  # by the id of their pictures
         self.tasks = self._unedited(sets, cache_gb)
         if clip.autocast:
             low, clip.autocast = clip.autocast, None
@@ -93,26 +94,28 @@ class Evaluation:
     def _unedited(self, sets: Sequence[TaskSet], cache_gb: float) -> dict[str, Task]:
         clip, tasks = self.clip, dict[str, Task]()
         made: dict[Any, str] = {}  # {names and templates, or pictures: the first task that has them}
-        how: dict[str, Any] = {"batch_size": self.batch_size, "budget": towers.Budget(cache_gb, clip.device)}
+        self._budget = towers.Budget(cache_gb, clip.device)
+        how: dict[str, Any] = {"batch_size": self.batch_size, "budget": self._budget}
+        language, vision = dict[str, towers.Tower](), dict[str, towers.Tower]()
+        for name, _, pictures, templates, _ in sets:
+            if made.setdefault((tuple(pictures.names), templates), name) == name:
+                language[name] = towers.Tower(clip, "language", clip.tokenize(prompts(pictures.names, templates)), **how)
+            if made.setdefault(id(pictures.images), name) == name:
+                vision[name] = towers.Tower(clip, "vision", pictures.images, **how)
+        towers.reserve([*vision.values(), *language.values()])
         for name, kind, pictures, templates, own_answers in sets:
-            same_names = made.setdefault((tuple(pictures.names), templates), name)
-            same_pictures = made.setdefault(id(pictures.images), name)
-            if same_names == name:
-                language = towers.Tower(clip, "language", clip.tokenize(prompts(pictures.names, templates)), **how)
-                weights = mean_prompts(language.fill(desc=f"prompts of {name}"), len(pictures.names))
+            first = made[(tuple(pictures.names), templates)], made[id(pictures.images)]
+            texts, images = language[first[0]], vision[first[1]]
+            if name in language:
+                weights = mean_prompts(texts.fill(desc=f"prompts of {name}"), len(pictures.names))
             else:
-                language, weights = tasks[same_names].language, tasks[same_names].weights
-            if same_pictures == name:
-                vision = towers.Tower(clip, "vision", pictures.images, **how)
-                features = vision.fill(desc=f"features of {name}")
-            else:
-                vision, features = tasks[same_pictures].vision, tasks[same_pictures].features
+                weights = tasks[first[0]].weights
+            features = images.fill(desc=f"features of {name}") if name in vision else tasks[first[1]].features
             if own_answers:
                 labels = guesses(features, weights, torch.zeros(len(features), dtype=torch.long), pictures.blocks)
                 pictures = pictures._replace(labels=labels)
             margin = margins(features, weights, pictures.labels, pictures.blocks)
-            same = same_names, same_pictures
-            tasks[name] = Task(kind, pictures, templates, vision, language, features, weights, margin, *same)
+            tasks[name] = Task(kind, pictures, templates, images, texts, features, weights, margin, *first)
         return tasks
 
     def target(self, name: str) -> Target:
@@ -198,6 +201,19 @@ class Evaluation:
             rivals = self._rivals(task, t.pictures.labels[rows])
             weights = self._remembered("language", t.first_with_names, rivals, classifier)
         return features, weights
+
+    def features_of(self, images: torch.Tensor) -> torch.Tensor:
+        """Features (N, D), under the edit that the model carries, of pictures of no task, uint8 (N, 3, S, S). They are known
+        again by the tensor itself, and reused as those of the tasks."""
+        if id(images) not in self._others:  # the tower holds the tensor, so that no other one gets its id
+            tower = towers.Tower(self.clip, "vision", images, batch_size=self.batch_size, budget=self._budget)
+            self._others[id(images)] = tower, []
+        tower, unedited = self._others[id(images)]
+        if "vision" in self._starts:
+            return tower.features(start=self._starts["vision"])
+        if not unedited:
+            unedited.append(tower.features())
+        return unedited[0]
 
     def ranks(self, task: str, rows: torch.Tensor) -> torch.Tensor:
         """Ranks (see zeroshot.ranks) of the pictures `rows` of a task."""

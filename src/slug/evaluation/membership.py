@@ -1,13 +1,12 @@
 """Membership inference: whether the pairs' cosines tell the forget set from pictures that were never trained on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from slug.errors import SlugError
-from slug.evaluation import zeroshot
 from slug.models.towers import Tower
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ def accuracy(members: Cosines, others: Cosines, *, seed: int = 0) -> tuple[float
 
     Each of RESAMPLES cuts the larger set down to the size of the smaller one, and has at most SPLITS stratified splits.
     """
-    from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
 
     sets = np.asarray(members, float), np.asarray(others, float)
@@ -40,9 +38,20 @@ def accuracy(members: Cosines, others: Cosines, *, seed: int = 0) -> tuple[float
         x = np.concatenate([rng.choice(part, size, replace=False) for part in sets])
         x = ((x - x.mean()) / (x.std() + 1e-12))[:, None]  # cosines lie close together: bring them to the penalty's scale
         folds = StratifiedKFold(min(SPLITS, size), shuffle=True, random_state=int(rng.integers(2**31)))
-        for train, test in folds.split(x, target):
-            scores.append(LogisticRegression().fit(x[train], target[train]).score(x[test], target[test]))
+        scores += _scores(x, target, folds.split(x, target))
     return 100 * float(np.mean(scores)), 100 * float(np.std(scores))
+
+
+def _scores(x: np.ndarray, target: np.ndarray, splits: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[float]:
+    """Accuracy of a logistic regression on each (train, test) of `splits`, for finite x (N, 1) and target (N,).
+
+    scikit-learn's checks of every argument take longer than such a small fit, and a search makes thousands.
+    """
+    from sklearn import config_context
+    from sklearn.linear_model import LogisticRegression
+
+    with config_context(assume_finite=True, skip_parameter_validation=True):
+        return [LogisticRegression().fit(x[a], target[a]).score(x[b], target[b]) for a, b in splits]
 
 
 # ---------------------------------------------------------------------------------------------------------- as published
@@ -56,7 +65,6 @@ def drawn(count: int, size: int) -> list[np.ndarray]:
 def published(members: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> tuple[float, float]:
     """As `accuracy`, the published way: raw cosines of samples of equal size, one of each set for each seed of SEEDS, and
     stratified random splits with a tenth for the test. NaN where the sets are too small for both kinds in every test."""
-    from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedShuffleSplit
 
     scores = []
@@ -64,8 +72,8 @@ def published(members: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> tu
         x, target = np.concatenate(parts).astype(float)[:, None], np.repeat([1, 0], len(parts[0]))
         if len(target) < LEAST:
             return float("nan"), float("nan")
-        for train, test in StratifiedShuffleSplit(SPLITS, test_size=0.1, random_state=seed).split(x, target):
-            scores.append(LogisticRegression().fit(x[train], target[train]).score(x[test], target[test]))
+        folds = StratifiedShuffleSplit(SPLITS, test_size=0.1, random_state=seed)
+        scores += _scores(x, target, folds.split(x, target))
     return 100 * float(np.mean(scores)), 100 * float(np.std(scores))
 
 
@@ -145,8 +153,7 @@ def of_edit(evaluator: "ClipEvaluator") -> dict[str, float]:
     rows = torch.cat([same, other[chosen.sort().values]])
     features, weights = evaluation.sides(target.task, rows)
     cosines = (features * weights[pictures.labels[rows]]).sum(1).cpu()
-    members = zeroshot.image_features(evaluation.clip, pairs.images, evaluation.batch_size)
-    members = (members @ weights[target.label]).cpu()
+    members = (evaluation.features_of(pairs.images) @ weights[target.label]).cpu()
     mia = accuracy(members, cosines[: len(same)], seed=seed)
     others = accuracy(members, cosines[len(same) :], seed=seed)
     return dict(zip(("mia_mean", "mia_std", "mia_others_mean", "mia_others_std"), (*mia, *others), strict=True))

@@ -55,3 +55,7 @@ class PlainEvaluation(Evaluation):
                 features[missing] = torch.cat([clip.unit(clip.whole_image(clip.normalise(x))) for x in loader])
             known[missing] = True
         return features[rows], weights
+
+    def features_of(self, images: torch.Tensor) -> torch.Tensor:
+        """As Evaluation.features_of, anew."""
+        return zeroshot.image_features(self.clip, images, BATCH)

@@ -141,6 +141,11 @@ class Clip:
             return [lambda x, _: self.whole_image(self.normalise(x))]
         return [lambda x, _: self.whole_text(x)]
 
+    def prefix_stages(self) -> list[Stage] | None:
+        """`stages("language")` for texts laid out as a prefix tree of M nodes: functions (x, Prefixes) -> x. The first gets
+        the tree as x, its followers (M, W), the last (N, W). None: the tower is not causal, or of unknown structure."""
+        return None
+
     def stage(self, name: str) -> int:
         """Number of the first stage that reads parameter `name`: the input of this stage does not depend on it."""
         return 0

@@ -1,5 +1,6 @@
 """CLIPs of the transformers library."""
 
+import functools
 import re
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from slug.models.canonical import ALONE
 from slug.models.clip import Clip
+from slug.models.prefixes import Prefixes
 from slug.models.towers import Stage
 
 TOGETHER = (("q_proj", "k_proj", "v_proj"), ("fc1", "fc2"))  # separate tensors that move together
@@ -66,6 +68,32 @@ class HuggingFaceClip(Clip):
             lambda x, _: module.text_projection(tower.final_layer_norm(x)),
         ]
 
+    def prefix_stages(self) -> list[Stage]:
+        """As Clip.prefix_stages."""
+        module, tower = self.module, self.module.text_model
+        *layers, last = tower.encoder.layers
+
+        def embed(texts: Prefixes, _: Any) -> Tensor:
+            table = tower.embeddings
+            return table.token_embedding(texts.words) + table.position_embedding(texts.depths)
+
+        def layer(x: Tensor, texts: Prefixes, layer: Any) -> Tensor:
+            normed, attention = layer.layer_norm1(x), layer.self_attn
+            parts = attention.q_proj(normed), attention.k_proj(normed), attention.v_proj(normed)
+            return _after_attention(layer, x, texts.attend(*parts, attention.num_heads))
+
+        def pooled(x: Tensor, texts: Prefixes) -> Tensor:
+            normed, attention = last.layer_norm1(x), last.self_attn
+            parts = attention.q_proj(texts.ends(normed)), attention.k_proj(normed), attention.v_proj(normed)
+            return _after_attention(last, texts.ends(x), texts.attend_ends(*parts, attention.num_heads))
+
+        return [
+            embed,
+            *(functools.partial(layer, layer=each) for each in layers),
+            pooled,
+            lambda x, _: module.text_projection(tower.final_layer_norm(x)),
+        ]
+
     def stage(self, name: str) -> int:
         block = re.match(r"(vision|text)_model\.encoder\.layers\.(\d+)\.", name)
         if block:
@@ -86,3 +114,9 @@ class HuggingFaceClip(Clip):
 
     def whole_text(self, tokens: Tensor) -> Tensor:
         return self.module.text_projection(self.module.text_model(input_ids=tokens).pooler_output)
+
+
+def _after_attention(layer: Any, x: Tensor, seen: Tensor) -> Tensor:
+    """Output (.., W) of a layer for x (.., W), of which its attention sees `seen` (.., W) before its output projection."""
+    x = x + layer.self_attn.out_proj(seen)
+    return x + layer.mlp(layer.layer_norm2(x))

@@ -1,5 +1,6 @@
 """CLIPs of the open_clip library."""
 
+import functools
 import re
 from typing import Any
 
@@ -9,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
 from open_clip.modified_resnet import ModifiedResNet
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from open_clip.transformer import ResidualAttentionBlock, TextTransformer, VisionTransformer
 from torch import Tensor
 
 from slug.models.clip import Clip
+from slug.models.prefixes import Prefixes
 from slug.models.towers import Stage
 
 
@@ -36,10 +38,22 @@ class OpenClip(Clip):
         visual = module.visual
         if type(visual) is VisionTransformer and visual.attn_pool is None and visual.pool_type == "tok":
             found["vision"] = visual.transformer, "visual.transformer.", ("visual.proj", "visual.ln_post.")
-        if type(module) is CLIP and module.attn_mask is not None and module.text_pool_type == "argmax":
-            found["language"] = module.transformer, "transformer.", ("text_projection", "ln_final.")
+        if (text := self._causal_text) is not None:
+            prefix = "" if text is module else "text."
+            found["language"] = text.transformer, f"{prefix}transformer.", (f"{prefix}text_projection", f"{prefix}ln_final.")
         plain = {e: t for e, t in found.items() if all(type(b) is ResidualAttentionBlock for b in t[0].resblocks)}
         return {e: t for e, t in plain.items() if t[0].batch_first and len(t[0].resblocks)}
+
+    @property
+    def _causal_text(self) -> Any:
+        """The module of a causal text tower that pools its end token: the model or a part of it; None for other towers."""
+        module = self.module
+        if type(module) is CLIP:
+            return module if module.attn_mask is not None and module.text_pool_type == "argmax" else None
+        text: Any = getattr(module, "text", None)
+        if type(text) is not TextTransformer or text.attn_mask is None or text.cls_emb is not None:
+            return None
+        return text if text.pool_type == "argmax" else None
 
     def stages(self, encoder: str) -> list[Stage]:
         """As Clip.stages. A transformer of open_clip is embedding, blocks and head, and its last block computes only the
@@ -64,13 +78,13 @@ class OpenClip(Clip):
         ]
 
     def _text_stages(self) -> list[Stage]:
-        module = self.module
-        *blocks, last = module.transformer.resblocks
-        mask = module.attn_mask
+        text = self._causal_text
+        *blocks, last = text.transformer.resblocks
+        mask = text.attn_mask
 
         def embed(x: Tensor, _: Tensor) -> Tensor:
-            dtype = module.transformer.get_cast_dtype()
-            return module.token_embedding(x).to(dtype) + module.positional_embedding[: x.shape[1]].to(dtype)
+            dtype = text.transformer.get_cast_dtype()
+            return text.token_embedding(x).to(dtype) + text.positional_embedding[: x.shape[1]].to(dtype)
 
         def pooled(x: Tensor, tokens: Tensor) -> Tensor:
             end = tokens.argmax(dim=-1)  # the end token has the largest id
@@ -81,7 +95,35 @@ class OpenClip(Clip):
             embed,
             *(lambda x, _, block=block: _block(block, x, mask[: x.shape[1], : x.shape[1]]) for block in blocks),
             pooled,
-            lambda x, _: _project(module.ln_final(x), module.text_projection),
+            lambda x, _: _project(text.ln_final(x), text.text_projection),
+        ]
+
+    def prefix_stages(self) -> list[Stage] | None:
+        """As Clip.prefix_stages, for plain transformers."""
+        if "language" not in self._towers:
+            return None
+        text = self._causal_text
+        *blocks, last = text.transformer.resblocks
+        dtype = text.transformer.get_cast_dtype()
+
+        def embed(texts: Prefixes, _: Any) -> Tensor:
+            return text.token_embedding(texts.words).to(dtype) + text.positional_embedding[texts.depths].to(dtype)
+
+        def pooled(x: Tensor, texts: Prefixes) -> Tensor:
+            width, ends = x.shape[-1], texts.ends(x)
+            query = _inputs(last.attn, last.ln_1(ends), 0, width)
+            key, value = _inputs(last.attn, last.ln_1(x), width, None).chunk(2, -1)
+            return _after_attention(last, ends, texts.attend_ends(query, key, value, last.attn.num_heads))
+
+        def block(x: Tensor, texts: Prefixes, block: Any) -> Tensor:
+            query, key, value = _inputs(block.attn, block.ln_1(x), 0, None).chunk(3, -1)
+            return _after_attention(block, x, texts.attend(query, key, value, block.attn.num_heads))
+
+        return [
+            embed,
+            *(functools.partial(block, block=b) for b in blocks),
+            pooled,
+            lambda x, _: _project(text.ln_final(x), text.text_projection),
         ]
 
     def stage(self, name: str) -> int:
@@ -114,29 +156,37 @@ class OpenClip(Clip):
         return self.module.encode_text(tokens)
 
 
+def _inputs(attention: Any, x: Tensor, begin: int, end: int | None) -> Tensor:
+    """The queries, keys and values (.., 3 W) of an nn.MultiheadAttention for x (.., W), from `begin` to `end` of them."""
+    bias = attention.in_proj_bias
+    return F.linear(x, attention.in_proj_weight[begin:end], None if bias is None else bias[begin:end])
+
+
 def _attend(attention: Any, query: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Output (N, Q, W) of an nn.MultiheadAttention in eval mode for queries (N, Q, W) and keys (N, L, W), maybe the same.
+    """What an nn.MultiheadAttention without dropout sees, (N, Q, W), before its output projection, for queries (N, Q, W) and
+    keys (N, L, W), maybe the same.
 
     The library's own implementation transposes the batch, and its matrix products run at half the speed.
     """
-    weight, bias = attention.in_proj_weight, attention.in_proj_bias
+    width = query.shape[-1]
     if query is keys:
-        parts = F.linear(keys, weight, bias).chunk(3, -1)
+        parts = _inputs(attention, keys, 0, None).chunk(3, -1)
     else:
-        width = query.shape[-1]
-        first, rest = (None, None) if bias is None else (bias[:width], bias[width:])
-        parts = F.linear(query, weight[:width], first), *F.linear(keys, weight[width:], rest).chunk(2, -1)
+        parts = _inputs(attention, query, 0, width), *_inputs(attention, keys, width, None).chunk(2, -1)
     q, k, v = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in parts)
-    return attention.out_proj(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+
+
+def _after_attention(block: Any, x: Tensor, seen: Tensor) -> Tensor:
+    """Output (.., W) of a transformer block for x (.., W), of which its attention sees `seen` (.., W)."""
+    x = x + block.ls_1(block.attn.out_proj(seen))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
 def _block(block: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Output (N, L, W) of a transformer block; with gradients the library's own implementation runs."""
-    if torch.is_grad_enabled():
-        return block(x, attn_mask=mask)
+    """Output (N, L, W) of a transformer block."""
     normed = block.ln_1(x)
-    x = x + block.ls_1(_attend(block.attn, normed, normed, mask))
-    return x + block.ls_2(block.mlp(block.ln_2(x)))
+    return _after_attention(block, x, _attend(block.attn, normed, normed, mask))
 
 
 def _pooled_block(block: Any, x: Tensor, query: Tensor, after: Tensor | None = None) -> Tensor:
@@ -144,14 +194,9 @@ def _pooled_block(block: Any, x: Tensor, query: Tensor, after: Tensor | None = N
 
     A causal block hides the tokens `after` (N, L), bool, from the query.
     """
-    keys = block.ln_1(x)
     hidden = None if after is None or not after.any() else after
-    if torch.is_grad_enabled():
-        seen, _ = block.attn(block.ln_1(query), keys, keys, key_padding_mask=hidden, need_weights=False)
-    else:
-        seen = _attend(block.attn, block.ln_1(query), keys, None if hidden is None else ~hidden[:, None, None])
-    query = query + block.ls_1(seen)
-    return (query + block.ls_2(block.mlp(block.ln_2(query))))[:, 0]
+    seen = _attend(block.attn, block.ln_1(query), block.ln_1(x), None if hidden is None else ~hidden[:, None, None])
+    return _after_attention(block, query, seen)[:, 0]
 
 
 def _project(x: Tensor, projection: Any) -> Tensor:

@@ -17,6 +17,7 @@ WORDS = {  # of cases in which a part of the fast search is switched off
     "without early stop": "no early stop",
     "without prefix reuse": "no reuse of unedited blocks",
     "without untouched side": "no reuse of the unedited encoder",
+    "without shared beginnings": "prompts encoded one by one",
     "without short texts": "no cutting of prompts at their end",
     "without decode once": "pictures decoded every time",
     "with 3 evaluations ahead": "three evaluations ahead",

@@ -152,3 +152,25 @@ def test_a_last_batch_of_one_pair_is_fine_where_there_are_others(clip):
     _, figures = gradients.compute(clip, tiny.pairs(5), losses.contrastive, batch_size=4)
     assert figures["pairs"] == 4
     gradients.compute(clip, tiny.pairs(1), losses.cosine_embedding, batch_size=1)
+
+
+@pytest.mark.parametrize("loss", [losses.cosine_embedding, losses.contrastive])
+def test_several_batches_in_one_pass_have_the_gradient_of_one_after_another(clip, monkeypatch, loss):
+    """With a short last batch, and without one."""
+    for count in (16, 11):
+        some, found, passes = tiny.pairs(count), {}, {}
+        for most in (1, 100):
+            monkeypatch.setattr(gradients, "PAIRS", most)
+            seen = []
+            encode = type(clip).encode_image
+            monkeypatch.setattr(clip, "encode_image", lambda x, seen=seen, encode=encode: seen.append(len(x)) or encode(clip, x))
+            found[most], figures = gradients.compute(clip, some, loss, batch_size=4)
+            passes[most] = len(seen), figures["pairs"], round(figures["loss"], 5)
+        assert passes[1][0] > passes[100][0] == 1 and passes[1][1:] == passes[100][1:]
+        for name, g in found[1].items():
+            assert torch.allclose(g, found[100][name], rtol=1e-4, atol=1e-6 * float(g.abs().max() + 1)), name
+
+
+def test_squares_of_batches_are_taken_batch_by_batch(clip, monkeypatch):
+    monkeypatch.setattr(gradients, "_together", lambda *_: 1 / 0)
+    gradients.compute(clip, tiny.pairs(8), losses.contrastive, batch_size=4, square=True)

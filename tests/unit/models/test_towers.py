@@ -46,6 +46,21 @@ def test_the_budget_bounds_what_is_kept(clip, capfd, sizes, most):
     assert "--cache-gb" in capfd.readouterr().out
 
 
+def test_towers_with_one_budget_all_keep_their_deepest_stages(clip):
+    """A budget of three quarters of all inputs of stages leaves out shallow ones, whichever tower came first."""
+    x, budget = inputs_of(clip)["vision"], towers.Budget(1.0, clip.device)
+    several = [towers.Tower(clip, "vision", part, budget=budget) for part in (x, x[:2])]
+    towers.reserve(several)
+    used = budget.total - budget.left
+    budget = towers.Budget(0.75 * used / 2**30, clip.device)
+    several = [towers.Tower(clip, "vision", part, budget=budget) for part in (x, x[:2])]
+    towers.reserve(several)
+    for tower in several:
+        wanted = tower.fill()
+        assert {2, 3} <= set(tower.kept) and (tower.features(start=2) - wanted).abs().max() < 1e-6
+    assert budget.left >= 0 and sum(1 in tower.kept for tower in several) < 2
+
+
 def test_without_a_budget_nothing_is_kept(clip):
     x = inputs_of(clip)["vision"]
     wanted = towers.Tower(clip, "vision", x, budget=towers.Budget(1.0, clip.device)).fill()
@@ -69,7 +84,7 @@ def test_a_text_is_never_padded_where_the_tower_is_causal(clip):
 
 def test_a_tower_of_unknown_structure_is_one_stage(clip, monkeypatch):
     """Its only stage is the library's forward pass, and no text is cut."""
-    for name in ("stages", "stage", "text_lengths"):
+    for name in ("stages", "stage", "text_lengths", "prefix_stages"):
         monkeypatch.setattr(type(clip), name, getattr(Clip, name))
     for encoder, x in inputs_of(clip).items():
         tower = towers.Tower(clip, encoder, x, budget=towers.Budget(1.0, clip.device))

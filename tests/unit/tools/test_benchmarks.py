@@ -1,5 +1,6 @@
 """The benchmarks: the plain and the fast way come to the same, and the files say what they must."""
 
+import functools
 import importlib.util
 import json
 
@@ -13,6 +14,7 @@ from slug.errors import SlugError
 from slug.evaluation import reference
 from slug.models import towers
 
+PARTS = "early stop|prefix reuse|untouched side|shared beginnings|short texts|decode once".split("|")
 COLUMNS = "case model device n_images n_names plain_s fast_s ratio max_cos_diff limit_share".split()
 
 
@@ -25,7 +27,10 @@ def script(name):
 
 @pytest.fixture(scope="module")
 def benchmark():
-    return script("benchmark_search")
+    """With a matrix product that takes milliseconds."""
+    module = script("benchmark_search")
+    module.matmul_rate = functools.partial(module.matmul_rate, size=512, seconds=0.1)
+    return module
 
 
 @pytest.fixture
@@ -84,7 +89,7 @@ def test_all_ways_choose_the_same_step_and_the_table_says_so(benchmark, taught_c
     assert benchmark_rows["case"].is_unique and set(benchmark_rows["case"]) == {
         "search",
         "search with 3 evaluations ahead",
-        *(f"search without {p}" for p in ("early stop", "prefix reuse", "untouched side", "short texts", "decode once")),
+        *(f"search without {p}" for p in PARTS),
     }
     assert (benchmark_rows["max_cos_diff"] < 1e-5).all() and benchmark_rows["limit_share"].between(0, 1).all()
     record = json.loads((out / "open_clip-search.json").read_text())
@@ -109,8 +114,21 @@ def test_cases_of_random_pictures_at_a_small_size(benchmark, taught_clip, tmp_pa
         assert list(rows["n_names"][:2]) == [10, 15] and list(rows["layers"]) == [2, 2, 2, 2, 1, 3]
         assert list(rows["steps"]) == [4, 4, 4, 4, 2, 6] and rows["fast_s"].gt(0).all()
     else:
+        assert rows["shared_floor_s"][0] < rows["floor_s"][0] < rows["fast_s"][0]
         assert rows["steps"][0] == 4 and rows["n_images"][0] == 11 and rows["plain_s"].gt(0).all()
         assert list(rows["case"]) == [case] and rows["max_cos_diff"].lt(1e-5).all()
+
+
+def test_the_gradient_pass_is_timed_by_both_losses(benchmark, taught_clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "PAIRS", {"mini": 33, "large": 0})
+    model = f"local-dir:{taught_clip / 'open_clip'}"
+    for _ in range(2):  # a second run replaces the rows of the first
+        benchmark.main(["--case", "gradient", "--model", model, "--out", str(tmp_path), "--workers", "0"])
+    rows = pd.read_csv(tmp_path / "table.csv")
+    assert list(rows.columns[: len(COLUMNS)]) == COLUMNS
+    assert list(rows["case"]) == ["gradient of the forget loss", "gradient of the retain loss"]
+    assert list(rows["n_images"]) == [33, 33] and rows["fast_s"].gt(0).all()
+    assert rows["limit_share"].between(0, 1).all()
 
 
 def test_a_profile_says_where_the_fast_ways_time_goes(benchmark, taught_clip, tmp_path, monkeypatch):

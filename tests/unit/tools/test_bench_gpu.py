@@ -1,0 +1,59 @@
+"""The benchmark for a GPU, tried on a CPU with a tiny model."""
+
+import importlib
+import subprocess
+
+import pandas as pd
+import pytest
+import tiny
+import torch
+
+from slug.errors import SlugError
+
+FLAGS = ["--size", "tiny", "--device", "cpu", "--workers", "0"]
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    """With a matrix product that takes milliseconds, and few pairs."""
+    monkeypatch.syspath_prepend(str(tiny.ROOT / "scripts" / "tools"))
+    module = importlib.import_module("bench_gpu")
+    rate = module.search.matmul_rate
+    monkeypatch.setattr(module.search, "matmul_rate", lambda device: rate(device, size=256, seconds=0.05))
+    monkeypatch.setattr(module.search, "PAIRS", {"mini": 32, "large": 0})
+    return module
+
+
+def test_every_precision_is_compared_with_float32(bench, taught_clip, tmp_path, capsys):
+    model = f"local-dir:{taught_clip / 'open_clip'}"
+    bench.main([*FLAGS, "--models", model, "--out", str(tmp_path)])
+    rows = pd.read_csv(tmp_path / "gpu.csv")
+    searches = rows[rows["part"] == "search"]
+    assert list(searches["precision"]) == ["fp32", "tf32", "bf16"] and (rows["seconds"] > 0).all()
+    exact = searches[searches["precision"] != "bf16"]  # on a CPU, TF32 is float32
+    assert (exact["changed"] == 0).all() and (exact["score_diff"] < 1e-5).all()
+    assert searches["score_diff"].iloc[2] > 0  # bfloat16 was really used, and seen
+    gradients = rows[rows["part"] != "search"]
+    assert set(gradients["precision"]) == {"fp32", "tf32"} and len(gradients) == 4
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_what_the_time_does_not_allow_is_left_out_and_said(bench, taught_clip, tmp_path, capsys):
+    model = f"local-dir:{taught_clip / 'open_clip'}"
+    with pytest.raises(SlugError, match="nothing was measured within --minutes 0"):
+        bench.main([*FLAGS, "--models", model, "--out", str(tmp_path), "--minutes", "0"])
+    assert capsys.readouterr().out.count("left out, as the time is over") == 3 and not (tmp_path / "gpu.csv").exists()
+
+
+def test_float32_comes_first(bench, tmp_path):
+    with pytest.raises(SlugError, match="give fp32 first"):
+        bench.main([*FLAGS, "--models", "none", "--out", str(tmp_path), "--precisions", "bf16", "fp32"])
+
+
+def test_the_script_asks_for_a_gpu_unless_told_otherwise():
+    script = str(tiny.ROOT / "scripts" / "tools" / "bench_gpu.sh")
+    for environment, device in (({}, "cuda"), ({"DEVICE": "cpu"}, "cpu")):
+        done = subprocess.run(
+            ["bash", script, "--dry-run"], env={"PATH": "/usr/bin:/bin", **environment}, capture_output=True, text=True
+        )
+        assert f"bench_gpu.py --device {device}" in done.stdout, done.stderr
