@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "slug"
 STAGE_FOLDERS = ("clip", "sd", "vlm")
 # Lines; of the package lines of code, without docstrings, comments and blank lines.
-LIMITS = {"core/slug.py": 120, "stage": 100, "module": 350, "function": 60, "package": 18_000}
+LIMITS = {"core/slug.py": 120, "stage": 100, "module": 350, "function": 60, "package": 19_000}
 READ_BY_NAME = {  # flags that code reads by their names, as strings: why
     "Compare.lr": "Method.setting",
     "Compare.selection": "Method.setting",
