@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from slug import files, methods, progress
+from slug import files, methods, progress, schema
 from slug.artifacts import canvas_records, deltas, records
 from slug.artifacts.records import Record
 from slug.core.edit import Edit, total
@@ -164,7 +164,7 @@ class Ways:
                 break
         if not rows:
             return None
-        nothing = Trial("nothing, as no edit kept enough", {c: Edit() for c in group}), evaluator.start
+        nothing = Trial(schema.NOTHING_KEPT, {c: Edit() for c in group}), evaluator.start
         taken, scores = best[0] if best else nothing
         self._write(path, way, taken, evaluator, scores, rows, inputs)
         return taken
