@@ -20,7 +20,7 @@ from slug.experiments.pipeline_setup import Canvas, concept_of
 from slug.experiments.pipelines_ways import SUM, WAYS, Ways
 from slug.reports import caveats
 
-WHY_NOT = "no two concepts have candidates that keep enough on layers of their own"
+WHY_NOT = "there are no single steps that keep enough on layers of their own, or the method has none"
 
 
 def groups(concepts: Sequence[Concept]) -> list[list[Concept]]:
