@@ -12,6 +12,7 @@ need "$RESULT_DIR/sd/prompts.csv" "bash scripts/run_uncanvas.sh"
 attempt() {
   run "$PYTHON" src/sd/b4_optimised_tokens.py --style $TOKEN_STYLES --object $TOKEN_OBJECTS \
     --prompts "$RESULT_DIR/sd/prompts.csv" --classifiers "$CLASSIFIERS" ${TOKEN_WORDS:+--words "$TOKEN_WORDS"} \
+    --retain-rate "$TOKEN_RETAIN_LR" \
     "${SD_FLAGS[@]}" "${RUN_FLAGS[@]}" "$@"
 }
 

@@ -54,6 +54,7 @@
 : "${MULTI_METHOD:=slug}" # slug_w: preconditioned steps; slug_ws: preconditioned steps that spare the other names
 : "${MULTI_WAYS:=sum joint assigned}" # how edits of a pipeline are put together
 : "${MULTI_RIVALS=uce speed oce}" # baselines of a pipeline that forget several concepts at once; empty: none
+: "${TOKEN_RETAIN_LR:=1e-5}" # of all weights in training on retained pictures
 : "${TOKEN_WORDS:=}" # CSV of other words for TOKEN_STYLES and TOKEN_OBJECTS: name, alias, language
 : "${MULTI_FRONTS:=1}" # Pareto fronts of each encoder that are searched
 : "${MULTI_IMAGENET_SHARE:=1}" # IMAGENET_SHARE where objects are forgotten: 5% has two or three pictures of each

@@ -49,6 +49,7 @@
 : "${MULTI_SD_OBJECTS:=bell rocket skull}"
 : "${TOKEN_STYLES:=Noto EmojiOne}"
 : "${TOKEN_OBJECTS:=bell rocket skull}"
+: "${TOKEN_RETAIN_LR:=1e-4}"
 : "${TOKEN_WORDS:=data/emoji/other_words.csv}"
 
 : "${VLM:=$DATA_DIR/models/mini-llava}" # made from data/models/ by src/demo/convert_vlm.py

@@ -254,7 +254,7 @@ build_world.build(t / "world", limit=tiny.LIMIT, counts=tiny.COUNTS)
 tiny.write_taught_clip(t / "clip")
 tiny.write_random_clip(t / "random")
 (t / "aliases.csv").write_text("name,alias\\nalien,extraterrestrial\\nghost,spectre\\n")
-blocks = "results pictures comparison multi study lasting uncanvas tokens uncanvas-multi vlm".split()
+blocks = "results pictures comparison multi study lasting uncanvas tokens back uncanvas-multi vlm".split()
 (t / "README.md").write_text("".join(f"<!-- {b} -->\\n<!-- /{b} -->\\n" for b in blocks))
 (t / "own/Own").mkdir(parents=True)
 for i in range(6):

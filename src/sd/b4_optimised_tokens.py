@@ -28,6 +28,7 @@ class Settings:
     back_seeds: Whole = flag(2, "pictures of each cell for every other attempt; 0: tokens only")
     words: str = flag("", "CSV of other words for the concepts, with the columns name, alias, language")
     retain_steps: Whole = flag(30, "optimiser steps on retained pictures; 0: none")
+    retain_rate: Positive = flag(1e-5, "learning rate on retained pictures, of all weights")
     part: tuple[Count, Count] = flag(
         (1, 1), "count only the I-th of N parts of the concepts, and write no table", nargs=2, metavar=("I", "N")
     )
@@ -51,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = pipelines_back.read_words(settings.words)
     canvas = Canvas(settings.run, settings.pipeline, settings.judging)
     out, records = canvas.out(settings.out), canvas.records()
-    attacks = pipelines_back.Attacks(canvas, records, words, settings.back_seeds, settings.retain_steps)
+    attacks = pipelines_back.Attacks(
+        canvas, records, words, settings.back_seeds, settings.retain_steps, settings.retain_rate
+    )
     rows, back = [], []
     asked = pipelines_tokens.concepts(canvas, records, canvas_prompts.concepts(settings.concepts))
     for concept in cli.part_of(settings.part, asked):

@@ -4,6 +4,7 @@ from typing import Any
 
 from slug import files
 
+NOTHING_KEPT = "nothing, as no edit kept enough"  # the setting of a way to forget several concepts that has no edit
 ORIGINAL = "original"  # the unedited model in a table's `method` column
 SPLITS = ("validation", "test")
 KINDS = ("identity", "object", "style", "group")

@@ -26,7 +26,6 @@ WORDINGS = (
 )
 RANKS = (1, 4, 16)  # of an edit's part that is subtracted
 SHARES = (0.1, 0.3, 0.5)  # of the original in a merge
-RATE = 1e-5  # of AdamW on retained pictures
 
 
 class Other(NamedTuple):
@@ -87,7 +86,7 @@ def weakened(edit: Edit) -> Iterator[tuple[str, str, Edit]]:
 
 
 def retained(
-    diffusion: Diffusion, prompts: Sequence[str], latents: torch.Tensor, *, steps: int, rate: float = RATE, seed: int = 0
+    diffusion: Diffusion, prompts: Sequence[str], latents: torch.Tensor, *, steps: int, rate: float, seed: int = 0
 ) -> Edit:
     """The change of all weights by training on retained pictures alone, at the pipeline's present weights.
 

@@ -21,14 +21,15 @@ Count = tuple[str, str, int, int]  # attack, form, pictures that show the concep
 class Attacks:
     """Everything that is tried on the edits of one pipeline, concept by concept and method by method."""
 
-    def __init__(self, canvas: Canvas, records: Sequence[Record], words: Words, seeds: int, steps: int) -> None:
+    def __init__(self, canvas: Canvas, records: Sequence[Record], words: Words, seeds: int, steps: int, rate: float) -> None:
         """
         Args:
             words: see recovery.read_words.
             seeds: test seeds of each cell that pictures are made with, the first of them.
-            steps: of training on retained pictures; 0: none.
+            steps, rate: of training on retained pictures; 0 steps: none.
         """
-        self.canvas, self.records, self.words, self.seeds, self.steps = canvas, records, words, seeds, steps
+        self.canvas, self.records, self.words, self.seeds = canvas, records, words, seeds
+        self.steps, self.rate = steps, rate
 
     def rows(self, concept: Concept) -> list[dict[str, Any]]:
         """Rows of back.csv on a concept: of the original, and of each of its records. What was counted is kept on disk."""
@@ -50,7 +51,7 @@ class Attacks:
         if record:
             todo += [("weights", [*recovery.RANKS, *recovery.SHARES], self._weights)]
         if self.steps:
-            todo += [("training", [self.steps, recovery.RATE, PICTURES], self._training)]
+            todo += [("training", [self.steps, self.rate, PICTURES], self._training)]
         for attack, how, count in todo:
             how = {"how": how, "seeds": self.seeds, "seed": self.canvas.run.seed}
             kept, inputs = kept_counts(self.canvas, concept, method, record, attack, how)
@@ -97,8 +98,9 @@ class Attacks:
         rest = [r.prompt for r, mine in zip(validation, concept.shown_by(validation), strict=True) if not mine]
         prompts = list(dict.fromkeys(rest))[:PICTURES]
         latents = pipeline.latents(prompts, range(FIRST_SEED, FIRST_SEED + len(prompts)))  # of the original
+        how: Any = {"steps": self.steps, "rate": self.rate, "seed": self.canvas.run.seed}
         with edit.applied(pipeline):
-            trained = recovery.retained(pipeline, prompts, latents, steps=self.steps, seed=self.canvas.run.seed)
+            trained = recovery.retained(pipeline, prompts, latents, **how)
         yield "training on retained pictures", f"{self.steps} steps", *self._by_name(concept, edit + trained, "trained on")
 
 

@@ -20,7 +20,7 @@ from slug.experiments.pipeline_setup import Canvas, concept_of
 from slug.experiments.pipelines_ways import SUM, WAYS, Ways
 from slug.reports import caveats
 
-WHY_NOT = "no two concepts have candidates that keep enough on layers of their own"
+WHY_NOT = "there are no single steps that keep enough on layers of their own, or the method has none"
 
 
 def groups(concepts: Sequence[Concept]) -> list[list[Concept]]:
@@ -111,7 +111,7 @@ def evaluate(canvas: Canvas, concepts: Sequence[Concept], method: str, ways: Seq
 
     before, rows = judged(Edit(), f"{canvas.pipeline.tag}-original", ""), []
     for group in progress.bar(todo, desc="groups of concepts", unit="group"):
-        states = {schema.ORIGINAL: before}
+        states, settings = {schema.ORIGINAL: before}, dict[str, str]()
         for way in ways:
             taken = made.chosen(way, group)
             if taken is None:
@@ -120,6 +120,8 @@ def evaluate(canvas: Canvas, concepts: Sequence[Concept], method: str, ways: Seq
             mark = [files.file_hash(canvas.delta(records[c])) for c in group]
             mark = mark if way == SUM else [*mark, way, taken.setting, files.tensor_hash(dict(taken.edit.changes))]
             stem = f"{canvas.pipeline.tag}-{method}-together" if way in WAYS else f"{canvas.pipeline.tag}-{way}-together"
+            settings[way] = taken.setting
             states[way] = judged(taken.edit, stem, mark)
-        rows += with_caveats(rows_of(group, asked, states, canvas.run.seed), group, records)
+        found = with_caveats(rows_of(group, asked, states, canvas.run.seed), group, records)
+        rows += [row | {"setting": settings.get(row["method"], "")} for row in found]
     return rows

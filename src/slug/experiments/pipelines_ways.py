@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from slug import files, methods, progress
+from slug import files, methods, progress, schema
 from slug.artifacts import canvas_records, deltas, records
 from slug.artifacts.records import Record
 from slug.core.edit import Edit, total
@@ -82,6 +82,9 @@ class Ways:
         Args:
             best: see Best.
         """
+        method = methods.get(self.method)
+        if (way == ASSIGNED and method.rounds) or (way in (ASSIGNED, JOINT) and not method.searched):
+            return  # later rounds step along other gradients; a baseline edits what has no inputs in the text tower
         if way == SUM:
             yield Trial.of("", {c: self.edits[c] for c in group})
         elif way == ASSIGNED:
@@ -92,11 +95,13 @@ class Ways:
             system = pipelines_joint.JointSystem(self.canvas, gradient_files, group)
             for weight in WEIGHTS:
                 yield Trial.of(f"weight {weight:g}", system.parts({c: self.edits[c] for c in group}, weight))
+            before = None
             for _ in range(TIMES):
                 now = best()
                 behind = [c for c in group if now and now[1].scores[column(c)] < self.wanted]
-                if now is None or not behind:
+                if now is None or not behind or now is before:  # longer parts were no better
                     return
+                before = now
                 yield now[0].scaled(behind, LONGER)
         else:
             yield from self._rival(methods.get(way), group, best)
@@ -164,7 +169,7 @@ class Ways:
                 break
         if not rows:
             return None
-        nothing = Trial("nothing, as no edit kept enough", {c: Edit() for c in group}), evaluator.start
+        nothing = Trial(schema.NOTHING_KEPT, {c: Edit() for c in group}), evaluator.start
         taken, scores = best[0] if best else nothing
         self._write(path, way, taken, evaluator, scores, rows, inputs)
         return taken

@@ -10,6 +10,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from slug import models
+from slug.artifacts import deltas
+from slug.core import gradients, layers, losses
+from slug.core.edit import Edit
 from slug.errors import SlugError
 from slug.models import diffusion, vlm
 
@@ -146,18 +149,48 @@ def test_every_part_of_a_pipeline_has_to_have_its_weights(tiny_pipeline, tmp_pat
         tiny.load_pipeline(tmp_path / "x")
 
 
+def relayout(folder, layout, *, half=False):
+    """Keep a pipeline folder's weights as .bin files only, or as its fp16 variant only; `half` rounds them as well."""
+    for path in sorted(folder.glob("*/*.safetensors")):
+        weights = {n: t.half() if half and t.is_floating_point() else t for n, t in load_file(path).items()}
+        if layout == "bin":
+            name = "pytorch_model.bin" if path.parent.name == "text_encoder" else "diffusion_pytorch_model.bin"
+            torch.save(weights, path.with_name(name))
+        else:
+            save_file(weights, path.with_name(f"{path.stem}.fp16.safetensors"), metadata={"format": "pt"})
+        path.unlink()
+
+
 @pytest.mark.parametrize("layout", ["bin", "fp16"])
 def test_a_pipeline_of_another_layout_draws_the_same(tiny_pipeline, tmp_path, layout):
     shutil.copytree(tiny_pipeline, tmp_path / "x")
-    for path in sorted((tmp_path / "x/pipeline").glob("*/*.safetensors")):
-        if layout == "bin":
-            name = "pytorch_model.bin" if path.parent.name == "text_encoder" else "diffusion_pytorch_model.bin"
-            torch.save(load_file(path), path.with_name(name))
-            path.unlink()
-        else:
-            path.rename(path.with_name(f"{path.stem}.fp16.safetensors"))
+    relayout(tmp_path / "x/pipeline", layout)
     made = [tiny.load_pipeline(f).generate(["alien"], [0]) for f in (tiny_pipeline, tmp_path / "x")]
     assert torch.equal(*made)
+
+
+@pytest.mark.parametrize(("layout", "half"), [("bin", False), ("bin", True), ("fp16", True)])
+def test_a_pipeline_of_another_layout_goes_through_load_a_step_apply_and_load(tiny_pipeline, tmp_path, layout, half):
+    from diffusers import StableDiffusionPipeline
+
+    shutil.copytree(tiny_pipeline, tmp_path / "x")
+    relayout(tmp_path / "x/pipeline", layout, half=half)
+    model = tiny.load_pipeline(tmp_path / "x")
+    gradient, _ = gradients.compute(model.clip, tiny.pairs(4), losses.cosine_embedding, encoder="language")
+    layer = next(n for n in model.candidates() if "fc1.weight" in n)
+    step = layers.first_step([model.tensors[layer]], [gradient[layer]])
+    edit = Edit.along(model.clip, layer, gradient, 10 * step)
+    about = {"name": "alien", "layer": layer, "step": edit.step, "metrics": {}}
+    deltas.save(tmp_path / "a.delta.safetensors", model, edit.changes, **about)
+    edited = deltas.apply(tmp_path / "a.delta.safetensors", tmp_path / "x/pipeline", tmp_path / "edited")
+    assert not list(edited.glob("[!s]*/*.safetensors" if layout == "bin" else "[!s]*/*.bin"))  # in the layout that it had
+    how = {"variant": "fp16"} if layout == "fp16" else {}
+    loaded = StableDiffusionPipeline.from_pretrained(edited, torch_dtype=torch.float32, safety_checker=None, **how)
+    before = model.embed(["alien"])
+    with edit.applied(model):
+        wanted = model.embed(["alien"])
+    found = loaded.encode_prompt(["alien"], "cpu", 1, False)[0]
+    assert torch.allclose(found, wanted, atol=1e-2) and not torch.allclose(before, wanted, atol=5e-2)
 
 
 @pytest.fixture

@@ -165,6 +165,14 @@ def test_a_high_ua_of_the_unedited_pipeline_is_a_warning(ua, warned):
     assert bool(pipelines.unknown("Noto", ua)) == warned
 
 
+def test_a_way_without_an_edit_is_said():
+    frame = together_rows(["style", "style"]).assign(setting=["", "", "", "weight 1"])
+    assert "No edit kept enough" not in pipelines.together(frame, "slug_w")
+    frame["setting"] = ["", schema.NOTHING_KEPT, "", schema.NOTHING_KEPT]
+    text = pipelines.together(frame, "slug_w")
+    assert "No edit kept enough, so that nothing was edited: sum for a; b." in text
+
+
 def test_each_way_has_a_row_where_there_are_several():
     both = together_rows(["style", "style"])
     frame = pd.concat([both, both[both["method"] == "sum"].assign(method="joint", UA=1.0)])
