@@ -3,13 +3,18 @@
 
 Example: python scripts/tools/measure_families.py                       all of FAMILIES; EVA01-g-14 wants 24 GB
          python scripts/tools/measure_families.py --only RN50 ViT-B-32
+         python scripts/tools/measure_families.py --only ViT-L-14 --size paper --cache-gb 2    memory at the paper's size
 
 Architectures come from the libraries' own configurations, so nothing is downloaded; pictures are noise. Each model runs in
 its own process. Writes families.csv to --out: model, parameters, names of the layers that may be edited, Pareto front of
-each encoder, seconds per gradient batch (mean of 2), batch size, peak memory, seconds per search step (mean of one vision
-and one language layer). Existing rows are kept. --readme fills the table of layer names.
+each encoder, seconds per gradient batch (mean of 2), batch size, peak memory of the gradient pass, of the search, and of
+both, seconds per search step (mean of one vision and one language layer). Existing rows are kept. --readme fills the table
+of layer names. With --size paper it writes memory.csv, with an evaluation of 10,177 names, 1,000 classes and 4,500 pictures;
+the activations that the search keeps are bounded by --cache-gb.
 """
 
+import functools
+import gc
 import json
 import re
 import subprocess
@@ -22,7 +27,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from benchmark_search import Size, fixed_search
+from benchmark_search import PAPER, Size, fixed_search
 
 from slug import cli, files, models, progress, system
 from slug.cli import flag, group
@@ -45,13 +50,16 @@ FAMILIES = {
     "openai/clip-vit-base-patch32": ("Hugging Face CLIP: q, k, v apart", 16, False),
     "openai/clip-vit-large-patch14": ("Hugging Face CLIP: q, k, v apart", 16, False),
 }
-SIZE = Size(names=100, classes=20, pictures=(32, 32), layers=2, steps=1)
+SIZES = {"small": Size(names=100, classes=20, pictures=(32, 32), layers=2, steps=1), "paper": PAPER._replace(steps=1)}
+FILES = {"small": "families.csv", "paper": "memory.csv"}
 
 
 @dataclass(frozen=True)
 class Settings:
     run: Run = group(Run)
     only: tuple[str, ...] = flag(tuple(FAMILIES), "models to measure", choices=tuple(FAMILIES))
+    size: str = flag("small", "of the evaluation of the search", choices=tuple(SIZES))
+    cache_gb: float = flag(-1.0, "GB of activations that the search may keep; below 0 a quarter of the free memory")
     out: str = flag("results/standin", "folder to write")
     readme: str = flag("", "Markdown file whose families block is filled from the rows")
     force: bool = flag(False, "measure again")
@@ -174,8 +182,12 @@ def measure(settings, name, folder):
     if not all(fronts.values()):
         raise SlugError(f"{name}: an encoder has no front: {fronts}")
     chosen = [front[0].name for front in fronts.values()]
-    _, run, _ = fixed_search(settings.run, clip, folder, SIZE, batch_size=32, chosen=chosen)
-    _, rows, _ = run(clip_tasks.Evaluation)
+    gradient_mb = system.peak_memory_mb(device)
+    _, run, _ = fixed_search(settings.run, clip, folder, SIZES[settings.size], batch_size=32, chosen=chosen)
+    gc.collect()
+    system.reset_peak_memory(device)
+    _, rows, _ = run(functools.partial(clip_tasks.Evaluation, cache_gb=settings.cache_gb))
+    search_mb = system.peak_memory_mb(device)
     return {
         "model": name,
         "parameters": sum(p.numel() for p in clip.parameters.values()),
@@ -183,7 +195,9 @@ def measure(settings, name, folder):
         "front_vision": " ".join(r.name for r in fronts["vision"]),
         "front_language": " ".join(r.name for r in fronts["language"]),
         "gradient_s": seconds / 2,
-        "peak_mem_mb": system.peak_memory_mb(device),
+        "peak_mem_mb": max(gradient_mb, search_mb),
+        "gradient_mem_mb": gradient_mb,
+        "search_mem_mb": search_mb,
         "step_s": sum(r.scores["seconds"] for r in rows) / len(rows),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads",
         "batch_size": batch,
@@ -198,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(measure(settings, settings.only[0], Path(folder))))
         return
-    path = files.resolve(settings.out) / "families.csv"
+    path = files.resolve(settings.out) / FILES[settings.size]
     rows = pd.read_csv(path).to_dict("records") if path.is_file() and not settings.force else []
     for name in progress.bar([n for n in settings.only if n not in {r["model"] for r in rows}], unit="model"):
         command = [
@@ -211,6 +225,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             settings.run.device,
             "--seed",
             str(settings.run.seed),
+            "--size",
+            settings.size,
+            "--cache-gb",
+            str(settings.cache_gb),
         ]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if done.returncode:

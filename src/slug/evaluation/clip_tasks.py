@@ -78,7 +78,7 @@ class Evaluation:
         self.edit: Edit | None = None
         self._made: dict[tuple[str, str], tuple[torch.Tensor, torch.Tensor]] = {}
         self._starts: dict[str, int] = {}
-        self._others: dict[int, tuple[towers.Tower, list[torch.Tensor]]] = {}  # by the id of their pictures
+        self._other: tuple[torch.Tensor, towers.Tower, list[torch.Tensor]] | None = None  # see features_of
         self.tasks = self._unedited(sets, cache_gb)
         if clip.autocast:
             low, clip.autocast = clip.autocast, None
@@ -203,12 +203,14 @@ class Evaluation:
         return features, weights
 
     def features_of(self, images: torch.Tensor) -> torch.Tensor:
-        """Features (N, D), under the edit that the model carries, of pictures of no task, uint8 (N, 3, S, S). They are known
-        again by the tensor itself, and reused as those of the tasks."""
-        if id(images) not in self._others:  # the tower holds the tensor, so that no other one gets its id
+        """Features (N, D), under the edit that the model carries, of pictures of no task, uint8 (N, 3, S, S). For as long as
+        the same tensor is asked for, they are reused as those of the tasks."""
+        if self._other is None or self._other[0] is not images:
+            if self._other is not None:
+                self._other[1].release()
             tower = towers.Tower(self.clip, "vision", images, batch_size=self.batch_size, budget=self._budget)
-            self._others[id(images)] = tower, []
-        tower, unedited = self._others[id(images)]
+            self._other = images, tower, []
+        _, tower, unedited = self._other
         if "vision" in self._starts:
             return tower.features(start=self._starts["vision"])
         if not unedited:

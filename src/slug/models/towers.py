@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 Stage = Callable[[Any, Any], Tensor]  # (output of the stage before, inputs of the tower) -> output
 SHARE = 0.25  # fraction of the free memory that caches may take by default
-# Of a batch on a CPU, the widest activation. Beyond, the system hands out new memory for each, unless it is told to keep what
-# is freed (scripts/common.sh does): 256 pictures at once go through ViT-B-32 at 51% of the rate of a large matrix product, 16
-# to 32 at 85% either way.
+# Of a batch on a CPU, the widest activation. Beyond, the system hands out new memory for each, unless it is told to keep
+# what is freed (scripts/common.sh does): 256 pictures at once go through ViT-B-32 at 51% of the rate of a large matrix
+# product, 16 to 32 at 85% either way.
 BATCH_BYTES = 12 * 2**20
 WIDENING = 4  # of the hidden layer of a block's MLP
 
@@ -282,11 +282,20 @@ class Tower:
                     )
                 self.refused.add(stage)
                 return
-            oldest = next(iter(self.kept))
-            del self.kept[oldest]
-            self.budget.left += self._size(oldest)
+            self._drop(next(iter(self.kept)))
         every = [self._places(g, torch.arange(len(members)), stage) for g, (members, _) in enumerate(self.groups)]
         self.kept[stage] = _Kept([len(places) for places in every])
+
+    def _drop(self, stage: int) -> None:
+        """Give the memory of a stage's kept inputs back to the budget."""
+        del self.kept[stage]
+        if self.budget is not None:
+            self.budget.left += self._size(stage)
+
+    def release(self) -> None:
+        """Keep nothing any more."""
+        for stage in list(self.kept):
+            self._drop(stage)
 
     def _size(self, stage: int) -> int:
         """Size in bytes of all inputs of `stage`, measured on one row of each group."""

@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+import tiny
 import torch
 from clip_world import Both, random_edit
 
@@ -144,3 +145,17 @@ def test_a_target_is_found_in_any_spelling(open_clip_world):
 def test_a_name_nobody_has_is_refused(open_clip_world):
     with pytest.raises(SlugError, match="no identity and no object of the evaluation is called 'Nobody Atall'"):
         open_clip_world.evaluation.target("Nobody_Atall")
+
+
+def test_pictures_of_no_task_have_the_features_of_a_whole_pass(world):
+    """Under edits of both towers, one after another, and with other pictures between; memory is given back."""
+    evaluation, left = world.evaluation, world.evaluation._budget.left
+    first, second = (tiny.pairs(n, seed=n).images for n in (5, 6))
+    for images in (first, first, second, first):
+        for layer, other in LAYERS.items():
+            with evaluation.carrying(world.edit(other if world.clip.family == "hf" else layer, 3.0)):
+                wanted = zeroshot.image_features(world.clip, images)
+                assert (evaluation.features_of(images) - wanted).abs().max() < 1e-6
+        assert evaluation._other[0] is images
+    evaluation._other[1].release()
+    assert evaluation._budget.left >= left

@@ -40,5 +40,5 @@ def test_attention_is_the_librarys(same, bias):
     hidden[:, 3:] = True
     with torch.no_grad():
         wanted, _ = attention(query, keys, keys, key_padding_mask=hidden, need_weights=False)
-        found = _attend(attention, query, keys, ~hidden[:, None, None])
+        found = attention.out_proj(_attend(attention, query, keys, ~hidden[:, None, None]))
     assert torch.allclose(found, wanted, atol=1e-6)
