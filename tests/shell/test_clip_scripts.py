@@ -182,5 +182,10 @@ def test_every_list_of_the_comparison_may_stand_on_several_lines(tmp_path):
     lists = {"METHODS": "ft\nga", "LR": "1e-6\n1e-5", "SELECTION": "1\n2", "COMPARE_NAMES": "A_B\nC"}
     done = shell(ROOT / "scripts/run_clip_comparison.sh", "--dry-run", NAMES="A_B C D", RESULT_DIR=tmp_path, **lists)
     (arguments,) = calls(done, "a3_unlearn_compare")
-    for flag, wanted in (("--celeb-name", "A_B C"), ("--unlearn-method", "ft ga"), ("--lr", "1e-6 1e-5"), ("--selection", "1 2")):
+    for flag, wanted in (
+        ("--celeb-name", "A_B C"),
+        ("--unlearn-method", "ft ga"),
+        ("--lr", "1e-6 1e-5"),
+        ("--selection", "1 2"),
+    ):
         assert given(arguments, flag) == wanted.split()

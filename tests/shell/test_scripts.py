@@ -25,7 +25,10 @@ def test_no_script_makes_the_name_of_a_method_from_that_of_another(script):
 def test_lists_that_may_be_empty_are_guarded(script):
     """Before 4.4 bash takes "${list[@]}" of an empty list for an unset variable, and stops."""
     text = script.read_text()
-    for name in {*re.findall(r"(\w+)=(?:\(\)|\(\"\$@\"\))", text)} - {"jobs", "names"}:  # these are not empty where they are read
+    for name in {*re.findall(r"(\w+)=(?:\(\)|\(\"\$@\"\))", text)} - {
+        "jobs",
+        "names",
+    }:  # these are not empty where they are read
         used = re.sub(rf'\$\{{{name}\[@\]\+(?:[\w-]+ )?"\$\{{{name}\[@\]\}}"\}}', "", text)
         assert f'"${{{name}[@]}}"' not in used, name
 

@@ -181,7 +181,9 @@ def test_a_way_that_keeps_no_edit_changes_nothing_and_says_so(ways, monkeypatch,
     assert said[0] == said[1] and not text.startswith("The edits of `slug`, added up")
     before, *others = (table[table["method"] == m].set_index("name") for m in ("original", "joint", "uce"))
     assert before["caveat"].isna().all()
-    for rows, line in zip(others, ("slug, Noto: joint: nothing was forgotten", "uce, Noto: nothing was forgotten"), strict=True):
+    for rows, line in zip(
+        others, ("slug, Noto: joint: nothing was forgotten", "uce, Noto: nothing was forgotten"), strict=True
+    ):
         assert (rows["UA"] == before["UA"]).all() and rows["caveat"].str.contains("no edit kept enough").all()
         assert f"(!) {line}" in text or f"; {line.partition(': ')[2]}" in text
 

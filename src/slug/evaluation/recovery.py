@@ -61,7 +61,9 @@ def read_words(path: Path) -> dict[str, list[tuple[str, str]]]:
     for i, row in enumerate(files.read_csv(path, ("name", "alias", "language"), "give --words, or leave it out"), 2):
         name, word, language = plain_name(row["name"]), row["alias"].strip(), row["language"].strip().lower()
         if not (name and word and language):
-            raise SlugError(f"row {i} of {path} lacks a name, a word or its language (en, de, ...); fill it in, or take it out")
+            raise SlugError(
+                f"row {i} of {path} lacks a name, a word or its language (en, de, ...); fill it in, or take it out"
+            )
         found.setdefault(name.casefold(), {}).setdefault((word.casefold(), language), (word, language))
     return {name: list(words.values()) for name, words in found.items()}
 

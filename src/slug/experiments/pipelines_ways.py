@@ -248,8 +248,8 @@ def check(ways: Sequence[str], name: str) -> None:
     lacks = lacks or (ASSIGNED if ASSIGNED in ways and method.rounds else None)
     if lacks:
         raise SlugError(
-            f"--ways {lacks} needs the single steps of a search of SLUG, which {name} does not take; give another --method, or "
-            "--ways sum"
+            f"--ways {lacks} needs the single steps of a search of SLUG, which {name} does not take; give another --method, "
+            "or --ways sum"
         )
 
 

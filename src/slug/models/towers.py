@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 Stage = Callable[[Any, Any], Tensor]  # (output of the stage before, inputs of the tower) -> output
 SHARE = 0.25  # fraction of the free memory that caches may take by default
-# Of a batch on a CPU, the widest activation. Beyond, the system hands out new memory for each, unless it is told to keep what
-# is freed (scripts/common.sh does): 256 pictures at once go through ViT-B-32 at 51% of the rate of a large matrix product, 16
-# to 32 at 85% either way.
+# Of a batch on a CPU, the widest activation. Beyond, the system hands out new memory for each, unless it is told to keep
+# what is freed (scripts/common.sh does): 256 pictures at once go through ViT-B-32 at 51% of the rate of a large matrix
+# product, 16 to 32 at 85% either way.
 BATCH_BYTES = 12 * 2**20
 WIDENING = 4  # of the hidden layer of a block's MLP
 

@@ -173,8 +173,8 @@ def apart(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 BEYOND = (
     "The accuracy on the name under a test less that of a model that never saw the name (gold) under the same test, in "
     "points: the mean over names with its 95% t interval, and gold's own mean. What gold shows as well did not come back: "
-    "it was learned anew, or can be told without having been learned. Of spellings and drawing styles gold, too, counts with "
-    "the one that shows most."
+    "it was learned anew, or can be told without having been learned. Of spellings and drawing styles gold, too, counts "
+    "with the one that shows most."
 )
 
 

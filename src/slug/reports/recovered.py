@@ -75,7 +75,9 @@ def _black(frame: pd.DataFrame) -> list[str]:
     """How many pictures of each attempt are black all over, and so in no figure."""
     rows = frame[frame["n_black"] > 0].to_dict("records") if "n_black" in frame else []
     each = (f"{r['method']}, {r['name']}, {r['attack']} {r['form']}".strip() + f": {r['n_black']:.0f}" for r in rows)
-    return [f"Pictures that are black all over (NaN, or a safety checker) are in no figure: {'; '.join(each)}."] if rows else []
+    return (
+        [f"Pictures that are black all over (NaN, or a safety checker) are in no figure: {'; '.join(each)}."] if rows else []
+    )
 
 
 def _left_out(frame: pd.DataFrame, first: pd.DataFrame, known: pd.Series) -> list[str]:

@@ -163,7 +163,9 @@ def test_several_batches_in_one_pass_have_the_gradient_of_one_after_another(clip
             monkeypatch.setattr(gradients, "PAIRS", most)
             seen = []
             encode = type(clip).encode_image
-            monkeypatch.setattr(clip, "encode_image", lambda x, seen=seen, encode=encode: seen.append(len(x)) or encode(clip, x))
+            monkeypatch.setattr(
+                clip, "encode_image", lambda x, seen=seen, encode=encode: seen.append(len(x)) or encode(clip, x)
+            )
             found[most], figures = gradients.compute(clip, some, loss, batch_size=4)
             passes[most] = len(seen), figures["pairs"], round(figures["loss"], 5)
         assert passes[1][0] > passes[100][0] == 1 and passes[1][1:] == passes[100][1:]

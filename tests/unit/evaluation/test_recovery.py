@@ -41,7 +41,7 @@ def test_words_are_read_from_a_table(tmp_path):
     assert recovery.read_words(tmp_path / "words.csv") == {"palm tree": [("Palm", "en"), ("palma", "es")]}
     for row in ("palm tree,,en", "palm tree, ,en", "palm tree,palm,", ",palm,en"):
         (tmp_path / "words.csv").write_text(f"name,alias,language\nbell,chime,en\n{row}\n")
-        with pytest.raises(SlugError, match="row 3 of .* lacks"):
+        with pytest.raises(SlugError, match=r"row 3 of .* lacks"):
             recovery.read_words(tmp_path / "words.csv")
     (tmp_path / "words.csv").write_text("name,alias\nPalm_Tree,palm\n")
     with pytest.raises(SlugError, match="language"):

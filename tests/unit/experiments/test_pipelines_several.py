@@ -70,7 +70,9 @@ def test_the_sum_says_which_of_its_edits_did_not_forget_alone():
     records = {group[0]: {}, group[1]: {"caveat": "why"}}
     found = pipelines_several.with_caveats(rows, group, records, {})
     assert [row.get("caveat") for row in found] == [None] * 5 + ["why", "why", None]
-    found = pipelines_several.with_caveats(rows, group, records, {"joint": {group[0]: "x", group[1]: "y"}, "uce": {group[1]: "z"}})
+    found = pipelines_several.with_caveats(
+        rows, group, records, {"joint": {group[0]: "x", group[1]: "y"}, "uce": {group[1]: "z"}}
+    )
     assert [row.get("caveat") for row in found] == [None, None, "joint: x", None, None, "why", "why; joint: y", "z"]
 
 

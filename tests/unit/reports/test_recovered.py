@@ -26,20 +26,28 @@ def rows():
 
 def lines(rows):
     text = recovered.report(pd.DataFrame(rows))
-    return text, {line.split(" | ")[0].strip("| "): line.split(" | ")[1:] for line in text.splitlines() if line.startswith("| ")}
+    return text, {
+        line.split(" | ")[0].strip("| "): line.split(" | ")[1:] for line in text.splitlines() if line.startswith("| ")
+    }
 
 
 def test_counts_are_pooled_over_concepts_and_the_strongest_is_each_concepts_own(rows):
     text, table = lines(rows)
     assert table["its name"][1].startswith("5.0% (") and "; 1 of 20)" in table["its name"][1]
-    assert "; 10 of 40)" in table["other wordings (4)"][1] and "; 6 of 20)" in table["the strongest of the other wordings"][1]
+    assert (
+        "; 10 of 40)" in table["other wordings (4)"][1] and "; 6 of 20)" in table["the strongest of the other wordings"][1]
+    )
     assert "; 8 of 20)" in table["merging 50% of the original"][1] and table["merging 50% of the original"][0] == ""
     assert "2 objects" in text
 
 
 def test_what_the_original_does_not_draw_is_left_out_and_said(rows):
     text, table = lines(rows)
-    assert "; 2 of 10)" in table["synonyms (1)"][1] and "Left out of synonyms, 1 of 2" in text and "bell: chime (4 of 10)" in text
+    assert (
+        "; 2 of 10)" in table["synonyms (1)"][1]
+        and "Left out of synonyms, 1 of 2" in text
+        and "bell: chime (4 of 10)" in text
+    )
     assert "No synonym is known of: key." in text
 
 
