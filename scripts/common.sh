@@ -1,4 +1,5 @@
-# Sourced by every script here. Finds ROOT and PYTHON, reads the profile, and defines die, run, need, need_names, results_in.
+# Sourced by every script here. Finds ROOT and PYTHON, reads the profile, and defines die, run, need, need_names, at_once, words,
+# results_in.
 # All relative paths, those in variables included, start at the repository's root.
 set -euo pipefail
 
@@ -45,6 +46,9 @@ at_once() {
   jobs=()
 }
 
+# words ARRAY TEXT: the words of a list in a variable, which may stand on one line or on several, as an array.
+words() { IFS=$' \t\n' read -r -d '' -a "$1" <<<"$2" || true; }
+
 no_more_arguments() { [ $# -eq 0 ] || die "unknown argument $1; see --help"; }
 
 # --dry-run and --help (which prints the script's leading comment) are handled here; the caller's "$@" keeps the rest.
@@ -72,7 +76,7 @@ source "scripts/profiles/$PROFILE.sh"
 source scripts/profiles/base.sh
 [ "$PROTOCOL" = paper ] || [ "$PROTOCOL" = ours ] || die "there is no protocol '$PROTOCOL', only ours and paper"
 export PROTOCOL
-IFS=$' \t\n' read -r -d '' -a NAME_LIST <<<"$NAMES" || true
+words NAME_LIST "$NAMES"
 
 # Set-up compiles no package: the bytecode is written at the first import, also where the environment says otherwise.
 export PYTHONDONTWRITEBYTECODE=

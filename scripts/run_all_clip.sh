@@ -47,9 +47,9 @@ timed run "$PYTHON" src/clip/a4_report.py --result-dir "$RESULT_DIR" | awk '
   { print }
   END { printf "%s", last }'
 if [ -n "$DRY_RUN" ] && [ -z "${NO_PLAN:-}" ]; then
-  IFS=' ' read -r -a lr <<<"$LR"
-  IFS=' ' read -r -a selection <<<"$SELECTION"
-  IFS=' ' read -r -a methods <<<"$METHODS"
+  words lr "$LR"
+  words selection "$SELECTION"
+  words methods "$METHODS"
   "$PYTHON" scripts/tools/estimate.py --stored --data --celeb-name "${NAME_LIST[@]}" --compare-names $COMPARE_NAMES "${places[@]}" \
     --imagenet-share "$IMAGENET_SHARE" --max-count "$MAX_COUNT" --unlearn-method "${methods[@]}" --lr "${lr[@]}" \
     --selection "${selection[@]}" --epochs "$EPOCHS" --forget-epochs "$FORGET_EPOCHS" \

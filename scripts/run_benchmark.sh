@@ -6,12 +6,13 @@
 set -euo pipefail
 export PROFILE=demo
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+need_names
 
 need "$TAR_DIR" "bash scripts/run_demo.sh"
 bash scripts/run_compute_grad.sh
-name="${NAME_LIST[-1]}"
-bench() { run "$PYTHON" scripts/tools/benchmark_search.py "$@" "${RUN_FLAGS[@]}" "${further[@]}"; }
+name="${NAME_LIST[${#NAME_LIST[@]} - 1]}"
 further=("$@")
+bench() { run "$PYTHON" scripts/tools/benchmark_search.py "$@" "${RUN_FLAGS[@]}" ${further[@]+"${further[@]}"}; }
 bench --celeb-name "$name" --tar-dir "$TAR_DIR" --train-data "$TRAIN_DATA" --val-data "$VAL_DATA" \
   --imagenet-val "$IMAGENET_VAL" "${MODEL_FLAGS[@]}"
 bench --case gradient "${MODEL_FLAGS[@]}"

@@ -13,7 +13,7 @@ no_more_arguments "$@"
 
 run "$PYTHON" src/demo/build_world.py --out "$DATA_DIR"
 results_in "$RESULT_DIR/benchmark"
-flags=("${quick[@]}" --tar-dir "$TAR_DIR" --train-data "$TRAIN_DATA" --val-data "$VAL_DATA" --imagenet-val "$IMAGENET_VAL"
+flags=(${quick[@]+"${quick[@]}"} --tar-dir "$TAR_DIR" --train-data "$TRAIN_DATA" --val-data "$VAL_DATA" --imagenet-val "$IMAGENET_VAL"
   "${RUN_FLAGS[@]}")
 plan="$("$PYTHON" src/clip/a8_benchmark.py --plan "${flags[@]}")"
 draft="$(sed -n 's/^# draft: //p' <<<"$plan")"

@@ -7,12 +7,13 @@ set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 need_names
 
-IFS=' ' read -r -a methods <<<"$METHODS"
-IFS=' ' read -r -a lr <<<"$LR"
-IFS=' ' read -r -a selection <<<"$SELECTION"
+words methods "$METHODS"
+words lr "$LR"
+words selection "$SELECTION"
+words compared "$COMPARE_NAMES"
 names=()
 for name in "${NAME_LIST[@]}"; do
-  [[ -n "$COMPARE_NAMES" && " $COMPARE_NAMES " != *" $name "* ]] || names+=("$name")
+  [[ ${#compared[@]} -gt 0 && " ${compared[*]} " != *" $name "* ]] || names+=("$name")
 done
 if [ ${#names[@]} -eq 0 ]; then
   echo "# no baselines: none of COMPARE_NAMES ($COMPARE_NAMES) is among NAMES"

@@ -15,4 +15,4 @@ fi
 no_more_arguments "$@"
 
 run "$PYTHON" src/demo/build_world.py --out "$DATA_DIR"
-NO_PLAN=1 STARTED="$SECONDS" bash scripts/run_all_clip.sh "${baselines[@]}"
+NO_PLAN=1 STARTED="$SECONDS" bash scripts/run_all_clip.sh ${baselines[@]+"${baselines[@]}"}

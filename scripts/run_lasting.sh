@@ -18,10 +18,11 @@ if [[ " $* " != *" --report "* ]]; then
   bash scripts/run_compute_grad.sh
   bash scripts/run_compute_grad.sh --unlearn-method ssd
 fi
-IFS=' ' read -r -a aliases <<<"$ALIASES"
-IFS=' ' read -r -a gold <<<"$GOLD"
-run "$PYTHON" src/clip/a7_lasting.py --celeb-name "${NAME_LIST[@]}" --records "$RECORDS" ${ALIASES:+--aliases "${aliases[@]}"} \
-  ${GOLD:+--gold "${gold[@]}"} --relearn-lr "$RELEARN_LR" --jobs "$LASTING_JOBS" --tar-dir "$TAR_DIR" \
+words aliases "$ALIASES"
+words gold "$GOLD"
+run "$PYTHON" src/clip/a7_lasting.py --celeb-name "${NAME_LIST[@]}" --records "$RECORDS" \
+  ${aliases[@]+--aliases "${aliases[@]}"} ${gold[@]+--gold "${gold[@]}"} \
+  --relearn-lr "$RELEARN_LR" --jobs "$LASTING_JOBS" --tar-dir "$TAR_DIR" \
   --train-data "$TRAIN_DATA" --val-data "$VAL_DATA" --imagenet-val "$IMAGENET_VAL" --imagenet-share "$IMAGENET_SHARE" \
   "${MODEL_FLAGS[@]}" "${RUN_FLAGS[@]}" \
   ${REFERENCE:+--out "$REFERENCE/lasting" --readme "$REFERENCE/lasting/README.md"} "$@"

@@ -12,7 +12,7 @@ together() {
   local part="$MULTI_PART${MULTI_PART:+${2:+-}}$2" names RUN_FLAGS
   local -x NAMES="$1" RESULT_DIR="$RESULT_DIR/multi${part:+-$part}" IMAGENET_SHARE="$3"
   shift 3
-  IFS=$' \t\n' read -r -d '' -a names <<<"$NAMES" || true
+  words names "$NAMES"
   [ ${#names[@]} -gt 1 ] || die "MULTI_NAMES, MULTI_OBJECTS and MULTI_MIXTURE need two names or more each"
   results_in "$RESULT_DIR"
   run "$PYTHON" src/clip/a0_create_tar.py --name "${names[@]}" --laion-dir "$LAION_DIR" --tar-dir "$TAR_DIR" \

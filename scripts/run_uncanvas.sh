@@ -12,6 +12,7 @@ seeds=()
 fid=()
 more=()
 part=uncanvas # of REFERENCE
+[[ " $* " != *" --quick "* || " $* " != *" --test-objects "* ]] || die "give --quick or --test-objects, not both"
 for argument in "$@"; do
   if [ "$argument" = --quick ]; then
     export STYLES="Noto Twemoji" OBJECTS="bell rocket skull" SD_METHODS=slug_w

@@ -7,7 +7,8 @@
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
-if [[ " $SD_METHODS " != *" $MULTI_METHOD "* ]]; then
+words known "$SD_METHODS"
+if [[ " ${known[*]-} " != *" $MULTI_METHOD "* ]]; then
   results_in "$RESULT_DIR/sd-multi"
   REFERENCE='' STYLES="$MULTI_STYLES" OBJECTS="$MULTI_SD_OBJECTS" SD_METHODS="$MULTI_METHOD" bash scripts/run_uncanvas.sh
 fi

@@ -5,7 +5,7 @@
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
-IFS=$' \t\n' read -r -d '' -a names <<<"$VLM_NAMES" || true
+words names "$VLM_NAMES"
 [ ${#names[@]} -gt 0 ] || die "no names to forget; give VLM_NAMES, e.g. VLM_NAMES='Elon_Musk Taylor_Swift'"
 if [ "$PROFILE" = demo ]; then
   run "$PYTHON" src/demo/build_world.py --out "$DATA_DIR"

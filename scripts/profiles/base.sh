@@ -64,7 +64,7 @@
 : "${STUDY_JOBS:=1}" # processes, which share the cores
 : "${LASTING_JOBS:=1}" # the same for run_lasting.sh
 : "${RECORDS:=$RESULT_DIR/clip}" # folder of the edits that run_lasting.sh tests
-: "${GOLD:=}" # folders of models that never saw some of the names, beside which run_lasting.sh tests the edits
+: "${GOLD=}" # folders of models that never saw some of the names, beside which run_lasting.sh tests the edits
 : "${ALIASES:=}" # CSVs of synonyms, with the columns name, alias
 : "${RELEARN_LR:=1e-5}" # learning rate of relearning
 
@@ -76,6 +76,7 @@
 : "${OBJECTS=$CANVAS_OBJECTS}"
 : "${SD_TAR_DIR:=$TAR_DIR/generated}" # forget sets of SD_CONCEPTS, apart from those of real pictures
 : "${SD_IMAGE_DIR:=$IMAGE_DIR/generated}"
+: "${SD_ALL_METHODS:=slug slug_w slug_w_rounds uce rece speed oce esd}" # of committed runs
 : "${SD_METHODS:=slug}" # of slug, slug_w, slug_ws, each also with _rounds (several layers), and uce, esd, rece, speed, oce
 : "${SD_ROUNDS:=3}" # layers of the _rounds methods
 : "${SD_JOBS:=1}" # processes, each with a part of the concepts

@@ -43,7 +43,6 @@
 : "${GUIDANCE:=1}" # up to 1: no guidance, at half the time; mini-SD needs none
 : "${GENERATE_BATCH:=32}" # pictures made at once
 : "${SD_METHODS:=slug_w slug_w_rounds uce esd}"
-: "${SD_ALL_METHODS:=slug slug_w slug_w_rounds uce rece speed oce esd}" # of committed runs
 : "${SD_JOBS:=2}"
 : "${MULTI_STYLES:=Noto EmojiOne Blob}" # forgotten together by run_uncanvas_multi.sh
 : "${MULTI_SD_OBJECTS:=bell rocket skull}"

@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 
 from slug import cli, files, models, system
-from slug.cli import flag, group
+from slug.cli import Amount, flag, group
 from slug.errors import SlugError
 from slug.evaluation import clip_tasks
 from slug.settings import Run
@@ -39,7 +39,7 @@ class Settings:
         tuple(PRECISIONS), "float32 comes first: it is compared with", choices=tuple(PRECISIONS)
     )
     size: str = flag("paper", "of the evaluation", choices=tuple(SIZES))
-    minutes: float = flag(8.0, "after these no further part starts")
+    minutes: Amount = flag(8.0, "after these no further part starts")
     out: str = flag("results/bench", "folder to write")
 
 
@@ -91,7 +91,9 @@ def of_model(settings, name, device, over, folder):
         row = {"part": "search", "precision": precision, **figures, "matmul_tflops": rate / 1e12}
         rows.append({**common, **row, "changed": changed, "score_diff": worst})
         print(rows[-1], flush=True)
-        if clip.autocast is None and not over():  # gradients are never taken under autocast
+        if clip.autocast is None and over():  # gradients are never taken under autocast
+            print(f"left out, as the time is over: {clip.label}, {precision}, gradients", flush=True)
+        elif clip.autocast is None:
             for found in search.gradient_rows(clip, 16)[0]:
                 row = {"part": found["case"], "precision": precision, "seconds": found["fast_s"]}
                 row |= {"peak_mem_mb": found["peak_mem_mb"], "tflops": found["limit_share"] * rate / 1e12}

@@ -16,6 +16,7 @@ from slug import cli, files
 from slug.cli import Folder, flag, group
 from slug.errors import SlugError
 from slug.evaluation import canvas_prompts
+from slug.schema import WAYS
 from slug.settings import Concepts, Judging, Pipeline, Run
 
 
@@ -33,7 +34,7 @@ class Settings:
     concepts: Concepts = group(Concepts)
     judging: Judging = group(Judging)
     method: str = flag("slug", "whose edits are put together, as their records name it")
-    ways: tuple[str, ...] = flag(("sum",), "how they are put together", nargs="+", choices=("sum", "joint", "assigned"))
+    ways: tuple[str, ...] = flag(("sum",), "how they are put together", nargs="+", choices=WAYS)
     rivals: tuple[str, ...] = flag((), "baselines that forget a group at once", nargs="*", choices=_rivals)
     out: Folder = flag("", "folder to write instead of {result-dir}/uncanvas")
     readme: str = flag("", "Markdown file whose uncanvas-multi block is filled")

@@ -7,6 +7,7 @@ from slug import files
 NOTHING_KEPT = "nothing, as no edit kept enough"  # the setting of a way to forget several concepts that has no edit
 ORIGINAL = "original"  # the unedited model in a table's `method` column
 SPLITS = ("validation", "test")
+WAYS = ("sum", "assigned", "joint")  # to put edits of a pipeline together: `method` of multi.csv, beside baselines
 KINDS = ("identity", "object", "style", "group")
 TASKS = ("identities", "objects")  # retained tasks of a CLIP
 # Tasks of pictures that nobody labelled: the names that are forgotten, the unedited model's own answers, pairs' captions.

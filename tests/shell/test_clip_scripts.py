@@ -164,3 +164,28 @@ def test_imagenet_is_prepared_from_its_own_folder(tmp_path):
     assert f"--tar {tmp_path}/ImageNet/ILSVRC2012_img_val.tar" in done.stdout and "--any-archive" not in done.stdout
     done = shell(ROOT / "scripts/valprep.sh", cwd=tmp_path / "ImageNet", ANY_ARCHIVE=1, **variables)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "registration" in done.stderr
+
+
+@pytest.mark.parametrize(("between", "count"), [(" ", 2), ("\n", 2), ("\n\n  ", 2), (" ", 0), ("\n", 1)])
+def test_lists_of_folders_may_stand_on_several_lines(tmp_path, between, count):
+    """The demo's GOLD is what ls prints, a folder a line."""
+    folders, files = ([f"{tmp_path}/{what}-{i}" for i in range(count)] for what in ("gold", "aliases"))
+    lists = {"GOLD": between.join(folders) or between, "ALIASES": between.join(files) or between}
+    done = shell(ROOT / "scripts/run_lasting.sh", "--dry-run", RECORDS=tmp_path, **lists)
+    assert done.returncode == 0, done.stderr
+    (arguments,) = calls(done, "a7_lasting")
+    for flag, wanted in (("--gold", folders), ("--aliases", files)):
+        assert (given(arguments, flag) if flag in arguments else []) == wanted
+
+
+def test_every_list_of_the_comparison_may_stand_on_several_lines(tmp_path):
+    lists = {"METHODS": "ft\nga", "LR": "1e-6\n1e-5", "SELECTION": "1\n2", "COMPARE_NAMES": "A_B\nC"}
+    done = shell(ROOT / "scripts/run_clip_comparison.sh", "--dry-run", NAMES="A_B C D", RESULT_DIR=tmp_path, **lists)
+    (arguments,) = calls(done, "a3_unlearn_compare")
+    for flag, wanted in (
+        ("--celeb-name", "A_B C"),
+        ("--unlearn-method", "ft ga"),
+        ("--lr", "1e-6 1e-5"),
+        ("--selection", "1 2"),
+    ):
+        assert given(arguments, flag) == wanted.split()

@@ -126,3 +126,17 @@ def test_only_methods_of_several_layers_are_given_rounds(tmp_path):
     done = shell(ROOT / "scripts/run_uncanvas.sh", "--dry-run", **values)
     found = [(given(c, "--method"), "--rounds" in c and given(c, "--rounds")) for c in calls(done, "b2_unlearn_sd")]
     assert found == [(["slug_w"], False), (["slug_w_rounds"], ["4"]), (["uce"], False)]
+
+
+@pytest.mark.parametrize("flags", [("--quick", "--test-objects"), ("--test-objects", "--force", "--quick")])
+def test_two_runs_of_other_names_are_not_mixed(tmp_path, flags):
+    done = shell(ROOT / "scripts/run_uncanvas.sh", *flags, RESULT_DIR=tmp_path)
+    assert done.returncode == 2 and done.stderr == "error: give --quick or --test-objects, not both\n"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_attempts_are_counted_in_parts_and_reported_once(tmp_path, count):
+    done = shell(ROOT / "scripts/run_tokens.sh", "--dry-run", RESULT_DIR=tmp_path, SD_JOBS=count, REFERENCE="results/demo")
+    found = calls(done, "b4_optimised_tokens")
+    assert [given(c, "--part") for c in found if "--part" in c] == [[str(i + 1), "2"] for i in range(2) if count == 2]
+    assert ["--out" in c for c in found] == [False] * (2 if count == 2 else 0) + [True]

@@ -21,6 +21,18 @@ def test_no_script_makes_the_name_of_a_method_from_that_of_another(script):
     assert not re.findall(r"\$\{\w*(?:method|METHOD)\w*[^\w}:\[@]", script.read_text())
 
 
+@pytest.mark.parametrize("script", [*SCRIPTS, BASE], ids=named)
+def test_lists_that_may_be_empty_are_guarded(script):
+    """Before 4.4 bash takes "${list[@]}" of an empty list for an unset variable, and stops."""
+    text = script.read_text()
+    for name in {*re.findall(r"(\w+)=(?:\(\)|\(\"\$@\"\))", text)} - {
+        "jobs",
+        "names",
+    }:  # these are not empty where they are read
+        used = re.sub(rf'\$\{{{name}\[@\]\+(?:[\w-]+ )?"\$\{{{name}\[@\]\}}"\}}', "", text)
+        assert f'"${{{name}[@]}}"' not in used, name
+
+
 # README's commands name their profile themselves, and take long: one profile is enough.
 BOTH = [(s, p) for s in WRAPPERS for p in PROFILES if (s.stem, p.stem) != ("check_readme", "paper")]
 

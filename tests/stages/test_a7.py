@@ -144,8 +144,10 @@ def test_a_gold_model_is_put_to_the_tests_of_the_names_that_it_never_saw(again, 
     shutil.copytree(tiny.ROOT / again.model[1].removeprefix("local-dir:"), gold)
     (gold / "training.json").write_text('{"without": ["alien", "somebody else"]}')
     flags = [*again.a7(), "--gold", gold]
-    tiny.run("a7_lasting", *flags)
+    tiny.run("a7_lasting", *flags, "--gold", gold, gold)  # given twice, it is tested once
     rows = read(again)
+    (without,) = [line for line in capfd.readouterr().out.splitlines() if line.startswith("note: no model of --gold")]
+    assert "Alien" not in without and all(name in without for name in set(frame["name"]) - {"Alien"})
     found, others = rows[rows["method"] == "gold"], rows[rows["method"] != "gold"]
     assert set(found["name"]) == {"Alien"} and set(found["test"]) == set(schema.TESTS) - {"merged back"}
     assert len(others) == len(frame)
@@ -156,6 +158,9 @@ def test_a_gold_model_is_put_to_the_tests_of_the_names_that_it_never_saw(again, 
     assert "## Beside a model that never knew" in text and "gold | slug | ft | salun" in text
     monkeypatch.setattr(durability_gold, "Subject", never)
     tiny.run("a7_lasting", *flags)  # all is kept
+    for said in ('{"without": "alien"}', '{"without": [1]}'):
+        (gold / "training.json").write_text(said)
+        assert "is no list of names" in tiny.failure(monkeypatch, capfd, "a7_lasting", *flags)
     (gold / "training.json").unlink()
     assert "train_clip.py --without" in tiny.failure(monkeypatch, capfd, "a7_lasting", *flags)
 

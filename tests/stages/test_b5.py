@@ -1,6 +1,7 @@
 """b5_unlearn_multi.py, against a pipeline folder that carries the deltas, judged anew."""
 
 import copy
+import dataclasses
 import json
 import shutil
 
@@ -163,6 +164,7 @@ def test_a_forget_set_that_has_changed_is_refused(ways, monkeypatch, capfd):
         record.write_text(before)
 
 
+<<<<<<< HEAD
 def test_a_baselines_edits_are_only_added_up(canvas_run, tmp_path, capsys):
     """UCE has a record of Noto alone; the stage says which ways it has no use for."""
     run = copy.copy(canvas_run)
@@ -179,3 +181,34 @@ def test_a_baselines_edits_are_only_added_up(canvas_run, tmp_path, capsys):
     assert set(pd.read_csv(tmp_path / "multi.csv")["method"]) == {"original", "sum"}
     said = capsys.readouterr().out
     assert "joint: left out for Noto, palm tree" in said and "assigned: left out" in said
+=======
+def test_a_way_that_keeps_no_edit_changes_nothing_and_says_so(ways, monkeypatch, tmp_path):
+    """Now, and when its record is read again."""
+    from slug.evaluation.canvas_groups import GroupEvaluator
+
+    shutil.rmtree(ways.results / "sd/together")
+    score = GroupEvaluator.score
+    monkeypatch.setattr(GroupEvaluator, "score", lambda *a, **k: dataclasses.replace(score(*a, **k), preference=None))
+    flags = [*ways.flags[: ways.flags.index("--ways")], "--ways", "joint", "--rivals", "uce", "--out", tmp_path]
+    said = []
+    for _ in range(2):
+        ways.run(*flags)
+        table, text = pd.read_csv(tmp_path / "multi.csv"), (tmp_path / "multi.md").read_text()
+        said.append((table.drop(columns="caveat").to_csv(), text))
+        monkeypatch.setattr(GroupEvaluator, "score", lambda *a, **k: pytest.fail("a choice that is kept was made again"))
+    assert said[0] == said[1] and not text.startswith("The edits of `slug`, added up")
+    before, *others = (table[table["method"] == m].set_index("name") for m in ("original", "joint", "uce"))
+    assert before["caveat"].isna().all()
+    for rows, line in zip(
+        others, ("slug, Noto: joint: nothing was forgotten", "uce, Noto: nothing was forgotten"), strict=True
+    ):
+        assert (rows["UA"] == before["UA"]).all() and rows["caveat"].str.contains("no edit kept enough").all()
+        assert f"(!) {line}" in text or f"; {line.partition(': ')[2]}" in text
+
+
+@pytest.mark.parametrize("way", ["joint", "assigned"])
+def test_ways_that_need_a_search_are_refused_for_other_methods(canvas_run, monkeypatch, capfd, way):
+    more = ["--style", "Noto", "--object", "palm_tree", "--method", "uce", "--ways", way]
+    given = ["b5_unlearn_multi", *canvas_run.pipeline, *canvas_run.judged, *more, *canvas_run.common]
+    assert f"--ways {way} needs the single steps" in tiny.failure(monkeypatch, capfd, *given)
+>>>>>>> eyes

@@ -194,7 +194,7 @@ def _accumulate(
     tokens = clip.tokenize([pairs.captions[i] for i in used.tolist()])
     total = {n: torch.zeros_like(p, dtype=torch.float64) for n, p in parameters.items()}
     count = torch.zeros(3, dtype=torch.float64, device=clip.device)  # weight, weighted loss, pairs
-    several = 1 if square or clip.module.training else _together(clip, pairs, len(batches[0]))
+    several = 1 if square or clip.module.training else _together(clip, pairs, max(map(len, batches)))
     groups = [batches[i : i + several] for i in range(0, len(batches), several)]
     for group in progress.bar(groups[rank::world], desc=desc, unit="batch", shown=rank == 0):
         rows, sizes = torch.cat(group), [len(b) for b in group]
@@ -223,9 +223,10 @@ def _accumulate(
 
 
 def _together(clip: Any, pairs: Any, batch_size: int) -> int:
-    """How many batches go through the model at once, each to its own loss: the gradient of a sum is the sum of gradients.
+    """How many batches of at most `batch_size` pairs go through the model at once, each to its own loss: the gradient of a
+    sum is the sum of gradients.
 
-    Small models run much slower on few pairs. At most PAIRS pairs go at once.
+    Small models run much slower on few pairs. At most PAIRS pairs go at once, or one batch.
     """
     fits = towers.fitting(clip, clip.stages("vision"), pairs.images[:1])
     return max(1, min(PAIRS, fits) // batch_size) if fits < sys.maxsize else 1

@@ -52,17 +52,27 @@ class Other(NamedTuple):
 
 
 def read_words(path: Path) -> dict[str, list[tuple[str, str]]]:
-    """{name, casefolded: [(other word, language)]} of a CSV with the columns name, alias and language."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    for row in files.read_csv(path, ("name", "alias", "language"), "give --words, or leave it out"):
-        found.setdefault(plain_name(row["name"]).casefold(), []).append((row["alias"], row["language"]))
-    return found
+    """{name, casefolded: [(other word, language)]} of a CSV with the columns name, alias and language; each once.
+
+    SlugError where a row has no word, or no language.
+    """
+    found: dict[str, dict[tuple[str, str], tuple[str, str]]] = {}
+    for i, row in enumerate(files.read_csv(path, ("name", "alias", "language"), "give --words, or leave it out"), 2):
+        name, word, language = plain_name(row["name"]), row["alias"].strip(), row["language"].strip().lower()
+        if not (name and word and language):
+            raise SlugError(
+                f"row {i} of {path} lacks a name, a word or its language (en, de, ...); fill it in, or take it out"
+            )
+        found.setdefault(name.casefold(), {}).setdefault((word.casefold(), language), (word, language))
+    return {name: list(words.values()) for name, words in found.items()}
 
 
 def others(concept: Concept, words: dict[str, list[tuple[str, str]]]) -> list[Other]:
-    """All other ways to ask for a concept."""
-    found = [Other("wording", wording, wording) for wording in WORDINGS]
-    for word, language in words.get(plain_name(concept.name).casefold(), []):
+    """All other ways to ask for a concept; a word that is its name, in whatever language, is no other way."""
+    found, name = [Other("wording", wording, wording) for wording in WORDINGS], plain_name(concept.name).casefold()
+    for word, language in words.get(name, []):
+        if plain_name(word).casefold() == name:
+            continue
         form = word if language == "en" else f"{word} ({language})"
         found.append(Other("synonym" if language == "en" else "language", form, "", word))
     return found

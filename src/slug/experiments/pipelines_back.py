@@ -40,7 +40,8 @@ class Attacks:
             common = {"method": method, **concept.plain._asdict(), "seed": self.canvas.run.seed}
             common["protocol"] = self.canvas.run.protocol
             for attack, form, shown, n in self._counts(concept, method, record):
-                found.append(common | {"attack": attack, "form": form, "shown": shown, "n": n})
+                counts = {"shown": shown, "n": n, "n_black": len(self._asked(concept)) - n}
+                found.append(common | {"attack": attack, "form": form} | counts)
         return found
 
     def _counts(self, concept: Concept, method: str, record: Record | None) -> list[Count]:
@@ -113,6 +114,7 @@ def token_rows(tokens: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Rows of tokens.csv as rows of back.csv."""
     same = ("method", "kind", "name", "seed", "protocol")
     return [
-        {k: r[k] for k in same} | {"attack": "optimised token", "form": "", "shown": r["by_token"], "n": r["n"]}
+        {k: r[k] for k in same}
+        | {"attack": "optimised token", "form": "", "shown": r["by_token"], "n": r["n"], "n_black": r["n_black"]}
         for r in tokens
     ]

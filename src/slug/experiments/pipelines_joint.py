@@ -72,7 +72,7 @@ class JointSystem:
         """{matrix: (mean x x^T on each of `sets`; axis that meets x)} at the present weights, of those of `names` that read
         inputs."""
         found = [preconditioning.moments(self.clip, s, desc="layer inputs", **self.how) for s in self.sets]
-        tokens = [len(s.captions) * self.clip.tokenize(s.captions[:1]).shape[1] for s in self.sets]
+        tokens = [self.clip.tokenize(s.captions).numel() for s in self.sets]  # padded to the longest of each set
         return {
             n: ([f[n][0] / count for f, count in zip(found, tokens, strict=True)], found[0][n][1])
             for n in names

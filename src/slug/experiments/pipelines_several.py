@@ -16,9 +16,11 @@ from slug.evaluation import statistics, unlearncanvas
 from slug.evaluation.canvas_classifiers import Judged
 from slug.evaluation.canvas_groups import retained
 from slug.evaluation.canvas_prompts import OTHER, Concept, Request
+from slug.experiments import pipelines_ways
 from slug.experiments.pipeline_setup import Canvas, concept_of
-from slug.experiments.pipelines_ways import SUM, WAYS, Ways
+from slug.experiments.pipelines_ways import SUM, Ways
 from slug.reports import caveats
+from slug.schema import WAYS
 
 WHY_NOT = "there are no single steps that keep enough on layers of their own, or the method has none"
 
@@ -74,12 +76,26 @@ def _changes(
 
 
 def with_caveats(
-    rows: list[dict[str, Any]], group: Sequence[Concept], records: Mapping[Concept, Record]
+    rows: list[dict[str, Any]],
+    group: Sequence[Concept],
+    records: Mapping[Concept, Record],
+    fails: Mapping[str, Mapping[Concept, str]],
 ) -> list[dict[str, Any]]:
     """`rows_of` a group; the rows of what is made of edits say which of these, alone, does not show that its concept was
-    forgotten."""
-    said = {plain_name(c.name): caveats.of(records[c]) for c in group}
-    return [row | (said[row["name"]] if row["method"] in WAYS else {}) for row in rows]
+    forgotten, and all rows whether the choice of their way does not.
+
+    Args:
+        fails: {way: Trial.fails of what was chosen}.
+    """
+    concepts, out = {c.plain: c for c in group}, []
+    for row in rows:
+        way, concept = row["method"], concepts[Concept(row["kind"], row["name"])]
+        why = [fails.get(way, {}).get(concept, "")]
+        if way in WAYS:
+            why = [caveats.of(records[concept]).get(caveats.COLUMN, ""), *(f"{way}: {w}" for w in why if w)]
+        said = "; ".join(filter(None, why))
+        out.append(row | ({caveats.COLUMN: said} if said else {}))
+    return out
 
 
 def chosen_records(records: Sequence[Record], concepts: Sequence[Concept], method: str) -> dict[Concept, Record]:
@@ -98,6 +114,7 @@ def evaluate(canvas: Canvas, concepts: Sequence[Concept], method: str, ways: Seq
         method: whose edits of the single concepts are put together.
         ways: of WAYS, and baselines that forget a group at once.
     """
+    pipelines_ways.check(ways, method)
     asked, todo = canvas.split("test"), groups(concepts)
     for group in todo:
         retained(group, asked)  # before what takes long
@@ -111,7 +128,11 @@ def evaluate(canvas: Canvas, concepts: Sequence[Concept], method: str, ways: Seq
 
     before, rows = judged(Edit(), f"{canvas.pipeline.tag}-original", ""), []
     for group in progress.bar(todo, desc="groups of concepts", unit="group"):
+<<<<<<< HEAD
         states, settings = {schema.ORIGINAL: before}, dict[str, str]()
+=======
+        states, fails = {schema.ORIGINAL: before}, dict[str, Mapping[Concept, str]]()
+>>>>>>> eyes
         for way in ways:
             taken = made.chosen(way, group)
             if taken is None:
@@ -120,8 +141,13 @@ def evaluate(canvas: Canvas, concepts: Sequence[Concept], method: str, ways: Seq
             mark = [files.file_hash(canvas.delta(records[c])) for c in group]
             mark = mark if way == SUM else [*mark, way, taken.setting, files.tensor_hash(dict(taken.edit.changes))]
             stem = f"{canvas.pipeline.tag}-{method}-together" if way in WAYS else f"{canvas.pipeline.tag}-{way}-together"
+<<<<<<< HEAD
             settings[way] = taken.setting
             states[way] = judged(taken.edit, stem, mark)
         found = with_caveats(rows_of(group, asked, states, canvas.run.seed), group, records)
         rows += [row | {"setting": settings.get(row["method"], "")} for row in found]
+=======
+            states[way], fails[way] = judged(taken.edit, stem, mark), taken.fails
+        rows += with_caveats(rows_of(group, asked, states, canvas.run.seed), group, records, fails)
+>>>>>>> eyes
     return rows

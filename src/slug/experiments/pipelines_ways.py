@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,25 @@ import pandas as pd
 from slug import files, methods, progress, schema
 from slug.artifacts import canvas_records, deltas, records
 from slug.artifacts.records import Record
+from slug.core import preconditioning
 from slug.core.edit import Edit, total
 from slug.core.selection import Candidate, winner
 from slug.data.names import plain_name
+from slug.errors import SlugError
 from slug.evaluation.canvas_groups import GroupEvaluator, column
 from slug.evaluation.canvas_prompts import Concept, Request
 from slug.experiments import pipelines_joint
 from slug.experiments.pipeline_setup import Canvas
 from slug.methods import PipelineMaterial, grids
+from slug.schema import WAYS
 
-SUM, ASSIGNED, JOINT = WAYS = "sum", "assigned", "joint"
+SUM, ASSIGNED, JOINT = WAYS
 WEIGHTS = (10.0, 100.0, 1000.0)  # of the concepts' own inputs in the joint system
 LONGER, TIMES = 1.5, 4  # the part of a concept that is not forgotten grows by this factor, so many times at most
 TRIED = 6  # assignments to layers, judged as sums
 OWN, OTHERS = 18, 60  # pictures of each concept and of none that choose, at most
 GROW = 2  # half decades beyond a rival's grid, at most, while the best setting is at its end
+NOTHING = "nothing, as no edit kept enough"  # the setting where no candidate is kept
 FIRST_SEED = 6000  # of the pictures that a rival is trained on; neither split has these seeds
 
 
@@ -38,11 +42,13 @@ class Trial:
         setting: in words.
         parts: {concept: its part of the edit}; none where the edit has no parts.
         edit: the whole edit.
+        fails: {concept: why the choice on the validation split does not forget it}, in words.
     """
 
     setting: str = ""
     parts: Mapping[Concept, Edit] = field(default_factory=dict)
     edit: Edit = field(default_factory=Edit)
+    fails: Mapping[Concept, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, setting: str, parts: Mapping[Concept, Edit]) -> "Trial":
@@ -99,10 +105,17 @@ class Ways:
             for _ in range(TIMES):
                 now = best()
                 behind = [c for c in group if now and now[1].scores[column(c)] < self.wanted]
+<<<<<<< HEAD
                 if now is None or not behind or now is before:  # longer parts were no better
                     return
                 before = now
                 yield now[0].scaled(behind, LONGER)
+=======
+                if now is None or not behind or now[0] is before:  # longer parts were no better: they would be tried again
+                    return
+                before = now[0]
+                yield before.scaled(behind, LONGER)
+>>>>>>> eyes
         else:
             yield from self._rival(methods.get(way), group, best)
 
@@ -169,10 +182,22 @@ class Ways:
                 break
         if not rows:
             return None
+<<<<<<< HEAD
         nothing = Trial(schema.NOTHING_KEPT, {c: Edit() for c in group}), evaluator.start
+=======
+        nothing = Trial(NOTHING, {c: Edit() for c in group}), evaluator.start
+>>>>>>> eyes
         taken, scores = best[0] if best else nothing
         self._write(path, way, taken, evaluator, scores, rows, inputs)
-        return taken
+        return replace(taken, fails=self._fails(taken.setting, rows, group))
+
+    def _fails(self, setting: str, tried: Sequence[Mapping[str, Any]], group: Sequence[Concept]) -> dict[Concept, str]:
+        """{concept: why the choice of a setting does not forget it on the validation split}."""
+        if setting == NOTHING:
+            return dict.fromkeys(group, f"nothing was forgotten: {NOTHING.partition(', as ')[2]} on the validation split")
+        row = next(r for r in tried if r["setting"] == setting)
+        said = "not forgotten on the validation split: UA {:.0%}, where {:.0%} is asked for"
+        return {c: said.format(ua, self.wanted) for c in group if (ua := row[column(c)]) < self.wanted - 1e-9}
 
     def stem(self, way: str, group: Sequence[Concept]) -> str:
         """Name of the files of a way on a group, without their endings."""
@@ -188,7 +213,8 @@ class Ways:
         if way in WAYS:
             found["edits"] = {c.plain.name: files.file_hash(self.canvas.delta(self.records[c])) for c in group}
             found["retain_hash"] = [self.records[c].get("retain_hash") for c in group]
-            found["constants"] = [*WEIGHTS, LONGER, TIMES, TRIED]
+            system = pipelines_joint.PROMPTS, pipelines_joint.RETAINED, preconditioning.DAMPING
+            found["constants"] = [*WEIGHTS, LONGER, TIMES, TRIED, *system]
         return found
 
     def _write(
@@ -222,8 +248,23 @@ class Ways:
         """The trial of a record."""
         read = [Edit(dict(deltas.of_model(self.canvas.pipeline, self.folder / file))) for file in record["deltas"]]
         if record["parts"]:
-            return Trial.of(record["setting"], dict(zip(group, read, strict=True)))
-        return Trial(record["setting"], {}, read[0])
+            trial = Trial.of(record["setting"], dict(zip(group, read, strict=True)))
+        else:
+            trial = Trial(record["setting"], {}, read[0])
+        return replace(trial, fails=self._fails(trial.setting, record["tried"], group))
+
+
+def check(ways: Sequence[str], name: str) -> None:
+    """SlugError where a way cannot put the edits of a method together: both ask for its gradients' sets, and `assigned`
+    for steps of its search that are edits by themselves."""
+    method = methods.get(name)
+    lacks = next((w for w in ways if w in (ASSIGNED, JOINT) and not method.searched), None)
+    lacks = lacks or (ASSIGNED if ASSIGNED in ways and method.rounds else None)
+    if lacks:
+        raise SlugError(
+            f"--ways {lacks} needs the single steps of a search of SLUG, which {name} does not take; give another --method, "
+            "or --ways sum"
+        )
 
 
 def layer_choices(steps: pd.DataFrame) -> list[dict[str, Any]]:

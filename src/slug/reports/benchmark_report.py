@@ -196,7 +196,8 @@ def without_margins(frame: pd.DataFrame, said: Mapping[str, Any], max_forget: fl
     for run in said.get("runs", ()):
         if not run.get("rule"):
             continue
-        beside = next(r["folder"] for r in said["runs"] if r["model"] == run["model"] and r["splits"] == run["splits"])
+        same = [r for r in said["runs"] if not r.get("rule") and all(r[k] == run[k] for k in ("model", "splits"))]
+        beside = same[0]["folder"] if same else ""
         for method in naming.in_order(rows[rows["run"] == run["folder"]]["method"]):
             mine = rows[rows["method"] == method].set_index("name")
             ours, theirs = (mine[mine["run"] == folder] for folder in (beside, run["folder"]))

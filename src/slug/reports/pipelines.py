@@ -204,7 +204,7 @@ def together(frame: pd.DataFrame, method: str) -> str:
         "change in points (95%) | pictures of none"
     )
     ways = [m for m in dict.fromkeys(frame["method"]) if m != schema.ORIGINAL]
-    rows = []
+    several, rows = ways != [schema.WAYS[0]], []
     for (count, _, kind), part in intervals.groups(frame, ["count", "names", "kind"], sort=False):
         whole = part[part["method"] == schema.ORIGINAL].set_index("name")
         for way in [w for w in ways if (part["method"] == w).any()]:
@@ -219,13 +219,19 @@ def together(frame: pd.DataFrame, method: str) -> str:
                 retained += [f"{whole[c].iloc[0]:.1%} to {row[c]:.1%}", intervals.paired(row, c, "+.1f")]
             counts = ", ".join(dict.fromkeys(str(n) for n in edited["n_own"]))
             of = f"the {kind}s of {count} concepts" if len(edited) < count else f"{count} {kind}s"
-            rows.append([of, *([way] if len(ways) > 1 else []), each, counts, *retained, row["n_rest"]])
+            rows.append([of, *([way] if several else []), each, counts, *retained, row["n_rest"]])
     first = f"The edits of `{method}`, added up:"
-    if len(ways) > 1:
+    if several:
         heads = heads.replace("together |", "together | how |")
         first = f"Several concepts forgotten together. {HOW.format(method=method)}"
+<<<<<<< HEAD
     alone = frame.assign(method=method)  # the caveats are of the edits, one by one
     said = [*caveats.sentences(alone, method=True), *_nothing_kept(frame), *_black(frame), rules.line(frame)]
+=======
+    # The caveats of what is made of edits are those of the edits, one by one.
+    alone = frame.assign(method=frame["method"].where(~frame["method"].isin(schema.WAYS), method))
+    said = [*caveats.sentences(alone, method=True), *_black(frame), rules.line(frame)]
+>>>>>>> eyes
     return "\n\n".join([first, markdown.table(heads, rows), *said])
 
 

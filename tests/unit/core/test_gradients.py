@@ -176,3 +176,19 @@ def test_several_batches_in_one_pass_have_the_gradient_of_one_after_another(clip
 def test_squares_of_batches_are_taken_batch_by_batch(clip, monkeypatch):
     monkeypatch.setattr(gradients, "_together", lambda *_: 1 / 0)
     gradients.compute(clip, tiny.pairs(8), losses.contrastive, batch_size=4, square=True)
+
+
+@pytest.mark.parametrize("left_out", [list(range(2, 8)), list(range(7))], ids=["two left", "one left"])
+def test_no_more_pairs_than_are_allowed_go_at_once_where_a_first_batch_is_short(clip, monkeypatch, left_out):
+    """Without some pairs the first batch that is computed again may be short; those after it are as long as ever."""
+    pairs, seen, encode = tiny.pairs(40), [], type(clip).encode_image
+    whole, figures = gradients.compute(clip, pairs, losses.contrastive, batch_size=8)
+    monkeypatch.setattr(gradients, "PAIRS", 16)
+    monkeypatch.setattr(clip, "encode_image", lambda x: seen.append(len(x)) or encode(clip, x))
+    rows = [*left_out, 8, 16, 24, 32]
+    found, _ = gradients.without(clip, pairs, rows, whole, figures)
+    assert max(seen) <= 16
+    monkeypatch.setattr(gradients, "PAIRS", 1)
+    expected, _ = gradients.without(clip, pairs, rows, whole, figures)
+    for name, g in expected.items():
+        assert torch.allclose(g, found[name], rtol=1e-3, atol=1e-5 * float(g.abs().max() + 1e-3)), name

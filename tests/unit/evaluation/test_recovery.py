@@ -27,9 +27,22 @@ def test_other_words_stand_in_the_concepts_place():
     assert other.prompts(ASKED[:1], "style") == ["An bell image in Nota style."]
 
 
+def test_the_name_itself_is_no_other_word():
+    words = {"palm tree": [("Palm_Tree", "en"), ("palm tree", "fr"), ("palm", "en")]}
+    found = [o for o in recovery.others(Concept("object", "palm_tree"), words) if o.attack != "wording"]
+    assert [(o.attack, o.word) for o in found] == [("synonym", "palm")]
+
+
 def test_words_are_read_from_a_table(tmp_path):
     (tmp_path / "words.csv").write_text("name,alias,language\nPalm_Tree,palm,en\n")
     assert recovery.read_words(tmp_path / "words.csv") == {"palm tree": [("palm", "en")]}
+    twice = "palm tree,Palm,en\nPalm_Tree, palm ,EN\npalm tree,palma,es\n"
+    (tmp_path / "words.csv").write_text(f"name,alias,language\n{twice}")
+    assert recovery.read_words(tmp_path / "words.csv") == {"palm tree": [("Palm", "en"), ("palma", "es")]}
+    for row in ("palm tree,,en", "palm tree, ,en", "palm tree,palm,", ",palm,en"):
+        (tmp_path / "words.csv").write_text(f"name,alias,language\nbell,chime,en\n{row}\n")
+        with pytest.raises(SlugError, match=r"row 3 of .* lacks"):
+            recovery.read_words(tmp_path / "words.csv")
     (tmp_path / "words.csv").write_text("name,alias\nPalm_Tree,palm\n")
     with pytest.raises(SlugError, match="language"):
         recovery.read_words(tmp_path / "words.csv")

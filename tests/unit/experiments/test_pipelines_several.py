@@ -66,9 +66,14 @@ def test_black_pictures_are_counted_and_in_no_figure():
 def test_the_sum_says_which_of_its_edits_did_not_forget_alone():
     group = [Concept("style", "Noto"), Concept("object", "palm tree")]
     ways = ("original", "sum", "joint", "uce")
-    rows = [{"name": name, "method": way} for name in ("Noto", "palm tree") for way in ways]
-    found = pipelines_several.with_caveats(rows, group, {group[0]: {}, group[1]: {"caveat": "why"}})
+    rows = [{**c._asdict(), "method": way} for c in group for way in ways]
+    records = {group[0]: {}, group[1]: {"caveat": "why"}}
+    found = pipelines_several.with_caveats(rows, group, records, {})
     assert [row.get("caveat") for row in found] == [None] * 5 + ["why", "why", None]
+    found = pipelines_several.with_caveats(
+        rows, group, records, {"joint": {group[0]: "x", group[1]: "y"}, "uce": {group[1]: "z"}}
+    )
+    assert [row.get("caveat") for row in found] == [None, None, "joint: x", None, None, "why", "why; joint: y", "z"]
 
 
 def test_every_way_has_a_row_for_each_concept_and_its_own_changes():

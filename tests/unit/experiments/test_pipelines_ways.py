@@ -1,5 +1,6 @@
 """Ways to forget several concepts of a pipeline at once."""
 
+import contextlib
 import math
 
 import pandas as pd
@@ -8,6 +9,8 @@ import torch
 from tiny_canvas import OBJECTS, STYLES
 
 from slug.core.edit import Edit, total
+from slug.core.selection import Candidate
+from slug.errors import SlugError
 from slug.evaluation import canvas_prompts
 from slug.evaluation.canvas_prompts import Concept
 from slug.experiments import pipelines_joint, pipelines_ways
@@ -110,3 +113,74 @@ def test_a_heavy_weight_gives_every_concept_its_own_edit_and_leaves_the_others()
         assert torch.allclose(whole[:, k], change[:, k], atol=1e-5)
         assert torch.allclose(parts[k][:, 1 - k], torch.zeros(3, dtype=torch.float64), atol=1e-6)
     assert not math.isnan(whole.sum().item())
+
+
+@pytest.fixture
+def made():
+    """Ways without a pipeline."""
+    found = object.__new__(pipelines_ways.Ways)
+    found.wanted, found.records, found.method = 0.9, {c: {} for c in (A, B)}, "slug"
+    found.edits = {c: Edit({"w": torch.ones(2)}, "w", 1.0) for c in (A, B)}
+    return found
+
+
+@pytest.mark.parametrize(("taken", "count"), [([], 1), ([0], 2), ([0, 1], 3), ([0, 1, 2, 3], 4)])
+def test_longer_parts_are_tried_as_long_as_they_are_better(made, monkeypatch, taken, count):
+    """What was tried once and not kept is not tried again.
+
+    Args:
+        taken: which of the longer ones are better than all before.
+    """
+
+    class System:
+        def __init__(self, *_):
+            pass
+
+        def parts(self, edits, _):
+            return edits
+
+    made.canvas = None
+    monkeypatch.setattr(pipelines_joint, "gradient_files", lambda *_: None)
+    monkeypatch.setattr(pipelines_joint, "JointSystem", System)
+    scores = {pipelines_ways.column(A): 0.5, pipelines_ways.column(B): 1.0}
+    best, longer = [], -1
+    for trial in made.trials("joint", [A, B], lambda: best[0] if best else None):
+        longer += "x 1.5" in trial.setting
+        if not best or longer in taken:
+            best[:] = [(trial, Candidate(trial.edit, scores, False, 0.0, 1.0, None))]
+    assert longer + 1 == count
+
+
+def test_a_choice_says_which_concepts_it_does_not_forget(made):
+    row = {"setting": "weight 10", pipelines_ways.column(A): 0.9, pipelines_ways.column(B): 0.6}
+    assert made._fails("weight 10", [{"setting": "x"}, row], [A, B]) == {
+        B: "not forgotten on the validation split: UA 60%, where 90% is asked for"
+    }
+    assert set(made._fails(pipelines_ways.NOTHING, [row], [A, B])) == {A, B}
+
+
+@pytest.mark.parametrize(
+    ("method", "ways", "refused"),
+    [
+        ("slug_ws", ("sum", "joint", "assigned", "uce"), False),
+        ("slug_w_rounds", ("sum", "joint"), False),
+        ("slug_w_rounds", ("assigned",), True),
+        ("speed", ("sum", "uce"), False),
+        ("speed", ("sum", "joint"), True),
+    ],
+)
+def test_ways_ask_for_what_a_method_has(method, ways, refused):
+    with pytest.raises(SlugError, match="single steps") if refused else contextlib.nullcontext():
+        pipelines_ways.check(ways, method)
+
+
+@pytest.mark.parametrize("clip", ["hugging_face"], indirect=True)
+def test_a_moment_is_a_mean_over_tokens_in_whatever_order_the_captions_come(clip):
+    """These tokenizers pad to the longest of a set, which need not be the first."""
+    captions = ["ant", "a photo of the big bento box and the ant"]
+    system = object.__new__(pipelines_joint.JointSystem)
+    system.clip, system.how = clip, {"batch_size": 4, "encoder": "language", "padded": True}
+    system.sets = [pipelines_joint._prompts(part) for part in (captions, captions[::-1])]
+    name = next(n for n in clip.candidates() if "text_model" in n and "fc1" in n)
+    (one, other), _ = system.moments([name])[name]
+    assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)

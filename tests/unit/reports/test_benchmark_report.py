@@ -95,6 +95,9 @@ def test_what_the_margins_cost_is_paired_by_name_and_no_spread_of_models():
         benchmark_report.without_margins(frame, said, 0.02).splitlines()[-1]
         == "| SLUG | 3 | 3 | 2 | +1.00 (+1.00 to +1.00) |"
     )
+    turned = said | {"runs": said["runs"][::-1]}  # whichever is named first
+    assert benchmark_report.without_margins(frame, turned, 0.02) == benchmark_report.without_margins(frame, said, 0.02)
+    assert benchmark_report.without_margins(frame, said | {"runs": said["runs"][1:]}, 0.02) == ""  # nothing is beside it
     text = benchmark_report.page(frame, said, "v7", {}, {})
     assert "## With and without the margin rule" in text and "How much of the spread" not in text
 

@@ -100,3 +100,20 @@ def test_what_gold_shows_as_well_is_no_coming_back(frame):
     assert durability_report.table(durability_report.apart(whole)[0]).equals(durability_report.table(frame))
     assert text in durability_report.report(whole) and text in durability_report.page_block(whole)
     assert "never knew" not in durability_report.report(frame)
+
+
+def test_gold_counts_with_its_own_strongest_spelling():
+    """The strongest of several by chance alone is no coming back: gold, which never knew the name, has a strongest, too."""
+    rows = [r for s, v in (("a", 0.3), ("b", 0.0)) for r in durability_rows("other spelling", [(v, 0.8), (v, 0.1)], s)]
+    gold = [r for s, v in (("a", 0.0), ("b", 0.3)) for r in durability_rows("other spelling", [(v, 0)] * 2, s, "gold")]
+    gold += durability_rows("other spelling", [(0.9, 0.0)], "c", "gold")  # the edits have no such setting
+    gold = pd.DataFrame(gold).drop(columns="original")
+    (line,) = durability_report.beyond_gold(pd.DataFrame(rows), gold).splitlines()[2:]
+    assert line == "| other spelling that recovers most | 30.0% | +0.0, 1 names |"
+
+
+def test_a_name_that_the_unedited_model_hardly_knows_is_not_beside_gold_either():
+    frame = pd.DataFrame(durability_rows("edit", [(0.5, 0.8), (0.9, 0.1)]))
+    gold = pd.DataFrame(durability_rows("edit", [(0.1, 0), (0.1, 0)], method="gold"))
+    assert durability_report.beyond_gold(frame, gold).splitlines()[2:] == ["| edit | 10.0% | +40.0, 1 names |"]
+    assert durability_report.beyond_gold(frame[frame["name"] == "b"], gold).splitlines()[2:] == []

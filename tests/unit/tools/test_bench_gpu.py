@@ -2,6 +2,7 @@
 
 import importlib
 import subprocess
+import types
 
 import pandas as pd
 import pytest
@@ -43,6 +44,22 @@ def test_what_the_time_does_not_allow_is_left_out_and_said(bench, taught_clip, t
     with pytest.raises(SlugError, match="nothing was measured within --minutes 0"):
         bench.main([*FLAGS, "--models", model, "--out", str(tmp_path), "--minutes", "0"])
     assert capsys.readouterr().out.count("left out, as the time is over") == 3 and not (tmp_path / "gpu.csv").exists()
+
+
+def test_gradients_that_the_time_does_not_allow_are_said_too(bench, taught_clip, tmp_path, monkeypatch, capsys):
+    clock = iter([0, 0])  # the start and the first search; after it the time is over
+    monkeypatch.setattr(bench, "time", types.SimpleNamespace(monotonic=lambda: next(clock, 1e9)))
+    bench.main([*FLAGS, "--models", f"local-dir:{taught_clip / 'open_clip'}", "--out", str(tmp_path)])
+    assert list(pd.read_csv(tmp_path / "gpu.csv")["part"]) == ["search"]
+    out = capsys.readouterr().out
+    assert out.count("left out, as the time is over") == 3 and ", fp32, gradients\n" in out
+
+
+@pytest.mark.parametrize("minutes", ["-1", "nan", "inf", "soon"])
+def test_minutes_are_a_time(bench, minutes, capsys):
+    with pytest.raises(SystemExit) as ended:
+        bench.main(["--minutes", minutes])
+    assert ended.value.code == 2 and "--minutes" in capsys.readouterr().err
 
 
 def test_float32_comes_first(bench, tmp_path):
