@@ -4,7 +4,6 @@ from typing import Any
 
 from slug import files
 
-NOTHING_KEPT = "nothing, as no edit kept enough"  # the setting of a way to forget several concepts that has no edit
 ORIGINAL = "original"  # the unedited model in a table's `method` column
 SPLITS = ("validation", "test")
 WAYS = ("sum", "assigned", "joint")  # to put edits of a pipeline together: `method` of multi.csv, beside baselines

@@ -164,24 +164,6 @@ def test_a_forget_set_that_has_changed_is_refused(ways, monkeypatch, capfd):
         record.write_text(before)
 
 
-<<<<<<< HEAD
-def test_a_baselines_edits_are_only_added_up(canvas_run, tmp_path, capsys):
-    """UCE has a record of Noto alone; the stage says which ways it has no use for."""
-    run = copy.copy(canvas_run)
-    run.results = tmp_path / "results"
-    shutil.copytree(canvas_run.results / "sd", run.results / "sd")
-    run.common = ["--result-dir", run.results, *canvas_run.common[2:]]
-    record = json.loads((run.results / "sd/pipeline-uce-style-Noto.json").read_text())
-    stem = "pipeline-uce-object-palm_tree"
-    shutil.copyfile(run.results / "sd" / record["delta"], run.results / f"sd/{stem}.delta.safetensors")
-    other = record | {"kind": "object", "name": "palm tree", "delta": f"{stem}.delta.safetensors"}
-    (run.results / f"sd/{stem}.json").write_text(json.dumps(other))
-    more = ["--style", "Noto", "--object", "palm_tree", "--method", "uce", "--ways", "sum", "joint", "assigned"]
-    run.run("b5_unlearn_multi", *run.pipeline, *run.judged, *more, "--out", tmp_path)
-    assert set(pd.read_csv(tmp_path / "multi.csv")["method"]) == {"original", "sum"}
-    said = capsys.readouterr().out
-    assert "joint: left out for Noto, palm tree" in said and "assigned: left out" in said
-=======
 def test_a_way_that_keeps_no_edit_changes_nothing_and_says_so(ways, monkeypatch, tmp_path):
     """Now, and when its record is read again."""
     from slug.evaluation.canvas_groups import GroupEvaluator
@@ -211,4 +193,3 @@ def test_ways_that_need_a_search_are_refused_for_other_methods(canvas_run, monke
     more = ["--style", "Noto", "--object", "palm_tree", "--method", "uce", "--ways", way]
     given = ["b5_unlearn_multi", *canvas_run.pipeline, *canvas_run.judged, *more, *canvas_run.common]
     assert f"--ways {way} needs the single steps" in tiny.failure(monkeypatch, capfd, *given)
->>>>>>> eyes

@@ -128,11 +128,7 @@ def evaluate(canvas: Canvas, concepts: Sequence[Concept], method: str, ways: Seq
 
     before, rows = judged(Edit(), f"{canvas.pipeline.tag}-original", ""), []
     for group in progress.bar(todo, desc="groups of concepts", unit="group"):
-<<<<<<< HEAD
-        states, settings = {schema.ORIGINAL: before}, dict[str, str]()
-=======
         states, fails = {schema.ORIGINAL: before}, dict[str, Mapping[Concept, str]]()
->>>>>>> eyes
         for way in ways:
             taken = made.chosen(way, group)
             if taken is None:
@@ -141,13 +137,6 @@ def evaluate(canvas: Canvas, concepts: Sequence[Concept], method: str, ways: Seq
             mark = [files.file_hash(canvas.delta(records[c])) for c in group]
             mark = mark if way == SUM else [*mark, way, taken.setting, files.tensor_hash(dict(taken.edit.changes))]
             stem = f"{canvas.pipeline.tag}-{method}-together" if way in WAYS else f"{canvas.pipeline.tag}-{way}-together"
-<<<<<<< HEAD
-            settings[way] = taken.setting
-            states[way] = judged(taken.edit, stem, mark)
-        found = with_caveats(rows_of(group, asked, states, canvas.run.seed), group, records)
-        rows += [row | {"setting": settings.get(row["method"], "")} for row in found]
-=======
             states[way], fails[way] = judged(taken.edit, stem, mark), taken.fails
         rows += with_caveats(rows_of(group, asked, states, canvas.run.seed), group, records, fails)
->>>>>>> eyes
     return rows

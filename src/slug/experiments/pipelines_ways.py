@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from slug import files, methods, progress, schema
+from slug import files, methods, progress
 from slug.artifacts import canvas_records, deltas, records
 from slug.artifacts.records import Record
 from slug.core import preconditioning
@@ -105,17 +105,10 @@ class Ways:
             for _ in range(TIMES):
                 now = best()
                 behind = [c for c in group if now and now[1].scores[column(c)] < self.wanted]
-<<<<<<< HEAD
-                if now is None or not behind or now is before:  # longer parts were no better
-                    return
-                before = now
-                yield now[0].scaled(behind, LONGER)
-=======
                 if now is None or not behind or now[0] is before:  # longer parts were no better: they would be tried again
                     return
                 before = now[0]
                 yield before.scaled(behind, LONGER)
->>>>>>> eyes
         else:
             yield from self._rival(methods.get(way), group, best)
 
@@ -182,11 +175,7 @@ class Ways:
                 break
         if not rows:
             return None
-<<<<<<< HEAD
-        nothing = Trial(schema.NOTHING_KEPT, {c: Edit() for c in group}), evaluator.start
-=======
         nothing = Trial(NOTHING, {c: Edit() for c in group}), evaluator.start
->>>>>>> eyes
         taken, scores = best[0] if best else nothing
         self._write(path, way, taken, evaluator, scores, rows, inputs)
         return replace(taken, fails=self._fails(taken.setting, rows, group))

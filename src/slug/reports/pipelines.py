@@ -224,22 +224,10 @@ def together(frame: pd.DataFrame, method: str) -> str:
     if several:
         heads = heads.replace("together |", "together | how |")
         first = f"Several concepts forgotten together. {HOW.format(method=method)}"
-<<<<<<< HEAD
-    alone = frame.assign(method=method)  # the caveats are of the edits, one by one
-    said = [*caveats.sentences(alone, method=True), *_nothing_kept(frame), *_black(frame), rules.line(frame)]
-=======
     # The caveats of what is made of edits are those of the edits, one by one.
     alone = frame.assign(method=frame["method"].where(~frame["method"].isin(schema.WAYS), method))
     said = [*caveats.sentences(alone, method=True), *_black(frame), rules.line(frame)]
->>>>>>> eyes
     return "\n\n".join([first, markdown.table(heads, rows), *said])
-
-
-def _nothing_kept(frame: pd.DataFrame) -> list[str]:
-    """For which concepts a way found no edit, so that its rows are the unedited pipeline's."""
-    rows = frame[frame["setting"] == schema.NOTHING_KEPT] if "setting" in frame else frame[:0]
-    each = [f"{r['method']} for {r['names']}" for r in rows.drop_duplicates(["method", "names"]).to_dict("records")]
-    return [f"No edit kept enough, so that nothing was edited: {', '.join(each)}."] if each else []
 
 
 def draw(steps: pd.DataFrame, floor: float, title: str, stem: Path) -> None:

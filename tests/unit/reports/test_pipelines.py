@@ -165,14 +165,6 @@ def test_a_high_ua_of_the_unedited_pipeline_is_a_warning(ua, warned):
     assert bool(pipelines.unknown("Noto", ua)) == warned
 
 
-<<<<<<< HEAD
-def test_a_way_without_an_edit_is_said():
-    frame = together_rows(["style", "style"]).assign(setting=["", "", "", "weight 1"])
-    assert "No edit kept enough" not in pipelines.together(frame, "slug_w")
-    frame["setting"] = ["", schema.NOTHING_KEPT, "", schema.NOTHING_KEPT]
-    text = pipelines.together(frame, "slug_w")
-    assert "No edit kept enough, so that nothing was edited: sum for a; b." in text
-=======
 def test_a_way_that_is_no_sum_is_not_called_one():
     for method in ("joint", "uce"):
         frame = together_rows(["style", "style"]).replace({"method": {"sum": method}})
@@ -180,7 +172,6 @@ def test_a_way_that_is_no_sum_is_not_called_one():
         text = pipelines.together(frame, "slug_w")
         assert not text.startswith("The edits of `slug_w`, added up") and f"| 2 styles | {method} |" in text
         assert f"(!) {'slug_w' if method == 'joint' else method}, b: {WHY}." in text
->>>>>>> eyes
 
 
 def test_each_way_has_a_row_where_there_are_several():
