@@ -204,8 +204,10 @@ class Evaluation:
 
     def features_of(self, images: torch.Tensor) -> torch.Tensor:
         """Features (N, D), under the edit that the model carries, of pictures of no task, uint8 (N, 3, S, S). They are known
-        again by the tensor itself, and reused as those of the tasks."""
+        again by the tensor itself, and reused as those of the tasks, until other pictures are asked for."""
         if id(images) not in self._others:  # the tower holds the tensor, so that no other one gets its id
+            while self._others:  # each name has its own, which would pile up
+                self._others.popitem()[1][0].release()
             tower = towers.Tower(self.clip, "vision", images, batch_size=self.batch_size, budget=self._budget)
             self._others[id(images)] = tower, []
         tower, unedited = self._others[id(images)]

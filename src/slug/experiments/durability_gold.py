@@ -32,8 +32,8 @@ def run(settings: Durability) -> list[str]:
         left = [n for n in left if n not in names]
         found += _on(settings, folder, names)
     if settings.gold and left:
-        names = ", ".join(dict.fromkeys(map(plain_name, left)))
-        progress.write(f"note: no model of --gold was trained without {names}: nothing stands beside their figures")
+        said = ", ".join(dict.fromkeys(map(plain_name, left)))
+        progress.write(f"note: no model of --gold was trained without {said}: nothing stands beside their figures")
     return found
 
 

@@ -282,11 +282,20 @@ class Tower:
                     )
                 self.refused.add(stage)
                 return
-            oldest = next(iter(self.kept))
-            del self.kept[oldest]
-            self.budget.left += self._size(oldest)
+            self._drop(next(iter(self.kept)))
         every = [self._places(g, torch.arange(len(members)), stage) for g, (members, _) in enumerate(self.groups)]
         self.kept[stage] = _Kept([len(places) for places in every])
+
+    def _drop(self, stage: int) -> None:
+        """Give up the kept inputs of a stage, and their share of the budget."""
+        del self.kept[stage]
+        if self.budget is not None:
+            self.budget.left += self._size(stage)
+
+    def release(self) -> None:
+        """Give up all kept inputs."""
+        for stage in list(self.kept):
+            self._drop(stage)
 
     def _size(self, stage: int) -> int:
         """Size in bytes of all inputs of `stage`, measured on one row of each group."""

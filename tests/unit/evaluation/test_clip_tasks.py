@@ -144,3 +144,18 @@ def test_a_target_is_found_in_any_spelling(open_clip_world):
 def test_a_name_nobody_has_is_refused(open_clip_world):
     with pytest.raises(SlugError, match="no identity and no object of the evaluation is called 'Nobody Atall'"):
         open_clip_world.evaluation.target("Nobody_Atall")
+
+
+def test_pictures_of_no_task_have_their_features_and_do_not_pile_up(world, edit):
+    """Those of the last ones are held; the share of the budget of the others is given back."""
+    evaluation, left = world.evaluation_now(), []
+    pictures = next(iter(evaluation.tasks.values())).pictures.images
+    for images in [pictures[i : i + 3].clone() for i in (0, 1, 2)]:
+        before = evaluation.features_of(images)
+        with edit.applied(world.clip):
+            wanted = zeroshot.image_features(world.clip, images)
+        with evaluation.carrying(edit):
+            assert torch.allclose(evaluation.features_of(images), wanted, atol=1e-5)
+        assert torch.equal(evaluation.features_of(images), before)
+        left.append(evaluation._budget.left)
+    assert len(evaluation._others) == 1 and len(set(left)) == 1
