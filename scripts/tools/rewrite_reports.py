@@ -5,6 +5,7 @@ Example: python scripts/tools/rewrite_reports.py            after a change of wo
          python scripts/tools/rewrite_reports.py --plots    all figures that committed tables are enough for, too
 """
 
+import functools
 import json
 import os
 import re
@@ -86,23 +87,31 @@ def multi() -> Blocks:
     return {"multi": several.parts_report(parts)}
 
 
-def canvas() -> Blocks:
-    """Styles and objects of a pipeline."""
-    folder, blocks = DEMO / "uncanvas", {}
-    method = re.search(r"edits of `(\w+)`", notes(folder / "multi.md")[0])
-    remarks = "\n\n".join(n for n in notes(folder / "report.md") if not any(w in n for w in pipelines.NOTES))
-    texts = {
-        "report": pipelines.report(pd.read_csv(folder / "table.csv"), "object classifier", remarks),
-        "tokens": pipelines.tokens(pd.read_csv(folder / "tokens.csv")),
-        "multi": pipelines.together(pd.read_csv(folder / "multi.csv"), method[1] if method else "slug"),
+def canvas(folder: Path = DEMO / "uncanvas") -> Blocks:
+    """Styles and objects of a pipeline; of a run that is not finished, what is there."""
+    made = {  # {file without its ending: (block of the page, its text)}
+        "table": ("uncanvas", lambda frame: pipelines.report(frame, "object classifier", remarks(folder))),
+        "tokens": ("tokens", pipelines.tokens),
+        "multi": ("uncanvas-multi", lambda frame: pipelines.together(frame, added_up(folder))),
+        "back": ("back", recovered.report),
     }
-    blocks_of = {"report": "uncanvas", "tokens": "tokens", "multi": "uncanvas-multi", "back": "back"}
-    if (folder / "back.csv").is_file():
-        texts["back"] = recovered.report(pd.read_csv(folder / "back.csv"))
-    for name, text in texts.items():
-        files.write_text(folder / f"{name}.md", text + "\n")
-        blocks[blocks_of[name]] = text
+    blocks = {}
+    for name, (block, report) in made.items():
+        if (folder / f"{name}.csv").is_file():
+            blocks[block] = report(pd.read_csv(folder / f"{name}.csv"))
+            files.write_text(folder / f"{name.replace('table', 'report')}.md", blocks[block] + "\n")
     return blocks
+
+
+def remarks(folder: Path) -> str:
+    """The paragraphs of a pipeline's report that its table does not hold."""
+    return "\n\n".join(n for n in notes(folder / "report.md") if not any(w in n for w in pipelines.NOTES))
+
+
+def added_up(folder: Path) -> str:
+    """The method whose edits a pipeline's concepts were forgotten together by."""
+    found = re.search(r"edits of `(\w+)`", notes(folder / "multi.md")[0])
+    return found[1] if found else "slug"
 
 
 def kinds_of(folder: Path, names: list[str]) -> pd.DataFrame:
@@ -156,6 +165,7 @@ PAGES = {  # what the tables of each page are made by
     "results/demo/lasting/README.md": durability,
     "results/demo/multi/README.md": multi,
     "results/demo/uncanvas/README.md": canvas,
+    "results/demo/uncanvas-test-objects/README.md": functools.partial(canvas, DEMO / "uncanvas-test-objects"),
     "results/demo/vlm/README.md": assistant,
     "results/bench/README.md": timing,
 }
