@@ -1,6 +1,6 @@
 # The embedded world, EmojiCanvas, with mini-CLIP: 2 CPU cores, no network. All other variables: scripts/profiles/base.sh.
 # Any can be set from the environment, e.g. NAMES='Santa_Claus' bash scripts/run_demo.sh
-# Expected on 2 cores: set-up 2 minutes, the demo about 8, with baselines 15. Committed results: results/demo/README.md.
+# Expected on 2 cores: set-up 1 minute, the demo about 4, with baselines 15. Committed results: results/demo/README.md.
 : "${OWN_PROTOCOL:=ours}" # the protocol whose results have no folder of their own
 : "${PROTOCOL:=ours}" # whose rules are followed: ours, or paper for those of the published code (docs/reproduce.md)
 : "${DATA_DIR:=$ROOT/data/demo}"
