@@ -212,9 +212,10 @@ def gold(settings: Benchmark) -> dict[str, dict[str, Any]]:
 def _gold_of(settings: Benchmark, said: Mapping[str, Any], folder: str, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     model = Model(model=f"local-dir:{folder}", pretrained="", eval_batch_size=256)
     world, found = World(settings.run, model, _data(settings, names)), {}
+    aliases = read_aliases(said.get("aliases", []))
     for name in names:
-        aliases = read_aliases(said.get("aliases", [])).get(plain_name(name).casefold(), [])
-        found[plain_name(name)] = outcome.unedited(world.evaluators(name, world.pairs(name)), aliases)
+        mine = aliases.get(plain_name(name).casefold(), [])
+        found[plain_name(name)] = outcome.unedited(world.evaluators(name, world.pairs(name)), mine)
     return found
 
 

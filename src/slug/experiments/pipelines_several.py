@@ -22,7 +22,7 @@ from slug.experiments.pipelines_ways import SUM, Ways
 from slug.reports import caveats
 from slug.schema import WAYS
 
-WHY_NOT = "there are no single steps that keep enough on layers of their own, or the method has none"
+WHY_NOT = "there are no single steps that keep enough on layers of their own"
 
 
 def groups(concepts: Sequence[Concept]) -> list[list[Concept]]:

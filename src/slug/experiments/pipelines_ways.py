@@ -21,6 +21,7 @@ from slug.evaluation.canvas_groups import GroupEvaluator, column
 from slug.evaluation.canvas_prompts import Concept, Request
 from slug.experiments import pipelines_joint
 from slug.experiments.pipeline_setup import Canvas
+from slug.experiments.pipelines import FIRST_SEED
 from slug.methods import PipelineMaterial, grids
 from slug.schema import WAYS
 
@@ -31,7 +32,6 @@ TRIED = 6  # assignments to layers, judged as sums
 OWN, OTHERS = 18, 60  # pictures of each concept and of none that choose, at most
 GROW = 2  # half decades beyond a rival's grid, at most, while the best setting is at its end
 NOTHING = "nothing, as no edit kept enough"  # the setting where no candidate is kept
-FIRST_SEED = 6000  # of the pictures that a rival is trained on; neither split has these seeds
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +88,6 @@ class Ways:
         Args:
             best: see Best.
         """
-        method = methods.get(self.method)
-        if (way == ASSIGNED and method.rounds) or (way in (ASSIGNED, JOINT) and not method.searched):
-            return  # later rounds step along other gradients; a baseline edits what has no inputs in the text tower
         if way == SUM:
             yield Trial.of("", {c: self.edits[c] for c in group})
         elif way == ASSIGNED:
@@ -244,8 +241,8 @@ class Ways:
 
 
 def check(ways: Sequence[str], name: str) -> None:
-    """SlugError where a way cannot put the edits of a method together: both ask for its gradients' sets, and `assigned`
-    for steps of its search that are edits by themselves."""
+    """SlugError where a way cannot put the edits of a method together: a baseline edits what has no inputs in the
+    text tower, and later rounds step along other gradients."""
     method = methods.get(name)
     lacks = next((w for w in ways if w in (ASSIGNED, JOINT) and not method.searched), None)
     lacks = lacks or (ASSIGNED if ASSIGNED in ways and method.rounds else None)

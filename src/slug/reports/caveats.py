@@ -43,3 +43,15 @@ def sentences(frame: pd.DataFrame, *, method: bool = False) -> list[str]:
     rows = [row for row in frame.to_dict("records") if has(row)]
     lines = (f"{MARK.strip()} {r['method'] + ', ' if method else ''}{r['name']}: {r[COLUMN]}." for r in rows)
     return ["\n".join(dict.fromkeys(lines))] if rows else []
+
+
+def black(frame: pd.DataFrame, row: str = "{method}, {name}") -> list[str]:
+    """How many pictures are black all over, and so in no figure; a sentence, or none.
+
+    Args:
+        row: what stands for a row, by its columns.
+    """
+    found = frame[frame["n_black"].gt(0)].to_dict("records") if "n_black" in frame else []
+    rows = [{str(column): value for column, value in r.items()} for r in found]
+    each = "; ".join(f"{row.format(**r).strip()}: {r['n_black']:.0f}" for r in rows)
+    return [f"Pictures that are black all over (NaN, or a safety checker) are in no figure: {each}."] if rows else []

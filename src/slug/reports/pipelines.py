@@ -99,7 +99,7 @@ def compared(frame: pd.DataFrame) -> list[str]:
 
 def _left_out(frame: pd.DataFrame) -> list[str]:
     """What the figures do not show: edits that did not forget, and pictures that are in no figure."""
-    return [*caveats.sentences(frame, method=True), *_unknown(frame), *_black(frame)]
+    return [*caveats.sentences(frame, method=True), *_unknown(frame), *caveats.black(frame)]
 
 
 def unknown(name: str, ua: float) -> str:
@@ -112,15 +112,6 @@ def _unknown(frame: pd.DataFrame) -> list[str]:
     rows = frame[frame["method"] == schema.ORIGINAL].to_dict("records") if "UA" in frame else []
     said = list(dict.fromkeys(filter(None, (unknown(r["name"], r["UA"]) for r in rows))))
     return [f"Warning: {'; '.join(said)}. What is not drawn in the first place counts as forgotten."] if said else []
-
-
-def _black(frame: pd.DataFrame) -> list[str]:
-    """How many pictures of each method are black all over, and so in no figure."""
-    if "n_black" not in frame or not frame["n_black"].gt(0).any():
-        return []
-    rows = frame[frame["n_black"].gt(0)]
-    each = "; ".join(f"{r['method']}, {r['name']}: {r['n_black']:.0f}" for r in rows.to_dict("records"))
-    return [f"Pictures that are black all over (NaN, or a safety checker) are in no figure: {each}."]
 
 
 def _at_ends(frame: pd.DataFrame) -> list[str]:
@@ -226,7 +217,7 @@ def together(frame: pd.DataFrame, method: str) -> str:
         first = f"Several concepts forgotten together. {HOW.format(method=method)}"
     # The caveats of what is made of edits are those of the edits, one by one.
     alone = frame.assign(method=frame["method"].where(~frame["method"].isin(schema.WAYS), method))
-    said = [*caveats.sentences(alone, method=True), *_black(frame), rules.line(frame)]
+    said = [*caveats.sentences(alone, method=True), *caveats.black(frame), rules.line(frame)]
     return "\n\n".join([first, markdown.table(heads, rows), *said])
 
 

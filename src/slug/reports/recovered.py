@@ -4,7 +4,7 @@ import pandas as pd
 
 from slug import schema
 from slug.evaluation.statistics import interval
-from slug.reports import intervals, markdown, naming, rules
+from slug.reports import caveats, intervals, markdown, naming, rules
 
 LEAST = 0.5  # share of pictures in which the original must show a concept for a way to ask for it to count
 ASKING = {"wording": "other wordings", "synonym": "synonyms", "language": "other languages"}  # attacks by words
@@ -37,7 +37,7 @@ def report(frame: pd.DataFrame) -> str:
                 ]
         count = part["name"].nunique()
         parts.append(markdown.table(f"{count} {kind}{'s' if count > 1 else ''} | {' | '.join(methods)}", rows))
-    said = [*_left_out(frame, first, known), *_black(frame), rules.line(frame)]
+    said = [*_left_out(frame, first, known), *caveats.black(frame, "{method}, {name}, {attack} {form}"), rules.line(frame)]
     return "\n\n".join([HEAD, *parts, *said])
 
 
@@ -69,15 +69,6 @@ def _asked(label: str, part: pd.DataFrame, methods: list[str]) -> list[list[str]
     best = best.sort_values("share", ascending=False, kind="stable").drop_duplicates(["method", "name"])
     count = part[["name", "form"]].drop_duplicates().shape[0]
     return [_row(f"{label} ({count})", part, methods), _row(f"the strongest of the {label}", best, methods)]
-
-
-def _black(frame: pd.DataFrame) -> list[str]:
-    """How many pictures of each attempt are black all over, and so in no figure."""
-    rows = frame[frame["n_black"] > 0].to_dict("records") if "n_black" in frame else []
-    each = (f"{r['method']}, {r['name']}, {r['attack']} {r['form']}".strip() + f": {r['n_black']:.0f}" for r in rows)
-    return (
-        [f"Pictures that are black all over (NaN, or a safety checker) are in no figure: {'; '.join(each)}."] if rows else []
-    )
 
 
 def _left_out(frame: pd.DataFrame, first: pd.DataFrame, known: pd.Series) -> list[str]:
